@@ -1,0 +1,6 @@
+"""Reading radiographs: from files in any form to random access to prepared images with their labels."""
+
+from boneage_jax.data.preprocess import Preprocessing
+from boneage_jax.data.radiograph import FEMALE, MALE, Radiograph, decode
+
+__all__ = ["FEMALE", "MALE", "Preprocessing", "Radiograph", "decode"]

@@ -1,0 +1,146 @@
+"""The one path from pixels to model input, shared by dataset builder, training, evaluation and prediction.
+
+`prepare` is costly and done once per image (its result is cached); `scale` is cheap and runs inside the
+jitted step, so that images travel to the device as bytes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from boneage_jax.errors import BoneAgeError
+
+SCALINGS = ("symmetric", "standardise")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a radiograph becomes model input.
+
+    The image is squashed to a square, not padded or cropped: every published entry to the RSNA challenge
+    that the zoo reproduces does so, no part of the hand is lost, and the aspect ratio (0.74 to 0.79 for most
+    originals) says more about the cassette than about the child.
+
+    Attributes:
+      size: pixels per side of the square.
+      exposure: percentiles of the resized image mapped to 0 and 255, which makes the two hospitals'
+        exposures comparable; None leaves 8-bit images alone and maps 16-bit ones by their own range.
+      clahe_clips: one channel per CLAHE clip limit; empty for one channel without CLAHE.
+      clahe_grid: CLAHE tiles per side.
+      scaling: "symmetric" maps 0..255 to [-1, 1] as Keras' Xception does; "standardise" gives every image
+        zero mean and unit standard deviation.
+    """
+
+    size: int = 299
+    exposure: tuple[float, float] | None = (1.0, 99.0)
+    clahe_clips: tuple[float, ...] = (2.0,)
+    clahe_grid: int = 8
+    scaling: str = "symmetric"
+
+    def __post_init__(self):
+        for field in ("size", "clahe_grid"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise BoneAgeError(f"preprocessing.{field} must be a positive whole number, not {value!r}.")
+        if self.clahe_grid > self.size:
+            raise BoneAgeError(
+                f"preprocessing.clahe_grid is {self.clahe_grid}, finer than the image of {self.size} pixels."
+            )
+        clips = _floats("clahe_clips", self.clahe_clips)
+        if not all(clip > 0 for clip in clips):
+            raise BoneAgeError(
+                f"preprocessing.clahe_clips must be positive limits, not {self.clahe_clips!r}."
+            )
+        object.__setattr__(self, "clahe_clips", clips)
+        if self.exposure is not None:
+            exposure = _floats("exposure", self.exposure)
+            if len(exposure) != 2 or not 0 <= exposure[0] < exposure[1] <= 100:
+                raise BoneAgeError(
+                    "preprocessing.exposure must be None or two rising percentiles between 0 and 100, "
+                    f"not {self.exposure!r}."
+                )
+            object.__setattr__(self, "exposure", exposure)
+        if self.scaling not in SCALINGS:
+            raise BoneAgeError(
+                f"preprocessing.scaling must be one of {', '.join(SCALINGS)}, not {self.scaling!r}."
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the prepared image: one per CLAHE clip limit, at least one."""
+        return max(1, len(self.clahe_clips))
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """Turns a grey image `[H, W]` (uint8 or uint16) into uint8 `[size, size, channels]`."""
+        if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+            raise BoneAgeError(
+                "prepare() takes a grey image [H, W] of 8 or 16 bit without sign, "
+                f"not {image.dtype} of shape {image.shape}; decode() makes one."
+            )
+        image = _expose(_square(image, self.size), self.exposure)
+        if not self.clahe_clips:
+            return image[..., None]
+        grid = (self.clahe_grid, self.clahe_grid)
+        return np.stack([cv2.createCLAHE(clip, grid).apply(image) for clip in self.clahe_clips], axis=-1)
+
+    def scale(self, images: Any) -> Any:
+        """Scales uint8 `[..., size, size, channels]` (numpy or jax) to float32 of the same shape and kind.
+
+        "standardise" divides by no less than one grey level, so that an empty image stays finite.
+        """
+        images = images.astype(np.float32)
+        if self.scaling == "symmetric":
+            return images / np.float32(127.5) - np.float32(1)
+        axes = (-3, -2, -1)
+        images = images - images.mean(axis=axes, keepdims=True)
+        variance = (images * images).mean(axis=axes, keepdims=True)
+        return images / variance.clip(min=np.float32(1)) ** np.float32(0.5)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON types, to be stored beside weights and caches."""
+        exposure = None if self.exposure is None else list(self.exposure)
+        return {**dataclasses.asdict(self), "exposure": exposure, "clahe_clips": list(self.clahe_clips)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`; an unknown key is an error, a missing one takes its default."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(set(fields) - set(known)):
+            raise BoneAgeError(
+                f"preprocessing has no key {', '.join(unknown)}; the keys are {', '.join(known)}."
+            )
+        return cls(**fields)
+
+
+def _floats(field: str, values: Any) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        raise BoneAgeError(f"preprocessing.{field} must be a list of numbers, not {values!r}.") from None
+
+
+def _square(image: np.ndarray, size: int) -> np.ndarray:
+    """Squashes `[H, W]` to `[size, size]`: area averages where an axis shrinks, linear where it grows."""
+    height, width = image.shape
+    if height > size or width > size:
+        image = cv2.resize(image, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    if image.shape != (size, size):
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def _expose(image: np.ndarray, percentiles: tuple[float, float] | None) -> np.ndarray:
+    """Maps two percentiles of the grey levels to 0 and 255 by a table; a constant image turns black."""
+    if percentiles is None:
+        if image.dtype == np.uint8:
+            return image
+        percentiles = (0.0, 100.0)
+    levels = np.iinfo(image.dtype).max + 1
+    share = np.cumsum(np.bincount(image.ravel(), minlength=levels)) / image.size
+    # The first level is the darkest that occurs, not 0, which every share would reach.
+    low, high = (int(np.searchsorted(share, max(p / 100, np.finfo(float).tiny))) for p in percentiles)
+    table = (np.arange(levels, dtype=np.float32) - low) * (255 / max(high - low, 1))
+    return np.clip(np.rint(table), 0, 255).astype(np.uint8)[image]
