@@ -15,6 +15,9 @@ from jaxtyping import Array, Float
 
 Padding = Literal["SAME", "VALID"]
 
+# Rows that one step of the kernel gradient adds up in registers; more rows only lengthen the compilation.
+MAX_BLOCK_ROWS = 16
+
 
 def depthwise_conv(
     x: Float[Array, "B H W C"], kernel: Float[Array, "kh kw C"], *, stride: int = 1, padding: Padding = "SAME"
@@ -135,17 +138,37 @@ def _input_gradient(
 def _kernel_gradient(
     x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, padding: Padding
 ) -> jax.Array:
-    kh, kw, _ = kernel.shape
+    """Sums x * g per filter tap, as multiply-adds over blocks of rows with one [w, C] accumulator per tap.
+
+    A reduction over the leading axes is what XLA does not vectorise on the CPU (about 1.5 GFLOP/s). The blocks
+    turn it into elementwise work over [w, C] (20 to 40 GFLOP/s); only the short sum over w at the end is left.
+    """
+    kh, kw, channels = kernel.shape
+    batch, h, w, _ = g.shape
+    rows = min(h, MAX_BLOCK_ROWS)
+    blocks = -(-h // rows)
+    missing = blocks * rows - h
     padded = _padded(x, (kh, kw), stride, padding)
-    out_shape = (g.shape[1], g.shape[2])
-    taps = [
-        [
-            jnp.sum(_window(padded, i, j, out_shape, stride) * g, axis=(0, 1, 2), dtype=jnp.float32)
-            for j in range(kw)
-        ]
-        for i in range(kh)
-    ]
-    return jnp.stack([jnp.stack(row) for row in taps]).astype(kernel.dtype)
+    padded = jnp.pad(padded, ((0, 0), (0, missing * stride), (0, 0), (0, 0)))
+    g = jnp.pad(g, ((0, 0), (0, missing), (0, 0), (0, 0)))
+    in_rows = (rows - 1) * stride + kh
+
+    def add_block(sums: list[jax.Array], index: jax.Array) -> tuple[list[jax.Array], None]:
+        image, block = index // blocks, index % blocks
+        start = (image, block * rows * stride, 0, 0)
+        x_block = jax.lax.dynamic_slice(padded, start, (1, in_rows, *padded.shape[2:]))[0]
+        g_block = jax.lax.dynamic_slice(g, (image, block * rows, 0, 0), (1, rows, w, channels))[0]
+        x_block, g_block = x_block.astype(jnp.float32), g_block.astype(jnp.float32)
+        for tap in range(kh * kw):
+            i, j = divmod(tap, kw)
+            columns = slice(j, j + (w - 1) * stride + 1, stride)
+            sums[tap] += sum(x_block[r * stride + i, columns] * g_block[r] for r in range(rows))
+        return sums, None
+
+    zeros = [jnp.zeros((w, channels), jnp.float32)] * (kh * kw)
+    sums, _ = jax.lax.scan(add_block, zeros, jnp.arange(batch * blocks))
+    taps = jnp.stack([tap.sum(axis=0) for tap in sums])
+    return taps.reshape(kernel.shape).astype(kernel.dtype)
 
 
 class DepthwiseConv(nn.Module):
