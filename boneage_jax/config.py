@@ -1,0 +1,153 @@
+"""The base configuration: every constant a user may want to change, in the field's own terms.
+
+A file in `configs/` takes `base()` and changes the few lines that differ.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from boneage_jax.errors import BoneAgeError
+
+# What may change between two starts of one run: where and how it is run, never what it computes.
+_PLACE = {
+    "data.dir",
+    "data.cache",
+    "data.workers",
+    "evaluate.split",
+    "evaluate.batch_size",
+    "train.epochs",
+    "train.early_stopping",
+    "train.log_every",
+    "train.checkpoint_every",
+    "checkpoint.step",
+}
+_PLACE_SECTIONS = ("benchmark.", "distributed.")
+
+
+def base() -> ConfigDict:
+    """A configuration with every key that exists, at its default."""
+    config = ConfigDict()
+    config.name = "base"
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.name = "rsna_bone_age"  # or "phantom", the procedural hand
+    config.data.dir = ""  # folder with the official RSNA files, in any form
+    config.data.cache = ""  # prepared images; "" for boneage_jax in the user's cache folder
+    config.data.on_missing = "error"  # "skip": go on without images or labels that are missing
+    config.data.workers = 1  # processes that prepare batches; 0 for threads of this one
+    config.data.options = ConfigDict()  # of the data set: counts and seed of the phantom
+
+    config.preprocess = ConfigDict()
+    config.preprocess.size = 299  # pixels per side
+    config.preprocess.exposure = (1.0, 99.0)  # percentiles mapped to black and white
+    config.preprocess.clahe_clips = (2.0,)  # one channel per clip limit; () without CLAHE
+    config.preprocess.clahe_grid = 8  # tiles per side
+    config.preprocess.scaling = "symmetric"  # [-1, 1]; "standardise": per image
+
+    config.augment = ConfigDict()
+    config.augment.flip = 0.5  # probability
+    config.augment.rotation = 20.0  # degrees, both ways
+    config.augment.shift = 0.1  # of the side, both ways
+    config.augment.zoom = 0.1  # of the scale, both ways
+    config.augment.brightness = 0.1  # of the range, both ways
+    config.augment.contrast = 0.1  # of the factor, both ways
+
+    config.model = ConfigDict()
+    config.model.name = "xception"
+    config.model.options = ConfigDict()  # of the trunk
+    config.model.input_channels = "native"  # "rgb": repeat grey to three channels
+    config.model.head = "regression"
+    config.model.head_options = ConfigDict()
+    config.model.dtype = "float32"  # of the computation; parameters are float32
+    config.model.remat = False  # less memory, more time
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.weight_decay = 1e-5
+    config.optimizer.warmup_epochs = 1.0
+    config.optimizer.schedule = "constant"  # after the warm-up; "cosine": to zero at train.epochs
+    config.optimizer.clip_norm = 1.0  # of the gradient; 0 for none
+    config.optimizer.ema_decay = 0.0  # of the weights' moving average, which is then evaluated; 0 for none
+    config.optimizer.plateau = ConfigDict()
+    config.optimizer.plateau.factor = 0.5  # 1 for no reduction
+    config.optimizer.plateau.patience = 5  # evaluations
+    config.optimizer.plateau.cooldown = 0  # evaluations
+    config.optimizer.plateau.min_scale = 1e-3  # of the learning rate
+
+    config.train = ConfigDict()
+    config.train.batch_size = 16  # over all devices
+    config.train.epochs = 100
+    config.train.loss = "mse"  # on z-scores: "mse", "mae", "huber"
+    config.train.sync_batch_norm = True  # statistics over all devices
+    config.train.early_stopping = 15  # evaluations without a better MAE; 0 for none
+    config.train.log_every = 20  # steps
+    config.train.checkpoint_every = 0  # steps, besides the one after every epoch
+
+    config.evaluate = ConfigDict()
+    config.evaluate.split = "validation"
+    config.evaluate.batch_size = 32  # over all devices
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.step = -1  # of the checkpoint to go on from; -1 for the newest
+
+    config.benchmark = ConfigDict()
+    config.benchmark.steps = 20
+    config.benchmark.warmup = 3
+
+    config.distributed = ConfigDict()
+    config.distributed.coordinator = ""  # host:port of process 0; "" for one process
+    config.distributed.processes = 1
+    config.distributed.process = 0
+    return config
+
+
+def to_json(config: ConfigDict) -> str:
+    """The configuration as text, for the work directory and the checkpoints."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str, where: Path | str) -> ConfigDict:
+    """The inverse of `to_json`.
+
+    Raises:
+        BoneAgeError: `where` (the file's name) holds something else, or keys that this version does not know.
+    """
+    try:
+        fields = json.loads(text)
+        config = base()
+        for section in ("data.options", "model.options", "model.head_options"):
+            outer, inner = section.split(".")
+            config[outer][inner] = ConfigDict(fields[outer].pop(inner))
+        config.update(fields)
+        return config.lock()
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise BoneAgeError(
+            f"{where} is not a configuration of this version ({error}); start again in another --workdir"
+        ) from error
+
+
+def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
+    """Keys that change what a run computes and differ, as "key: stored, now given"."""
+    old, new = _flat(stored.to_dict()), _flat(given.to_dict())
+    keys = [
+        key
+        for key in sorted(old.keys() | new.keys())
+        if key not in _PLACE and not key.startswith(_PLACE_SECTIONS) and old.get(key) != new.get(key)
+    ]
+    if given.optimizer.schedule == "cosine" and old["train.epochs"] != new["train.epochs"]:
+        keys.append("train.epochs")
+    return [f"{key}: {old.get(key)}, now {new.get(key)}" for key in keys]
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat

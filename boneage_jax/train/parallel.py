@@ -1,0 +1,69 @@
+"""Devices: how arrays are split over them and how functions are compiled for them. Nothing else knows.
+
+A state is one tree, the same on every device, with no leading device axis; a batch is split along its first axis
+over the processes (by the input pipeline) and over the devices of each process (here).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from boneage_jax.errors import BoneAgeError
+
+AXIS = "data"
+
+
+def connect(coordinator: str, processes: int, process: int) -> None:
+    """Joins this process with the others; nothing to do without a coordinator. Call it before anything else of jax."""
+    if coordinator:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(coordinator, num_processes=processes, process_id=process)
+
+
+def check_batch_size(name: str, batch_size: int) -> None:
+    """Raises BoneAgeError unless the devices divide the batch evenly."""
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
+        raise BoneAgeError(
+            f"{name} is {batch_size}, which {devices} devices do not divide; take a multiple of {devices}"
+        )
+
+
+def split(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """[b, ...] of this process to [devices, b / devices, ...]."""
+    devices = jax.local_device_count()
+    return {key: value.reshape(devices, -1, *value.shape[1:]) for key, value in batch.items()}
+
+
+def compile_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Compiles `(state, batch) -> (state, metrics)`; the state's memory is reused (the caller's copy is gone).
+
+    Inside, `AXIS` is the mapped axis; both results must be the same on all devices.
+    """
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+
+
+def compile_inference(infer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Compiles `(variables, batch) -> values [b]`; the values come back as [devices, b / devices]."""
+    return jax.pmap(infer, axis_name=AXIS, in_axes=(None, 0), out_axes=0)
+
+
+def gather(values: Any) -> np.ndarray:
+    """[devices, b / devices] of every process to one array [global b] on the host, in the order of the devices."""
+    if jax.process_count() > 1:
+        local = np.concatenate([np.asarray(shard.data) for shard in values.addressable_shards])
+        return multihost_utils.process_allgather(local.reshape(-1), tiled=True)
+    return np.asarray(values).reshape(-1)
+
+
+def gather_local(values: np.ndarray) -> np.ndarray:
+    """[b] of every process to one array [global b], in the order of the processes."""
+    return multihost_utils.process_allgather(values, tiled=True) if jax.process_count() > 1 else values
+
+
+def to_host(tree: Any) -> Any:
+    """A replicated tree as numpy arrays of its own memory (a view would change when a step reuses the buffer)."""
+    return jax.tree.map(lambda x: np.array(x.addressable_data(0) if isinstance(x, jax.Array) else x), tree)

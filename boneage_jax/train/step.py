@@ -1,0 +1,90 @@
+"""The training step and the inference function: pure functions of (state, batch) and (variables, batch)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from boneage_jax.data import Preprocessing
+from boneage_jax.models import Network
+from boneage_jax.train.losses import Loss
+from boneage_jax.train.parallel import AXIS
+from boneage_jax.train.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+
+
+def make_train_step(
+    network: Network,
+    preprocessing: Preprocessing,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    *,
+    seed: int,
+    ema_decay: float,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """The function to compile with `parallel.compile_step`.
+
+    A state whose loss or gradient is not finite is not taken over: parameters stay as they were, and
+    the metrics say so.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS))
+        image = preprocessing.scale(batch["image"])
+
+        def objective(params: Any) -> tuple[jax.Array, Any]:
+            estimate, updated = network.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                image,
+                batch["sex"],
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
+            return loss(estimate, batch["age"]).mean(), (estimate.months, updated.get("batch_stats", {}))
+
+        (value, (months, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        mae = jnp.abs(months - batch["age"]).mean()
+        value, mae, grads, batch_stats = jax.lax.pmean((value, mae, grads, batch_stats), AXIS)
+        norm = optax.global_norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        if state.plateau is not None:
+            updates = jax.tree.map(lambda u: u * state.plateau.scale, updates)
+        params = optax.apply_updates(state.params, updates)
+        new = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=_averaged(state, params, batch_stats, ema_decay),
+        )
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state.replace(step=new.step))
+        return kept, {"loss": value, "mae": mae, "gradient_norm": norm}
+
+    return train_step
+
+
+def make_inference(
+    network: Network, preprocessing: Preprocessing
+) -> Callable[[Any, Batch], jax.Array]:
+    """The function to compile with `parallel.compile_inference`: bone age in months, [B]."""
+
+    def infer(variables: Any, batch: Batch) -> jax.Array:
+        image = preprocessing.scale(batch["image"])
+        return network.apply(variables, image, batch["sex"], train=False).months
+
+    return infer
+
+
+def _averaged(state: TrainState, params: Any, batch_stats: Any, decay: float) -> Any:
+    """Moving average; the decay grows with the step, so that the random start is soon forgotten."""
+    if state.ema is None:
+        return None
+    step = state.step.astype(jnp.float32)
+    rate = jnp.minimum(decay, (1 + step) / (10 + step))
+    new = {"params": params, "batch_stats": batch_stats}
+    return jax.tree.map(lambda mean, x: mean * rate + x * (1 - rate), state.ema, new)
