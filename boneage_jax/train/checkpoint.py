@@ -1,0 +1,182 @@
+"""Checkpoints: the newest ones to go on from, the best one to evaluate; written whole or not at all (orbax).
+
+Each holds the state, and as JSON the configuration, preprocessing, label statistics, progress and a SHA-256 of the
+state's bytes, by which damage is recognised when it is read.
+"""
+
+import errno
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.train.parallel import to_host
+
+KEPT = 2  # newest checkpoints: if one is damaged, the one before it is still there
+
+
+class Restored(NamedTuple):
+    """A checkpoint as it was saved."""
+
+    step: int
+    state: Any
+    about: dict[str, Any]
+
+
+class Store:
+    """The checkpoints of one kind in one folder: "latest" (the newest two) or "best" (one)."""
+
+    def __init__(self, directory: Path | str, *, keep: int = KEPT, create: bool = True):
+        self.directory = Path(directory).resolve()
+        if not create and not self.directory.is_dir():
+            raise BoneAgeError(f"{self.directory} holds no checkpoint; train first, or name another --workdir")
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, cleanup_tmp_directories=create)
+        with _storage_errors(self.directory):
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def steps(self) -> list[int]:
+        """Steps that are there, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
+        """Starts to write; returns when the state has been copied, so training may go on.
+
+        A step that is there already is left alone: runs are deterministic, so it holds the same.
+        """
+        self.wait()
+        if step in self._manager.all_steps():
+            return
+        host = to_host(state)
+        with _storage_errors(self.directory):
+            args = ocp.args.Composite(
+                state=ocp.args.StandardSave(_serialisable(host)),
+                about=ocp.args.JsonSave({**about, "sha256": digest(host)}),
+            )
+            self._manager.save(step, args=args, force=True)
+
+    def wait(self) -> None:
+        """Returns when everything is on the disk; raises what went wrong while it was written."""
+        with _storage_errors(self.directory):
+            self._manager.wait_until_finished()
+
+    def about(self, step: int | None = None) -> dict[str, Any]:
+        """What is told about a checkpoint (the newest one by default), without its arrays."""
+        step = self._step(step)
+        with self._damage(step):
+            restored = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
+            return dict(restored["about"])
+
+    def restore(self, like: Any, step: int | None = None) -> Restored:
+        """Reads a checkpoint (the newest one by default) into the structure of `like`.
+
+        Raises:
+            BoneAgeError: there is none, it is damaged, or it belongs to another network; it is named.
+        """
+        step = self._step(step)
+        about = self.about(step)
+        target = _serialisable(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like))
+        stored = self._manager.item_metadata(step)["state"]
+        if mismatch := _mismatch(stored, target):
+            raise BoneAgeError(
+                f"checkpoint {self.directory / str(step)} belongs to another network: {mismatch}; "
+                "use the configuration it was trained with, or another --workdir"
+            )
+        with self._damage(step):
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            arrays = jax.tree.leaves(self._manager.restore(step, args=args)["state"])
+            state = jax.tree.unflatten(jax.tree.structure(like), [np.asarray(x) for x in arrays])
+            if digest(state) != about.get("sha256"):
+                raise ValueError("its contents do not match their checksum")
+        return Restored(step, state, about)
+
+    def discard_after(self, step: int) -> None:
+        """Deletes the checkpoints behind `step`, from which the run has been taken back."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+
+    def close(self) -> None:
+        """Waits and frees the threads."""
+        self.wait()
+        self._manager.close()
+
+    def _step(self, step: int | None) -> int:
+        steps = self.steps()
+        if step is None and steps:
+            return steps[-1]
+        if step not in steps:
+            wanted = "a checkpoint" if step is None else f"checkpoint {step}"
+            there = ", ".join(map(str, steps)) or "none"
+            raise BoneAgeError(f"{self.directory} does not hold {wanted}; there: {there}")
+        return step
+
+    @contextmanager
+    def _damage(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            before = [other for other in self.steps() if other < step]
+            offer = (
+                f"the one before it is intact as far as known: go on from it with --config.checkpoint.step={before[-1]}"
+                if before
+                else "there is none before it: delete it to start again"
+            )
+            raise BoneAgeError(f"checkpoint {self.directory / str(step)} is damaged ({reason}); {offer}") from error
+
+
+def digest(state: Any) -> str:
+    """SHA-256 over the bytes of all arrays, in the order of the tree."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        total.update(np.ascontiguousarray(leaf).data)
+    return total.hexdigest()
+
+
+def _serialisable(tree: Any) -> dict[str, np.ndarray]:
+    """The leaves by their path: named tuples and modules' classes do not get into the files."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {f"{i:05d}{jax.tree_util.keystr(path)}".replace("/", "|"): leaf for i, (path, leaf) in enumerate(leaves)}
+
+
+def _mismatch(stored: Any, target: dict[str, np.ndarray]) -> str:
+    """What differs first between a checkpoint's arrays and the expected ones, "" if nothing."""
+    try:
+        shapes = {key: tuple(value.shape) for key, value in dict(stored).items()}
+    except (TypeError, AttributeError):
+        return ""  # unreadable: reported as damage when it is read
+    for key in sorted(shapes.keys() | target.keys()):
+        name = key.lstrip("0123456789")
+        if key not in target:
+            return f"it has {name}, which is not expected"
+        if key not in shapes:
+            return f"it lacks {name}"
+        if shapes[key] != target[key].shape:
+            return f"{name} has the shape {shapes[key]}, expected {target[key].shape}"
+    return ""
+
+
+@contextmanager
+def _storage_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except BoneAgeError:
+        raise
+    except Exception as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        if not full and not isinstance(error, OSError):
+            raise
+        parent = next(p for p in (directory, *directory.parents) if p.exists())
+        free = shutil.disk_usage(parent).free / 2**20
+        reason = "the disk is full" if full else str(error).splitlines()[0]
+        raise BoneAgeError(
+            f"cannot write a checkpoint to {directory}: {reason} ({free:.0f} MiB free); the checkpoints before it "
+            "are intact: make room and start the same command again"
+        ) from error

@@ -1,0 +1,142 @@
+"""From a configuration to the parts of a run: data, preprocessing, network, optimiser and compiled functions."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from boneage_jax import config as configuration
+from boneage_jax import data, models
+from boneage_jax.data.augment import Augmentation
+from boneage_jax.train import losses, optimizer, parallel, state, step
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts that training, evaluation and the benchmark share."""
+
+    config: ConfigDict
+    preprocessing: data.Preprocessing
+    label_mean: float  # of the training split, months
+    label_std: float  # of the training split, months
+    network: models.Network
+
+    @classmethod
+    def create(cls, config: ConfigDict, label_mean: float, label_std: float) -> "Experiment":
+        """Makes the network for these label statistics (months)."""
+        network = models.create(
+            config.model.name,
+            head=config.model.head,
+            head_options=config.model.head_options.to_dict(),
+            dtype=config.model.dtype,
+            label_mean=label_mean,
+            label_std=label_std,
+            axis_name=parallel.AXIS if config.train.sync_batch_norm else None,
+            remat=config.model.remat,
+            input_channels=config.model.input_channels,
+            **config.model.options.to_dict(),
+        )
+        return cls(config, preprocessing(config), label_mean, label_std, network)
+
+    @classmethod
+    def from_about(cls, about: dict[str, Any], where: Path | str) -> "Experiment":
+        """Makes it from what a checkpoint tells about itself."""
+        config = configuration.from_json(about["config"], where)
+        return cls.create(config, about["label_mean"], about["label_std"])
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint must tell for `from_about` to make the same again."""
+        return {
+            "config": configuration.to_json(self.config),
+            "preprocessing": self.preprocessing.to_dict(),
+            "label_mean": self.label_mean,
+            "label_std": self.label_std,
+        }
+
+    @property
+    def loss(self) -> losses.Loss:
+        """The training loss, one value per image."""
+        return losses.create(self.config.train.loss, label_mean=self.label_mean, label_std=self.label_std)
+
+    def fresh_state(self, steps_per_epoch: int) -> tuple[Any, state.TrainState]:
+        """The optimiser and a state with the parameters that the seed gives."""
+        settings = self.config.optimizer
+        transform = optimizer.create(
+            settings, steps_per_epoch=steps_per_epoch, epochs=self.config.train.epochs
+        )
+        size, channels = self.preprocessing.size, self.preprocessing.channels
+        fresh = state.create(
+            self.network,
+            transform,
+            optimizer.plateau(settings),
+            image_shape=(size, size, channels),
+            seed=self.config.seed,
+            with_ema=settings.ema_decay > 0,
+        )
+        return transform, fresh
+
+    def compile_train_step(self, transform: Any) -> Any:
+        """`(state, batch split over the devices) -> (state, metrics)`."""
+        function = step.make_train_step(
+            self.network,
+            self.preprocessing,
+            transform,
+            self.loss,
+            seed=self.config.seed,
+            ema_decay=self.config.optimizer.ema_decay,
+        )
+        return parallel.compile_step(function)
+
+    def compile_inference(self) -> Any:
+        """`(variables, batch split over the devices) -> months [devices, b]`."""
+        return parallel.compile_inference(step.make_inference(self.network, self.preprocessing))
+
+
+def preprocessing(config: ConfigDict) -> data.Preprocessing:
+    """The section `preprocess` as the object that does it."""
+    return data.Preprocessing.from_dict(config.preprocess.to_dict())
+
+
+def augmentation(config: ConfigDict) -> Augmentation:
+    """The section `augment` as the object that does it."""
+    return Augmentation(**config.augment.to_dict())
+
+
+def load_data(config: ConfigDict) -> dict[str, data.Split]:
+    """The splits that the section `data` names, prepared on first use."""
+    return data.load(
+        config.data.name,
+        config.data.dir,
+        preprocessing(config),
+        cache=config.data.cache or None,
+        on_missing=config.data.on_missing,
+        **config.data.options.to_dict(),
+    )
+
+
+def predict(infer: Any, variables: Any, batches: Iterable[dict[str, np.ndarray]], count: int) -> np.ndarray:
+    """Predicts every image of a split once.
+
+    Args:
+        infer: from `Experiment.compile_inference`.
+        variables: from `TrainState.variables`.
+        batches: from `data.evaluation_batches`, of this process.
+        count: images of the split.
+
+    Returns:
+        Bone age in months, [count], in the order of the split, on every process.
+    """
+    months = np.full(count, np.nan, np.float32)
+    pending: list[tuple[np.ndarray, jax.Array]] = []
+    for batch in batches:
+        numbers = {key: batch[key] for key in ("image", "sex")}
+        pending.append((batch["index"], infer(variables, parallel.split(numbers))))
+    for index, values in pending:
+        everywhere = parallel.gather_local(index)
+        found = parallel.gather(values)
+        months[everywhere[everywhere >= 0]] = found[everywhere >= 0]
+    return months
