@@ -1,0 +1,171 @@
+"""The evaluation of one split: predictions.csv, metrics.json, two plots, and the table for the terminal."""
+
+import csv
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from boneage_jax.data.radiograph import FEMALE, MALE
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.evaluate import metrics, plots
+from boneage_jax.evaluate.files import write_whole
+
+_LETTERS = {FEMALE: "F", MALE: "M"}
+_RESAMPLES, _SEED = 2000, 0
+_MONTHS_PER_BIN, _LAST_BIN = 24, 9  # bins of two years; the last one, from 18 years, is open
+
+
+def write(
+    directory: Path | str,
+    *,
+    ids: Sequence[str],
+    sex: Int[np.ndarray, " n"],
+    age: Float[np.ndarray, " n"],
+    predicted: Float[np.ndarray, " n"],
+    hospital: Sequence[str],
+    split: str,
+    loss: Float[np.ndarray, " n"] | None = None,
+) -> dict:
+    """Writes the four files of an evaluation into `directory` and returns what metrics.json holds.
+
+    Args:
+        directory: created if missing; files of the same names are replaced, each as a whole.
+        ids: one per image, in the order of the arrays.
+        sex: FEMALE or MALE.
+        age: reference bone age in months.
+        predicted: predicted bone age in months.
+        hospital: where each image is from, "" where unknown.
+        split: its name, for the titles and the file.
+        loss: the training loss of each image, on z-scores.
+
+    Raises:
+        BoneAgeError: no images, lengths that differ, a sex that is neither, values that are not finite
+            (the images are named), a file that cannot be written.
+    """
+    _check(ids=ids, sex=sex, age=age, predicted=predicted, hospital=hospital, loss=loss, split=split)
+
+    def summarise(chosen: np.ndarray) -> metrics.Metrics:
+        part = None if loss is None else loss[chosen]
+        return metrics.summarise(age[chosen], predicted[chosen], loss=part, resamples=_RESAMPLES, seed=_SEED)
+
+    def grouped(groups: dict[str, np.ndarray]) -> dict[str, dict]:
+        return {name: summarise(chosen).to_dict() for name, chosen in groups.items() if chosen.any()}
+
+    overall = summarise(np.ones(len(age), bool))
+    places = np.asarray(hospital)
+    result = {
+        "split": split,
+        "unit": "months; errors are predicted - reference age",
+        "intervals": f"95 % percentile bootstrap over images, {_RESAMPLES} resamples, seed {_SEED}",
+        "overall": overall.to_dict(),
+        "by_sex": grouped({letter: sex == code for code, letter in _LETTERS.items()}),
+        "by_hospital": grouped({str(name): places == name for name in np.unique(places) if name}),
+        "by_age_in_years": grouped(_age_bins(age)),
+    }
+    directory = Path(directory)
+    rows = zip(ids, sex.tolist(), age.tolist(), predicted.tolist(), strict=True)
+    write_whole(directory / "predictions.csv", lambda path: _write_csv(path, list(rows)))
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    write_whole(directory / "metrics.json", lambda path: _write_text(path, text))
+    for name, draw in (("scatter.png", plots.scatter), ("bland_altman.png", plots.bland_altman)):
+        title = split.capitalize()
+        drawing = partial(draw, age=age, predicted=predicted, sex=sex, metrics=overall, title=title)
+        write_whole(directory / name, drawing)
+    return result
+
+
+def table(result: dict) -> str:
+    """What `write` returned, or metrics.json holds, for the terminal: every metric, then every group."""
+    overall = result["overall"]
+    images = "image" if overall["count"] == 1 else "images"
+    lines = [f"{result['split']}: {overall['count']:,} {images}, 95 % intervals in brackets", ""]
+    for name, label, digits, scale in _ROWS:
+        if name in overall:
+            lines.append(f"  {label:<32}{_cell(overall[name], digits, scale)}")
+    header = f"  {'group':<16}{'images':>8}   {'MAE':<24}{'bias':<24}{'RMSE':>7}{'within 12':>11}"
+    lines += ["", header, "  " + "-" * (len(header) - 2)]
+    sexes = {{"F": "girls", "M": "boys"}[letter]: group for letter, group in result["by_sex"].items()}
+    ages = {f"{name} years": group for name, group in result["by_age_in_years"].items()}
+    for name, group in {"all": overall, **sexes, **result["by_hospital"], **ages}.items():
+        share = f"{100 * group['within_12_months']['value']:.1f} %"
+        lines.append(
+            f"  {name:<16}{group['count']:>8,}   {_cell(group['mae'], 2):<24}{_cell(group['bias'], 2):<24}"
+            f"{group['rmse']['value']:>7.2f}{share:>11}"
+        )
+    return "\n".join(lines)
+
+
+# metric, label, digits, factor for display
+_ROWS = (
+    ("mae", "MAE (months)", 2, 1),
+    ("median_absolute_error", "median absolute error (months)", 2, 1),
+    ("rmse", "RMSE (months)", 2, 1),
+    ("mse", "MSE (months²)", 1, 1),
+    ("r2", "R²", 4, 1),
+    ("concordance", "concordance (Lin)", 4, 1),
+    ("bias", "bias (months)", 2, 1),
+    ("lower_limit", "lower limit of agreement", 2, 1),
+    ("upper_limit", "upper limit of agreement", 2, 1),
+    ("within_6_months", "within 6 months (%)", 1, 100),
+    ("within_12_months", "within 12 months (%)", 1, 100),
+    ("within_24_months", "within 24 months (%)", 1, 100),
+    ("loss", "loss (z-scores)", 4, 1),
+)
+
+
+def _cell(measure: dict, digits: int, scale: int = 1) -> str:
+    """`9.01 [8.70, 9.33]`; a dash for what is undefined."""
+    value, low, high = (
+        "-" if x is None else f"{scale * x:.{digits}f}" for x in (measure["value"], *measure["interval"])
+    )
+    return value if low == "-" else f"{value} [{low}, {high}]"
+
+
+def _age_bins(age: np.ndarray) -> dict[str, np.ndarray]:
+    bins = np.minimum(age // _MONTHS_PER_BIN, _LAST_BIN)
+    names = {index: f"{2 * index}-{2 * index + 2}" for index in range(_LAST_BIN)} | {_LAST_BIN: "18+"}
+    return {name: bins == index for index, name in names.items()}
+
+
+def _write_csv(path: Path, rows: list[tuple[str, int, float, float]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("id", "sex", "age", "predicted", "error"))
+        for name, sex, age, predicted in rows:
+            writer.writerow((name, _LETTERS[sex], f"{age:.4f}", f"{predicted:.4f}", f"{predicted - age:.4f}"))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _check(*, split: str, ids: Sequence[str], **columns: Sequence[str] | np.ndarray | None) -> None:
+    """Refuses what would make the files wrong, naming the images."""
+    for name, values in columns.items():
+        if values is not None and len(values) != len(ids):
+            raise BoneAgeError(
+                f"evaluation of split '{split}': {len(ids)} ids but {len(values)} values of {name}; "
+                "one per image was expected"
+            )
+    if not len(ids):
+        raise BoneAgeError(f"evaluation of split '{split}': there is no image; choose a split that has some")
+    sex = np.asarray(columns["sex"])
+    _refuse(ids, ~np.isin(sex, list(_LETTERS)), f"split '{split}': sex is neither {FEMALE} nor {MALE}")
+    for name in ("age", "predicted", "loss"):
+        if columns[name] is not None:
+            _refuse(ids, ~np.isfinite(np.asarray(columns[name])), f"split '{split}': {name} is not finite")
+
+
+def _refuse(ids: Sequence[str], faulty: np.ndarray, what: str) -> None:
+    count = int(faulty.sum())
+    if count:
+        named = ", ".join(ids[i] for i in np.flatnonzero(faulty)[:10])
+        more = ", ..." if count > 10 else ""
+        raise BoneAgeError(
+            f"evaluation of {what} for {count} of {len(ids)} images (ids {named}{more}); "
+            "nothing was written: look at these images and the checkpoint"
+        )
