@@ -14,6 +14,8 @@ from boneage_jax import data, models
 from boneage_jax.data.augment import Augmentation
 from boneage_jax.train import losses, optimizer, parallel, state, step
 
+AHEAD = 4  # batches that inference may be behind the pipeline
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -135,6 +137,8 @@ def predict(infer: Any, variables: Any, batches: Iterable[dict[str, np.ndarray]]
     for batch in batches:
         numbers = {key: batch[key] for key in ("image", "sex")}
         pending.append((batch["index"], infer(variables, parallel.split(numbers))))
+        if len(pending) > AHEAD:  # images wait in memory until they have been predicted
+            pending[-AHEAD][1].block_until_ready()
     for index, values in pending:
         everywhere = parallel.gather_local(index)
         found = parallel.gather(values)

@@ -32,6 +32,18 @@ def check_batch_size(name: str, batch_size: int) -> None:
         )
 
 
+def replicate(tree: Any) -> Any:
+    """A tree on the host as the arrays that compiled steps take and give back, so that they compile once."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def place(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(place, tree)
+
+
 def split(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """[b, ...] of this process to [devices, b / devices, ...]."""
     devices = jax.local_device_count()

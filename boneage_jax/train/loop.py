@@ -1,0 +1,300 @@
+"""The training loop: from a configuration to a best checkpoint and its evaluation.
+
+A run is a function of its configuration: killed at any moment and started again with the same command, it goes
+on from its newest checkpoint and ends with the same parameters to the bit.
+"""
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from boneage_jax import config as configuration
+from boneage_jax import data
+from boneage_jax.data import pipeline
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.train import optimizer, parallel
+from boneage_jax.train.checkpoint import Store
+from boneage_jax.train.evaluation import evaluate_checkpoint
+from boneage_jax.train.experiment import Experiment, augmentation, load_data, predict
+from boneage_jax.train.log import MetricsLog, describe_run
+from boneage_jax.train.state import TrainState
+
+
+class Stopped(BoneAgeError):
+    """The run was asked to stop, and has saved where it is."""
+
+    exit_status = 143  # what a shell reports for a program that SIGTERM ended
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What the evaluations so far have shown; saved with every checkpoint."""
+
+    evaluated: int = 0  # step of the last evaluation
+    best_mae: float = math.inf  # months
+    best_step: int = 0
+    without_improvement: int = 0  # evaluations
+
+
+@dataclasses.dataclass
+class Run:
+    """The parts of one training run that the loop's functions share."""
+
+    config: ConfigDict
+    experiment: Experiment
+    splits: dict[str, data.Split]
+    latest: Store
+    best: Store
+    log: MetricsLog
+    infer: Callable[[Any, Any], Any]
+    steps_per_epoch: int
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.config.train.epochs
+
+
+def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains until `train.epochs` or early stopping, then evaluates the best checkpoint.
+
+    Args:
+        config: from a file in `configs/`.
+        workdir: is created, or gone on in if it holds a run of the same configuration.
+
+    Returns:
+        What `evaluate.report.write` returns for the best checkpoint.
+
+    Raises:
+        BoneAgeError: bad data or configuration, a loss that is not finite, a damaged checkpoint, a full disk.
+        Stopped: SIGTERM or SIGINT came; everything is saved.
+    """
+    parallel.check_batch_size("train.batch_size", config.train.batch_size)
+    parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
+    _check_same_run(config, workdir)
+    splits = load_data(config)
+    experiment = Experiment.create(config, *data.label_statistics(splits["train"]))
+    describe_run(workdir, config)
+    steps_per_epoch = pipeline.steps_per_epoch(splits["train"], config.train.batch_size)
+    transform, fresh = experiment.fresh_state(steps_per_epoch)
+    latest, best = Store(workdir / "checkpoints/latest"), Store(workdir / "checkpoints/best", keep=1)
+    state, progress = _resume(latest, best, fresh, config.checkpoint.step)
+    log = MetricsLog(workdir, after_step=int(state.step))
+    run = Run(config, experiment, splits, latest, best, log, experiment.compile_inference(), steps_per_epoch)
+    try:
+        _train(run, parallel.replicate(state), progress, experiment.compile_train_step(transform))
+    finally:
+        log.close()
+        latest.close()
+        best.close()
+    return evaluate_checkpoint(workdir, config, splits=splits)
+
+
+def _check_same_run(config: ConfigDict, workdir: Path) -> None:
+    path = workdir / "config.json"
+    if path.exists():
+        stored = configuration.from_json(path.read_text(), path)
+        if different := configuration.differences(stored, config):
+            raise BoneAgeError(
+                f"{workdir} holds a run of another configuration ({'; '.join(different)}); "
+                "name another --workdir, or delete it"
+            )
+
+
+def _resume(latest: Store, best: Store, fresh: TrainState, step: int) -> tuple[TrainState, Progress]:
+    """The state and progress to start from: a checkpoint's, or fresh ones."""
+    if not latest.steps():
+        return fresh, Progress()
+    restored = latest.restore(fresh, None if step < 0 else step)
+    progress = Progress(**restored.about["progress"])
+    if step >= 0:
+        latest.discard_after(step)
+        best.discard_after(progress.best_step)
+        if progress.best_step not in best.steps():
+            progress = dataclasses.replace(progress, best_mae=math.inf)
+    logging.info("Going on from step %d.", restored.step)
+    return restored.state, progress
+
+
+def _train(run: Run, state: TrainState, progress: Progress, train_step: Callable[[Any, Any], Any]) -> None:
+    """Steps and evaluations in turn, until the last epoch or early stopping."""
+    settings = run.config.train
+    step = int(state.step)
+    window = _Window(run, step)
+    with _StopSignals() as stop, _batches(run, step) as batches, _bar(run, step) as bar:
+        while True:
+            if step and step % run.steps_per_epoch == 0 and progress.evaluated < step:
+                window.flush(bar)
+                state, progress = _evaluate(run, state, progress, step)
+                window.restart()
+            patience = settings.early_stopping
+            if step >= run.total_steps or 0 < patience <= progress.without_improvement:
+                return
+            if stop.agreed(step, settings.log_every):
+                window.flush(bar)
+                _save(run, state, progress, step)
+                run.latest.wait()
+                raise Stopped(f"stopped at step {step}, which is saved; the same command goes on from there")
+            batch = next(batches)
+            state, metrics = train_step(state, parallel.split(batch))
+            step += 1
+            window.add(step, batch["index"], metrics)
+            bar.update()
+            if step % settings.log_every == 0:
+                window.flush(bar)
+            if settings.checkpoint_every and step % settings.checkpoint_every == 0:
+                window.flush(bar)
+                if step % run.steps_per_epoch:
+                    _save(run, state, progress, step)
+
+
+def _evaluate(run: Run, state: TrainState, progress: Progress, step: int) -> tuple[TrainState, Progress]:
+    """One validation: plateau, early stopping, best and latest checkpoint."""
+    split = run.splits["validation"]
+    started = time.perf_counter()
+    with pipeline.evaluation_batches(
+        split,
+        batch_size=run.config.evaluate.batch_size,
+        workers=0,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ) as batches:
+        months = predict(run.infer, state.variables, batches, len(split))
+    mae = float(np.abs(months - split.age).mean())
+    if not math.isfinite(mae):
+        raise BoneAgeError(f"the validation MAE at step {step} is not finite; lower optimizer.learning_rate")
+    improved = mae < progress.best_mae
+    progress = Progress(
+        evaluated=step,
+        best_mae=mae if improved else progress.best_mae,
+        best_step=step if improved else progress.best_step,
+        without_improvement=0 if improved else progress.without_improvement + 1,
+    )
+    state = _judge_plateau(run, state, mae)
+    scale = 1.0 if state.plateau is None else float(state.plateau.scale)
+    values = {"mae": mae, "best_mae": progress.best_mae, "learning_rate_scale": scale}
+    run.log.write(step, "validation", values | {"seconds": time.perf_counter() - started})
+    tqdm.write(
+        f"epoch {step // run.steps_per_epoch:3d}: validation MAE {mae:.2f} months (best {progress.best_mae:.2f})"
+    )
+    if improved:
+        run.best.save(step, state, _about(run, progress))
+        run.best.wait()  # never a latest checkpoint that speaks of a best one that is not there
+    _save(run, state, progress, step)
+    return state, progress
+
+
+def _judge_plateau(run: Run, state: TrainState, mae: float) -> TrainState:
+    rule = optimizer.plateau(run.config.optimizer)
+    if rule is None:
+        return state
+    host = parallel.to_host(state.plateau)
+    _, plateau = rule.update({}, jax.tree.map(jnp.asarray, host), value=jnp.float32(mae))
+    return state.replace(plateau=parallel.replicate(plateau))
+
+
+def _about(run: Run, progress: Progress) -> dict[str, Any]:
+    return {**run.experiment.about(), "progress": dataclasses.asdict(progress)}
+
+
+def _save(run: Run, state: TrainState, progress: Progress, step: int) -> None:
+    run.latest.save(step, state, _about(run, progress))
+
+
+class _Window:
+    """Metrics of the steps since the last log line; they stay on the device until they are wanted."""
+
+    def __init__(self, run: Run, step: int):
+        self._run, self._step = run, step
+        self._schedule = optimizer.learning_rate(
+            run.config.optimizer, steps_per_epoch=run.steps_per_epoch, epochs=run.config.train.epochs
+        )
+        self._pending: list[tuple[int, np.ndarray, dict[str, jax.Array]]] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts the clock again."""
+        self._started = time.perf_counter()
+
+    def add(self, step: int, index: np.ndarray, metrics: dict[str, jax.Array]) -> None:
+        """Keeps one step's metrics, and which images it saw."""
+        self._pending.append((step, index, metrics))
+
+    def flush(self, bar: tqdm) -> None:
+        """Fetches, checks and writes what is pending.
+
+        Raises:
+            BoneAgeError: a loss or gradient was not finite; step and images are named.
+        """
+        if not self._pending:
+            return
+        values = [{k: float(v) for k, v in parallel.to_host(m).items()} for _, _, m in self._pending]
+        for (step, index, _), found in zip(self._pending, values, strict=True):
+            if not all(map(math.isfinite, found.values())):
+                ids = ", ".join(self._run.splits["train"].ids[i] for i in parallel.gather_local(index))
+                raise BoneAgeError(
+                    f"loss {found['loss']}, gradient norm {found['gradient_norm']} at step {step}, images {ids}: not "
+                    "finite, and not saved; look at these images, or lower optimizer.learning_rate"
+                )
+        last = self._pending[-1][0]
+        rate = len(values) * self._run.config.train.batch_size / (time.perf_counter() - self._started)
+        mean = {key: float(np.mean([found[key] for found in values])) for key in values[0]}
+        mean |= {"images_per_second": rate, "learning_rate": float(self._schedule(last - 1))}
+        self._run.log.write(last, "train", mean)
+        bar.set_postfix_str(f"loss {mean['loss']:.4f}, {rate:.1f} images/s")
+        self._pending = []
+        self.restart()
+
+
+class _StopSignals:
+    """SIGTERM and the first SIGINT ask for a stop at the next step; the second SIGINT ends the program."""
+
+    def __enter__(self) -> "_StopSignals":
+        self._asked = False
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        self._asked = True
+        signal.signal(number, self._before[signal.Signals(number)])
+
+    def agreed(self, step: int, every: int) -> bool:
+        """Whether all processes stop now; several of them ask each other only every few steps."""
+        if jax.process_count() == 1:
+            return self._asked
+        return step % every == 0 and bool(parallel.gather_local(np.array([self._asked])).any())
+
+
+def _batches(run: Run, step: int) -> Any:
+    return pipeline.train_batches(
+        run.splits["train"],
+        batch_size=run.config.train.batch_size,
+        seed=run.config.seed,
+        augmentation=augmentation(run.config),
+        start_step=step,
+        workers=run.config.data.workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _bar(run: Run, step: int) -> tqdm:
+    hidden = jax.process_index() != 0
+    return tqdm(total=run.total_steps, initial=step, unit="step", desc="training", disable=hidden, mininterval=1)
+
+

@@ -1,0 +1,33 @@
+"""A ConvMixer sized for two CPU cores: 128 pixels, at most 40 minutes of training.
+
+    python launch.py --config=configs/convmixer_cpu.py --config.data.dir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+from boneage_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    """The configuration."""
+    config = base()
+    config.name = "convmixer_cpu"
+    config.preprocess.size = 128
+    config.preprocess.scaling = "standardise"
+    config.augment.rotation = 15.0
+    config.augment.shift = 0.08
+    config.model.name = "convmixer"
+    config.model.options = ConfigDict({"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 8})
+    config.model.head_options = ConfigDict({"hidden": (256,)})
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.schedule = "cosine"
+    config.optimizer.plateau.factor = 1.0
+    config.optimizer.ema_decay = 0.998
+    config.train.batch_size = 32
+    config.train.epochs = 30
+    config.train.loss = "huber"
+    config.train.early_stopping = 0
+    config.train.log_every = 50
+    config.evaluate.batch_size = 64
+    return config
