@@ -89,7 +89,7 @@ def summarise(
     columns = [age.astype(np.float64), predicted.astype(np.float64)]
     if loss is not None:
         columns.append(loss.astype(np.float64))
-    values = _statistics(*columns)
+    values = _statistics(*(column[None] for column in columns))
     draws: list[dict[str, np.ndarray]] = []
     if count > 1:
         rng = np.random.default_rng(seed)
@@ -98,7 +98,7 @@ def summarise(
             chosen = rng.integers(0, count, (min(block, resamples - start), count))
             draws.append(_statistics(*(column[chosen] for column in columns)))
     intervals = {
-        name: Interval(float(value), *_bounds([draw[name] for draw in draws]))
+        name: Interval(float(value[0]), *_bounds([draw[name] for draw in draws]))
         for name, value in values.items()
     }
     return Metrics(count=count, **intervals)
@@ -107,7 +107,7 @@ def summarise(
 def _statistics(
     age: np.ndarray, predicted: np.ndarray, loss: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Every metric over the last axis: the data and a block of resamples go through the same formulas."""
+    """Every metric of each row of [resamples, n]: the data and the resamples go through the same formulas."""
     error = predicted - age
     absolute = np.abs(error)
     count = age.shape[-1]

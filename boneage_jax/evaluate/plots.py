@@ -56,8 +56,9 @@ def bland_altman(
     measurement. Lancet 1986; 327:307-310.
     """
     figure, axes = _figure((7.2, 4.6))
-    error = predicted - age
-    _points(axes, (predicted + age) / 2, error, sex)
+    error, middle = predicted - age, (predicted + age) / 2
+    _points(axes, middle, error, sex)
+    axes.set(xlim=(min(0.0, float(middle.min())) - 6, float(middle.max()) + 6))
     axes.axhline(0, color=_INK, linewidth=0.8, zorder=1)
     limits = (metrics.lower_limit.value, metrics.upper_limit.value)
     largest = max(float(np.abs(error).max()), *(abs(level) for level in limits if np.isfinite(level)), 6.0)
@@ -74,7 +75,15 @@ def bland_altman(
         ylabel="Predicted \N{MINUS SIGN} reference (months)",
     )
     axes.set_title(f"{title}: Bland-Altman, n = {metrics.count:,}", fontsize=11, loc="left")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, ncols=2, borderpad=0)
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        ncols=2,
+        borderpad=0,
+        handletextpad=0,
+        columnspacing=0.8,
+    )
     _save(figure, path)
 
 

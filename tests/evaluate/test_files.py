@@ -1,0 +1,46 @@
+"""Files are replaced as a whole: whatever stops the writing, the previous file stays."""
+
+import errno
+import os
+
+import pytest
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.evaluate.files import write_whole
+
+
+def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
+    target = tmp_path / "new folder" / "metrics.json"
+
+    def write(path):
+        path.write_text("half")
+        assert not target.exists()
+        path.write_text("whole")
+
+    write_whole(target, write)
+    assert target.read_text() == "whole"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_full_disk_is_a_clear_error_and_keeps_the_previous_file(tmp_path):
+    target = tmp_path / "metrics.json"
+    target.write_text("previous")
+
+    def write(path):
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(BoneAgeError, match=r"metrics\.json: No space left on device"):
+        write_whole(target, write)
+    assert target.read_text() == "previous"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_any_other_failure_leaves_no_part_behind(tmp_path):
+    def write(path):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "metrics.json", write)
+    assert not list(tmp_path.iterdir())

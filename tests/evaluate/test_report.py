@@ -1,0 +1,135 @@
+"""The files of an evaluation: right rows, right groups, whole or absent, and clear refusals."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.evaluate import report
+
+
+@pytest.fixture
+def evaluation():
+    return {
+        "ids": ["1377", "1378", "4560", "4561", "4562"],
+        "sex": np.array([1, 0, 0, 1, 1], np.int32),
+        "age": np.array([20, 24, 168.93, 216, 240], np.float32),
+        "predicted": np.array([26.5, 20, 170, 210, 231], np.float32),
+        "hospital": ["Stanford", "Stanford", "Colorado", "Colorado", ""],
+        "split": "validation",
+    }
+
+
+def test_the_predictions_are_one_row_per_image(tmp_path, evaluation):
+    report.write(tmp_path, **evaluation)
+    text = (tmp_path / "predictions.csv").read_bytes().decode()
+    assert text.splitlines()[:2] == ["id,sex,age,predicted,error", "1377,M,20.0000,26.5000,6.5000"]
+    assert "\r" not in text
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["id"] for row in rows] == evaluation["ids"]
+    assert [row["sex"] for row in rows] == ["M", "F", "F", "M", "M"]
+    np.testing.assert_allclose([float(row["age"]) for row in rows], evaluation["age"], atol=5e-5)
+    np.testing.assert_allclose(
+        [float(row["error"]) for row in rows], evaluation["predicted"] - evaluation["age"], atol=1e-4
+    )
+
+
+def test_the_groups_hold_the_right_images(tmp_path, evaluation):
+    result = report.write(tmp_path, **evaluation)
+    counts = {
+        group: {name: values["count"] for name, values in result[group].items()}
+        for group in ("by_sex", "by_hospital", "by_age_in_years")
+    }
+    assert counts == {
+        "by_sex": {"F": 2, "M": 3},
+        "by_hospital": {"Colorado": 2, "Stanford": 2},
+        # 24 months open the second bin; 216 and 240 months are 18 years and more.
+        "by_age_in_years": {"0-2": 1, "2-4": 1, "14-16": 1, "18+": 2},
+    }
+    assert result["by_age_in_years"]["18+"]["mae"]["value"] == pytest.approx(7.5)
+    assert result["by_hospital"]["Stanford"]["bias"]["value"] == pytest.approx(1.25)
+    assert result["overall"]["count"] == 5
+
+
+def test_metrics_json_is_what_write_returns(tmp_path, evaluation):
+    result = report.write(tmp_path, loss=np.array([0.1, 0.2, 0.3, 0.4, 0.5], np.float32), **evaluation)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == result
+    assert result["overall"]["loss"]["value"] == pytest.approx(0.3)
+    assert result["by_sex"]["F"]["loss"]["value"] == pytest.approx(0.25)
+
+
+def test_the_same_predictions_give_the_same_bytes(tmp_path, evaluation):
+    for folder in ("first", "second"):
+        report.write(tmp_path / folder, **evaluation)
+    names = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert names == ["bland_altman.png", "metrics.json", "predictions.csv", "scatter.png"]
+    for name in names:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_one_image_is_reported_too(tmp_path, evaluation):
+    one = {key: value if key == "split" else value[:1] for key, value in evaluation.items()}
+    result = report.write(tmp_path, **one)
+    assert result["overall"]["r2"]["value"] is None
+    assert "MAE (months)                    6.50\n" in report.table(result)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_predictions_that_are_not_finite_are_refused_by_id(tmp_path, evaluation, bad):
+    evaluation["predicted"][[1, 3]] = bad
+    with pytest.raises(BoneAgeError, match=r"predicted is not finite for 2 of 5 images \(ids 1378, 4561\)"):
+        report.write(tmp_path, **evaluation)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_many_faulty_images_ten_are_named(tmp_path):
+    count = 12
+    with pytest.raises(BoneAgeError, match=r"12 of 12 images \(ids 0, 1, .*, 9, \.\.\.\)"):
+        report.write(
+            tmp_path,
+            ids=[str(i) for i in range(count)],
+            sex=np.zeros(count, np.int32),
+            age=np.ones(count, np.float32),
+            predicted=np.full(count, np.nan, np.float32),
+            hospital=[""] * count,
+            split="train",
+        )
+
+
+def test_an_unknown_sex_is_refused_by_id(tmp_path, evaluation):
+    evaluation["sex"][2] = 2
+    with pytest.raises(BoneAgeError, match=r"sex is neither 0 nor 1.*4560"):
+        report.write(tmp_path, **evaluation)
+
+
+def test_columns_of_different_length_are_refused(tmp_path, evaluation):
+    evaluation["hospital"] = evaluation["hospital"][:4]
+    with pytest.raises(BoneAgeError, match="5 ids but 4 values of hospital"):
+        report.write(tmp_path, **evaluation)
+
+
+def test_an_empty_split_is_refused(tmp_path, evaluation):
+    empty = {key: value if key == "split" else value[:0] for key, value in evaluation.items()}
+    with pytest.raises(BoneAgeError, match=r"'validation': there is no image"):
+        report.write(tmp_path, **empty)
+
+
+def test_the_table_shows_every_metric_and_every_group(tmp_path, evaluation):
+    text = report.table(report.write(tmp_path, **evaluation))
+    for label in (
+        "MAE",
+        "RMSE",
+        "R²",
+        "concordance",
+        "upper limit",
+        "within 24 months",
+        "Stanford",
+        "14-16 years",
+    ):
+        assert label in text
+    line = next(line for line in text.splitlines() if line.strip().startswith("girls"))
+    assert re.search(r"girls +2 +2\.54 \[1\.07, 4\.00\] +-1\.46 \[-4\.00, 1\.07\] +2\.93 +100\.0 %", line)
+    assert max(map(len, text.splitlines())) <= 100
