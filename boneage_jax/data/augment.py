@@ -1,0 +1,133 @@
+"""Random views of a radiograph for training: one affine warp, then one table of grey values.
+
+What is drawn (`Augmentation.sample` -> `View`) is kept apart from how it is carried out (`apply`), so that
+the same views can be drawn on the host and carried out on a device.
+"""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+
+from boneage_jax.errors import BoneAgeError
+
+MID_GREY = 127.5
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One drawn view of an image: flip, rotate and zoom about its centre, then shift, then change grey values.
+
+    Attributes:
+      flip: mirror left and right.
+      angle: degrees, counter-clockwise as one looks at the picture.
+      scale: 2.0 shows everything twice as large.
+      shift: pixels (right, down).
+      gain: contrast; 2.0 doubles the distance to mid grey (127.5).
+      offset: brightness in grey values (0 to 255).
+    """
+
+    flip: bool = False
+    angle: float = 0.0
+    scale: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    gain: float = 1.0
+    offset: float = 0.0
+
+    def moves(self) -> bool:
+        """Whether any pixel changes its place."""
+        return self.flip or self.angle != 0 or self.scale != 1 or self.shift != (0, 0)
+
+    def recolours(self) -> bool:
+        """Whether any grey value changes."""
+        return self.gain != 1 or self.offset != 0
+
+    def matrix(self, size: int) -> np.ndarray:
+        """Returns the float64 [2, 3] matrix from a pixel (x, y) of the image to its place in the view.
+
+        Pixel centres have whole coordinates, so the centre of an image of `size` pixels is (size - 1) / 2.
+        """
+        cosine = self.scale * math.cos(math.radians(self.angle))
+        sine = self.scale * math.sin(math.radians(self.angle))
+        mirror = -1.0 if self.flip else 1.0
+        # y points down, hence the signs of a counter-clockwise rotation.
+        linear = np.array([[mirror * cosine, sine], [-mirror * sine, cosine]])
+        centre = np.full(2, (size - 1) / 2)
+        return np.column_stack([linear, centre + np.array(self.shift) - linear @ centre])
+
+    def table(self) -> np.ndarray:
+        """Returns the new grey value of each old one, uint8 [256]: (v - 127.5) * gain + 127.5 + offset."""
+        values = (np.arange(256) - MID_GREY) * self.gain + MID_GREY + self.offset
+        return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How far training images may differ from the prepared ones; the default changes nothing.
+
+    Every amount is the end of a range that is drawn from uniformly, independently for each image.
+
+    Attributes:
+      flip: probability of mirroring left and right (0 to 1).
+      rotation: at most so many degrees either way (0 to 180).
+      shift: at most this fraction of the side, along each axis, either way (0 to 1).
+      zoom: scale between 1 - zoom and 1 + zoom (0 to below 1).
+      brightness: at most this fraction of the full range (255) added or taken away (0 to 1).
+      contrast: distance to mid grey times 1 - contrast to 1 + contrast (0 to below 1).
+
+    Raises:
+      BoneAgeError: an amount is not a number or out of its range.
+    """
+
+    flip: float = 0.0
+    rotation: float = 0.0
+    shift: float = 0.0
+    zoom: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+
+    def __post_init__(self):
+        highest = {"flip": 1, "rotation": 180, "shift": 1, "brightness": 1}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            number = not isinstance(value, bool) and isinstance(value, int | float | np.number)
+            limit = highest.get(field.name)
+            allowed = number and (0 <= value < 1 if limit is None else 0 <= value <= limit)
+            if not allowed:
+                bounds = "from 0 to below 1" if limit is None else f"from 0 to {limit}"
+                raise BoneAgeError(f"augmentation.{field.name} must be a number {bounds}, not {value!r}.")
+            object.__setattr__(self, field.name, float(value))
+
+    def sample(self, rng: np.random.Generator, size: int) -> View:
+        """Draws the view of one image of `size` pixels a side.
+
+        Always takes seven numbers from `rng`: switching one kind of change off leaves the others as they were.
+        """
+        draws = rng.random(7)
+        angle, zoom, right, down, offset, gain = (2 * draws[1:] - 1).tolist()
+        return View(
+            flip=bool(draws[0] < self.flip),
+            angle=self.rotation * angle,
+            scale=1 + self.zoom * zoom,
+            shift=(self.shift * size * right, self.shift * size * down),
+            gain=1 + self.contrast * gain,
+            offset=255 * self.brightness * offset,
+        )
+
+
+def apply(image: np.ndarray, view: View) -> np.ndarray:
+    """Returns `view` of `image`, both uint8 [S, S, C] with C from 1 to 4.
+
+    Bilinear. What moves into the picture from beyond its edge is black (0), like the unexposed rim that most
+    radiographs have; reflecting the edge would draw bones that are not there, and repeating it, streaks of
+    skin. The grey values change after the warp, so that this rim keeps the grey of the picture's own
+    background. Where the view changes nothing the image itself is returned, not a copy.
+    """
+    if view.moves():
+        size = image.shape[0]
+        warped = cv2.warpAffine(image, view.matrix(size), (size, size), flags=cv2.INTER_LINEAR)
+        image = warped.reshape(image.shape)  # cv2 drops a single channel's axis
+    if view.recolours():
+        image = cv2.LUT(image, view.table()).reshape(image.shape)
+    return image

@@ -1,0 +1,204 @@
+"""Batches for training and evaluation, the same for any number of worker processes and hosts (grain)."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from boneage_jax.data.augment import Augmentation, apply
+from boneage_jax.errors import BoneAgeError
+
+Example = dict[str, Any]
+Batch = dict[str, np.ndarray]
+
+# Batches that each worker process, or the threads of this one, prepare ahead.
+AHEAD = 2
+
+
+class Examples(Protocol):
+    """Random access to {"image": uint8 [S, S, C], "sex", "age", "index"}; picklable, for worker processes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+class Batches(Iterator[Batch]):
+    """An iterator over batches that ends its worker processes at `close` or at the end of a `with` block."""
+
+    def __init__(self, batches: grain.DatasetIterator):
+        self._batches = batches
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends worker processes and threads; there are no more batches afterwards. May be called twice."""
+        self._batches.close()
+
+
+def steps_per_epoch(split: Examples, batch_size: int) -> int:
+    """Returns how many whole batches one pass over `split` makes."""
+    return len(split) // batch_size
+
+
+def train_batches(
+    split: Examples,
+    *,
+    batch_size: int,
+    seed: int,
+    augmentation: Augmentation,
+    start_step: int = 0,
+    workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Returns the endless stream of training batches of one process, from batch `start_step` on.
+
+    The stream depends on `seed` alone: epochs follow each other without a seam, each a fresh permutation, and
+    the local batches of all processes, put together in their order, are batch k of a single process.
+
+    Args:
+      split: what to read.
+      batch_size: examples in a batch over all processes.
+      seed: decides order and augmentation, 0 to 2**32 - 1.
+      augmentation: random changes to each image.
+      start_step: batches to pass over without reading them, for resuming.
+      workers: processes that prepare batches; 0 prepares them in threads of this one.
+      process_index: which of the processes this is (`jax.process_index()`).
+      process_count: how many processes share each batch (`jax.process_count()`).
+
+    Returns:
+      {"image": uint8 [b, S, S, C], "sex": int32 [b], "age": float32 [b] months, "index": int32 [b],
+      "mask": bool [b], all true} with b = batch_size // process_count.
+
+    Raises:
+      BoneAgeError: the numbers do not fit together, or the split is smaller than a batch.
+    """
+    local = _local_size(batch_size, workers, process_index, process_count)
+    if len(split) < batch_size:
+        raise BoneAgeError(
+            f"The training split has {len(split)} images, fewer than one batch of {batch_size}: "
+            "choose a smaller batch size or more data."
+        )
+    if not 0 <= seed < 2**32:
+        raise BoneAgeError(f"The seed of the training data must lie between 0 and 2**32 - 1, not {seed}.")
+    if start_step < 0:
+        raise BoneAgeError(f"Training cannot start at step {start_step}: it must be 0 or more.")
+    stream = grain.MapDataset.source(split).seed(seed).shuffle().repeat()
+    if augmentation != Augmentation():
+        # Before anything is sliced: grain derives an element's random numbers from its place in this stream.
+        stream = stream.random_map(_Augment(augmentation))
+    batches = stream.batch(local, drop_remainder=True, batch_fn=_stack)
+    return _start(batches[process_index::process_count][start_step:], workers)
+
+
+def evaluation_batches(
+    split: Examples,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Returns batches that hold every example of `split` exactly once, in order (arguments: `train_batches`).
+
+    Every process gets the same number of batches of one shape. The last batch is filled up with black images
+    whose `mask` is false and whose `index` is -1; put together in the processes' order, batches keep the
+    split's order.
+
+    Raises:
+      BoneAgeError: the numbers do not fit together, or the split is empty.
+    """
+    local = _local_size(batch_size, workers, process_index, process_count)
+    if len(split) == 0:
+        raise BoneAgeError("The split to evaluate has no images: check which split is named in the config.")
+    padded = _Padded(split, -(-len(split) // batch_size) * batch_size)
+    batches = grain.MapDataset.source(padded).batch(local, batch_fn=_stack)
+    return _start(batches[process_index::process_count], workers)
+
+
+def _local_size(batch_size: int, workers: int, process_index: int, process_count: int) -> int:
+    """Returns the examples per batch of one process, or says which number does not fit."""
+    if batch_size < 1:
+        raise BoneAgeError(f"The batch size must be 1 or more, not {batch_size}.")
+    if workers < 0:
+        raise BoneAgeError(f"The number of data workers must be 0 or more, not {workers}.")
+    if not 0 <= process_index < process_count:
+        raise BoneAgeError(f"There is no process {process_index} among {process_count}.")
+    if batch_size % process_count:
+        raise BoneAgeError(
+            f"A batch of {batch_size} cannot be shared evenly by {process_count} processes: "
+            f"choose a multiple of {process_count}."
+        )
+    return batch_size // process_count
+
+
+def _start(batches: grain.MapDataset, workers: int) -> Batches:
+    cv2.setNumThreads(
+        0
+    )  # parallel over images, not inside one: its own threads would fight for the same cores
+    threads = 0 if workers else 1
+    stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD))
+    if workers:
+        if not flags.FLAGS.is_parsed():
+            # grain's workers read absl flags, which nobody parses in a notebook or a plain script.
+            flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
+        stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
+    return Batches(iter(stream))
+
+
+def _start_worker(index: int, count: int) -> None:
+    del index, count
+    cv2.setNumThreads(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Augment:
+    """Gives an example a random view of its image; a class, so that worker processes can unpickle it."""
+
+    augmentation: Augmentation
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        image = example["image"]
+        return {**example, "image": apply(image, self.augmentation.sample(rng, image.shape[0]))}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Padded:
+    """The examples of `split`, followed by empty ones up to `length`."""
+
+    split: Examples
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Example:
+        if index < len(self.split):
+            return self.split[index]
+        image = np.zeros_like(self.split[0]["image"])
+        return {"image": image, "sex": 0, "age": 0.0, "index": -1}
+
+
+def _stack(examples: Sequence[Example]) -> Batch:
+    """Returns the examples as one batch; those with a negative index are padding."""
+    index = np.array([example["index"] for example in examples], np.int32)
+    return {
+        "image": np.stack([example["image"] for example in examples]),
+        "sex": np.array([example["sex"] for example in examples], np.int32),
+        "age": np.array([example["age"] for example in examples], np.float32),
+        "index": index,
+        "mask": index >= 0,
+    }
