@@ -1,0 +1,46 @@
+"""Heads: from a trunk's feature map and the sex to the bone age in months."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+
+@struct.dataclass
+class Estimate:
+    """What every head returns; None stands for what the head does not know."""
+
+    months: Float[Array, " B"]  # bone age
+    std: Float[Array, " B"] | None = None  # its standard deviation, months
+    logits: Float[Array, "B months"] | None = None  # of a distribution over months
+
+
+class Regression(nn.Module):
+    """The head of 16Bit, winner of the RSNA challenge 2017 (Halabi et al., Radiology 2019; 290:498-503).
+
+    Global average pool, the sex (0 or 1) through a dense layer of its own, both concatenated, dense layers,
+    one linear output: the z-score of the age, which becomes months with the training labels' mean and
+    standard deviation. The last layer is computed in float32 whatever `dtype` is: a bfloat16 z-score
+    would come in steps of a third of a month at the ends of the scale.
+    """
+
+    sex_units: int = 32
+    hidden: tuple[int, ...] = (1000, 1000)
+    dropout: float = 0.0  # share of the units dropped after each hidden layer
+    label_mean: float = 0.0  # months
+    label_std: float = 1.0  # months
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B h w c"], sex: Int[Array, " B"], *, train: bool) -> Estimate:
+        """Needs a "dropout" key when it trains with `dropout` above 0."""
+        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32).astype(self.dtype)  # [B, c]
+        branch = nn.Dense(self.sex_units, dtype=self.dtype, name="sex")(sex[:, None].astype(self.dtype))
+        x = jnp.concatenate([pooled, nn.relu(branch)], axis=-1)  # [B, c + sex_units]
+        for i, units in enumerate(self.hidden, start=1):
+            x = nn.relu(nn.Dense(units, dtype=self.dtype, name=f"hidden{i}")(x))
+            x = nn.Dropout(self.dropout, deterministic=not train, name=f"dropout{i}")(x)
+        z_score = nn.Dense(1, dtype=jnp.float32, name="output")(x)[:, 0]  # [B]
+        return Estimate(months=z_score * self.label_std + self.label_mean)

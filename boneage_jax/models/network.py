@@ -1,0 +1,159 @@
+"""A network is a trunk (image to feature map) and a head (feature map and sex to months), freely combined."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.models.convmixer import ConvMixer
+from boneage_jax.models.heads import Estimate, Regression
+from boneage_jax.models.xception import Xception
+
+# A trunk: module(image [B, H, W, C], train=...) -> [B, h, w, c]; it takes axis_name, remat and dtype.
+TRUNKS: dict[str, Callable[..., nn.Module]] = {
+    "convmixer": ConvMixer,
+    "xception": Xception,
+}
+# A head: module(features, sex [B], train=...) -> Estimate; it takes label_mean, label_std and dtype.
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "regression": Regression,
+}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+INPUT_CHANNELS = ("native", "rgb")
+# Arguments of the modules that are not options: flax's own, and those that `create` gives to every module.
+_SHARED = {"parent", "name", "axis_name", "remat", "dtype", "label_mean", "label_std"}
+
+
+class Network(nn.Module):
+    """A trunk and a head; parameters and batch statistics lie under "trunk" and "head"."""
+
+    trunk: nn.Module
+    head: nn.Module
+    input_channels: str = "native"
+
+    def __call__(self, image: Float[Array, "B H W C"], sex: Int[Array, "..."], *, train: bool) -> Estimate:
+        """Estimates the bone age.
+
+        Args:
+            image: radiographs as `Preprocessing.scale` returns them.
+            sex: [B], 0 for girls, 1 for boys.
+            train: batch statistics and dropout of training (mutable "batch_stats", a "dropout" key).
+
+        Raises:
+            BoneAgeError: `sex` is not one number per image, or the images do not fit the trunk.
+        """
+        if sex.shape != image.shape[:1]:
+            raise BoneAgeError(
+                f"sex has the shape {sex.shape}, expected {image.shape[:1]}: a 0 (girl) or 1 (boy) per image"
+            )
+        return self.head(self.features(image, train=train), sex, train=train)
+
+    def features(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w c"]:
+        """The trunk's feature map, before pooling: what heads, heat maps and retrieval start from."""
+        if self.input_channels == "rgb":
+            image = _as_rgb(image)
+        features = self.trunk(image, train=train)
+        if 0 in features.shape:
+            height, width = image.shape[1:3]
+            trunk = type(self.trunk).__name__
+            raise BoneAgeError(
+                f"images of {height} x {width} pixels are too small for {trunk}; use larger ones"
+            )
+        return features
+
+
+def names() -> list[str]:
+    """Names that `create` knows, in alphabetical order."""
+    return sorted(TRUNKS)
+
+
+def create(
+    name: str,
+    *,
+    head: str = "regression",
+    head_options: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    label_mean: float = 0.0,
+    label_std: float = 1.0,
+    axis_name: str | None = None,
+    remat: bool = False,
+    input_channels: str = "native",
+    **options: Any,
+) -> Network:
+    """Makes a network from a configuration; the only way in.
+
+        model = create("convmixer", dim=256, depth=8, label_mean=127.3, label_std=41.2)
+        image, sex = jnp.zeros((1, 256, 256, 1)), jnp.zeros(1, jnp.int32)
+        variables = model.init(jax.random.key(0), image, sex, train=False)
+        months = model.apply(variables, image, sex, train=False).months
+
+    Args:
+        name: a registered trunk, see `names`.
+        head: a registered head.
+        head_options: options of that head.
+        dtype: in which to compute, "float32" or "bfloat16"; parameters and batch statistics stay float32.
+        label_mean: of the training labels, months.
+        label_std: of the training labels, months.
+        axis_name: mapped axis over which BatchNorm's statistics are averaged; None keeps them per device.
+        remat: compute each block again in the backward pass instead of keeping it: less memory, more time.
+        input_channels: "native" takes the image as it is; "rgb" repeats a single channel to three.
+        **options: options of the trunk.
+
+    Raises:
+        BoneAgeError: a name, an option or a value that does not exist.
+    """
+    trunk_factory = TRUNKS[_known("model", name, TRUNKS)]
+    head_factory = HEADS[_known("head", head, HEADS)]
+    compute = DTYPES[_known("dtype", dtype, DTYPES)]
+    _known("input_channels", input_channels, INPUT_CHANNELS)
+    if not label_std > 0:
+        raise BoneAgeError(f"label_std is {label_std}, expected a standard deviation above 0 months")
+    trunk_options = _checked(f"model {name!r}", trunk_factory, options)
+    checked_head_options = _checked(f"head {head!r}", head_factory, head_options or {})
+    return Network(
+        trunk=trunk_factory(**trunk_options, axis_name=axis_name, remat=remat, dtype=compute),
+        head=head_factory(**checked_head_options, label_mean=label_mean, label_std=label_std, dtype=compute),
+        input_channels=input_channels,
+    )
+
+
+def _as_rgb(image: Float[Array, "B H W C"]) -> Float[Array, "B H W 3"]:
+    channels = image.shape[-1]
+    if channels not in (1, 3):
+        raise BoneAgeError(
+            f'input_channels "rgb" takes images of 1 or 3 channels, got {channels}; use "native"'
+        )
+    return jnp.repeat(image, 3 // channels, axis=-1)
+
+
+def _known(kind: str, name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    if name in known:
+        return name
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f", did you mean {close[0]}?" if close else ""
+    raise BoneAgeError(f"unknown {kind} {name!r}; known: {', '.join(known)}{hint}")
+
+
+def _checked(owner: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that exist and have the type of their default; lists become tuples, as flax needs."""
+    parameters = inspect.signature(factory).parameters
+    defaults = {key: p.default for key, p in parameters.items() if key not in _SHARED}
+    checked = {}
+    for key, value in options.items():
+        default = defaults[_known(f"option of {owner}", key, defaults)]
+        if isinstance(default, tuple) and isinstance(value, list):
+            value = tuple(value)
+        elif isinstance(default, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(default):
+            raise BoneAgeError(
+                f"option {key} of {owner} is {value!r}, expected {type(default).__name__} such as {default!r}"
+            )
+        checked[key] = value
+    return checked

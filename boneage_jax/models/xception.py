@@ -1,0 +1,97 @@
+"""Xception (Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, figure 5).
+
+Layers are named as in `keras.applications.Xception`; `shortcut` is the 1x1 convolution around a block.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from boneage_jax.models.layers import Layer, Pointwise, SeparableConv, batch_norm
+
+
+class ResidualBlock(nn.Module):
+    """Separable convolutions, each followed by BatchNorm, with a way around them.
+
+    A downsampling block ends in a 3x3 max pool of stride 2; its way around is a 1x1 convolution of stride 2.
+    """
+
+    features: tuple[int, ...]  # of each separable convolution
+    norm: Layer
+    downsample: bool = True
+    leading_relu: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """Halves height and width (rounding up) if it downsamples."""
+        shortcut = x
+        for i, features in enumerate(self.features, start=1):
+            if i > 1 or self.leading_relu:
+                x = nn.relu(x)
+            x = SeparableConv(features, dtype=self.dtype, name=f"sepconv{i}")(x)
+            x = self.norm(name=f"sepconv{i}_bn")(x)
+        if self.downsample:
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+            shortcut = Pointwise(self.features[-1], strides=2, dtype=self.dtype, name="shortcut")(shortcut)
+            shortcut = self.norm(name="shortcut_bn")(shortcut)
+        return x + shortcut
+
+
+class Xception(nn.Module):
+    """Entry, middle and exit flow: [B, H, W, C] to [B, about H / 32, about W / 32, 2048].
+
+    20,861,480 numbers for three input channels, as Keras counts them (with BatchNorm's running statistics).
+    Published input: 299 x 299, scaled to [-1, 1].
+    """
+
+    middle_blocks: int = 8
+    axis_name: str | None = None
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w 2048"]:
+        """Returns the activations of the last layer, before pooling."""
+        norm = batch_norm(
+            train=train, momentum=0.99, epsilon=1e-3, axis_name=self.axis_name, dtype=self.dtype
+        )
+        x = self.entry_flow(image.astype(self.dtype), norm)
+        x = self.middle_flow(x, norm)
+        return self.exit_flow(x, norm)
+
+    def entry_flow(self, x: Float[Array, "B H W C"], norm: Layer) -> Float[Array, "B h w 728"]:
+        """Two plain convolutions, three downsampling blocks: one sixteenth of the height and width."""
+        x = self._plain(x, 32, 2, norm, "block1_conv1")  # [B, H/2, W/2, 32]
+        x = self._plain(x, 64, 1, norm, "block1_conv2")
+        x = self._block((128, 128), norm, "block2", leading_relu=False)(x)  # [B, H/4, W/4, 128]
+        x = self._block((256, 256), norm, "block3")(x)  # [B, H/8, W/8, 256]
+        return self._block((728, 728), norm, "block4")(x)  # [B, H/16, W/16, 728]
+
+    def middle_flow(self, x: Float[Array, "B h w 728"], norm: Layer) -> Float[Array, "B h w 728"]:
+        """The same block over and over: three separable convolutions and the identity around them."""
+        for i in range(self.middle_blocks):
+            x = self._block((728, 728, 728), norm, f"block{5 + i}", downsample=False)(x)
+        return x
+
+    def exit_flow(self, x: Float[Array, "B h w 728"], norm: Layer) -> Float[Array, "B h2 w2 2048"]:
+        """A last downsampling block, two wide separable convolutions."""
+        last = 5 + self.middle_blocks
+        x = self._block((728, 1024), norm, f"block{last}")(x)  # [B, H/32, W/32, 1024]
+        for i, features in enumerate((1536, 2048), start=1):
+            name = f"block{last + 1}_sepconv{i}"
+            x = SeparableConv(features, dtype=self.dtype, name=name)(x)
+            x = nn.relu(norm(name=f"{name}_bn")(x))
+        return x  # [B, H/32, W/32, 2048]
+
+    def _plain(
+        self, x: Float[Array, "B H W C"], features: int, stride: int, norm: Layer, name: str
+    ) -> Float[Array, "B h w D"]:
+        conv = nn.Conv(features, (3, 3), stride, padding="VALID", use_bias=False, dtype=self.dtype, name=name)
+        return nn.relu(norm(name=f"{name}_bn")(conv(x)))
+
+    def _block(self, features: tuple[int, ...], norm: Layer, name: str, **settings: Any) -> nn.Module:
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        return block(features=features, norm=norm, dtype=self.dtype, name=name, **settings)
