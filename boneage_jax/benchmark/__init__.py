@@ -1,0 +1,6 @@
+"""What a model costs: speed, latency, memory, arithmetic, and whether the data keeps up."""
+
+from boneage_jax.benchmark.report import Result
+from boneage_jax.benchmark.run import run
+
+__all__ = ["Result", "run"]
