@@ -1,6 +1,16 @@
 """Reading radiographs: from files in any form to random access to prepared images with their labels."""
 
+from boneage_jax.data.dataset import Split, label_statistics, load
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import FEMALE, MALE, Radiograph, decode
 
-__all__ = ["FEMALE", "MALE", "Preprocessing", "Radiograph", "decode"]
+__all__ = [
+    "FEMALE",
+    "MALE",
+    "Preprocessing",
+    "Radiograph",
+    "Split",
+    "decode",
+    "label_statistics",
+    "load",
+]

@@ -1,0 +1,201 @@
+"""TFDS builders that cache prepared radiographs in ArrayRecord files, with no TensorFlow installed.
+
+Images are stored as raw bytes, which ArrayRecord compresses: reading one of 299 pixels takes 0.1 ms, where
+decoding the same image from PNG takes 0.8 ms.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import errno
+import fcntl
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
+from tqdm import tqdm
+
+from boneage_jax.errors import BoneAgeError
+
+LABELS_FILE = "labels-{split}.csv"
+_CHUNK = 128  # Prepared images in flight; more would only fill memory if writing is the slower side.
+_KEY_RANGE = 2**128  # TFDS sorts by 128-bit keys and spreads large splits over files by their leading bits.
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A radiograph still to be prepared: `prepare()` returns uint8 `[size, size, channels]`."""
+
+    id: str
+    sex: int
+    age: float
+    hospital: str
+    prepare: Callable[[], np.ndarray]
+
+
+class RadiographBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Caches prepared radiographs; records keep the order of the examples. Subclasses name the dataset.
+
+    Each split has a table of ids and labels beside its records, so that labels need no image to be read.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    code_path = None  # Nothing is downloaded, so TFDS need not look for checksums beside the code.
+
+    def __init__(
+        self, *, examples: Mapping[str, Sequence[Example]], shape: tuple[int, int, int], **kwargs: Any
+    ):
+        self._examples = examples
+        self._shape = shape
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _log_download_bytes(self) -> None:
+        """Says nothing: nothing is downloaded."""
+
+    def _log_download_done(self) -> None:
+        """Says nothing: nothing is downloaded."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Hand radiographs, prepared, with sex (0 female, 1 male) and bone age in months.",
+            features=tfds.features.FeaturesDict(
+                {"image": tfds.features.Tensor(shape=self._shape, dtype=np.uint8, encoding="bytes")}
+            ),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, np.ndarray]]]]:
+        del dl_manager
+        return {split: self._generate_examples(split) for split in self._examples}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        examples = self._examples[split]
+        with (
+            ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+            tqdm(total=len(examples), desc=f"Preparing {split}", unit=" images") as bar,
+        ):
+            for start in range(0, len(examples), _CHUNK):
+                images = pool.map(lambda example: example.prepare(), examples[start : start + _CHUNK])
+                for number, image in enumerate(images, start):
+                    yield number * (_KEY_RANGE // len(examples)), {"image": image}
+                    bar.update()
+
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        """Runs inside TFDS's temporary folder: what fails here leaves no dataset behind."""
+        super()._download_and_prepare(dl_manager=dl_manager, download_config=download_config)
+        folder = pathlib.Path(self.data_dir)
+        for split, examples in self._examples.items():
+            _write_labels(folder / LABELS_FILE.format(split=split), examples)
+            _check_complete(folder, split, len(examples))
+
+    def build(self) -> pathlib.Path:
+        """Builds the dataset unless it is there, and returns its folder.
+
+        A second process waits for the first. A killed build leaves a temporary folder, removed by the next.
+
+        Raises:
+          BoneAgeError: the disk is full, or the cache folder cannot be written.
+        """
+        folder = pathlib.Path(self.data_dir)
+        if folder.is_dir():
+            return folder
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(folder.parent), _quiet():
+                for leftover in folder.parent.glob("*incomplete*"):
+                    shutil.rmtree(leftover)
+                self._check_disk(folder.parent)
+                self.download_and_prepare()
+        except BoneAgeError:
+            raise
+        except Exception as error:
+            if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+                raise BoneAgeError(_full_disk(folder.parent)) from None
+            if isinstance(error, PermissionError):
+                raise BoneAgeError(
+                    f"The cache folder {folder.parent} cannot be written; choose another."
+                ) from None
+            raise
+        return folder
+
+    def _check_disk(self, folder: pathlib.Path) -> None:
+        count = sum(len(examples) for examples in self._examples.values())
+        if (needed := count * int(np.prod(self._shape))) > shutil.disk_usage(folder).free:
+            raise BoneAgeError(f"{_full_disk(folder)} The {count} images need up to {needed / 1e9:.1f} GB.")
+
+
+class RsnaBoneAge(RadiographBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """The RSNA Pediatric Bone Age data (Halabi et al., Radiology 2019; 290(2):498-503)."""
+
+    name = "rsna_bone_age"
+
+
+class PhantomBoneAge(RadiographBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Drawn radiographs of children who do not exist."""
+
+    name = "phantom_bone_age"
+
+
+def open_records(folder: pathlib.Path, split: str) -> Sequence[dict[str, np.ndarray]]:
+    """Opens a split of a built dataset for random access: items are {"image": uint8 `[S, S, C]`}."""
+    return tfds.builder_from_directory(str(folder)).as_data_source(split)
+
+
+def read_labels(folder: pathlib.Path, split: str) -> list[dict[str, str]]:
+    """The rows (id, sex, age, hospital) of a split of a built dataset, in the order of its records."""
+    with open(folder / LABELS_FILE.format(split=split), newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_labels(path: pathlib.Path, examples: Sequence[Example]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "sex", "age", "hospital"])
+        writer.writerows([e.id, e.sex, repr(float(e.age)), e.hospital] for e in examples)
+
+
+def _check_complete(folder: pathlib.Path, split: str, count: int) -> None:
+    """Counts the records on disk: the writer does not report every failed write."""
+    written = 0
+    for path in folder.glob(f"*-{split}.array_record*"):
+        reader = ArrayRecordReader(str(path))
+        written += reader.num_records()
+        reader.read([reader.num_records() - 1])
+        reader.close()
+    if written != count:
+        raise BoneAgeError(
+            f"{folder} holds {written} of {count} images of {split}; is the disk full? Run again."
+        )
+
+
+def _full_disk(folder: pathlib.Path) -> str:
+    return f"The disk of the cache folder {folder} is full; free space or choose another folder (data.cache)."
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Holds a lock that the system releases even if the process is killed."""
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences TFDS's bars in favour of one of our own, and keeps OpenCV's threads out of the pool's way."""
+    threads = cv2.getNumThreads()
+    tfds.disable_progress_bar()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+        tfds.enable_progress_bar()

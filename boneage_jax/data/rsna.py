@@ -1,0 +1,147 @@
+"""Finds the RSNA bone-age images and labels below a folder, in any form in which they go round."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable
+
+from absl import logging
+
+from boneage_jax.data import splits
+from boneage_jax.data.files import File, list_files
+from boneage_jax.data.labels import Label, read_labels, split_of_path
+from boneage_jax.errors import BoneAgeError
+
+SPLITS = ("train", "validation", "test")
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+_TABLE_ENDINGS = (".csv", ".xlsx")
+_WHERE_TO_GET_IT = (
+    "Get boneage-training-dataset.zip and boneage-training-dataset.csv from "
+    "https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017 "
+    "(terms: non-commercial research and education)."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImage:
+    """An image file of the challenge with its label: sex (FEMALE or MALE) and bone age in months."""
+
+    id: str
+    sex: int
+    age: float
+    file: File
+
+
+def find(directory: str | pathlib.Path, on_missing: str = "error") -> dict[str, list[LabelledImage]]:
+    """Pairs images with labels; each split is sorted by id, and "train" and "validation" always exist.
+
+    Images are matched to labels by their name (`1377.png`, label 1377). Where a split has several copies of
+    an image, the one in the fewest archives counts. Without official validation images, the fixed tenth of
+    `splits.validation_tenth` leaves "train" and becomes "validation". Other splits exist if found.
+
+    Args:
+      directory: the folder with the files, packed or unpacked.
+      on_missing: "error", or "skip" to leave out and log labels without image and images without label.
+
+    Raises:
+      BoneAgeError: nothing found, unreadable files, wrong labels, or (unless skipped) unpaired ones.
+    """
+    if on_missing not in ("error", "skip"):
+        raise BoneAgeError(f"data.on_missing must be 'error' or 'skip', not {on_missing!r}.")
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        raise BoneAgeError(f"The data folder {directory} does not exist. {_WHERE_TO_GET_IT}")
+    files = list_files(directory)
+    labels = _all_labels(files, directory)
+    images = [file for file in files if file.name.lower().endswith(_IMAGE_ENDINGS)]
+    found = {}
+    for split in SPLITS:
+        if pairs := _pair(split, labels.get(split), _candidates(split, images), on_missing):
+            found[split] = pairs
+    if "train" not in found:
+        raise BoneAgeError(f"{directory} holds labels but no training image (<id>.png). {_WHERE_TO_GET_IT}")
+    return found if "validation" in found else {**found, **_hold_out(found["train"])}
+
+
+def _all_labels(files: Iterable[File], directory: pathlib.Path) -> dict[str, list[Label]]:
+    labels: dict[str, list[Label]] = {}
+    source: dict[str, str] = {}
+    for file in files:
+        table = read_labels(file) if file.name.lower().endswith(_TABLE_ENDINGS) else None
+        if table is None:
+            continue
+        split, rows = table
+        if any(row.age is None for row in rows):
+            logging.info("%s has no bone ages; the %s split is left out.", file.name, split)
+            continue
+        if split in labels and sorted(labels[split], key=_order) != sorted(rows, key=_order):
+            raise BoneAgeError(
+                f"{source[split]} and {file.name} label the {split} split differently; remove one of them."
+            )
+        labels[split], source[split] = rows, file.name
+    if not labels.get("train"):
+        raise BoneAgeError(
+            f"{directory} has no training labels (a csv table with the columns id,boneage,male). "
+            f"{_WHERE_TO_GET_IT}"
+        )
+    return labels
+
+
+def _candidates(split: str, images: Iterable[File]) -> dict[str, File]:
+    """Image files by id: paths that name the split, else (training only) those that name none."""
+    images = list(images)
+    named = [file for file in images if split_of_path(file.name) == split]
+    if not named and split == "train":
+        named = [file for file in images if split_of_path(file.name) is None]
+    chosen: dict[str, File] = {}
+    for file in sorted(named, key=lambda file: (file.depth, file.name)):
+        chosen.setdefault(pathlib.PurePosixPath(file.name).stem, file)
+    if len(chosen) < len(named):
+        logging.info("%s: %d further copies of images are ignored.", split, len(named) - len(chosen))
+    return chosen
+
+
+def _pair(
+    split: str, labels: list[Label] | None, files: dict[str, File], on_missing: str
+) -> list[LabelledImage]:
+    if not labels or not files:
+        if labels or files:
+            missing = "labels" if files else "images"
+            logging.info("No %s of the %s split found; it is left out.", missing, split)
+        return []
+    known = {label.id for label in labels}
+    for what, unpaired in (
+        ("labels without an image", known - set(files)),
+        ("images without a label", set(files) - known),
+    ):
+        if unpaired:
+            first = ", ".join(sorted(unpaired, key=_id_order)[:10])
+            message = f"The {split} split has {len(unpaired)} {what}: {first}{', ...' * (len(unpaired) > 10)}"
+            if on_missing == "error":
+                raise BoneAgeError(f"{message}; complete the data, or set data.on_missing=skip.")
+            logging.warning("%s; they are skipped.", message)
+    return [
+        LabelledImage(label.id, label.sex, label.age, files[label.id])
+        for label in sorted(labels, key=_order)
+        if label.id in files and label.age is not None
+    ]
+
+
+def _hold_out(train: list[LabelledImage]) -> dict[str, list[LabelledImage]]:
+    held = splits.validation_tenth(*zip(*((image.id, image.sex, image.age) for image in train), strict=True))
+    if not held:
+        raise BoneAgeError(
+            f"{len(train)} training images are too few to hold out a tenth; at least 6 are needed."
+        )
+    return {
+        "train": [image for image in train if image.id not in held],
+        "validation": [image for image in train if image.id in held],
+    }
+
+
+def _order(label: Label) -> tuple[int, str]:
+    return _id_order(label.id)
+
+
+def _id_order(image_id: str) -> tuple[int, str]:
+    """Numbers by value, without trusting that ids are numbers."""
+    return len(image_id), image_id

@@ -1,0 +1,30 @@
+"""The hospital of an RSNA image, and the fixed tenth that stands in for missing validation images."""
+
+import hashlib
+from collections.abc import Sequence
+
+STANFORD, COLORADO = "Stanford", "Colorado"
+_FIRST_COLORADO_ID = 4560
+_EVERY, _OFFSET = 10, 5
+
+
+def hospital(image_id: str) -> str:
+    """Returns "Stanford" for ids below 4560, "Colorado" for other numbers, "" for other names."""
+    if not image_id.isdecimal():
+        return ""
+    return STANFORD if int(image_id) < _FIRST_COLORADO_ID else COLORADO
+
+
+def validation_tenth(ids: Sequence[str], sexes: Sequence[int], ages: Sequence[float]) -> set[str]:
+    """The ids of a fixed tenth with the same mixture of sex, age and hospital as the whole.
+
+    Strata are (sex, year of age, hospital), each ordered by the SHA-256 of the id; of their concatenation
+    every tenth is taken. The choice depends on the set of labels alone, not on the order of the files.
+    """
+
+    def key(child: tuple[str, int, float]) -> tuple[int, int, str, bytes]:
+        image_id, sex, age = child
+        return sex, int(age // 12), hospital(image_id), hashlib.sha256(image_id.encode()).digest()
+
+    children = sorted(zip(ids, sexes, ages, strict=True), key=key)
+    return {image_id for image_id, _, _ in children[_OFFSET::_EVERY]}
