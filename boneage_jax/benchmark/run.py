@@ -27,8 +27,8 @@ def run(
     """Measures training, inference, memory and data of one model.
 
     Training speed is that of the step alone, on one batch that already lies on the devices; what the data
-    costs on top is `data_wait_share`. Inference starts from host arrays. `variables` are not used once training
-    starts, so they may share memory with a state that the step donates.
+    costs on top is `data_wait_share`. Inference starts from host arrays. `variables` are not used once
+    training starts, so they may share memory with a state that the step donates.
 
     Args:
         model: its name, for the table.
