@@ -87,7 +87,12 @@ def _grouped_gradients(
 
 def _padded(x: jax.Array, kernel_shape: tuple[int, int], stride: int, padding: Padding) -> jax.Array:
     pads = jax.lax.padtype_to_pads(x.shape[1:3], kernel_shape, (stride, stride), padding)
-    return jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    return _computed_once(jnp.pad(x, ((0, 0), *pads, (0, 0))))
+
+
+def _computed_once(x: jax.Array) -> jax.Array:
+    """Keeps XLA from computing `x` afresh for every filter tap, which it does when it fuses the two."""
+    return jax.lax.optimization_barrier(x)
 
 
 def _window(padded: jax.Array, i: int, j: int, out_shape: tuple[int, int], stride: int) -> jax.Array:
@@ -107,7 +112,7 @@ def _shifted_sum(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Paddi
         for j in range(kw):
             tap = kernel[i, j].astype(jnp.float32)[None, None, None, :]
             total += _window(padded, i, j, out_shape, stride).astype(jnp.float32) * tap
-    return total.astype(x.dtype)
+    return _computed_once(total.astype(x.dtype))
 
 
 def _shifted_gradients(
@@ -130,7 +135,7 @@ def _input_gradient(
         spread.append((before, after, stride - 1))
         sizes.append(size)
     zero = jnp.zeros((), g.dtype)
-    padded = jax.lax.pad(g, zero, ((0, 0, 0), *spread, (0, 0, 0)))
+    padded = _computed_once(jax.lax.pad(g, zero, ((0, 0, 0), *spread, (0, 0, 0))))
     dx = _shifted_sum(padded, kernel[::-1, ::-1], stride=1, padding="VALID")
     return dx.astype(x.dtype)
 
