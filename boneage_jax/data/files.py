@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import shutil
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -109,7 +110,9 @@ def _open_nested(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> 
             shutil.copyfileobj(inner, copy, 2**20)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         raise BoneAgeError(f"{name} cannot be read from its archive ({error}); download it again.") from None
-    return _open(copy, name)
+    nested = _open(copy, name)
+    weakref.finalize(nested, copy.close)
+    return nested
 
 
 def _refuse_bomb(name: str, size: int, limit: int) -> None:

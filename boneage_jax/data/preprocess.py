@@ -112,7 +112,9 @@ class Preprocessing:
             raise BoneAgeError(
                 f"preprocessing has no key {', '.join(unknown)}; the keys are {', '.join(known)}."
             )
-        return cls(**fields)
+        lists = (list, tuple)
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, lists) else v for k, v in fields.items()}
+        return cls(**values)
 
 
 def _floats(field: str, values: Any) -> tuple[float, ...]:

@@ -20,6 +20,9 @@ def validation_tenth(ids: Sequence[str], sexes: Sequence[int], ages: Sequence[fl
 
     Strata are (sex, year of age, hospital), each ordered by the SHA-256 of the id; of their concatenation
     every tenth is taken. The choice depends on the set of labels alone, not on the order of the files.
+
+    Of the 12,611 official training labels these are 1,261 (269 from Stanford); the SHA-256 of their sorted
+    ids, joined by newlines, begins with f4cbb7b6d8cc43af.
     """
 
     def key(child: tuple[str, int, float]) -> tuple[int, int, str, bytes]:

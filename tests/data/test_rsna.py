@@ -1,0 +1,209 @@
+import io
+import zipfile
+
+import numpy as np
+import openpyxl
+import pytest
+import rsna_forms as forms
+
+from boneage_jax.data import files, rsna
+from boneage_jax.data.radiograph import FEMALE, MALE, decode
+from boneage_jax.errors import BoneAgeError
+
+
+def every_id(found):
+    return sorted(i.id for split in ("train", "validation") for i in found[split])
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["boneage-training-dataset/", "boneage-training-dataset/boneage-training-dataset/", "", "images/"],
+    ids=["unpacked", "kaggle", "beside the table", "renamed folder"],
+)
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp"])
+def test_unpacked_training_images_are_found(tmp_path, prefix, ending):
+    forms.write(tmp_path, forms.images(forms.TRAIN_IDS, prefix, ending=ending))
+    forms.write(tmp_path, {forms.TRAIN_CSV: forms.table(forms.train_rows())})
+    found = rsna.find(tmp_path)
+    assert every_id(found) == sorted(forms.TRAIN_IDS)
+    assert len(found["validation"]) == 3
+
+
+def test_the_official_archive_is_read_without_unpacking(tmp_path):
+    found = rsna.find(forms.official(tmp_path))
+    assert every_id(found) == sorted(forms.TRAIN_IDS)
+    assert [i.id for i in found["train"]] == sorted((i.id for i in found["train"]), key=int)
+    for image in found["train"]:
+        np.testing.assert_array_equal(decode(image.file.read(), "a"), decode(forms.png(int(image.id)), "b"))
+
+
+def validation_set(ids, folder="Bone Age Validation Set/"):
+    rows = [["Image ID", "male", "Bone Age (months)"], *([i, "FALSE", "30"] for i in ids)]
+    half = len(ids) // 2
+    parts = {
+        f"{folder}boneage-validation-dataset-{n}.zip": forms.archive(
+            forms.images(part, f"boneage-validation-dataset-{n}/")
+        )
+        for n, part in ((1, ids[:half]), (2, ids[half:]))
+    }
+    return {f"{folder}Validation Dataset.csv": forms.table(rows, end="\r\n"), **parts}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_nested_validation_archives_are_read_and_replace_the_hold_out(tmp_path, packed):
+    entries = validation_set(["1386000", "1392000", "1393000"])
+    entries["__MACOSX/._1.png"] = b"shadow"
+    forms.official(tmp_path)
+    forms.write(tmp_path, {"Bone Age Validation Set.zip": forms.archive(entries)} if packed else entries)
+    found = rsna.find(tmp_path)
+    assert [i.id for i in found["validation"]] == ["1386000", "1392000", "1393000"]
+    assert len(found["train"]) == len(forms.TRAIN_IDS)
+    assert found["validation"][2].file.read() == forms.png(1393000)
+    assert (found["validation"][0].sex, found["validation"][0].age) == (FEMALE, 30.0)
+
+
+@pytest.mark.parametrize("kind", ["xlsx", "csv"])
+def test_the_test_set_has_decimal_ages_and_letters_for_sex(tmp_path, kind):
+    rows = [["Case ID", "Sex", "Ground truth bone age (months)"], [4360, "M", 168.93], [4361, "F", 42]]
+    if kind == "xlsx":
+        book = openpyxl.Workbook()
+        for row in rows:
+            book.active.append(row)
+        data = io.BytesIO()
+        book.save(data)
+        labels = data.getvalue()
+    else:
+        labels = forms.table(rows)
+    entries = {
+        f"Bone Age Test Set/Bone age ground truth.{kind}": labels,
+        **forms.images(["4360", "4361"], "Bone Age Test Set/Test Set Images/"),
+    }
+    forms.write(forms.official(tmp_path), {"Bone Age Test Set.zip": forms.archive(entries)})
+    test = rsna.find(tmp_path)["test"]
+    assert [(i.id, i.sex, i.age) for i in test] == [("4360", MALE, 168.93), ("4361", FEMALE, 42.0)]
+
+
+def test_splits_without_images_or_without_labels_are_absent(tmp_path):
+    forms.official(tmp_path)
+    forms.write(tmp_path, {k: v for k, v in validation_set(["5", "6"]).items() if k.endswith("csv")})
+    forms.write(tmp_path, {"boneage-test-dataset.csv": forms.table([["Case ID", "Sex"], ["4360", "M"]])})
+    forms.write(tmp_path, forms.images(["4360"], "boneage-test-dataset/boneage-test-dataset/"))
+    forms.write(
+        tmp_path, {"original_sizes.csv": forms.table([["id", "width", "height"], ["1377", "1", "2"]])}
+    )
+    found = rsna.find(tmp_path)
+    assert sorted(found) == ["train", "validation"]
+    assert every_id(found) == sorted(forms.TRAIN_IDS)
+
+
+@pytest.mark.parametrize(("true", "false"), [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
+@pytest.mark.parametrize("bom", [True, False])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_spellings_of_tables(tmp_path, true, false, bom, end):
+    rows = forms.train_rows()
+    rows = [[i, a, {"True": true, "False": false}.get(s, s)] for i, a, s in rows] + [["", "", ""]]
+    forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows, end, bom)})
+    found = rsna.find(tmp_path)
+    sexes = {i.id: i.sex for split in found.values() for i in split}
+    assert [sexes[i] for i in forms.TRAIN_IDS] == [MALE if n % 2 == 0 else FEMALE for n in range(30)]
+
+
+def test_unpacked_copies_count_before_packed_ones_and_loose_extras_are_ignored(tmp_path):
+    forms.official(tmp_path)
+    forms.write(tmp_path, forms.images(["1377"], "boneage-training-dataset/"))
+    forms.write(tmp_path, forms.images(["1377", "77"], "originals/"))
+    found = rsna.find(tmp_path)
+    (image,) = [i for split in found.values() for i in split if i.id == "1377"]
+    assert image.file.name == "boneage-training-dataset/1377.png"
+
+
+def refused(folder, *parts, **options):
+    with pytest.raises(BoneAgeError) as caught:
+        rsna.find(folder, **options)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["absent", "."])
+def test_a_missing_or_empty_folder_says_where_the_data_is(tmp_path, name):
+    refused(tmp_path / name, "www.rsna.org", "non-commercial")
+
+
+def test_labels_without_any_training_image_say_where_the_data_is(tmp_path):
+    refused(forms.write(tmp_path, {forms.TRAIN_CSV: forms.table(forms.train_rows())}), "www.rsna.org")
+
+
+def test_unpaired_labels_and_images_are_counted_and_the_first_ten_named_or_skipped(tmp_path):
+    rows = forms.train_rows() + [[str(n), "12", "True"] for n in range(20000, 20012)]
+    forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
+    refused(tmp_path, "12 labels without an image", "20000, 20001", "20009, ...", "data.on_missing=skip")
+    assert every_id(rsna.find(tmp_path, on_missing="skip")) == sorted(forms.TRAIN_IDS)
+    forms.write(tmp_path, {forms.TRAIN_CSV: forms.table(forms.train_rows()[:-1])})
+    refused(tmp_path, "1 images without a label", forms.TRAIN_IDS[-1])
+    assert every_id(rsna.find(tmp_path, on_missing="skip")) == sorted(forms.TRAIN_IDS[:-1])
+    refused(tmp_path, "on_missing", on_missing="ignore")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (["9", "ten", "True"], "'ten' is not a number"),
+        (["9", "", "True"], "is not a number"),
+        (["9", "nan", "True"], "outside 0 to 240"),
+        (["9", "240.5", "True"], "outside 0 to 240"),
+        (["9", "-1", "True"], "outside 0 to 240"),
+        (["9", "12", "maybe"], "sex 'maybe' is unknown"),
+        (["9", "12"], "sex '' is unknown"),
+        (["1377", "12", "True"], "1377 appears twice"),
+        (["", "12", "True"], "id is empty"),
+    ],
+)
+def test_a_wrong_label_is_named_by_file_and_row(tmp_path, row, message):
+    rows = [*forms.train_rows(), row]
+    forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
+    refused(tmp_path, f"{forms.TRAIN_CSV}, row 32", message)
+
+
+def test_two_tables_that_disagree_are_refused_and_equal_ones_are_not(tmp_path):
+    forms.write(forms.official(tmp_path), {"copy/" + forms.TRAIN_CSV: forms.table(forms.train_rows())})
+    assert every_id(rsna.find(tmp_path)) == sorted(forms.TRAIN_IDS)
+    forms.write(tmp_path, {"copy/" + forms.TRAIN_CSV: forms.table(forms.train_rows()[:-1])})
+    refused(tmp_path, "copy/" + forms.TRAIN_CSV, "differently")
+
+
+@pytest.mark.parametrize("name", ["../1377.png", "/tmp/1377.png", "a/../../1.png", "..\\1.png", "C:\\1.png"])
+def test_an_archive_whose_entries_leave_the_folder_is_refused(tmp_path, name):
+    forms.write(forms.official(tmp_path), {"more.zip": forms.archive({name: b"x"})})
+    refused(tmp_path, "more.zip", "leaves the archive's folder")
+
+
+def test_a_corrupt_archive_is_refused_by_name(tmp_path):
+    data = (forms.official(tmp_path) / "boneage-training-dataset.zip").read_bytes()
+    forms.write(tmp_path, {"boneage-training-dataset.zip": data[: len(data) // 2]})
+    refused(tmp_path, "boneage-training-dataset.zip", "not an intact zip")
+
+
+def test_a_corrupt_entry_is_refused_when_it_is_read(tmp_path):
+    path = forms.official(tmp_path) / "boneage-training-dataset.zip"
+    data = bytearray(path.read_bytes())
+    data[200] ^= 255
+    path.write_bytes(data)
+    (image,) = [i for split in rsna.find(tmp_path).values() for i in split if i.id == "1377"]
+    with pytest.raises(BoneAgeError, match=r"boneage-training-dataset/1377.png"):
+        image.file.read()
+
+
+def test_an_entry_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("1377.png", bytes(3_000_000))
+    (tmp_path / "bomb.zip").write_bytes(data.getvalue())
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 2_000_000)
+    (bomb,) = files.list_files(tmp_path)
+    with pytest.raises(BoneAgeError, match=r"bomb.zip/1377.png is refused as a decompression bomb"):
+        bomb.read()
+
+
+def test_a_broken_workbook_is_refused_by_name(tmp_path):
+    forms.write(forms.official(tmp_path), {"Bone age ground truth.xlsx": b"no workbook"})
+    refused(tmp_path, "Bone age ground truth.xlsx")
