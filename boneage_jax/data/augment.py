@@ -14,10 +14,14 @@ from boneage_jax.errors import BoneAgeError
 
 MID_GREY = 127.5
 
+# Numbers between 0 and 1 drawn for each view: seven are used, and eight are two whole blocks of Philox, which
+# lets the pipeline start at any view of the stream.
+DRAWS = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One drawn view of an image: flip, rotate and zoom about its centre, then shift, then change grey values.
+    """One drawn view of an image: flip, rotate and zoom about the centre, then shift, then change greys.
 
     Attributes:
       flip: mirror left and right.
@@ -102,10 +106,10 @@ class Augmentation:
     def sample(self, rng: np.random.Generator, size: int) -> View:
         """Draws the view of one image of `size` pixels a side.
 
-        Always takes seven numbers from `rng`: switching one kind of change off leaves the others as they were.
+        Always takes `DRAWS` numbers from `rng`: switching one change off leaves the others as they were.
         """
-        draws = rng.random(7)
-        angle, zoom, right, down, offset, gain = (2 * draws[1:] - 1).tolist()
+        draws = rng.random(DRAWS)
+        angle, zoom, right, down, offset, gain = (2 * draws[1:7] - 1).tolist()
         return View(
             flip=bool(draws[0] < self.flip),
             angle=self.rotation * angle,

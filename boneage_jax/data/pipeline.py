@@ -1,15 +1,17 @@
 """Batches for training and evaluation, the same for any number of worker processes and hosts (grain)."""
 
 import dataclasses
+import gc
+import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import grain
 import numpy as np
 from absl import flags
 
-from boneage_jax.data.augment import Augmentation, apply
+from boneage_jax.data.augment import DRAWS, Augmentation, apply
 from boneage_jax.errors import BoneAgeError
 
 Example = dict[str, Any]
@@ -19,6 +21,7 @@ Batch = dict[str, np.ndarray]
 AHEAD = 2
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Random access to {"image": uint8 [S, S, C], "sex", "age", "index"}; picklable, for worker processes."""
 
@@ -28,13 +31,20 @@ class Examples(Protocol):
 
 
 class Batches(Iterator[Batch]):
-    """An iterator over batches that ends its worker processes at `close` or at the end of a `with` block."""
+    """An iterator over batches that ends its worker processes at `close` or at the end of a `with` block.
+
+    Left open, they end with this object or with the program.
+    """
 
     def __init__(self, batches: grain.DatasetIterator):
-        self._batches = batches
+        self._source = [batches]
+        self._finalizer = weakref.finalize(self, _close, self._source)
 
     def __next__(self) -> Batch:
-        return next(self._batches)
+        if not self._source:
+            raise ValueError("These batches are closed.")
+        # Out of the workers' shared memory, which is scarce and must not outlive them.
+        return {key: np.array(values) for key, values in next(self._source[0]).items()}
 
     def __enter__(self) -> "Batches":
         return self
@@ -44,7 +54,13 @@ class Batches(Iterator[Batch]):
 
     def close(self) -> None:
         """Ends worker processes and threads; there are no more batches afterwards. May be called twice."""
-        self._batches.close()
+        self._finalizer()
+
+
+def _close(source: list[grain.DatasetIterator]) -> None:
+    """Closes and lets go of grain's iterator, whose own clean-up prints errors if it outlives the modules."""
+    source.pop().close()
+    gc.collect()  # parts of it refer to each other
 
 
 def steps_per_epoch(split: Examples, batch_size: int) -> int:
@@ -95,11 +111,11 @@ def train_batches(
         raise BoneAgeError(f"The seed of the training data must lie between 0 and 2**32 - 1, not {seed}.")
     if start_step < 0:
         raise BoneAgeError(f"Training cannot start at step {start_step}: it must be 0 or more.")
-    stream = grain.MapDataset.source(split).seed(seed).shuffle().repeat()
-    if augmentation != Augmentation():
-        # Before anything is sliced: grain derives an element's random numbers from its place in this stream.
-        stream = stream.random_map(_Augment(augmentation))
-    batches = stream.batch(local, drop_remainder=True, batch_fn=_stack)
+    indices = (
+        grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat().batch(local, drop_remainder=True)
+    )
+    # Numbered before anything is sliced: an example's view depends on its place in the stream alone.
+    batches = indices.map_with_index(_TrainingReader(split, augmentation, seed))
     return _start(batches[process_index::process_count][start_step:], workers)
 
 
@@ -123,8 +139,8 @@ def evaluation_batches(
     local = _local_size(batch_size, workers, process_index, process_count)
     if len(split) == 0:
         raise BoneAgeError("The split to evaluate has no images: check which split is named in the config.")
-    padded = _Padded(split, -(-len(split) // batch_size) * batch_size)
-    batches = grain.MapDataset.source(padded).batch(local, batch_fn=_stack)
+    whole = -(-len(split) // batch_size) * batch_size
+    batches = grain.MapDataset.range(whole).batch(local).map(_EvaluationReader(split))
     return _start(batches[process_index::process_count], workers)
 
 
@@ -165,31 +181,39 @@ def _start_worker(index: int, count: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Augment:
-    """Gives an example a random view of its image; a class, so that worker processes can unpickle it."""
+class _TrainingReader:
+    """Reads and augments the batch of that number in the stream; a class, so that workers can unpickle it.
 
+    One reader per batch rather than one grain transformation per example: grain's bookkeeping, most of all
+    setting up random numbers, costs more per example than the warp of a 128-pixel image.
+    """
+
+    split: Examples
     augmentation: Augmentation
+    seed: int
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        image = example["image"]
-        return {**example, "image": apply(image, self.augmentation.sample(rng, image.shape[0]))}
+    def __call__(self, number: int, indices: np.ndarray) -> Batch:
+        batch = _stack([self.split[index] for index in indices.tolist()])
+        if self.augmentation != Augmentation():
+            place = number * len(indices)
+            # Philox makes four numbers per count.
+            rng = np.random.Generator(np.random.Philox(key=self.seed, counter=place * DRAWS // 4))
+            images = batch["image"]
+            for image in images:
+                image[...] = apply(image, self.augmentation.sample(rng, image.shape[0]))
+        return batch
 
 
 @dataclasses.dataclass(frozen=True)
-class _Padded:
-    """The examples of `split`, followed by empty ones up to `length`."""
+class _EvaluationReader:
+    """Reads a batch, with empty examples in place of indices beyond the end of the split."""
 
     split: Examples
-    length: int
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Example:
-        if index < len(self.split):
-            return self.split[index]
-        image = np.zeros_like(self.split[0]["image"])
-        return {"image": image, "sex": 0, "age": 0.0, "index": -1}
+    def __call__(self, indices: np.ndarray) -> Batch:
+        blank = {"image": np.zeros_like(self.split[0]["image"]), "sex": 0, "age": 0.0, "index": -1}
+        count = len(self.split)
+        return _stack([self.split[index] if index < count else blank for index in indices.tolist()])
 
 
 def _stack(examples: Sequence[Example]) -> Batch:

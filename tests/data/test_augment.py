@@ -1,0 +1,163 @@
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from boneage_jax.data.augment import Augmentation, View, apply
+from boneage_jax.errors import BoneAgeError
+
+ALL = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2, brightness=0.1, contrast=0.3)
+
+
+def picture(channels=1, size=21):
+    return np.random.default_rng(0).integers(0, 256, (size, size, channels), dtype=np.uint8)
+
+
+def dot(x, y, size=21):
+    image = np.zeros((size, size, 1), np.uint8)
+    image[y, x] = 200
+    return image
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_every_channel_count_keeps_shape_and_type(channels):
+    image = picture(channels)
+    result = apply(image, View(flip=True, angle=7.0, gain=1.2))
+    assert result.shape == image.shape
+    assert result.dtype == np.uint8
+    assert result.flags.c_contiguous
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_default_changes_nothing(channels):
+    image = picture(channels)
+    view = Augmentation().sample(np.random.default_rng(0), 21)
+    assert view == View()
+    assert apply(image, view) is image
+
+
+@pytest.mark.parametrize("size", [20, 21, 299])
+def test_a_flip_is_the_exact_mirror_image(size):
+    image = picture(3, size)
+    np.testing.assert_array_equal(apply(image, View(flip=True)), image[:, ::-1])
+
+
+@pytest.mark.parametrize("size", [20, 21])
+def test_a_quarter_turn_is_counter_clockwise(size):
+    image = picture(1, size)
+    difference = apply(image, View(angle=90.0)).astype(int) - np.rot90(image).astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("size", [20, 21])
+def test_the_flip_comes_before_the_turn(size):
+    image = picture(1, size)
+    result = apply(image, View(flip=True, angle=90.0)).astype(int)
+    assert np.abs(result - np.rot90(image[:, ::-1]).astype(int)).max() <= 1
+
+
+def test_a_shift_moves_a_dot_right_and_down_by_whole_pixels():
+    np.testing.assert_array_equal(apply(dot(5, 8), View(shift=(3.0, -2.0))), dot(8, 6))
+
+
+def test_half_a_pixel_is_shared_between_neighbours():
+    result = apply(dot(5, 8), View(shift=(0.5, 0.0)))
+    np.testing.assert_allclose(result[8, 5:7, 0], [100, 100], atol=1)
+
+
+def test_the_shift_is_applied_after_flip_turn_and_zoom():
+    view = View(flip=True, angle=90.0, scale=2.0, shift=(1.0, 0.0))
+    centre = np.array([10.0, 10.0])
+    # 3 right of the centre: flipped 3 left, turned counter-clockwise 3 below, zoomed 6 below, then 1 right.
+    place = view.matrix(21) @ np.array([13.0, 10.0, 1.0])
+    np.testing.assert_allclose(place - centre, [1.0, 6.0], atol=1e-12)
+    assert apply(dot(13, 10), view)[16, 11, 0] == 200
+
+
+def test_zoom_enlarges_about_the_centre():
+    result = apply(dot(13, 10), View(scale=2.0))
+    assert np.unravel_index(result.argmax(), result.shape) == (10, 16, 0)
+
+
+def test_what_comes_from_beyond_the_edge_is_black():
+    white = np.full((20, 20, 1), 255, np.uint8)
+    result = apply(white, View(shift=(4.0, 0.0)))
+    assert not result[:, :4].any()
+    assert (result[:, 4:] == 255).all()
+
+
+def test_the_rim_takes_the_grey_of_the_background():
+    black = np.zeros((20, 20, 1), np.uint8)
+    result = apply(black, View(shift=(4.0, 0.0), offset=30.0))
+    assert (result == 30).all()
+
+
+def test_grey_values_follow_the_formula_and_stay_within_bytes():
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    result = apply(image, View(gain=1.5, offset=10.0)).ravel()
+    for old in (0, 50, 100, 127, 128, 200, 255):
+        expected = min(max((old - 127.5) * 1.5 + 127.5 + 10, 0), 255)
+        assert abs(float(result[old]) - expected) <= 0.5
+    assert (np.diff(result.astype(int)) >= 0).all()
+
+
+def test_draws_cover_their_ranges_and_stay_within():
+    rng = np.random.default_rng(0)
+    views = [ALL.sample(rng, 100) for _ in range(2000)]
+    for values, low, high in [
+        ([view.angle for view in views], -20, 20),
+        ([view.scale for view in views], 0.8, 1.2),
+        ([view.shift[0] for view in views], -10, 10),
+        ([view.shift[1] for view in views], -10, 10),
+        ([view.offset for view in views], -25.5, 25.5),
+        ([view.gain for view in views], 0.7, 1.3),
+    ]:
+        margin = (high - low) / 50
+        assert low <= min(values) < low + margin
+        assert high - margin < max(values) <= high
+    assert 0.45 < np.mean([view.flip for view in views]) < 0.55
+
+
+def test_certain_flip_and_no_flip():
+    rng = np.random.default_rng(0)
+    assert all(Augmentation(flip=1.0).sample(rng, 8).flip for _ in range(50))
+    assert not any(Augmentation(rotation=5.0).sample(rng, 8).flip for _ in range(50))
+
+
+def test_switching_one_change_off_leaves_the_others():
+    quiet = dataclasses.replace(ALL, rotation=0.0)
+    rngs = np.random.default_rng(1), np.random.default_rng(1)
+    for _ in range(3):
+        full, less = ALL.sample(rngs[0], 50), quiet.sample(rngs[1], 50)
+        assert full.angle != 0
+        assert dataclasses.replace(full, angle=0.0) == less
+
+
+def test_the_input_image_is_left_alone():
+    image = picture(3)
+    before = image.copy()
+    apply(image, ALL.sample(np.random.default_rng(0), 21))
+    np.testing.assert_array_equal(image, before)
+
+
+def test_survives_pickling():
+    assert pickle.loads(pickle.dumps(ALL)) == ALL
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("flip", 1.5),
+        ("rotation", -1.0),
+        ("rotation", 181.0),
+        ("shift", 1.1),
+        ("zoom", 1.0),
+        ("brightness", 2.0),
+        ("contrast", 1.0),
+        ("zoom", float("nan")),
+    ],
+)
+def test_an_impossible_amount_is_named(field, value):
+    with pytest.raises(BoneAgeError, match=rf"augmentation\.{field} must be a number from 0"):
+        Augmentation(**{field: value})

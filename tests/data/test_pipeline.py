@@ -1,0 +1,217 @@
+import itertools
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from boneage_jax.data.augment import Augmentation
+from boneage_jax.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
+from boneage_jax.errors import BoneAgeError
+
+AUGMENTATION = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2, brightness=0.1, contrast=0.1)
+
+
+class FakeSplit:
+    """Pictures made from their index; one of them may be unreadable."""
+
+    def __init__(self, count, size=12, channels=1, unreadable=None):
+        self.count, self.size, self.channels, self.unreadable = count, size, channels, unreadable
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if index == self.unreadable:
+            raise BoneAgeError(f"Image {index} cannot be read.")
+        assert 0 <= index < self.count
+        shape = (self.size, self.size, self.channels)
+        image = np.random.default_rng(index).integers(0, 256, shape, dtype=np.uint8)
+        return {
+            "image": image,
+            "sex": np.int32(index % 2),
+            "age": np.float32(10 + index),
+            "index": np.int32(index),
+        }
+
+
+def train(split, count, **options):
+    options = {"batch_size": 8, "seed": 3, "augmentation": AUGMENTATION, **options}
+    with train_batches(split, **options) as batches:
+        return list(itertools.islice(batches, count))
+
+
+def evaluate(split, **options):
+    with evaluation_batches(split, **options) as batches:
+        return list(batches)
+
+
+def assert_same(left, right):
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def joined(streams):
+    """Puts the local batches of several processes together."""
+    return [
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        for parts in zip(*streams, strict=True)
+    ]
+
+
+def test_a_training_batch_has_the_promised_arrays():
+    (batch,) = train(FakeSplit(20, channels=3), 1)
+    assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
+        "image": ((8, 12, 12, 3), "uint8"),
+        "sex": ((8,), "int32"),
+        "age": ((8,), "float32"),
+        "index": ((8,), "int32"),
+        "mask": ((8,), "bool"),
+    }
+    assert batch["mask"].all()
+    np.testing.assert_array_equal(batch["sex"], batch["index"] % 2)
+    np.testing.assert_array_equal(batch["age"], 10 + batch["index"])
+
+
+def test_without_augmentation_images_arrive_untouched():
+    split = FakeSplit(20)
+    (batch,) = train(split, 1, augmentation=Augmentation())
+    for image, index in zip(batch["image"], batch["index"].tolist(), strict=True):
+        np.testing.assert_array_equal(image, split[index]["image"])
+
+
+def test_each_epoch_is_a_fresh_permutation_without_a_seam():
+    order = np.concatenate([batch["index"] for batch in train(FakeSplit(20), 10)])
+    epochs = order.reshape(4, 20)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(20), (4, 1)))
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 4
+
+
+def test_an_image_looks_different_in_every_epoch():
+    batches = train(FakeSplit(8), 2)
+    first, second = (batch["image"][np.argsort(batch["index"])] for batch in batches)
+    assert all((a != b).any() for a, b in zip(first, second, strict=True))
+
+
+def test_the_seed_decides_order_and_augmentation():
+    split = FakeSplit(20)
+    assert_same(train(split, 3), train(split, 3))
+    other = train(split, 3, seed=4)
+    assert any((a["index"] != b["index"]).any() for a, b in zip(train(split, 3), other, strict=True))
+
+
+def test_augmentation_does_not_depend_on_the_batch_size():
+    small, large = train(FakeSplit(20), 6, batch_size=4), train(FakeSplit(20), 3, batch_size=8)
+    for key in ("index", "image"):
+        np.testing.assert_array_equal(
+            np.concatenate([batch[key] for batch in small]), np.concatenate([batch[key] for batch in large])
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_any_number_of_workers_gives_the_same_batches(workers):
+    split = FakeSplit(20)
+    assert_same(train(split, 7, start_step=1), train(split, 7, start_step=1, workers=workers))
+    assert_same(evaluate(split, batch_size=8), evaluate(split, batch_size=8, workers=workers))
+
+
+@pytest.mark.parametrize("process_count", [2, 4])
+def test_processes_share_each_global_batch(process_count):
+    split = FakeSplit(22)
+    parts = [
+        train(split, 6, start_step=1, process_index=index, process_count=process_count)
+        for index in range(process_count)
+    ]
+    assert_same(joined(parts), train(split, 6, start_step=1))
+
+
+@pytest.mark.parametrize("start", [1, 2, 5, 9])
+def test_a_later_start_continues_the_exact_stream(start):
+    split = FakeSplit(20)
+    assert_same(train(split, 12 - start, start_step=start), train(split, 12)[start:])
+
+
+def test_a_start_far_into_training_reads_nothing_before():
+    (batch,) = train(FakeSplit(20), 1, start_step=10**9)
+    assert batch["image"].shape == (8, 12, 12, 1)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 16])
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_evaluation_sees_every_image_once_in_order(count, process_count):
+    split = FakeSplit(count)
+    parts = [
+        evaluate(split, batch_size=8, process_index=index, process_count=process_count)
+        for index in range(process_count)
+    ]
+    assert {batch["image"].shape for part in parts for batch in part} == {(8 // process_count, 12, 12, 1)}
+    batches = joined(parts)
+    assert len(batches) == -(-count // 8)
+    whole = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+    np.testing.assert_array_equal(whole["mask"], np.arange(len(whole["mask"])) < count)
+    np.testing.assert_array_equal(whole["index"][:count], np.arange(count))
+    assert (whole["index"][count:] == -1).all()
+    assert not whole["image"][count:].any()
+    for index in range(count):
+        np.testing.assert_array_equal(whole["image"][index], split[index]["image"])
+
+
+def test_a_training_batch_may_be_changed_without_touching_the_split():
+    shared = FakeSplit(8)[0]
+
+    class Cached(FakeSplit):
+        def __getitem__(self, index):
+            return shared
+
+    before = shared["image"].copy()
+    (batch,) = train(Cached(8), 1)
+    batch["image"][...] = 0
+    np.testing.assert_array_equal(shared["image"], before)
+
+
+def test_steps_per_epoch_counts_whole_batches():
+    assert steps_per_epoch(FakeSplit(20), 8) == 2
+    assert steps_per_epoch(FakeSplit(16), 8) == 2
+
+
+def test_closing_ends_the_worker_processes_and_the_batches():
+    batches = train_batches(FakeSplit(20), batch_size=8, seed=0, augmentation=AUGMENTATION, workers=1)
+    next(batches)
+    workers = multiprocessing.active_children()
+    assert workers
+    batches.close()
+    batches.close()
+    assert not any(worker.is_alive() for worker in workers)
+    with pytest.raises(ValueError, match="closed"):
+        next(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_reported_as_the_split_words_it(workers):
+    with pytest.raises(BoneAgeError, match="Image 5 cannot be read"):
+        evaluate(FakeSplit(8, unreadable=5), batch_size=4, workers=workers)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 21}, "20 images, fewer than one batch of 21"),
+        ({"batch_size": 0}, "batch size must be 1 or more"),
+        ({"process_count": 3}, "8 cannot be shared evenly by 3 processes"),
+        ({"process_count": 2, "process_index": 2}, "no process 2 among 2"),
+        ({"workers": -1}, "workers must be 0 or more"),
+        ({"start_step": -1}, "must be 0 or more"),
+        ({"seed": 2**32}, "seed of the training data"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(BoneAgeError, match=message):
+        train(FakeSplit(20), 1, **options)
+
+
+def test_an_empty_split_cannot_be_evaluated():
+    with pytest.raises(BoneAgeError, match="has no images"):
+        evaluate(FakeSplit(0), batch_size=8)
