@@ -54,12 +54,16 @@ class ConvMixer(nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
-        """Returns the output of the last block, before pooling."""
+    def __post_init__(self) -> None:
+        """Refuses an activation that does not exist."""
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise BoneAgeError(f"unknown activation {self.activation!r} for ConvMixer; known: {known}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
+        """Returns the output of the last block, before pooling."""
         norm = batch_norm(train=train, momentum=0.9, epsilon=1e-5, axis_name=self.axis_name, dtype=self.dtype)
         patch = (self.patch_size, self.patch_size)
         embed = nn.Conv(self.dim, patch, patch, padding="VALID", dtype=self.dtype, name="patch_embedding")

@@ -7,14 +7,19 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from boneage_jax.errors import BoneAgeError
+
 
 @struct.dataclass
 class Estimate:
-    """What every head returns; None stands for what the head does not know."""
+    """What every head returns: float32 arrays; None stands for what the head does not know.
 
-    months: Float[Array, " B"]  # bone age
-    std: Float[Array, " B"] | None = None  # its standard deviation, months
-    logits: Float[Array, "B months"] | None = None  # of a distribution over months
+    The fields are typed as anything because JAX also fills such a tree with shapes, shardings and axes.
+    """
+
+    months: Any  # [B] bone age
+    std: Any = None  # [B] its standard deviation, months
+    logits: Any = None  # [B, classes] of a distribution over months
 
 
 class Regression(nn.Module):
@@ -32,6 +37,12 @@ class Regression(nn.Module):
     label_mean: float = 0.0  # months
     label_std: float = 1.0  # months
     dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        """Refuses a dropout that is no share."""
+        if not 0 <= self.dropout < 1:
+            raise BoneAgeError(f"dropout of the regression head is {self.dropout}, expected 0 to below 1")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, features: Float[Array, "B h w c"], sex: Int[Array, " B"], *, train: bool) -> Estimate:

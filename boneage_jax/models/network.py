@@ -141,7 +141,7 @@ def _known(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def _checked(owner: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that exist and have the type of their default; lists become tuples, as flax needs."""
+    """Options that exist and are of the kind of their default; lists become tuples, as flax needs."""
     parameters = inspect.signature(factory).parameters
     defaults = {key: p.default for key, p in parameters.items() if key not in _SHARED}
     checked = {}
@@ -151,9 +151,15 @@ def _checked(owner: str, factory: Callable[..., nn.Module], options: Mapping[str
             value = tuple(value)
         elif isinstance(default, float) and type(value) is int:
             value = float(value)
-        if type(value) is not type(default):
-            raise BoneAgeError(
-                f"option {key} of {owner} is {value!r}, expected {type(default).__name__} such as {default!r}"
-            )
+        if type(value) is not type(default) or not _sizes_are_positive(value):
+            kind = "whole numbers above 0" if isinstance(default, int | tuple) else type(default).__name__
+            raise BoneAgeError(f"option {key} of {owner} is {value!r}, expected {kind} such as {default!r}")
         checked[key] = value
     return checked
+
+
+def _sizes_are_positive(value: Any) -> bool:
+    """Every whole number among a network's options is a size or a count."""
+    if isinstance(value, tuple):
+        return all(type(size) is int and size > 0 for size in value)
+    return type(value) is not int or value > 0

@@ -1,0 +1,41 @@
+"""ConvMixer's patches and blocks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import originals
+import pytest
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.models.convmixer import ConvMixer
+
+TINY = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 4}
+
+
+@pytest.mark.parametrize(("size", "expected"), [(224, 32), (230, 32), (7, 1)])
+def test_pixels_that_fill_no_patch_are_left_out(size, expected):
+    trunk, image = ConvMixer(depth=1), jnp.zeros((1, size, size, 1))
+    features = jax.eval_shape(lambda: trunk.init_with_output(jax.random.key(0), image, train=False)[0])
+    assert features.shape == (1, expected, expected, 768)
+
+
+def test_options_set_the_sizes():
+    layers = originals.shapes(ConvMixer(dim=8, depth=3, kernel_size=5, patch_size=2), channels=1)["params"]
+    assert layers["patch_embedding"]["kernel"].shape == (2, 2, 1, 8)
+    assert layers["block3"]["depthwise"]["kernel"].shape == (5, 5, 1, 8)
+    assert layers["block3"]["pointwise"]["kernel"].shape == (1, 1, 8, 8)
+    assert "block4" not in layers
+
+
+def test_activation_changes_the_features():
+    variables = originals.filled(ConvMixer(**TINY), originals.drawn)
+    gelu, relu = (
+        originals.stages(ConvMixer(**TINY, activation=name), variables, originals.image(8, 8), [])["whole"]
+        for name in ("gelu", "relu")
+    )
+    assert not np.allclose(gelu, relu)
+
+
+def test_unknown_activation_is_refused():
+    with pytest.raises(BoneAgeError, match="unknown activation 'swish' for ConvMixer; known: gelu, relu"):
+        ConvMixer(**TINY, activation="swish")

@@ -1,0 +1,287 @@
+"""What holds for every registered model, complete by construction: a model without an entry here fails."""
+
+from functools import cache
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import originals
+import pytest
+from jax.tree_util import keystr, tree_leaves_with_path
+
+from boneage_jax import models
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.models.network import TRUNKS
+
+# Of the trunk for three-channel images: trained parameters, BatchNorm's running statistics; and the source.
+MODEL_SIZES = {
+    # timm 1.0 convmixer_768_32: 21,110,248 parameters, of which its classifier has 769,000.
+    "convmixer": (20_341_248, 99_840),
+    # keras.applications.Xception without top: 20,861,480, which counts the 54,528 running statistics.
+    "xception": (20_806_952, 54_528),
+}
+# Fewer blocks or channels, so that the other tests compile in seconds.
+SMALL = {
+    "convmixer": {"dim": 16, "depth": 2, "kernel_size": 5, "patch_size": 4},
+    "xception": {"middle_blocks": 1},
+}
+SEX = jnp.array([0, 1, 1])
+# Halves the time to compile a training step, which is most of what these tests take.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+LABELS = {"label_mean": 127.0, "label_std": 41.0}
+
+each_model = pytest.mark.parametrize("name", models.names())
+
+
+def image() -> jax.Array:
+    """Three grey images, neither square nor even."""
+    return jax.random.uniform(jax.random.key(1), (3, 41, 39, 1), minval=-1)
+
+
+def small(name: str, **settings) -> models.Network:
+    return models.create(name, head_options={"dropout": 0.5}, **LABELS, **SMALL[name], **settings)
+
+
+@cache
+def variables(name: str):
+    return jax.jit(lambda key: small(name).init(key, image(), SEX, train=False))(jax.random.key(0))
+
+
+@cache
+def evaluated(name: str, dtype: str = "float32") -> np.ndarray:
+    """z-scores of the three images."""
+    months = jax.jit(lambda v: small(name, dtype=dtype).apply(v, image(), SEX, train=False).months)(
+        variables(name)
+    )
+    return np.asarray((months - LABELS["label_mean"]) / LABELS["label_std"])
+
+
+@cache
+def step_of(name: str, remat: bool = False):
+    """One compiled training step: (dropout seed) -> z-scores, gradients, new batch statistics."""
+    network = small(name, remat=remat)
+
+    def loss(params, statistics, seed):
+        estimate, new = network.apply(
+            {"params": params, "batch_stats": statistics},
+            image(),
+            SEX,
+            train=True,
+            rngs={"dropout": jax.random.key(seed)},
+            mutable=["batch_stats"],
+        )
+        z_score = (estimate.months - LABELS["label_mean"]) / LABELS["label_std"]
+        return jnp.sum((z_score - jnp.array([1.0, -2.0, 3.0])) ** 2), (z_score, new["batch_stats"])
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True), compiler_options=QUICK)
+
+    @cache
+    def step(seed: int):
+        gradients, (z_score, statistics) = gradient(
+            *[variables(name)[k] for k in ("params", "batch_stats")], seed
+        )
+        return z_score, gradients, statistics
+
+    return step
+
+
+def count(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+class Classifier(nn.Module):
+    """The trunk under its published ImageNet classifier, for counting."""
+
+    trunk: nn.Module
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        return nn.Dense(1000)(self.trunk(image, train=train).mean(axis=(1, 2)))
+
+
+@each_model
+def test_every_model_has_its_published_size(name):
+    shapes = originals.shapes(TRUNKS[name]())
+    assert (count(shapes["params"]), count(shapes["batch_stats"])) == MODEL_SIZES[name]
+
+
+def test_every_registered_model_is_covered():
+    assert set(models.names()) == set(MODEL_SIZES) == set(SMALL)
+
+
+def test_classifiers_have_their_published_sizes():
+    xception = originals.shapes(Classifier(TRUNKS["xception"]()))
+    # Keras counts the running statistics among a model's parameters, timm does not.
+    assert count(xception["params"]) + count(xception["batch_stats"]) == 22_910_480
+    assert count(originals.shapes(Classifier(TRUNKS["convmixer"]()))["params"]) == 21_110_248
+
+
+@each_model
+def test_one_call_for_all_models_returns_months_per_image(name):
+    model, sex = models.create(name, **LABELS), jnp.zeros(2, jnp.int32)
+    key, pixels = jax.random.key(0), jnp.zeros((2, 97, 75, 1))
+    estimate, state = jax.eval_shape(lambda: model.init_with_output(key, pixels, sex, train=False))
+    assert set(state["params"]) == {"trunk", "head"}
+    assert (estimate.months.shape, estimate.months.dtype) == ((2,), jnp.float32)
+    assert (estimate.std, estimate.logits) == (None, None)
+
+
+@each_model
+def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name):
+    _, gradients, _ = step_of(name)(0)
+    for path, gradient in tree_leaves_with_path(gradients):
+        assert np.isfinite(gradient).all(), keystr(path)
+        assert np.any(gradient != 0), keystr(path)
+
+
+@each_model
+def test_every_batch_statistic_moves_in_training(name):
+    _, _, moved = step_of(name)(0)
+    for (path, before), after in zip(
+        tree_leaves_with_path(variables(name)["batch_stats"]), jax.tree.leaves(moved), strict=True
+    ):
+        assert after.dtype == jnp.float32
+        assert np.isfinite(after).all(), keystr(path)
+        assert np.any(before != after), keystr(path)
+
+
+@each_model
+def test_evaluation_uses_the_running_statistics_and_moves_none(name):
+    def evaluate(variables):
+        return small(name).apply(variables, image(), SEX, train=False, mutable=["batch_stats"])
+
+    # Only traced: an evaluation that touched the statistics would return other values than its inputs.
+    jaxpr = jax.make_jaxpr(lambda v: evaluate(v)[1])(variables(name))
+    inputs = set(map(id, jaxpr.jaxpr.invars))
+    assert jaxpr.out_avals
+    assert all(id(output) in inputs for output in jaxpr.jaxpr.outvars)
+
+
+@each_model
+def test_dropout_changes_the_output_in_training_only(name):
+    step = step_of(name)
+    assert not np.allclose(step(0)[0], step(1)[0])
+    # Evaluation gets no dropout key at all, and agrees with itself.
+    assert np.isfinite(evaluated(name)).all()
+
+
+@each_model
+def test_sex_changes_the_prediction(name):
+    model = small(name)
+
+    def both(variables):
+        features = model.apply(variables, image()[:1], train=False, method="features")
+        head = model.head.clone(parent=None)
+        parameters = {"params": variables["params"]["head"]}
+        return [head.apply(parameters, features, jnp.array([sex]), train=False).months for sex in (0, 1)]
+
+    girl, boy = jax.jit(both)(variables(name))
+    assert abs(girl - boy).item() > 1e-3
+    z_score = (girl - LABELS["label_mean"]) / LABELS["label_std"]
+    np.testing.assert_allclose(z_score, evaluated(name)[:1], rtol=1e-4, atol=1e-5)
+
+
+@each_model
+def test_a_batch_and_its_single_images_agree(name):
+    single = jax.jit(lambda v, x, sex: small(name).apply(v, x, sex, train=False).months)
+    months = [single(variables(name), image()[i : i + 1], SEX[i : i + 1])[0] for i in range(3)]
+    batch = evaluated(name) * LABELS["label_std"] + LABELS["label_mean"]
+    np.testing.assert_allclose(months, batch, rtol=1e-5)
+
+
+@each_model
+def test_bfloat16_stays_close_to_float32(name):
+    assert originals.relative_error(evaluated(name, "bfloat16"), evaluated(name)) <= 2e-2
+
+
+@each_model
+def test_rematerialising_changes_neither_names_nor_outputs_nor_gradients(name):
+    expected, actual = step_of(name)(0), step_of(name, remat=True)(0)
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for (path, a), b in zip(tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max(), err_msg=keystr(path))
+
+
+@each_model
+def test_rematerialising_really_happens(name):
+    def backward(remat):
+        model = small(name, remat=remat)
+        loss = lambda v: model.apply(v, image(), SEX, train=False).months.sum()  # noqa: E731
+        return str(jax.make_jaxpr(jax.grad(loss))(variables(name)))
+
+    assert "remat" in backward(True) or "checkpoint" in backward(True)
+    assert "checkpoint" not in backward(False)
+
+
+@each_model
+def test_parameters_stay_float32_when_computing_in_bfloat16(name):
+    model = small(name, dtype="bfloat16")
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image(), SEX, train=False))
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    features = jax.eval_shape(
+        lambda v: model.apply(v, image(), train=False, method="features"), variables(name)
+    )
+    assert features.dtype == jnp.bfloat16
+
+
+def test_rgb_repeats_a_grey_image_to_three_channels():
+    grey, model = image(), small("convmixer", input_channels="rgb")
+    variables = jax.jit(lambda: model.init(jax.random.key(0), grey, SEX, train=False))()
+    assert variables["params"]["trunk"]["patch_embedding"]["kernel"].shape == (4, 4, 3, 16)
+    colour = jnp.concatenate([grey, grey, grey], axis=-1)
+    apply = jax.jit(lambda x: model.apply(variables, x, SEX, train=False).months)
+    np.testing.assert_array_equal(apply(grey), apply(colour))
+    with pytest.raises(BoneAgeError, match="1 or 3 channels, got 2"):
+        model.apply(variables, grey[..., [0, 0]], SEX, train=False)
+
+
+def test_native_channels_reach_the_stem_as_they_are():
+    shapes = jax.eval_shape(lambda: small("xception").init(jax.random.key(0), image(), SEX, train=False))
+    assert shapes["params"]["trunk"]["block1_conv1"]["kernel"].shape == (3, 3, 1, 32)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (3, 1)])
+def test_sex_must_be_one_number_per_image(shape):
+    with pytest.raises(BoneAgeError, match=r"sex has the shape .*, expected \(3,\)"):
+        small("convmixer").apply(variables("convmixer"), image(), jnp.zeros(shape, jnp.int32), train=False)
+
+
+@each_model
+def test_an_image_too_small_for_the_trunk_is_refused(name):
+    with pytest.raises(BoneAgeError, match="3 x 3 pixels are too small"):
+        jax.eval_shape(
+            lambda: small(name).init(jax.random.key(0), jnp.zeros((1, 3, 3, 1)), SEX[:1], train=False)
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "xcepton"}, "unknown model 'xcepton'; known: .*, did you mean xception?"),
+        ({"name": "xception", "head": "regresion"}, "unknown head 'regresion'; .* did you mean regression?"),
+        ({"name": "convmixer", "dept": 3}, "unknown option of model 'convmixer' 'dept'; known: .*patch_size"),
+        (
+            {"name": "convmixer", "head_options": {"hiden": (8,)}},
+            "head 'regression' 'hiden'; .* mean hidden?",
+        ),
+        (
+            {"name": "convmixer", "depth": "3"},
+            "depth of model 'convmixer' is '3', expected whole numbers above 0 such as 32",
+        ),
+        ({"name": "convmixer", "activation": "swish"}, "unknown activation 'swish'"),
+        (
+            {"name": "convmixer", "activation": 3},
+            "activation of model 'convmixer' is 3, expected str such as",
+        ),
+        ({"name": "convmixer", "patch_size": 0}, "patch_size of model 'convmixer' is 0"),
+        ({"name": "xception", "dtype": "float8"}, "unknown dtype 'float8'; known: bfloat16, float32"),
+        ({"name": "xception", "input_channels": "grey"}, "unknown input_channels 'grey'; known: native, rgb"),
+        ({"name": "xception", "label_std": 0.0}, "label_std is 0.0"),
+        ({"name": "xception", "head_options": {"dropout": 1.5}}, "dropout of the regression head is 1.5"),
+        ({"name": "xception", "head_options": {"hidden": [8, "8"]}}, "hidden of head 'regression' is "),
+    ],
+)
+def test_what_does_not_exist_is_refused_by_name(arguments, message):
+    with pytest.raises(BoneAgeError, match=message):
+        models.create(**arguments)
