@@ -12,12 +12,13 @@ def get_config() -> ConfigDict:
     """The configuration."""
     config = base()
     config.name = "convmixer_cpu"
+    config.data.workers = 0
     config.preprocess.size = 128
     config.preprocess.scaling = "standardise"
-    config.augment.rotation = 15.0
-    config.augment.shift = 0.08
+    config.augment.rotation = 10.0
+    config.augment.shift = 0.05
     config.model.name = "convmixer"
-    config.model.options = ConfigDict({"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 8})
+    config.model.options = ConfigDict({"dim": 192, "depth": 6, "kernel_size": 5, "patch_size": 8, "activation": "relu"})
     config.model.head_options = ConfigDict({"hidden": (256,)})
     config.optimizer.learning_rate = 3e-3
     config.optimizer.weight_decay = 0.05
@@ -25,7 +26,7 @@ def get_config() -> ConfigDict:
     config.optimizer.plateau.factor = 1.0
     config.optimizer.ema_decay = 0.998
     config.train.batch_size = 32
-    config.train.epochs = 30
+    config.train.epochs = 15
     config.train.loss = "huber"
     config.train.early_stopping = 0
     config.train.log_every = 50

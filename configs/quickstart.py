@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config = base()
     config.name = "quickstart"
     config.data.name = "phantom"
-    config.data.options = ConfigDict({"train": 2048, "validation": 256})
+    config.data.options = ConfigDict({"count": {"train": 2048, "validation": 256}})
     config.data.workers = 0
 
     config.preprocess.size = 64

@@ -1,6 +1,7 @@
 """From a configuration to the parts of a run: data, preprocessing, network, optimiser and compiled functions."""
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -110,14 +111,12 @@ def augmentation(config: ConfigDict) -> Augmentation:
 
 def load_data(config: ConfigDict) -> dict[str, data.Split]:
     """The splits that the section `data` names, prepared on first use."""
-    return data.load(
-        config.data.name,
-        config.data.dir,
-        preprocessing(config),
-        cache=config.data.cache or None,
-        on_missing=config.data.on_missing,
-        **config.data.options.to_dict(),
-    )
+    settings = config.data
+    options = settings.options.to_dict()
+    if settings.name == "rsna_bone_age":
+        options["on_missing"] = settings.on_missing
+    cache = settings.cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "boneage_jax")
+    return data.load(settings.name, settings.dir or None, preprocessing(config), cache=cache, **options)
 
 
 def predict(infer: Any, variables: Any, batches: Iterable[dict[str, np.ndarray]], count: int) -> np.ndarray:
