@@ -13,7 +13,7 @@ SEX = jnp.array([0, 1, 0, 1])
 
 def made(**options):
     head = Regression(**options)
-    return head, head.init(jax.random.key(1), FEATURES, SEX, train=False)
+    return head, jax.jit(lambda key: head.init(key, FEATURES, SEX, train=False))(jax.random.key(1))
 
 
 def test_layers_are_the_winners():

@@ -43,9 +43,15 @@ def test_middle_flow_is_as_long_as_told():
 def test_pointwise_is_flaxs_1x1_convolution(strides, use_bias):
     x = jax.random.normal(jax.random.key(0), (2, 7, 8, 5))
     reference = nn.Conv(6, (1, 1), strides, use_bias=use_bias, bias_init=nn.initializers.normal())
-    variables = reference.init(jax.random.key(1), x)
-    actual = Pointwise(6, strides=strides, use_bias=use_bias).apply(variables, x)
-    np.testing.assert_allclose(actual, reference.apply(variables, x), rtol=1e-5, atol=1e-5)
+    ours = Pointwise(6, strides=strides, use_bias=use_bias)
+
+    @jax.jit
+    def both():
+        variables = reference.init(jax.random.key(1), x)
+        return ours.apply(variables, x), reference.apply(variables, x)
+
+    actual, expected = both()
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_identity_block_adds_its_input():
