@@ -46,7 +46,9 @@ def parse(argv: list[str]) -> None:
         raise BoneAgeError(f"{rest[1]!r} is not a flag; settings are given as --config.section.key=value")
     if FLAGS.config is None:
         where = f"; {FLAGS.workdir} holds no run either" if FLAGS.workdir else ""
-        raise BoneAgeError(f"no configuration is named{where}: add --config=configs/quickstart.py, for example")
+        raise BoneAgeError(
+            f"no configuration is named{where}: add --config=configs/quickstart.py, for example"
+        )
 
 
 def run() -> None:
@@ -57,15 +59,17 @@ def run() -> None:
     workdir = Path(FLAGS.workdir or Path("runs", config.name)).absolute()
     parallel.connect(**config.distributed.to_dict())
     if FLAGS.mode == "benchmark":
-        from boneage_jax.benchmark import benchmark
+        from boneage_jax.benchmark.experiment import benchmark
 
-        print(benchmark(config, workdir))
+        print(f"{benchmark(config, workdir).table()}\n\nwritten to {workdir / 'benchmark.json'}")
         return
     from boneage_jax.evaluate import report
     from boneage_jax.train import evaluation, loop
 
-    work = {"train": loop.train_and_evaluate, "evaluate": evaluation.evaluate_checkpoint}[FLAGS.mode]
-    result = work(config=config, workdir=workdir)
+    if FLAGS.mode == "train":
+        result = loop.train_and_evaluate(config, workdir)
+    else:
+        result = evaluation.evaluate_checkpoint(workdir, config)
     print(f"\n{report.table(result)}\n\nwritten to {workdir / 'evaluate' / result['split']}")
 
 

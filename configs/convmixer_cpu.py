@@ -1,6 +1,6 @@
 """A ConvMixer sized for two CPU cores: 128 pixels, at most 40 minutes of training.
 
-    python launch.py --config=configs/convmixer_cpu.py --config.data.dir=DIR
+python launch.py --config=configs/convmixer_cpu.py --config.data.dir=DIR
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,9 @@ def get_config() -> ConfigDict:
     config.augment.rotation = 10.0
     config.augment.shift = 0.05
     config.model.name = "convmixer"
-    config.model.options = ConfigDict({"dim": 192, "depth": 6, "kernel_size": 5, "patch_size": 8, "activation": "relu"})
+    config.model.options = ConfigDict(
+        {"dim": 192, "depth": 6, "kernel_size": 5, "patch_size": 8, "activation": "relu"}
+    )
     config.model.head_options = ConfigDict({"hidden": (256,)})
     config.optimizer.learning_rate = 3e-3
     config.optimizer.weight_decay = 0.05

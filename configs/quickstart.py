@@ -1,6 +1,6 @@
 """A small ConvMixer on procedural hands: no data to download, no GPU, under three minutes on two cores.
 
-    python launch.py --config=configs/quickstart.py
+python launch.py --config=configs/quickstart.py
 """
 
 from ml_collections import ConfigDict

@@ -32,7 +32,7 @@ from boneage_jax.train.log import MetricsLog, describe_run
 from boneage_jax.train.state import TrainState
 
 
-class Stopped(BoneAgeError):
+class StoppedError(BoneAgeError):
     """The run was asked to stop, and has saved where it is."""
 
     exit_status = 143  # what a shell reports for a program that SIGTERM ended
@@ -63,6 +63,7 @@ class Run:
 
     @property
     def total_steps(self) -> int:
+        """Steps of the whole training, unless it stops early."""
         return self.steps_per_epoch * self.config.train.epochs
 
 
@@ -78,7 +79,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     Raises:
         BoneAgeError: bad data or configuration, a loss that is not finite, a damaged checkpoint, a full disk.
-        Stopped: SIGTERM or SIGINT came; everything is saved.
+        StoppedError: SIGTERM or SIGINT came; everything is saved.
     """
     parallel.check_batch_size("train.batch_size", config.train.batch_size)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
@@ -145,7 +146,7 @@ def _train(run: Run, state: TrainState, progress: Progress, train_step: Callable
                 window.flush(bar)
                 _save(run, state, progress, step)
                 run.latest.wait()
-                raise Stopped(f"stopped at step {step}, which is saved; the same command goes on from there")
+                raise StoppedError(f"stopped at step {step}, which is saved; the same command goes on from there")
             batch = next(batches)
             state, metrics = train_step(state, parallel.split(batch))
             step += 1
@@ -295,6 +296,6 @@ def _batches(run: Run, step: int) -> Any:
 
 def _bar(run: Run, step: int) -> tqdm:
     hidden = jax.process_index() != 0
-    return tqdm(total=run.total_steps, initial=step, unit="step", desc="training", disable=hidden, mininterval=1)
-
-
+    return tqdm(
+        total=run.total_steps, initial=step, unit="step", desc="training", disable=hidden, mininterval=1
+    )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from boneage_jax.data import Preprocessing
-from boneage_jax.models import Network
+from boneage_jax.models import Estimate, Network
 from boneage_jax.train.losses import Loss
 from boneage_jax.train.parallel import AXIS
 from boneage_jax.train.state import TrainState
@@ -32,7 +32,9 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS))
+        key = jax.random.fold_in(
+            jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS)
+        )
         image = preprocessing.scale(batch["image"])
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
@@ -68,14 +70,13 @@ def make_train_step(
     return train_step
 
 
-def make_inference(
-    network: Network, preprocessing: Preprocessing
-) -> Callable[[Any, Batch], jax.Array]:
+def make_inference(network: Network, preprocessing: Preprocessing) -> Callable[[Any, Batch], jax.Array]:
     """The function to compile with `parallel.compile_inference`: bone age in months, [B]."""
 
     def infer(variables: Any, batch: Batch) -> jax.Array:
         image = preprocessing.scale(batch["image"])
-        return network.apply(variables, image, batch["sex"], train=False).months
+        estimate: Estimate = network.apply(variables, image, batch["sex"], train=False)
+        return estimate.months
 
     return infer
 

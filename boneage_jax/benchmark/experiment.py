@@ -1,0 +1,71 @@
+"""`launch.py --mode=benchmark`: the benchmark of what a configuration trains."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from boneage_jax import data
+from boneage_jax.benchmark import report
+from boneage_jax.benchmark.pipeline import Batch
+from boneage_jax.benchmark.run import run
+from boneage_jax.data import pipeline
+from boneage_jax.train import experiment, parallel, step
+
+
+def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
+    """Measures a configuration's network, step and pipeline, and writes `workdir/benchmark.json`.
+
+    Without `data.dir`, the images are phantoms of the same size: the speed does not depend on what they show.
+
+    Raises:
+        BoneAgeError: the devices do not divide the batch, or the data cannot be read.
+    """
+    batch_size = config.train.batch_size
+    parallel.check_batch_size("train.batch_size", batch_size)
+    split = _images(config)
+    parts = experiment.Experiment.create(config, *data.label_statistics(split))
+    transform, state = parts.fresh_state(pipeline.steps_per_epoch(split, batch_size))
+    with pipeline.train_batches(
+        split,
+        batch_size=batch_size,
+        seed=config.seed,
+        augmentation=experiment.augmentation(config),
+        workers=config.data.workers,
+    ) as batches:
+        sample = next(batches)
+
+        def make_batch(count: int) -> Batch:
+            chosen = np.arange(count) % batch_size
+            return {key: values[chosen] for key, values in sample.items()}
+
+        result = run(
+            model=f"{config.name} ({config.model.name})",
+            dtype=config.model.dtype,
+            train_step=parts.compile_train_step(transform),
+            state=parallel.replicate(state),
+            infer=jax.jit(step.make_inference(parts.network, parts.preprocessing)),
+            variables=state.variables,
+            make_batch=make_batch,
+            batch_size=batch_size,
+            split=parallel.split,
+            steps=config.benchmark.steps,
+            warmup=config.benchmark.warmup,
+            batches=batches,
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    result.write(workdir / "benchmark.json")
+    return result
+
+
+def _images(config: ConfigDict) -> data.Split:
+    if config.data.name == "rsna_bone_age" and not config.data.dir:
+        logging.warning("data.dir is not given: measured on phantoms.")
+        config = config.copy_and_resolve_references().unlock()
+        config.data.name = "phantom"
+        config.data.options = ConfigDict(
+            {"count": {"train": max(64, config.train.batch_size), "validation": 8}}
+        )
+    return experiment.load_data(config)["train"]

@@ -1,0 +1,1 @@
+"""Training: optimiser, state, step, devices, checkpoints and the loop."""
