@@ -1,7 +1,7 @@
 """The training step and the inference function: pure functions of (state, batch) and (variables, batch)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def make_train_step(
         (value, (months, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         mae = jnp.abs(months - batch["age"]).mean()
         value, mae, grads, batch_stats = jax.lax.pmean((value, mae, grads, batch_stats), AXIS)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         if state.plateau is not None:
             updates = jax.tree.map(lambda u: u * state.plateau.scale, updates)
@@ -75,7 +75,7 @@ def make_inference(network: Network, preprocessing: Preprocessing) -> Callable[[
 
     def infer(variables: Any, batch: Batch) -> jax.Array:
         image = preprocessing.scale(batch["image"])
-        estimate: Estimate = network.apply(variables, image, batch["sex"], train=False)
+        estimate = cast(Estimate, network.apply(variables, image, batch["sex"], train=False))
         return estimate.months
 
     return infer
