@@ -19,16 +19,17 @@ def get_config() -> ConfigDict:
     config.augment.shift = 0.05
     config.model.name = "convmixer"
     config.model.options = ConfigDict(
-        {"dim": 192, "depth": 6, "kernel_size": 5, "patch_size": 8, "activation": "relu"}
+        {"dim": 96, "depth": 6, "kernel_size": 5, "patch_size": 4, "activation": "relu"}
     )
     config.model.head_options = ConfigDict({"hidden": (256,)})
     config.optimizer.learning_rate = 3e-3
     config.optimizer.weight_decay = 0.05
+    config.optimizer.warmup_epochs = 0.3
     config.optimizer.schedule = "cosine"
     config.optimizer.plateau.factor = 1.0
     config.optimizer.ema_decay = 0.998
     config.train.batch_size = 32
-    config.train.epochs = 15
+    config.train.epochs = 12
     config.train.loss = "huber"
     config.train.early_stopping = 0
     config.train.log_every = 50
