@@ -122,8 +122,8 @@ def from_json(text: str, where: Path | str) -> ConfigDict:
         for section in ("data.options", "model.options", "model.head_options"):
             outer, inner = section.split(".")
             config[outer][inner] = ConfigDict(fields[outer].pop(inner))
-        config.update(fields)
-        return config.lock()
+        config.lock().update(fields)
+        return config
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise BoneAgeError(
             f"{where} is not a configuration of this version ({error}); start again in another --workdir"

@@ -86,7 +86,8 @@ class Store:
         step = self._step(step)
         about = self.about(step)
         target = _serialisable(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like))
-        stored = self._manager.item_metadata(step)["state"]
+        with self._damage(step):
+            stored = self._manager.item_metadata(step)["state"]
         if mismatch := _mismatch(stored, target):
             raise BoneAgeError(
                 f"checkpoint {self.directory / str(step)} belongs to another network: {mismatch}; "
