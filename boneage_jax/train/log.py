@@ -79,7 +79,7 @@ def write_text(path: Path, text: str) -> None:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")  # a line that a kill cut off
 

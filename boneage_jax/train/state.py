@@ -11,9 +11,12 @@ from boneage_jax.models import Network
 
 
 class TrainState(struct.PyTreeNode):
-    """One tree, the same on every device."""
+    """One tree, the same on every device.
 
-    step: jax.Array  # steps done, []
+    The fields are typed as anything because JAX also fills such a tree with shapes, shardings and axes.
+    """
+
+    step: Any  # steps done, []
     params: Any
     batch_stats: Any
     opt_state: Any
