@@ -33,6 +33,10 @@ def parse(argv: list[str]) -> None:
     early.add_argument("--config", "-config")
     early.add_argument("--workdir", "-workdir")
     known, _ = early.parse_known_args(argv[1:])
+    if known.config is not None and not Path(known.config.partition(":")[0]).is_file():
+        raise BoneAgeError(
+            f"--config names {known.config}, which is not a file; configs/ holds those to choose from"
+        )
     stored = Path(known.workdir, "config.json") if known.workdir else None
     if known.config is None and stored is not None and stored.exists():
         config_flags.DEFINE_config_dict("config", configuration.from_json(stored.read_text(), stored))
