@@ -1,0 +1,82 @@
+"""The command line: what a user sees after a mistake, in a process of its own as the user starts it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = "--config=tests/train/tiny_run.py"
+
+
+def launch(*arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    return subprocess.run(
+        [sys.executable, "launch.py", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def assert_one_clear_error(found: subprocess.CompletedProcess, *words: str) -> None:
+    assert found.returncode == 1, found.stderr
+    lines = found.stderr.strip().splitlines()
+    assert len(lines) == 1, found.stderr
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in found.stdout
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([TINY, "--config.train.batchsize=8"], ["batchsize"]),
+        ([TINY, "--config.model.options.width=8"], ["width"]),
+        ([TINY, "--config.train.epochs=many"], ["epochs", "many"]),
+        ([TINY, "--workdri=x"], ["workdri"]),
+        ([TINY, "train"], ["'train' is not a flag", "--config.section.key=value"]),
+        ([TINY, "--mode=predict"], ["mode", "predict", "benchmark"]),
+        (["--config=configs/nothing.py"], ["configs/nothing.py"]),
+        ([], ["no configuration is named", "--config=configs/quickstart.py"]),
+        (["--mode=evaluate", "--workdir=nowhere"], ["nowhere holds no run"]),
+    ],
+    ids=["key", "option", "type", "flag", "positional", "mode", "missing file", "no config", "no run"],
+)
+def test_a_mistake_in_the_flags_is_one_line(arguments, words):
+    assert_one_clear_error(launch(*arguments), *words)
+
+
+def test_a_stored_configuration_that_is_damaged_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 0')
+    assert_one_clear_error(launch("--mode=evaluate", f"--workdir={tmp_path}"), str(tmp_path / "config.json"))
+
+
+def test_a_missing_data_folder_is_one_line(tmp_path):
+    found = launch(
+        "--config=configs/convmixer_cpu.py",
+        f"--config.data.dir={tmp_path / 'absent'}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert_one_clear_error(found, str(tmp_path / "absent"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_no_data_folder_at_all_is_one_line(tmp_path):
+    found = launch("--config=configs/convmixer_cpu.py", f"--workdir={tmp_path / 'run'}")
+    assert_one_clear_error(found, "data.dir")
+
+
+@pytest.mark.slow
+def test_a_batch_size_that_the_devices_do_not_divide_is_one_line(tmp_path):
+    found = launch(TINY, "--config.train.batch_size=7", f"--workdir={tmp_path / 'run'}", devices=2)
+    assert_one_clear_error(found, "train.batch_size is 7", "2 devices", "multiple of 2")

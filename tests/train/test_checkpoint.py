@@ -1,0 +1,168 @@
+import errno
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from orbax.checkpoint._src.path import atomicity
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.train.checkpoint import Store, digest
+
+STEP, EARLIER = 20, 10
+
+
+def state(seed: int, **more) -> dict:
+    rng = np.random.default_rng(seed)
+    return {
+        "params": {
+            "dense/kernel": rng.normal(size=(64, 96)).astype(np.float32),
+            "bias": rng.normal(size=3).astype(np.float32),
+        },
+        "step": np.int32(seed),
+        "scale": np.array(np.nan, np.float32),
+        **more,
+    }
+
+
+def empty(tree):
+    return jax.tree.map(np.zeros_like, tree)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Holds two checkpoints."""
+    opened = Store(tmp_path / "latest")
+    opened.save(EARLIER, state(EARLIER), {"progress": 1})
+    opened.save(STEP, state(STEP), {"progress": 2})
+    opened.wait()
+    yield opened
+    opened.close()
+
+
+def damage(folder: Path) -> None:
+    largest = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 16] = bytes(b ^ 0xFF for b in data[middle : middle + 16])
+    largest.write_bytes(bytes(data))
+
+
+def test_what_is_restored_is_what_was_saved_to_the_bit(store):
+    restored = store.restore(empty(state(STEP)))
+
+    assert restored.step == STEP
+    assert restored.about["progress"] == 2
+    assert jax.tree.structure(restored.state) == jax.tree.structure(state(STEP))
+    for found, saved in zip(jax.tree.leaves(restored.state), jax.tree.leaves(state(STEP)), strict=True):
+        assert found.dtype == saved.dtype
+        assert found.tobytes() == saved.tobytes()
+
+
+def test_a_new_process_finds_them(store):
+    again = Store(store.directory, create=False)
+    assert again.steps() == [EARLIER, STEP]
+    assert digest(again.restore(empty(state(0)), EARLIER).state) == digest(state(EARLIER))
+    again.close()
+
+
+def test_only_the_newest_two_are_kept(store):
+    store.save(30, state(30), {})
+    store.wait()
+    assert store.steps() == [STEP, 30]
+
+
+def test_a_step_that_is_there_is_left_alone(store):
+    store.save(STEP, state(99), {"progress": 99})
+    assert store.restore(empty(state(0))).about["progress"] == 2
+
+
+def test_the_arrays_may_change_while_they_are_written(store):
+    mutable = state(30)
+    store.save(30, mutable, {})
+    mutable["params"]["dense/kernel"][:] = 0
+    store.wait()
+    assert digest(store.restore(empty(mutable)).state) == digest(state(30))
+
+
+def test_going_back_deletes_what_came_after(store):
+    store.discard_after(EARLIER)
+    assert store.steps() == [EARLIER]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_offered(store):
+    damage(store.directory / str(STEP))
+    with pytest.raises(BoneAgeError) as caught:
+        store.restore(empty(state(0)))
+
+    assert f"checkpoint {store.directory / str(STEP)} is damaged" in str(caught.value)
+    assert f"--config.checkpoint.step={EARLIER}" in str(caught.value)
+    assert digest(store.restore(empty(state(0)), EARLIER).state) == digest(state(EARLIER))
+
+
+def test_a_damaged_only_checkpoint_offers_a_new_start(store):
+    store.discard_after(EARLIER)
+    damage(store.directory / str(EARLIER))
+    with pytest.raises(BoneAgeError, match="there is none before it: delete it to start again"):
+        store.restore(empty(state(0)))
+
+
+@pytest.mark.parametrize("lost", ["state", "about"])
+def test_a_checkpoint_with_a_lost_part_is_damaged(store, lost):
+    for file in (store.directory / str(STEP) / lost).rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.raises(BoneAgeError, match=rf"checkpoint \S*/{STEP} is damaged"):
+        store.restore(empty(state(0)))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            {"params": {"dense/kernel": np.zeros((64, 97), np.float32)}},
+            r"dense\|kernel.*\(64, 96\), expected \(64, 97\)",
+        ),
+        ({"extra": np.zeros(2, np.float32)}, r"extra"),
+        ({"params": {"bias": None}}, r"bias"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused_by_the_name_of_the_parameter(store, change, reason):
+    like = empty(state(0))
+    like = {**like, **change, "params": {**like["params"], **change.get("params", {})}}
+    with pytest.raises(BoneAgeError, match=rf"checkpoint \S*/{STEP} belongs to another network: .*{reason}"):
+        store.restore(like)
+
+
+def test_an_empty_folder_says_that_there_is_none(tmp_path):
+    with pytest.raises(BoneAgeError, match=r"missing holds no checkpoint; train first, or name another --workdir"):
+        Store(tmp_path / "missing", create=False)
+    nothing = Store(tmp_path)
+    with pytest.raises(BoneAgeError, match="does not hold a checkpoint; there: none"):
+        nothing.restore(state(0))
+    nothing.close()
+
+
+def test_a_step_that_is_not_there_lists_those_that_are(store):
+    with pytest.raises(BoneAgeError, match=f"does not hold checkpoint 15; there: {EARLIER}, {STEP}"):
+        store.restore(state(0), 15)
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoints_before_intact(store, monkeypatch):
+    async def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    broken = Store(store.directory)
+    with monkeypatch.context() as patch:
+        patch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", full)
+        broken.save(30, state(30), {})
+        with pytest.raises(BoneAgeError, match=r"cannot write a checkpoint to .*: the disk is full \(\d+ MiB free\)"):
+            broken.wait()
+
+    again = Store(store.directory)
+    assert again.steps() == [EARLIER, STEP]
+    assert digest(again.restore(empty(state(0))).state) == digest(state(STEP))
+    again.save(30, state(30), {})  # the same command again
+    again.wait()
+    assert digest(again.restore(empty(state(0))).state) == digest(state(30))
+    again.close()

@@ -1,0 +1,79 @@
+import json
+
+import pytest
+from tiny_run import get_config
+
+from boneage_jax import config as configuration
+from boneage_jax.errors import BoneAgeError
+
+
+def test_a_configuration_survives_the_way_through_json():
+    config = get_config()
+    back = configuration.from_json(configuration.to_json(config), "config.json")
+
+    assert configuration.to_json(back) == configuration.to_json(config)
+    assert configuration.differences(back, config) == []
+    assert back.model.options.to_dict() == config.model.options.to_dict()
+    assert back.data.options.count.train == config.data.options.count.train
+    assert back.preprocess.exposure == (1.0, 99.0)
+
+
+def test_switched_off_values_survive_too():
+    config = get_config()
+    config.preprocess.exposure = None
+    config.preprocess.clahe_clips = ()
+    back = configuration.from_json(configuration.to_json(config), "config.json")
+
+    assert back.preprocess.exposure is None
+    assert tuple(back.preprocess.clahe_clips) == ()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"data": 3}'])
+def test_text_that_is_no_configuration_is_refused_by_the_name_of_its_file(text):
+    with pytest.raises(BoneAgeError, match=r"here/config.json is not a configuration of this version"):
+        configuration.from_json(text, "here/config.json")
+
+
+def test_a_key_of_another_version_is_refused_by_name():
+    fields = json.loads(configuration.to_json(get_config()))
+    fields["train"]["momentum"] = 0.9
+    with pytest.raises(BoneAgeError, match="momentum"):
+        configuration.from_json(json.dumps(fields), "config.json")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("data", "dir", "elsewhere"),
+        ("data", "cache", "elsewhere"),
+        ("data", "workers", 4),
+        ("train", "epochs", 50),
+        ("train", "checkpoint_every", 7),
+        ("evaluate", "split", "test"),
+        ("benchmark", "steps", 3),
+        ("distributed", "processes", 2),
+    ],
+)
+def test_where_and_how_long_a_run_goes_makes_no_other_run(section, key, value):
+    given = get_config()
+    given[section][key] = value
+    assert configuration.differences(get_config(), given) == []
+
+
+def test_what_a_run_computes_makes_another_run():
+    given = get_config()
+    given.seed = 1
+    given.model.options.dim = 16
+    given.data.options.count.train = 99
+    assert configuration.differences(get_config(), given) == [
+        "data.options.count.train: 24, now 99",
+        "model.options.dim: 8, now 16",
+        "seed: 0, now 1",
+    ]
+
+
+def test_more_epochs_make_another_run_when_the_cosine_ends_with_them():
+    stored, given = get_config(), get_config()
+    stored.optimizer.schedule = given.optimizer.schedule = "cosine"
+    given.train.epochs = 50
+    assert configuration.differences(stored, given) == ["train.epochs: 2, now 50"]

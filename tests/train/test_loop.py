@@ -1,0 +1,204 @@
+import csv
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from runs import assert_same_to_the_bit, newest, records
+from tiny_run import STEPS_PER_EPOCH, get_config
+
+from boneage_jax.config import base
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.train import loop
+from boneage_jax.train.checkpoint import Store
+from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
+from boneage_jax.train.experiment import Experiment
+
+LAST = 2 * STEPS_PER_EPOCH
+
+
+@pytest.fixture(scope="module")
+def trained(cache, tmp_path_factory):
+    """A work directory after two uninterrupted epochs, and what the run returned."""
+    config = get_config()
+    config.data.cache = str(cache)
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    return workdir, loop.train_and_evaluate(config, workdir)
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A copy of that run which a test may spoil."""
+    return shutil.copytree(trained[0], tmp_path / "copied")
+
+
+def test_a_run_leaves_everything_that_describes_it(trained, config):
+    workdir, result = trained
+    report = workdir / "evaluate/validation"
+
+    assert json.loads((report / "metrics.json").read_text()) == result
+    assert len(list(csv.DictReader((report / "predictions.csv").read_text().splitlines()))) == 8
+    for name in ("scatter.png", "bland_altman.png"):
+        assert (report / name).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workdir / "config.json").read_text())["optimizer"] == config.optimizer.to_dict()
+    about = json.loads((workdir / "run.json").read_text())
+    assert about["packages"]["jax"] == jax.__version__
+    assert about["devices"] == 4
+    assert list((workdir / "tensorboard").iterdir())
+
+
+def test_the_log_tells_every_window_and_every_evaluation(trained):
+    workdir, _ = trained
+
+    assert [line["step"] for line in records(workdir, "train")] == [2, 3, 4, 6]
+    assert [line["step"] for line in records(workdir, "validation")] == [3, LAST]
+    assert all(line["images_per_second"] > 0 and line["loss"] > 0 for line in records(workdir, "train"))
+
+
+def test_the_best_checkpoint_is_the_one_that_is_evaluated(trained):
+    workdir, result = trained
+    maes = {line["step"]: line["mae"] for line in records(workdir, "validation")}
+    best = Store(workdir / "checkpoints/best", keep=1, create=False)
+
+    assert best.steps() == [min(maes, key=maes.get)]
+    assert result["overall"]["mae"]["value"] == pytest.approx(min(maes.values()), rel=1e-5)
+    best.close()
+
+
+def test_training_changes_every_parameter(trained, config):
+    workdir, _ = trained
+    found = newest(workdir)
+    experiment = Experiment.from_about(found.about, workdir)
+    _, fresh = experiment.fresh_state(STEPS_PER_EPOCH)
+
+    assert found.step == int(found.state.step) == LAST
+    changed = jax.tree.map(lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), found.state.params, fresh.params)
+    assert all(jax.tree.leaves(changed)), changed
+
+
+def test_a_finished_run_started_again_trains_no_more(copied, config, trained):
+    before = newest(copied)
+    again = loop.train_and_evaluate(config, copied)
+
+    assert again == trained[1]
+    assert_same_to_the_bit(newest(copied), before)
+    assert [line["step"] for line in records(copied, "validation")] == [3, LAST]
+
+
+def test_another_configuration_in_the_same_workdir_is_refused_by_the_name_of_the_key(trained, config):
+    config.optimizer.learning_rate = 0.5
+    with pytest.raises(BoneAgeError, match=r"another configuration \(optimizer.learning_rate: 0.01, now 0.5\)"):
+        loop.train_and_evaluate(config, trained[0])
+
+
+def test_evaluation_needs_nothing_but_the_workdir(copied, config, trained):
+    shutil.rmtree(copied / "evaluate")
+    (copied / "config.json").unlink()
+    bare = base()  # another network, preprocessing and loss than the run's
+    bare.data = config.data
+    evaluate_checkpoint(copied, bare)
+
+    for name in ("metrics.json", "predictions.csv"):
+        written = (copied / "evaluate/validation" / name).read_text()
+        assert written == (trained[0] / "evaluate/validation" / name).read_text()
+
+
+def test_evaluation_of_a_split_that_is_not_there_names_those_that_are(trained, config):
+    config.evaluate.split = "test"
+    with pytest.raises(BoneAgeError, match=r"evaluate\.split is 'test'; the data have train, validation"):
+        evaluate_checkpoint(trained[0], config)
+
+
+def test_a_workdir_without_a_run_cannot_be_evaluated(tmp_path):
+    with pytest.raises(BoneAgeError, match="holds no checkpoint; train first"):
+        restore_best(tmp_path)
+
+
+class InterruptedRunError(Exception):
+    """Stands for a kill: nothing in the loop knows it."""
+
+
+def interrupted_at(step):
+    """The training stream, which breaks off before it gives batch `step`."""
+    original = loop._batches
+
+    def batches(run, start):
+        source = original(run, start)
+        read = type(source).__next__
+        numbers = iter(range(start, 10**6))
+
+        class Breaking(type(source)):
+            def __next__(self):
+                if next(numbers) == step:
+                    raise InterruptedRunError
+                return read(self)
+
+        source.__class__ = Breaking
+        return source
+
+    return batches
+
+
+def test_a_run_that_broke_off_inside_an_epoch_ends_with_the_same_bits(config, tmp_path, monkeypatch, trained):
+    config.train.checkpoint_every = 2
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_batches", interrupted_at(5))
+        with pytest.raises(InterruptedRunError):
+            loop.train_and_evaluate(config, tmp_path / "run")
+    store = Store(tmp_path / "run/checkpoints/latest", create=False)
+    assert store.steps() == [3, 4]
+    store.close()
+
+    assert loop.train_and_evaluate(config, tmp_path / "run") == trained[1]
+    assert_same_to_the_bit(newest(tmp_path / "run"), newest(trained[0]))
+    assert [line["step"] for line in records(tmp_path / "run", "train")] == [2, 3, 4, 6]
+
+
+def test_after_damage_the_run_goes_on_from_the_checkpoint_that_the_error_offers(copied, config, trained):
+    folder = copied / f"checkpoints/latest/{LAST}/state"
+    largest = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    largest.write_bytes(bytes(b ^ 0x55 for b in largest.read_bytes()))
+    with pytest.raises(BoneAgeError, match=rf"latest/{LAST} is damaged .*--config.checkpoint.step=3"):
+        loop.train_and_evaluate(config, copied)
+
+    config.checkpoint.step = 3
+    assert loop.train_and_evaluate(config, copied) == trained[1]
+    assert_same_to_the_bit(newest(copied), newest(trained[0]))
+
+
+def test_early_stopping_ends_the_run(config, tmp_path):
+    config.optimizer.learning_rate = 0.0
+    config.train.epochs = 50
+    config.train.early_stopping = 2
+    loop.train_and_evaluate(config, tmp_path)
+
+    lines = records(tmp_path, "validation")
+    best = min(range(len(lines)), key=lambda i: lines[i]["mae"])
+    assert len(lines) == best + 3 < 50
+
+
+def test_a_loss_that_is_not_finite_names_step_and_images_and_is_not_saved(config, tmp_path):
+    config.optimizer.learning_rate = 1e30
+    config.train.checkpoint_every = 1
+    with pytest.raises(BoneAgeError, match=r"at step 2, images train-\d+(, train-\d+){7}: not finite, and not saved"):
+        loop.train_and_evaluate(config, tmp_path)
+
+    assert newest(tmp_path).step == 1
+    assert not list((tmp_path / "checkpoints/best").iterdir())
+
+
+@pytest.mark.parametrize(("section", "size"), [("train", 6), ("evaluate", 0)])
+def test_a_batch_size_that_the_devices_do_not_divide_is_refused_before_anything_is_written(
+    config, tmp_path, section, size
+):
+    config[section].batch_size = size
+    with pytest.raises(BoneAgeError, match=f"{section}.batch_size is {size}, which 4 devices do not divide"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_images_than_one_batch_are_refused(config, tmp_path):
+    config.train.batch_size = 32
+    with pytest.raises(BoneAgeError, match="24 images, fewer than one batch of 32"):
+        loop.train_and_evaluate(config, tmp_path / "run")

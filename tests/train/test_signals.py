@@ -1,0 +1,52 @@
+"""Real signals to a real process: SIGKILL at a moment that nobody chose, SIGTERM."""
+
+import signal
+import time
+
+import processes
+import pytest
+from runs import assert_same_to_the_bit, newest
+from tiny_run import STEPS_PER_EPOCH
+
+EPOCHS = 40
+LONG = f"--config.train.epochs={EPOCHS}"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cache, tmp_path_factory):
+    """The newest checkpoint of a run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    processes.finish(processes.start(workdir, cache, LONG))
+    return newest(workdir)
+
+
+def signalled(number, workdir, cache) -> int:
+    """Starts a run, sends the signal after the first checkpoint, and returns the exit status."""
+    process = processes.start(workdir, cache, LONG)
+    deadline = time.monotonic() + 120
+    while not (workdir / f"checkpoints/latest/{2 * STEPS_PER_EPOCH}").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert "Traceback" not in output
+    return process.returncode
+
+
+def test_a_killed_run_started_again_ends_with_the_same_bits(uninterrupted, cache, tmp_path):
+    assert signalled(signal.SIGKILL, tmp_path, cache) == -signal.SIGKILL
+    assert newest(tmp_path).step < EPOCHS * STEPS_PER_EPOCH
+
+    processes.finish(processes.start(tmp_path, cache, LONG, "--config.data.workers=1"))
+    assert_same_to_the_bit(newest(tmp_path), uninterrupted)
+
+
+def test_a_terminated_run_saves_first_and_then_ends_with_the_same_bits(uninterrupted, cache, tmp_path):
+    assert signalled(signal.SIGTERM, tmp_path, cache) == 143
+    assert newest(tmp_path).step < EPOCHS * STEPS_PER_EPOCH
+
+    processes.finish(processes.start(tmp_path, cache, LONG))
+    assert_same_to_the_bit(newest(tmp_path), uninterrupted)
