@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
+from boneage_jax import allocator
 from boneage_jax import config as configuration
 from boneage_jax.errors import BoneAgeError
 
@@ -34,9 +35,7 @@ def parse(argv: list[str]) -> None:
     early.add_argument("--workdir", "-workdir")
     known, _ = early.parse_known_args(argv[1:])
     if known.config is not None and not Path(known.config.partition(":")[0]).is_file():
-        raise BoneAgeError(
-            f"--config names {known.config}, which is not a file; configs/ holds those to choose from"
-        )
+        raise BoneAgeError(f"--config names {known.config}, which is not a file; configs/ holds those to choose from")
     stored = Path(known.workdir, "config.json") if known.workdir else None
     if known.config is None and stored is not None and stored.exists():
         config_flags.DEFINE_config_dict("config", configuration.from_json(stored.read_text(), stored))
@@ -50,9 +49,7 @@ def parse(argv: list[str]) -> None:
         raise BoneAgeError(f"{rest[1]!r} is not a flag; settings are given as --config.section.key=value")
     if FLAGS.config is None:
         where = f"; {FLAGS.workdir} holds no run either" if FLAGS.workdir else ""
-        raise BoneAgeError(
-            f"no configuration is named{where}: add --config=configs/quickstart.py, for example"
-        )
+        raise BoneAgeError(f"no configuration is named{where}: add --config=configs/quickstart.py, for example")
 
 
 def run() -> None:
@@ -90,4 +87,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    allocator.keep_memory()
     sys.exit(main())

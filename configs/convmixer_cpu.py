@@ -18,9 +18,7 @@ def get_config() -> ConfigDict:
     config.augment.rotation = 10.0
     config.augment.shift = 0.05
     config.model.name = "convmixer"
-    config.model.options = ConfigDict(
-        {"dim": 96, "depth": 6, "kernel_size": 5, "patch_size": 4, "activation": "relu"}
-    )
+    config.model.options = ConfigDict({"dim": 96, "depth": 6, "kernel_size": 5, "patch_size": 4, "activation": "relu"})
     config.model.head_options = ConfigDict({"hidden": (256,)})
     config.optimizer.learning_rate = 3e-3
     config.optimizer.weight_decay = 0.05

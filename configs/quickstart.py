@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.data.options = ConfigDict({"count": {"train": 2048, "validation": 256}})
     config.data.workers = 0
 
-    config.preprocess.size = 64
+    config.preprocess.size = 96
     config.preprocess.clahe_grid = 4
     config.preprocess.scaling = "standardise"
     config.augment.rotation = 8.0
@@ -24,15 +24,16 @@ def get_config() -> ConfigDict:
     config.augment.zoom = 0.05
 
     config.model.name = "convmixer"
-    config.model.options = ConfigDict({"dim": 96, "depth": 4, "kernel_size": 5, "patch_size": 4})
+    config.model.options = ConfigDict({"dim": 64, "depth": 4, "kernel_size": 5, "patch_size": 4, "activation": "relu"})
     config.model.head_options = ConfigDict({"hidden": (128, 128)})
 
     config.optimizer.learning_rate = 3e-3
     config.optimizer.weight_decay = 0.02
+    config.optimizer.warmup_epochs = 0.5
     config.optimizer.schedule = "cosine"
     config.optimizer.plateau.factor = 1.0
 
     config.train.batch_size = 32
-    config.train.epochs = 10
+    config.train.epochs = 8
     config.train.early_stopping = 0
     return config

@@ -21,12 +21,8 @@ def contact_sheet() -> np.ndarray:
         for column, years in enumerate(YEARS):
             picture = render(12.0 * years, sex, size=SIZE, seed=11 + column).image
             label = np.zeros((BAND, SIZE), np.uint8)
-            cv2.putText(
-                label, f"{name}, {years} years", (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA
-            )
-            cells.append(
-                cv2.copyMakeBorder(np.vstack([label, picture]), 0, 0, 1, 1, cv2.BORDER_CONSTANT, value=0)
-            )
+            cv2.putText(label, f"{name}, {years} years", (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA)
+            cells.append(cv2.copyMakeBorder(np.vstack([label, picture]), 0, 0, 1, 1, cv2.BORDER_CONSTANT, value=0))
         rows.append(np.hstack(cells))
     return np.vstack(rows)
 

@@ -65,7 +65,5 @@ def _images(config: ConfigDict) -> data.Split:
         logging.warning("data.dir is not given: measured on phantoms.")
         config = config.copy_and_resolve_references().unlock()
         config.data.name = "phantom"
-        config.data.options = ConfigDict(
-            {"count": {"train": max(64, config.train.batch_size), "validation": 8}}
-        )
+        config.data.options = ConfigDict({"count": {"train": max(64, config.train.batch_size), "validation": 8}})
     return experiment.load_data(config)["train"]

@@ -30,9 +30,7 @@ def images_per_second(batches: Iterator[Batch], *, warmup: int, count: int) -> f
     return images / (time.perf_counter() - start)
 
 
-def data_wait_share(
-    batches: Iterator[Batch], step: Callable[[Batch], Any], *, warmup: int, steps: int
-) -> float:
+def data_wait_share(batches: Iterator[Batch], step: Callable[[Batch], Any], *, warmup: int, steps: int) -> float:
     """Share (0 to 1) of the time of a training loop in which it waits for the next batch.
 
     Args:
@@ -62,6 +60,5 @@ def _next(batches: Iterator[Batch], taken: int, wanted: int) -> Batch:
         return next(batches)
     except StopIteration:
         raise BoneAgeError(
-            f"the data ended after {taken} batches, the benchmark needs {wanted}; "
-            "give it fewer steps or more images"
+            f"the data ended after {taken} batches, the benchmark needs {wanted}; give it fewer steps or more images"
         ) from None

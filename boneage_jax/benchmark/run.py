@@ -109,9 +109,7 @@ def _training(
     rate = share = None
     if batches is not None:
         rate = pipeline.images_per_second(batches, warmup=warmup, count=steps)
-        share = pipeline.data_wait_share(
-            batches, lambda fresh: advance(split(fresh)), warmup=warmup, steps=steps
-        )
+        share = pipeline.data_wait_share(batches, lambda fresh: advance(split(fresh)), warmup=warmup, steps=steps)
     return {
         "train_images_per_second": timing.images_per_second(len(batch["image"])),
         "train_step_p50_seconds": timing.p50,

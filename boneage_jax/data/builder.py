@@ -51,9 +51,7 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(
-        self, *, examples: Mapping[str, Sequence[Example]], shape: tuple[int, int, int], **kwargs: Any
-    ):
+    def __init__(self, *, examples: Mapping[str, Sequence[Example]], shape: tuple[int, int, int], **kwargs: Any):
         self._examples = examples
         self._shape = shape
         super().__init__(file_format="array_record", **kwargs)
@@ -121,9 +119,7 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
             if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
                 raise BoneAgeError(_full_disk(folder.parent)) from None
             if isinstance(error, PermissionError):
-                raise BoneAgeError(
-                    f"The cache folder {folder.parent} cannot be written; choose another."
-                ) from None
+                raise BoneAgeError(f"The cache folder {folder.parent} cannot be written; choose another.") from None
             raise
         return folder
 
@@ -188,9 +184,7 @@ def _check_complete(folder: pathlib.Path, split: str, count: int) -> None:
         reader.read([reader.num_records() - 1])
         reader.close()
     if written != count:
-        raise BoneAgeError(
-            f"{folder} holds {written} of {count} images of {split}; is the disk full? Run again."
-        )
+        raise BoneAgeError(f"{folder} holds {written} of {count} images of {split}; is the disk full? Run again.")
 
 
 def _full_disk(folder: pathlib.Path) -> str:

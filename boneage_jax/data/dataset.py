@@ -123,15 +123,11 @@ def _rsna(directory: Any, preprocessing: Preprocessing, on_missing: str = "error
 
     found = rsna.find(directory, on_missing)
     examples = {
-        split: [
-            Example(i.id, i.sex, i.age, hospital(i.id), functools.partial(prepare, i.file)) for i in images
-        ]
+        split: [Example(i.id, i.sex, i.age, hospital(i.id), functools.partial(prepare, i.file)) for i in images]
         for split, images in found.items()
     }
     manifest = [
-        [split, i.id, i.sex, i.age, i.file.name, i.file.size]
-        for split, images in found.items()
-        for i in images
+        [split, i.id, i.sex, i.age, i.file.name, i.file.size] for split, images in found.items() for i in images
     ]
     return examples, manifest
 
@@ -145,9 +141,7 @@ def _phantom(
     del directory
     count = dict(PHANTOM_COUNT if count is None else count)
     if unknown := sorted(set(count) - set(_PHANTOM_SPLITS)):
-        raise BoneAgeError(
-            f"The phantom has no split {', '.join(unknown)}; only {', '.join(_PHANTOM_SPLITS)}."
-        )
+        raise BoneAgeError(f"The phantom has no split {', '.join(unknown)}; only {', '.join(_PHANTOM_SPLITS)}.")
     if not {"train", "validation"} <= set(count) or min(count.values()) < 1:
         raise BoneAgeError(f"The phantom needs at least one training and one validation image, not {count}.")
 

@@ -31,9 +31,7 @@ class File:
     name: str
     size: int
     depth: int
-    _place: tuple[zipfile.ZipFile, zipfile.ZipInfo] | pathlib.Path = dataclasses.field(
-        repr=False, compare=False
-    )
+    _place: tuple[zipfile.ZipFile, zipfile.ZipInfo] | pathlib.Path = dataclasses.field(repr=False, compare=False)
 
     def read(self) -> bytes:
         """Returns the contents; safe to call from several threads at once."""

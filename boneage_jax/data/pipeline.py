@@ -111,9 +111,7 @@ def train_batches(
         raise BoneAgeError(f"The seed of the training data must lie between 0 and 2**32 - 1, not {seed}.")
     if start_step < 0:
         raise BoneAgeError(f"Training cannot start at step {start_step}: it must be 0 or more.")
-    indices = (
-        grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat().batch(local, drop_remainder=True)
-    )
+    indices = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat().batch(local, drop_remainder=True)
     # Numbered before anything is sliced: an example's view depends on its place in the stream alone.
     batches = indices.map_with_index(_TrainingReader(split, augmentation, seed))
     return _start(batches[process_index::process_count][start_step:], workers)
@@ -161,9 +159,7 @@ def _local_size(batch_size: int, workers: int, process_index: int, process_count
 
 
 def _start(batches: grain.MapDataset, workers: int) -> Batches:
-    cv2.setNumThreads(
-        0
-    )  # parallel over images, not inside one: its own threads would fight for the same cores
+    cv2.setNumThreads(0)  # parallel over images, not inside one: its own threads would fight for the same cores
     threads = 0 if workers else 1
     stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD))
     if workers:

@@ -51,9 +51,7 @@ class Preprocessing:
             )
         clips = _floats("clahe_clips", self.clahe_clips)
         if not all(clip > 0 for clip in clips):
-            raise BoneAgeError(
-                f"preprocessing.clahe_clips must be positive limits, not {self.clahe_clips!r}."
-            )
+            raise BoneAgeError(f"preprocessing.clahe_clips must be positive limits, not {self.clahe_clips!r}.")
         object.__setattr__(self, "clahe_clips", clips)
         if self.exposure is not None:
             exposure = _floats("exposure", self.exposure)
@@ -64,9 +62,7 @@ class Preprocessing:
                 )
             object.__setattr__(self, "exposure", exposure)
         if self.scaling not in SCALINGS:
-            raise BoneAgeError(
-                f"preprocessing.scaling must be one of {', '.join(SCALINGS)}, not {self.scaling!r}."
-            )
+            raise BoneAgeError(f"preprocessing.scaling must be one of {', '.join(SCALINGS)}, not {self.scaling!r}.")
 
     @property
     def channels(self) -> int:
@@ -109,9 +105,7 @@ class Preprocessing:
         """The inverse of `to_dict`; an unknown key is an error, a missing one takes its default."""
         known = [field.name for field in dataclasses.fields(cls)]
         if unknown := sorted(set(fields) - set(known)):
-            raise BoneAgeError(
-                f"preprocessing has no key {', '.join(unknown)}; the keys are {', '.join(known)}."
-            )
+            raise BoneAgeError(f"preprocessing has no key {', '.join(unknown)}; the keys are {', '.join(known)}.")
         lists = (list, tuple)
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, lists) else v for k, v in fields.items()}
         return cls(**values)

@@ -50,9 +50,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     except cv2.error:
         image = None
     if image is None:
-        raise BoneAgeError(
-            f"{name} is damaged: its pixels cannot be decoded; replace it with an intact copy."
-        )
+        raise BoneAgeError(f"{name} is damaged: its pixels cannot be decoded; replace it with an intact copy.")
     return _grey(image)
 
 
@@ -69,9 +67,7 @@ def _check_before_decoding(data: bytes, name: str) -> None:
     except UnidentifiedImageError:
         raise BoneAgeError(f"{name} is not a PNG, JPEG or WebP image; convert it or replace it.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise BoneAgeError(
-            f"{name} is truncated or damaged ({error}); replace it with an intact copy."
-        ) from None
+        raise BoneAgeError(f"{name} is truncated or damaged ({error}); replace it with an intact copy.") from None
     if width * height > MAX_PIXELS:
         raise BoneAgeError(
             f"{name} is refused as a decompression bomb: it has {width} x {height} pixels, "
@@ -79,13 +75,9 @@ def _check_before_decoding(data: bytes, name: str) -> None:
         )
     # The last scan, not the first: photographs may carry a complete thumbnail in their header.
     if kind == "JPEG" and data.find(_JPEG_END, data.rfind(_JPEG_SCAN)) < 0:
-        raise BoneAgeError(
-            f"{name} is truncated: the JPEG has no end marker; replace it with an intact copy."
-        )
+        raise BoneAgeError(f"{name} is truncated: the JPEG has no end marker; replace it with an intact copy.")
     if kind == "WEBP" and len(data) < int.from_bytes(data[4:8], "little") + 8:
-        raise BoneAgeError(
-            f"{name} is truncated: the WebP is shorter than it says; replace it with an intact copy."
-        )
+        raise BoneAgeError(f"{name} is truncated: the WebP is shorter than it says; replace it with an intact copy.")
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -80,8 +80,7 @@ def _all_labels(files: Iterable[File], directory: pathlib.Path) -> dict[str, lis
         labels[split], source[split] = rows, file.name
     if not labels.get("train"):
         raise BoneAgeError(
-            f"{directory} has no training labels (a csv table with the columns id,boneage,male). "
-            f"{_WHERE_TO_GET_IT}"
+            f"{directory} has no training labels (a csv table with the columns id,boneage,male). {_WHERE_TO_GET_IT}"
         )
     return labels
 
@@ -100,9 +99,7 @@ def _candidates(split: str, images: Iterable[File]) -> dict[str, File]:
     return chosen
 
 
-def _pair(
-    split: str, labels: list[Label] | None, files: dict[str, File], on_missing: str
-) -> list[LabelledImage]:
+def _pair(split: str, labels: list[Label] | None, files: dict[str, File], on_missing: str) -> list[LabelledImage]:
     if not labels or not files:
         if labels or files:
             missing = "labels" if files else "images"
@@ -129,9 +126,7 @@ def _pair(
 def _hold_out(train: list[LabelledImage]) -> dict[str, list[LabelledImage]]:
     held = splits.validation_tenth(*zip(*((image.id, image.sex, image.age) for image in train), strict=True))
     if not held:
-        raise BoneAgeError(
-            f"{len(train)} training images are too few to hold out a tenth; at least 6 are needed."
-        )
+        raise BoneAgeError(f"{len(train)} training images are too few to hold out a tenth; at least 6 are needed.")
     return {
         "train": [image for image in train if image.id not in held],
         "validation": [image for image in train if image.id in held],

@@ -22,8 +22,6 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error
-        raise BoneAgeError(
-            f"cannot write {path}: {reason}; free or choose another place and run again"
-        ) from error
+        raise BoneAgeError(f"cannot write {path}: {reason}; free or choose another place and run again") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -98,15 +98,12 @@ def summarise(
             chosen = rng.integers(0, count, (min(block, resamples - start), count))
             draws.append(_statistics(*(column[chosen] for column in columns)))
     intervals = {
-        name: Interval(float(value[0]), *_bounds([draw[name] for draw in draws]))
-        for name, value in values.items()
+        name: Interval(float(value[0]), *_bounds([draw[name] for draw in draws])) for name, value in values.items()
     }
     return Metrics(count=count, **intervals)
 
 
-def _statistics(
-    age: np.ndarray, predicted: np.ndarray, loss: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
+def _statistics(age: np.ndarray, predicted: np.ndarray, loss: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Every metric of each row of [resamples, n]: the data and the resamples go through the same formulas."""
     error = predicted - age
     absolute = np.abs(error)

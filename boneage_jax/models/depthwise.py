@@ -140,9 +140,7 @@ def _input_gradient(
     return dx.astype(x.dtype)
 
 
-def _kernel_gradient(
-    x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, padding: Padding
-) -> jax.Array:
+def _kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, padding: Padding) -> jax.Array:
     """Sums x * g per filter tap, as multiply-adds over blocks of rows with one [w, C] accumulator per tap.
 
     A reduction over the leading axes is what XLA does not vectorise on the CPU (about 1.5 GFLOP/s). The blocks

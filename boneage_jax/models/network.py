@@ -61,9 +61,7 @@ class Network(nn.Module):
         if 0 in features.shape:
             height, width = image.shape[1:3]
             trunk = type(self.trunk).__name__
-            raise BoneAgeError(
-                f"images of {height} x {width} pixels are too small for {trunk}; use larger ones"
-            )
+            raise BoneAgeError(f"images of {height} x {width} pixels are too small for {trunk}; use larger ones")
         return features
 
 
@@ -125,9 +123,7 @@ def create(
 def _as_rgb(image: Float[Array, "B H W C"]) -> Float[Array, "B H W 3"]:
     channels = image.shape[-1]
     if channels not in (1, 3):
-        raise BoneAgeError(
-            f'input_channels "rgb" takes images of 1 or 3 channels, got {channels}; use "native"'
-        )
+        raise BoneAgeError(f'input_channels "rgb" takes images of 1 or 3 channels, got {channels}; use "native"')
     return jnp.repeat(image, 3 // channels, axis=-1)
 
 

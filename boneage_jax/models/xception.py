@@ -55,9 +55,7 @@ class Xception(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w 2048"]:
         """Returns the activations of the last layer, before pooling."""
-        norm = batch_norm(
-            train=train, momentum=0.99, epsilon=1e-3, axis_name=self.axis_name, dtype=self.dtype
-        )
+        norm = batch_norm(train=train, momentum=0.99, epsilon=1e-3, axis_name=self.axis_name, dtype=self.dtype)
         x = self.entry_flow(image.astype(self.dtype), norm)
         x = self.middle_flow(x, norm)
         return self.exit_flow(x, norm)

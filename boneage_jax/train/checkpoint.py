@@ -36,12 +36,8 @@ class Store:
     def __init__(self, directory: Path | str, *, keep: int = KEPT, create: bool = True):
         self.directory = Path(directory).resolve()
         if not create and not self.directory.is_dir():
-            raise BoneAgeError(
-                f"{self.directory} holds no checkpoint; train first, or name another --workdir"
-            )
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=create, cleanup_tmp_directories=create
-        )
+            raise BoneAgeError(f"{self.directory} holds no checkpoint; train first, or name another --workdir")
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, cleanup_tmp_directories=create)
         with _storage_errors(self.directory):
             self._manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -134,9 +130,7 @@ class Store:
                 if before
                 else "there is none before it: delete it to start again"
             )
-            raise BoneAgeError(
-                f"checkpoint {self.directory / str(step)} is damaged ({reason}); {offer}"
-            ) from error
+            raise BoneAgeError(f"checkpoint {self.directory / str(step)} is damaged ({reason}); {offer}") from error
 
 
 def digest(state: Any) -> str:
@@ -150,10 +144,7 @@ def digest(state: Any) -> str:
 def _serialisable(tree: Any) -> dict[str, np.ndarray]:
     """The leaves by their path: named tuples and modules' classes do not get into the files."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        f"{i:05d}{jax.tree_util.keystr(path)}".replace("/", "|"): leaf
-        for i, (path, leaf) in enumerate(leaves)
-    }
+    return {f"{i:05d}{jax.tree_util.keystr(path)}".replace("/", "|"): leaf for i, (path, leaf) in enumerate(leaves)}
 
 
 def _mismatch(stored: Any, target: dict[str, np.ndarray]) -> str:

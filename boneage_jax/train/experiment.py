@@ -68,9 +68,7 @@ class Experiment:
     def fresh_state(self, steps_per_epoch: int) -> tuple[Any, state.TrainState]:
         """The optimiser and a state with the parameters that the seed gives."""
         settings = self.config.optimizer
-        transform = optimizer.create(
-            settings, steps_per_epoch=steps_per_epoch, epochs=self.config.train.epochs
-        )
+        transform = optimizer.create(settings, steps_per_epoch=steps_per_epoch, epochs=self.config.train.epochs)
         size, channels = self.preprocessing.size, self.preprocessing.channels
         fresh = state.create(
             self.network,

@@ -296,6 +296,4 @@ def _batches(run: Run, step: int) -> Any:
 
 def _bar(run: Run, step: int) -> tqdm:
     hidden = jax.process_index() != 0
-    return tqdm(
-        total=run.total_steps, initial=step, unit="step", desc="training", disable=hidden, mininterval=1
-    )
+    return tqdm(total=run.total_steps, initial=step, unit="step", desc="training", disable=hidden, mininterval=1)

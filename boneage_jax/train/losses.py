@@ -27,6 +27,4 @@ def create(name: str, *, label_mean: float, label_std: float) -> Loss:
     if name not in _ON_Z_SCORES:
         raise BoneAgeError(f"train.loss is {name!r}, expected one of {', '.join(_ON_Z_SCORES)}")
     distance = _ON_Z_SCORES[name]
-    return lambda estimate, age: distance(
-        (estimate.months - label_mean) / label_std, (age - label_mean) / label_std
-    )
+    return lambda estimate, age: distance((estimate.months - label_mean) / label_std, (age - label_mean) / label_std)

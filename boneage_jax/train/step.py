@@ -32,9 +32,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(
-            jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS)
-        )
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS))
         image = preprocessing.scale(batch["image"])
 
         def objective(params: Any) -> tuple[jax.Array, Any]:

@@ -60,9 +60,7 @@ def arguments():
     return {
         "model": "toy",
         "dtype": "float32",
-        "train_step": jax.pmap(
-            train_step, axis_name="data", in_axes=(None, 0), out_axes=None, donate_argnums=0
-        ),
+        "train_step": jax.pmap(train_step, axis_name="data", in_axes=(None, 0), out_axes=None, donate_argnums=0),
         "infer": jax.jit(months),
         "variables": {"params": params},
         "make_batch": make_batch,

@@ -73,18 +73,13 @@ def test_every_site_appears_and_matures_earlier_in_girls(site):
 
 def test_fusion_ends_with_ulna_and_radius():
     for sex in (FEMALE, MALE):
-        closing = [
-            EPIPHYSES[name].matures[sex] for name in ("distal3", "proximal3", "middle3", "metacarpal3")
-        ]
+        closing = [EPIPHYSES[name].matures[sex] for name in ("distal3", "proximal3", "middle3", "metacarpal3")]
         closing += [EPIPHYSES["ulna"].matures[sex], EPIPHYSES["radius"].matures[sex]]
         assert closing == sorted(closing)
 
 
 def test_carpals_appear_in_order_and_earlier_in_girls():
-    counts = {
-        sex: [len(ossified_carpals(6.0 * half_years, sex)) for half_years in range(30)]
-        for sex in (FEMALE, MALE)
-    }
+    counts = {sex: [len(ossified_carpals(6.0 * half_years, sex)) for half_years in range(30)] for sex in (FEMALE, MALE)}
     for series in counts.values():
         assert series == sorted(series)
         assert (series[0], series[-1]) == (0, 8)

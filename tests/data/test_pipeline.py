@@ -56,8 +56,7 @@ def assert_same(left, right):
 def joined(streams):
     """Puts the local batches of several processes together."""
     return [
-        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        for parts in zip(*streams, strict=True)
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*streams, strict=True)
     ]
 
 

@@ -88,9 +88,7 @@ def test_splits_without_images_or_without_labels_are_absent(tmp_path):
     forms.write(tmp_path, {k: v for k, v in validation_set(["5", "6"]).items() if k.endswith("csv")})
     forms.write(tmp_path, {"boneage-test-dataset.csv": forms.table([["Case ID", "Sex"], ["4360", "M"]])})
     forms.write(tmp_path, forms.images(["4360"], "boneage-test-dataset/boneage-test-dataset/"))
-    forms.write(
-        tmp_path, {"original_sizes.csv": forms.table([["id", "width", "height"], ["1377", "1", "2"]])}
-    )
+    forms.write(tmp_path, {"original_sizes.csv": forms.table([["id", "width", "height"], ["1377", "1", "2"]])})
     found = rsna.find(tmp_path)
     assert sorted(found) == ["train", "validation"]
     assert every_id(found) == sorted(forms.TRAIN_IDS)

@@ -39,9 +39,7 @@ def test_values_agree_with_a_calculation_by_hand():
 def test_concordance_follows_lins_definition():
     age, predicted = (column.astype(np.float64) for column in simulated(50))
     covariance = np.cov(age, predicted, ddof=0)
-    expected = (
-        2 * covariance[0, 1] / (covariance[0, 0] + covariance[1, 1] + (predicted.mean() - age.mean()) ** 2)
-    )
+    expected = 2 * covariance[0, 1] / (covariance[0, 0] + covariance[1, 1] + (predicted.mean() - age.mean()) ** 2)
     assert metrics.summarise(age, predicted).concordance.value == pytest.approx(expected, rel=1e-9)
 
 

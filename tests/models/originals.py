@@ -68,9 +68,7 @@ def keras_weight(model: Any, path: tuple[str, ...]) -> Any:
         # Keras gives the four shortcuts no names of their own; they come in the order of their blocks.
         kind = "BatchNormalization" if layers[-1].endswith("_bn") else "Conv2D"
         nameless = [
-            layer
-            for layer in model.layers
-            if type(layer).__name__ == kind and not layer.name.startswith("block")
+            layer for layer in model.layers if type(layer).__name__ == kind and not layer.name.startswith("block")
         ]
         layer = nameless[{"block2": 0, "block3": 1, "block4": 2, "block13": 3}[layers[0]]]
     else:

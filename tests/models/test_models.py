@@ -78,9 +78,7 @@ def step_of(name: str, remat: bool = False):
 
     @cache
     def step(seed: int):
-        gradients, (z_score, statistics) = gradient(
-            *[variables(name)[k] for k in ("params", "batch_stats")], seed
-        )
+        gradients, (z_score, statistics) = gradient(*[variables(name)[k] for k in ("params", "batch_stats")], seed)
         return jax.device_get((z_score, gradients, statistics))
 
     return step
@@ -219,9 +217,7 @@ def test_parameters_stay_float32_when_computing_in_bfloat16(name):
     model = small(name, dtype="bfloat16")
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image(), SEX, train=False))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    features = jax.eval_shape(
-        lambda v: model.apply(v, image(), train=False, method="features"), variables(name)
-    )
+    features = jax.eval_shape(lambda v: model.apply(v, image(), train=False, method="features"), variables(name))
     assert features.dtype == jnp.bfloat16
 
 
@@ -251,9 +247,7 @@ def test_sex_must_be_one_number_per_image(shape):
 @each_model
 def test_an_image_too_small_for_the_trunk_is_refused(name):
     with pytest.raises(BoneAgeError, match="3 x 3 pixels are too small"):
-        jax.eval_shape(
-            lambda: small(name).init(jax.random.key(0), jnp.zeros((1, 3, 3, 1)), SEX[:1], train=False)
-        )
+        jax.eval_shape(lambda: small(name).init(jax.random.key(0), jnp.zeros((1, 3, 3, 1)), SEX[:1], train=False))
 
 
 @pytest.mark.parametrize(

@@ -68,18 +68,14 @@ def render(age: SupportsFloat, sex: SupportsInt, *, size: int, seed: int) -> Pha
     return Phantom(expose(soft, bone, size, film), plate_mask(hand, view, size))
 
 
-def sample_children(
-    count: int, seed: int
-) -> tuple[Float32[np.ndarray, " count"], Int32[np.ndarray, " count"]]:
+def sample_children(count: int, seed: int) -> tuple[Float32[np.ndarray, " count"], Int32[np.ndarray, " count"]]:
     """Ages (months) and sexes of `count` children, roughly as RSNA: mean 127, sd 41, 12 to 228; 46 % girls.
 
     Raises:
         BoneAgeError: `count` or `seed` is negative.
     """
     if count < 0 or seed < 0:
-        raise BoneAgeError(
-            f"phantom.sample_children: count is {count} and seed {seed}, expected both 0 or more."
-        )
+        raise BoneAgeError(f"phantom.sample_children: count is {count} and seed {seed}, expected both 0 or more.")
     rng = np.random.default_rng(seed)
     # Folding the tails back keeps the children inside the range without heaping them at its ends.
     ages = rng.normal(127, 41, size=count)

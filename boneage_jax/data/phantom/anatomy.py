@@ -77,11 +77,7 @@ def _shaft(frame: _Frame, bone: LongBone, start: float, end: float, cortex: floa
     start, end = start + 0.8 * min(cortex, 1.0), end - 0.8 * min(cortex, 1.0)
     flare = np.clip(1 - _ALONG / 0.42, 0, 1) ** 1.7
     far_flare = np.clip((_ALONG - 0.62) / 0.38, 0, 1) ** 1.5
-    width = (
-        bone.waist
-        + (0.96 * bone.growing_width - bone.waist) * flare
-        + (bone.far_width - bone.waist) * far_flare
-    )
+    width = bone.waist + (0.96 * bone.growing_width - bone.waist) * flare + (bone.far_width - bone.waist) * far_flare
     along = start + (end - start) * _ALONG
     near_corner = np.clip((along - start) / (0.10 * bone.growing_width), 0, 1)
     far_corner = np.clip((end - along) / (0.38 * bone.far_width), 0, 1)
@@ -161,9 +157,7 @@ def _add_finger(
     spread, curl = rng.normal(0, 2.2), rng.normal(0, 1.5, size=4)
     point = np.array([x, y]) + rng.normal(0, 0.4, size=2)
     plump = 1 + 0.28 * youth
-    radii = (
-        {"proximal": 10.0, "middle": 8.4, "distal": 7.0} if digit > 1 else {"proximal": 10.5, "distal": 9.0}
-    )
+    radii = {"proximal": 10.0, "middle": 8.4, "distal": 7.0} if digit > 1 else {"proximal": 10.5, "distal": 9.0}
     centres: list[tuple[np.ndarray, float]] = []
     for kind, bend in zip(RAY_BONES[digit], curl, strict=False):
         bone = _scaled(BONES[f"{kind}{digit}"], 1 + rng.normal(0, 0.015), width)
@@ -188,9 +182,7 @@ def _add_skin_tube(hand: Hand, centres: list[tuple[np.ndarray, float]]) -> None:
     for (a, radius_a), (b, radius_b) in pairwise(centres):
         axis = (b - a) / np.linalg.norm(b - a)
         side = np.array([-axis[1], axis[0]])
-        hand.skin.append(
-            np.stack([a + radius_a * side, b + radius_b * side, b - radius_b * side, a - radius_a * side])
-        )
+        hand.skin.append(np.stack([a + radius_a * side, b + radius_b * side, b - radius_b * side, a - radius_a * side]))
     hand.skin_discs += [(float(c[0]), float(c[1]), r) for c, r in centres]
 
 
@@ -221,9 +213,7 @@ def _rounded(polygon: np.ndarray) -> np.ndarray:
     """The closed polygon with its corners cut twice (Chaikin), a smooth outline."""
     for _ in range(2):
         following = np.roll(polygon, -1, axis=0)
-        polygon = np.stack([0.78 * polygon + 0.22 * following, 0.22 * polygon + 0.78 * following], 1).reshape(
-            -1, 2
-        )
+        polygon = np.stack([0.78 * polygon + 0.22 * following, 0.22 * polygon + 0.78 * following], 1).reshape(-1, 2)
     return polygon
 
 

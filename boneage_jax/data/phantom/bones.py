@@ -62,9 +62,7 @@ RAYS = {
     5: ((-16.0, 8.0), -16.5, -18.5),
 }
 RAY_BONES = {
-    digit: ("metacarpal", "proximal", "distal")
-    if digit == 1
-    else ("metacarpal", "proximal", "middle", "distal")
+    digit: ("metacarpal", "proximal", "distal") if digit == 1 else ("metacarpal", "proximal", "middle", "distal")
     for digit in RAYS
 }
 

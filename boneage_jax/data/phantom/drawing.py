@@ -124,9 +124,7 @@ def _collimate(film: np.ndarray, base: float, crisp: bool, rng: np.random.Genera
     if kind < (0.45 if crisp else 0.15):
         return
     left, top, right, bottom = margins[0], margins[1], 1 - margins[2], 1 - margins[3]
-    corners = np.array(
-        [[left + turn, top], [right, top + turn], [right - turn, bottom], [left, bottom - turn]]
-    )
+    corners = np.array([[left + turn, top], [right, top + turn], [right - turn, bottom], [left, bottom - turn]])
     points = np.rint(corners * size * 16).astype(np.int32)
     outside = np.full((size, size), 255, np.uint8)
     cv2.fillPoly(outside, [points], 0, cv2.LINE_AA, _SUBPIXEL_BITS)
@@ -154,8 +152,6 @@ def _mark(film: np.ndarray, base: float, contrast: float, rng: np.random.Generat
     if plate:
         cv2.fillPoly(ink, [np.rint(tag * 16).astype(np.int32)], 30, cv2.LINE_AA, _SUBPIXEL_BITS)
     stroke = max(1, round(0.18 * height))
-    cv2.polylines(
-        ink, [np.rint(letter * 16).astype(np.int32)], False, 255, stroke, cv2.LINE_AA, _SUBPIXEL_BITS
-    )
+    cv2.polylines(ink, [np.rint(letter * 16).astype(np.int32)], False, 255, stroke, cv2.LINE_AA, _SUBPIXEL_BITS)
     lead = np.float32(min(1.0, base + contrast) / 255)
     np.maximum(film, film + ink * lead * (1 - np.clip(film, 0, 1)), out=film)

@@ -59,9 +59,7 @@ _EPIPHYSIS_APPEARS = {
     "distal5": (30.0, 38.0),
 }
 
-EPIPHYSES = {
-    name: Site(appears, _FUSION[name.rstrip("12345")]) for name, appears in _EPIPHYSIS_APPEARS.items()
-}
+EPIPHYSES = {name: Site(appears, _FUSION[name.rstrip("12345")]) for name, appears in _EPIPHYSIS_APPEARS.items()}
 
 # Ordered by appearance; "matures" is when the adult outline is reached.
 CARPALS = {

@@ -49,10 +49,7 @@ def convmixer() -> originals.Stages:
 
     model = Original(**CONVMIXER).eval()
     flat = traverse_util.flatten_dict(originals.filled(ConvMixer(**CONVMIXER), originals.drawn))
-    state = {
-        originals.torch_name(path): torch.from_numpy(originals.as_torch(value))
-        for path, value in flat.items()
-    }
+    state = {originals.torch_name(path): torch.from_numpy(originals.as_torch(value)) for path, value in flat.items()}
     missing = model.load_state_dict(state, strict=False)
     assert not missing.unexpected_keys
     assert all(key.startswith("head.") or key.endswith("num_batches_tracked") for key in missing.missing_keys)
