@@ -34,6 +34,6 @@ def get_config() -> ConfigDict:
     config.optimizer.plateau.factor = 1.0
 
     config.train.batch_size = 32
-    config.train.epochs = 8
+    config.train.epochs = 10
     config.train.early_stopping = 0
     return config
