@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 import boneage_jax
-from boneage_jax.evaluate.files import write_whole
+from boneage_jax.evaluate.files import write_text
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
@@ -83,7 +83,7 @@ class Result:
     def write(self, path: Path | str) -> None:
         """Writes all fields as JSON; a file of that name is replaced as a whole."""
         text = json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
-        write_whole(Path(path), lambda part: _write_text(part, text))
+        write_text(Path(path), text)
 
 
 def hardware() -> str:
@@ -111,10 +111,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _milliseconds(*seconds: float) -> str:

@@ -25,3 +25,12 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         raise BoneAgeError(f"cannot write {path}: {reason}; free or choose another place and run again") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_whole` for a text in UTF-8."""
+    write_whole(path, lambda temporary: _fill(temporary, text))
+
+
+def _fill(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

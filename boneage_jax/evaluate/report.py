@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import metrics, plots
-from boneage_jax.evaluate.files import write_whole
+from boneage_jax.evaluate.files import write_text, write_whole
 
 _LETTERS = {FEMALE: "F", MALE: "M"}
 _RESAMPLES, _SEED = 2000, 0
@@ -70,7 +70,7 @@ def write(
     rows = zip(ids, sex.tolist(), age.tolist(), predicted.tolist(), strict=True)
     write_whole(directory / "predictions.csv", lambda path: _write_csv(path, list(rows)))
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    write_whole(directory / "metrics.json", lambda path: _write_text(path, text))
+    write_text(directory / "metrics.json", text)
     for name, draw in (("scatter.png", plots.scatter), ("bland_altman.png", plots.bland_altman)):
         title = split.capitalize()
         drawing = partial(draw, age=age, predicted=predicted, sex=sex, metrics=overall, title=title)
@@ -137,10 +137,6 @@ def _write_csv(path: Path, rows: list[tuple[str, int, float, float]]) -> None:
         writer.writerow(("id", "sex", "age", "predicted", "error"))
         for name, sex, age, predicted in rows:
             writer.writerow((name, _LETTERS[sex], f"{age:.4f}", f"{predicted:.4f}", f"{predicted - age:.4f}"))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _check(*, split: str, ids: Sequence[str], **columns: Sequence[str] | np.ndarray | None) -> None:

@@ -14,6 +14,7 @@ from tensorboardX import SummaryWriter
 
 from boneage_jax import __version__
 from boneage_jax import config as configuration
+from boneage_jax.evaluate.files import write_text
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -68,13 +69,6 @@ def environment() -> dict[str, Any]:
         "cpu": platform.processor() or platform.machine(),
         "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file as a whole: a kill leaves the old one or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _step_of(line: str) -> float:
