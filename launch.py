@@ -43,7 +43,10 @@ def parse(argv: list[str]) -> None:
         config_flags.DEFINE_config_file("config", None, "The configuration.", lock_config=True)
     try:
         rest = FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
+    except (AttributeError, KeyError) as error:
+        reason = str(error).strip("'\"")
+        raise BoneAgeError(f"the configuration has no such key: {reason}; boneage_jax/config.py lists all") from error
+    except (flags.Error, TypeError, ValueError, OSError, ImportError) as error:
         raise BoneAgeError(str(error).strip("'\"")) from error
     if len(rest) > 1:
         raise BoneAgeError(f"{rest[1]!r} is not a flag; settings are given as --config.section.key=value")
