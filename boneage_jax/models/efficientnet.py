@@ -1,0 +1,204 @@
+"""EfficientNet (Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019).
+
+Layers are named by what they do; blocks as in `keras.applications`: stage 1 to 7, then a letter.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.models.depthwise import DepthwiseConv
+from boneage_jax.models.layers import Layer, Pointwise, StochasticDepth, batch_norm
+
+
+class Stage(NamedTuple):
+    """A row of the paper's table 1: blocks of one kind; the first of them has the stride."""
+
+    expansion: int
+    features: int
+    blocks: int
+    strides: int
+    kernel_size: int
+
+
+STAGES = (
+    Stage(expansion=1, features=16, blocks=1, strides=1, kernel_size=3),
+    Stage(expansion=6, features=24, blocks=2, strides=2, kernel_size=3),
+    Stage(expansion=6, features=40, blocks=2, strides=2, kernel_size=5),
+    Stage(expansion=6, features=80, blocks=3, strides=2, kernel_size=3),
+    Stage(expansion=6, features=112, blocks=3, strides=1, kernel_size=5),
+    Stage(expansion=6, features=192, blocks=4, strides=2, kernel_size=5),
+    Stage(expansion=6, features=320, blocks=1, strides=1, kernel_size=3),
+)
+
+
+class Scaling(NamedTuple):
+    """What a variant multiplies B0's channels and blocks by."""
+
+    width: float
+    depth: float
+
+
+VARIANTS = {
+    "b0": Scaling(width=1.0, depth=1.0),
+    "b4": Scaling(width=1.4, depth=1.8),
+    "tiny": Scaling(width=0.25, depth=0.5),  # of ours, for tests
+}
+
+
+class Framework(NamedTuple):
+    """In what the implementations that people have weights of differ, besides the padding."""
+
+    momentum: float  # of BatchNorm
+    epsilon: float  # of BatchNorm
+
+
+FRAMEWORKS = {
+    # keras.applications and its ports (timm's tf_efficientnet, efficientnet_pytorch): the authors' own.
+    "keras": Framework(momentum=0.99, epsilon=1e-3),
+    # timm's efficientnet and torchvision.
+    "torch": Framework(momentum=0.9, epsilon=1e-5),
+}
+
+
+def scaled_channels(channels: int, width: float) -> int:
+    """`channels` times `width`, as a multiple of 8 that is at most a tenth below it."""
+    exact = channels * width
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * exact else rounded
+
+
+def scaled_blocks(blocks: int, depth: float) -> int:
+    """`blocks` times `depth`, rounded up."""
+    return math.ceil(blocks * depth)
+
+
+def pad_before_halving(x: Float[Array, "B H W C"], kernel_size: int, framework: str) -> Float[Array, "B h w C"]:
+    """The zeros around a map that a convolution of stride 2 takes in.
+
+    PyTorch puts as many on all sides; Keras (TensorFlow's "SAME") one fewer above and left of an even axis, so
+    that the two see their filters shifted by a pixel.
+    """
+    half = kernel_size // 2
+    fewer = [int(framework == "keras" and size % 2 == 0) for size in x.shape[1:3]]
+    return jnp.pad(x, ((0, 0), (half - fewer[0], half), (half - fewer[1], half), (0, 0)))
+
+
+class SqueezeExcite(nn.Module):
+    """Weighs the channels by what all places of the map say together (Hu et al., CVPR 2018)."""
+
+    features: int  # of the bottleneck
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        """Keeps the shape."""
+        pooled = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)  # [B, 1, 1, C]
+        weight = Pointwise(self.features, use_bias=True, dtype=self.dtype, name="reduce")(pooled)
+        weight = Pointwise(x.shape[-1], use_bias=True, dtype=self.dtype, name="expand")(nn.swish(weight))
+        return x * nn.sigmoid(weight)
+
+
+class InvertedResidual(nn.Module):
+    """Widens, filters each channel, weighs the channels, narrows; the identity around it where the shape stays."""
+
+    features: int
+    expansion: int
+    kernel_size: int
+    strides: int
+    drop_rate: float  # of the whole block, in training
+    framework: str
+    norm: Layer
+    train: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """Divides height and width by `strides`, rounding up."""
+        block_input, channels = x, x.shape[-1]
+        if self.expansion > 1:
+            x = Pointwise(channels * self.expansion, dtype=self.dtype, name="expand")(x)
+            x = nn.swish(self.norm(name="expand_bn")(x))  # [B, H, W, expansion * C]
+        if self.strides > 1:
+            x = pad_before_halving(x, self.kernel_size, self.framework)
+        padding = "VALID" if self.strides > 1 else "SAME"
+        x = DepthwiseConv(self.kernel_size, self.strides, padding, dtype=self.dtype, name="depthwise")(x)
+        x = nn.swish(self.norm(name="depthwise_bn")(x))  # [B, h, w, expansion * C]
+        x = SqueezeExcite(channels // 4, dtype=self.dtype, name="squeeze_excite")(x)
+        x = Pointwise(self.features, dtype=self.dtype, name="project")(x)
+        x = self.norm(name="project_bn")(x)  # [B, h, w, D]
+        if x.shape != block_input.shape:
+            return x
+        return block_input + StochasticDepth(self.drop_rate, name="drop_path")(x, train=self.train)
+
+
+class EfficientNet(nn.Module):
+    """Stem, seven stages of inverted residuals, a last 1x1 convolution: [B, H, W, C] to [B, H / 32, W / 32, D].
+
+    Parameters for three input channels: B0 4,007,548 (D 1280), B4 17,548,616 (D 1792). Keras counts 4,049,571
+    and 17,673,823 without top: with BatchNorm's running statistics (42,016 and 125,200), and 7 numbers of the
+    input normalisation that it makes part of the network (mean and variance of three channels, and a count).
+    Here that is the preprocessing's part. Published input: 224 x 224 (B0), 380 x 380 (B4), standardised per
+    channel.
+    """
+
+    variant: str = "b0"
+    framework: str = "keras"
+    drop_path: float = 0.2  # share of the images whose last block is dropped; rises linearly from 0 at the first
+    axis_name: str | None = None
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        """Refuses names that do not exist and a `drop_path` that is no share."""
+        for key, known in (("variant", VARIANTS), ("framework", FRAMEWORKS)):
+            if getattr(self, key) not in known:
+                raise BoneAgeError(f"unknown {key} {getattr(self, key)!r} of EfficientNet; known: {', '.join(known)}")
+        if not 0 <= self.drop_path < 1:
+            raise BoneAgeError(f"drop_path of EfficientNet is {self.drop_path}, expected 0 to below 1")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
+        """Needs a "dropout" key when it trains with `drop_path` above 0."""
+        momentum, epsilon = FRAMEWORKS[self.framework]
+        norm = batch_norm(train=train, momentum=momentum, epsilon=epsilon, axis_name=self.axis_name, dtype=self.dtype)
+        x = self.stem(image.astype(self.dtype), norm)  # [B, H/2, W/2, 32 width]
+        x = self.stages(x, norm, train=train)  # [B, H/32, W/32, 320 width]
+        features = scaled_channels(1280, VARIANTS[self.variant].width)
+        x = Pointwise(features, dtype=self.dtype, name="top_conv")(x)
+        return nn.swish(norm(name="top_bn")(x))  # [B, H/32, W/32, 1280 width]
+
+    def stem(self, x: Float[Array, "B H W C"], norm: Layer) -> Float[Array, "B h w D"]:
+        """A plain convolution: half of the height and width."""
+        features = scaled_channels(32, VARIANTS[self.variant].width)
+        x = pad_before_halving(x, 3, self.framework)
+        x = nn.Conv(features, (3, 3), 2, padding="VALID", use_bias=False, dtype=self.dtype, name="stem_conv")(x)
+        return nn.swish(norm(name="stem_bn")(x))
+
+    def stages(self, x: Float[Array, "B H W C"], norm: Layer, *, train: bool) -> Float[Array, "B h w D"]:
+        """The blocks of all stages, the later ones dropped the more often."""
+        width, depth = VARIANTS[self.variant]
+        block = nn.remat(InvertedResidual) if self.remat else InvertedResidual
+        total = sum(scaled_blocks(stage.blocks, depth) for stage in STAGES)
+        done = 0
+        for i, stage in enumerate(STAGES, start=1):
+            for j in range(scaled_blocks(stage.blocks, depth)):
+                x = block(
+                    features=scaled_channels(stage.features, width),
+                    expansion=stage.expansion,
+                    kernel_size=stage.kernel_size,
+                    strides=stage.strides if j == 0 else 1,
+                    drop_rate=self.drop_path * done / total,
+                    framework=self.framework,
+                    norm=norm,
+                    train=train,
+                    dtype=self.dtype,
+                    name=f"block{i}{chr(ord('a') + j)}",
+                )(x)
+                done += 1
+        return x
