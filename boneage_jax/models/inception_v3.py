@@ -1,0 +1,246 @@
+"""Inception-v3 (Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, table 1).
+
+Blocks are numbered as in `keras.applications.InceptionV3`; branches are named as in torchvision's `inception_v3`.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.models.layers import Layer, Pointwise, batch_norm
+
+
+class Variant(NamedTuple):
+    """Where the published implementations, and with them their ImageNet weights, differ."""
+
+    scale: bool  # BatchNorm multiplies by a learned factor, not only adds an offset
+    momentum: float  # of BatchNorm's running statistics
+    count_padding: bool  # the zeros around the map take part in the mean of an average pool
+
+
+VARIANTS = {
+    "keras": Variant(scale=False, momentum=0.99, count_padding=False),
+    "torch": Variant(scale=True, momentum=0.9, count_padding=True),
+}
+
+
+class ConvUnit(nn.Module):
+    """Convolution without bias, BatchNorm, ReLU."""
+
+    features: int
+    kernel_size: tuple[int, int]
+    norm: Layer
+    strides: int = 1
+    padding: str = "SAME"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """Keeps height and width with stride 1 and SAME padding."""
+        if self.kernel_size == (1, 1):
+            x = Pointwise(self.features, strides=self.strides, dtype=self.dtype, name="conv")(x)
+        else:
+            strides = (self.strides, self.strides)
+            settings = {"padding": self.padding, "use_bias": False, "dtype": self.dtype}
+            x = nn.Conv(self.features, self.kernel_size, strides, **settings, name="conv")(x)
+        return nn.relu(self.norm(name="bn")(x))
+
+
+class Stem(nn.Module):
+    """Five convolutions and two max pools: 299 x 299 pixels become a map of 35 x 35."""
+
+    norm: Layer
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B h w 192"]:
+        """Takes any number of channels."""
+        unit = partial(ConvUnit, norm=self.norm, dtype=self.dtype)
+        x = image.astype(self.dtype)
+        x = unit(32, (3, 3), strides=2, padding="VALID", name="conv1a_3x3")(x)  # [B, H/2, W/2, 32]
+        x = unit(32, (3, 3), padding="VALID", name="conv2a_3x3")(x)
+        x = unit(64, (3, 3), name="conv2b_3x3")(x)
+        x = _max_pool(x)  # [B, H/4, W/4, 64]
+        x = unit(80, (1, 1), name="conv3b_1x1")(x)
+        x = unit(192, (3, 3), padding="VALID", name="conv4a_3x3")(x)
+        return _max_pool(x)  # [B, H/8, W/8, 192]
+
+
+class Mixed(nn.Module):
+    """What the mixed blocks share. Each joins the channels of parallel branches over the same map."""
+
+    norm: Layer
+    count_padding: bool
+    dtype: Any
+
+    def unit(self, name: str, features: int, height: int, width: int, **settings: Any) -> ConvUnit:
+        """A convolution of `height` x `width` with its BatchNorm and ReLU."""
+        return ConvUnit(features, (height, width), norm=self.norm, dtype=self.dtype, name=name, **settings)
+
+    def halving(self, name: str, features: int) -> ConvUnit:
+        """A 3x3 convolution that halves height and width."""
+        return self.unit(name, features, 3, 3, strides=2, padding="VALID")
+
+    def pooled(self, x: Float[Array, "B h w C"], features: int) -> Float[Array, "B h w D"]:
+        """The branch that averages 3x3 neighbourhoods before its 1x1 convolution."""
+        x = nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=self.count_padding)
+        return self.unit("branch_pool", features, 1, 1)(x)
+
+
+class MixedA(Mixed):
+    """A 5x5 branch and one of two 3x3 convolutions (figure 5); mixed0 to mixed2."""
+
+    pool_features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w D"]:
+        """Returns 224 + `pool_features` channels."""
+        single = self.unit("branch1x1", 64, 1, 1)(x)
+
+        five = self.unit("branch5x5_1", 48, 1, 1)(x)
+        five = self.unit("branch5x5_2", 64, 5, 5)(five)
+
+        double = self.unit("branch3x3dbl_1", 64, 1, 1)(x)
+        double = self.unit("branch3x3dbl_2", 96, 3, 3)(double)
+        double = self.unit("branch3x3dbl_3", 96, 3, 3)(double)
+        return jnp.concatenate([single, five, double, self.pooled(x, self.pool_features)], axis=-1)
+
+
+class MixedB(Mixed):
+    """Halves height and width with 3x3 convolutions beside a max pool (figure 10); mixed3."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """Adds 480 channels to those of `x`."""
+        single = self.halving("branch3x3", 384)(x)
+
+        double = self.unit("branch3x3dbl_1", 64, 1, 1)(x)
+        double = self.unit("branch3x3dbl_2", 96, 3, 3)(double)
+        double = self.halving("branch3x3dbl_3", 96)(double)
+        return jnp.concatenate([single, double, _max_pool(x)], axis=-1)
+
+
+class MixedC(Mixed):
+    """7x7 convolutions, factorised into 1x7 and 7x1 (figure 6); mixed4 to mixed7."""
+
+    features: int  # within the branches
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w 768"]:
+        """Returns 192 channels from each of four branches."""
+        single = self.unit("branch1x1", 192, 1, 1)(x)
+
+        seven = self.unit("branch7x7_1", self.features, 1, 1)(x)
+        seven = self.unit("branch7x7_2", self.features, 1, 7)(seven)
+        seven = self.unit("branch7x7_3", 192, 7, 1)(seven)
+
+        double = self.unit("branch7x7dbl_1", self.features, 1, 1)(x)
+        double = self.unit("branch7x7dbl_2", self.features, 7, 1)(double)
+        double = self.unit("branch7x7dbl_3", self.features, 1, 7)(double)
+        double = self.unit("branch7x7dbl_4", self.features, 7, 1)(double)
+        double = self.unit("branch7x7dbl_5", 192, 1, 7)(double)
+        return jnp.concatenate([single, seven, double, self.pooled(x, 192)], axis=-1)
+
+
+class MixedD(Mixed):
+    """Halves height and width after a 1x1 or a factorised 7x7 convolution, beside a max pool; mixed8."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """Adds 512 channels to those of `x`."""
+        three = self.unit("branch3x3_1", 192, 1, 1)(x)
+        three = self.halving("branch3x3_2", 320)(three)
+
+        seven = self.unit("branch7x7x3_1", 192, 1, 1)(x)
+        seven = self.unit("branch7x7x3_2", 192, 1, 7)(seven)
+        seven = self.unit("branch7x7x3_3", 192, 7, 1)(seven)
+        seven = self.halving("branch7x7x3_4", 192)(seven)
+        return jnp.concatenate([three, seven, _max_pool(x)], axis=-1)
+
+
+class MixedE(Mixed):
+    """Branches that fan out into a 1x3 and a 3x1 convolution side by side (figure 7); mixed9 and mixed10."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w 2048"]:
+        """Returns 320 + 2 * 384 + 2 * 384 + 192 channels."""
+        single = self.unit("branch1x1", 320, 1, 1)(x)
+
+        three = self.unit("branch3x3_1", 384, 1, 1)(x)
+        three_wide = self.unit("branch3x3_2a", 384, 1, 3)(three)
+        three_high = self.unit("branch3x3_2b", 384, 3, 1)(three)
+
+        double = self.unit("branch3x3dbl_1", 448, 1, 1)(x)
+        double = self.unit("branch3x3dbl_2", 384, 3, 3)(double)
+        double_wide = self.unit("branch3x3dbl_3a", 384, 1, 3)(double)
+        double_high = self.unit("branch3x3dbl_3b", 384, 3, 1)(double)
+        branches = [single, three_wide, three_high, double_wide, double_high, self.pooled(x, 192)]
+        return jnp.concatenate(branches, axis=-1)
+
+
+class InceptionV3(nn.Module):
+    """Stem and eleven mixed blocks: [B, H, W, C] to [B, about H / 32, about W / 32, 2048].
+
+    21,802,784 numbers for three input channels, as Keras counts them (with BatchNorm's running statistics).
+    Published input: 299 x 299, scaled to [-1, 1]; the smallest is 75 x 75.
+
+    The variant "torch" is torchvision's and timm's `inception_v3`, which differs from "keras" in two things that
+    the weights depend on (see `Variant`): BatchNorm has a scale (17,216 parameters more), and average pools
+    count the padding. Weights trained in one give wrong features in the other.
+    """
+
+    variant: str = "keras"
+    axis_name: str | None = None
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        """Refuses a variant that does not exist."""
+        if self.variant not in VARIANTS:
+            known = ", ".join(VARIANTS)
+            raise BoneAgeError(f"unknown variant {self.variant!r} of {type(self).__name__}; known: {known}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w 2048"]:
+        """Returns the channels of the last mixed block, before pooling."""
+        norm = self.norm(train)
+        return self.mixed_flow(self.stem_layer("stem", norm)(image), norm)
+
+    def norm(self, train: bool) -> Layer:
+        """BatchNorm as the variant has it."""
+        variant = VARIANTS[self.variant]
+        norm = batch_norm(
+            train=train, momentum=variant.momentum, epsilon=1e-3, axis_name=self.axis_name, dtype=self.dtype
+        )
+        return partial(norm, use_scale=variant.scale)
+
+    def stem_layer(self, name: str, norm: Layer) -> nn.Module:
+        """A stem of that name."""
+        stem = nn.remat(Stem) if self.remat else Stem
+        return stem(norm=norm, dtype=self.dtype, name=name)
+
+    def mixed_flow(self, x: Float[Array, "B h w 192"], norm: Layer) -> Float[Array, "B h2 w2 2048"]:
+        """The mixed blocks, at an eighth, a sixteenth and a thirty-second of the image."""
+        for i, pool_features in enumerate((32, 64, 64)):
+            x = self._mixed(MixedA, i, norm, pool_features=pool_features)(x)  # [B, H/8, W/8, 256 or 288]
+        x = self._mixed(MixedB, 3, norm)(x)  # [B, H/16, W/16, 768]
+        for i, features in enumerate((128, 160, 160, 192), start=4):
+            x = self._mixed(MixedC, i, norm, features=features)(x)
+        x = self._mixed(MixedD, 8, norm)(x)  # [B, H/32, W/32, 1280]
+        for i in (9, 10):
+            x = self._mixed(MixedE, i, norm)(x)
+        return x  # [B, H/32, W/32, 2048]
+
+    def _mixed(self, kind: type[Mixed], number: int, norm: Layer, **settings: Any) -> nn.Module:
+        block = nn.remat(kind) if self.remat else kind
+        count_padding = VARIANTS[self.variant].count_padding
+        return block(norm=norm, count_padding=count_padding, dtype=self.dtype, name=f"mixed{number}", **settings)
+
+
+def _max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
