@@ -1,4 +1,4 @@
-"""A network is a trunk (image to feature map) and a head (feature map and sex to months), freely combined."""
+"""A network is a trunk (image to feature map) and a head (feature map, sex and other inputs to months)."""
 
 import difflib
 import inspect
@@ -12,21 +12,23 @@ from jaxtyping import Array, Float, Int
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.models.heads import Estimate, Regression
+from boneage_jax.models.inputs import Input, check_inputs
 from boneage_jax.models.xception import Xception
 
 # A trunk: module(image [B, H, W, C], train=...) -> [B, h, w, c]; it takes axis_name, remat and dtype.
+# One with an option `heatmap` that is on: module(image, heatmap [B, H, W, 1], train=...).
 TRUNKS: dict[str, Callable[..., nn.Module]] = {
     "convmixer": ConvMixer,
     "xception": Xception,
 }
-# A head: module(features, sex [B], train=...) -> Estimate; it takes label_mean, label_std and dtype.
+# A head: module(features, sex [B], inputs, train=...) -> Estimate; it takes inputs, label_mean, label_std and dtype.
 HEADS: dict[str, Callable[..., nn.Module]] = {
     "regression": Regression,
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 INPUT_CHANNELS = ("native", "rgb")
 # Arguments of the modules that are not options: flax's own, and those that `create` gives to every module.
-_SHARED = {"parent", "name", "axis_name", "remat", "dtype", "label_mean", "label_std"}
+_SHARED = {"parent", "name", "axis_name", "remat", "dtype", "inputs", "label_mean", "label_std"}
 
 
 class Network(nn.Module):
@@ -35,29 +37,52 @@ class Network(nn.Module):
     trunk: nn.Module
     head: nn.Module
     input_channels: str = "native"
+    inputs: tuple[Input, ...] = ()
 
-    def __call__(self, image: Float[Array, "B H W C"], sex: Int[Array, "..."], *, train: bool) -> Estimate:
+    def __call__(
+        self,
+        image: Float[Array, "B H W C"],
+        sex: Int[Array, "..."],
+        inputs: Mapping[str, Array] | None = None,
+        *,
+        train: bool,
+    ) -> Estimate:
         """Estimates the bone age.
 
         Args:
             image: radiographs as `Preprocessing.scale` returns them.
             sex: [B], 0 for girls, 1 for boys.
+            inputs: further inputs by name, as `Input` describes them; None if the network has none.
             train: batch statistics and dropout of training (mutable "batch_stats", a "dropout" key).
 
         Raises:
-            BoneAgeError: `sex` is not one number per image, or the images do not fit the trunk.
+            BoneAgeError: `sex` or an input does not have one value per image, an input is missing or
+                unknown, or the images do not fit the trunk.
         """
         if sex.shape != image.shape[:1]:
             raise BoneAgeError(
                 f"sex has the shape {sex.shape}, expected {image.shape[:1]}: a 0 (girl) or 1 (boy) per image"
             )
-        return self.head(self.features(image, train=train), sex, train=train)
+        given = inputs or {}
+        check_inputs(self.inputs, given)
+        features = self.features(image, given, train=train)
+        for_head = {i.name: _fitting(i, given[i.name], image) for i in self.inputs if i.kind != "heatmap"}
+        return self.head(features, sex, for_head, train=train)
 
-    def features(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w c"]:
-        """The trunk's feature map, before pooling: what heads, heat maps and retrieval start from."""
+    def features(
+        self, image: Float[Array, "B H W C"], inputs: Mapping[str, Array] | None = None, *, train: bool
+    ) -> Float[Array, "B h w c"]:
+        """The trunk's feature map, before pooling: what heads, heat maps and retrieval start from.
+
+        Of the further inputs only the heat map is read.
+        """
+        heatmaps = [i for i in self.inputs if i.kind == "heatmap"]
+        given = {i.name: inputs[i.name] for i in heatmaps if inputs and i.name in inputs}
+        check_inputs(heatmaps, given)
+        for_trunk = [_fitting(i, given[i.name], image) for i in heatmaps]
         if self.input_channels == "rgb":
             image = _as_rgb(image)
-        features = self.trunk(image, train=train)
+        features = self.trunk(image, *for_trunk, train=train)
         if 0 in features.shape:
             height, width = image.shape[1:3]
             trunk = type(self.trunk).__name__
@@ -81,6 +106,7 @@ def create(
     axis_name: str | None = None,
     remat: bool = False,
     input_channels: str = "native",
+    inputs: tuple[Input, ...] = (),
     **options: Any,
 ) -> Network:
     """Makes a network from a configuration; the only way in.
@@ -100,6 +126,7 @@ def create(
         axis_name: mapped axis over which BatchNorm's statistics are averaged; None keeps them per device.
         remat: compute each block again in the backward pass instead of keeping it: less memory, more time.
         input_channels: "native" takes the image as it is; "rgb" repeats a single channel to three.
+        inputs: further inputs beside image and sex; a heat map goes to the trunk, everything else to the head.
         **options: options of the trunk.
 
     Raises:
@@ -113,11 +140,37 @@ def create(
         raise BoneAgeError(f"label_std is {label_std}, expected a standard deviation above 0 months")
     trunk_options = _checked(f"model {name!r}", trunk_factory, options)
     checked_head_options = _checked(f"head {head!r}", head_factory, head_options or {})
-    return Network(
+    for_head = tuple(i for i in inputs if i.kind != "heatmap")
+    labels = {"label_mean": label_mean, "label_std": label_std}
+    network = Network(
         trunk=trunk_factory(**trunk_options, axis_name=axis_name, remat=remat, dtype=compute),
-        head=head_factory(**checked_head_options, label_mean=label_mean, label_std=label_std, dtype=compute),
+        head=head_factory(**checked_head_options, **labels, inputs=for_head, dtype=compute),
         input_channels=input_channels,
+        inputs=inputs,
     )
+    _check_wiring(name, network)
+    return network
+
+
+def _check_wiring(name: str, network: Network) -> None:
+    """Raises unless names are given once, and a heat map has a trunk that reads it."""
+    given = [i.name for i in network.inputs]
+    if repeated := sorted({i for i in given if given.count(i) > 1}):
+        raise BoneAgeError(f"the further input {', '.join(repeated)} is configured more than once")
+    heatmaps = [i.name for i in network.inputs if i.kind == "heatmap"]
+    wanted = int(getattr(network.trunk, "heatmap", False))
+    if len(heatmaps) != wanted:
+        raise BoneAgeError(
+            f"model {name!r} with these options reads {wanted or 'no'} heat map, but the inputs of kind "
+            f'"heatmap" are: {", ".join(heatmaps) or "none"}; the model "bonet" with the option heatmap=True reads one'
+        )
+
+
+def _fitting(spec: Input, value: Array, image: Float[Array, "B H W C"]) -> Array:
+    expected = (*image.shape[:3], 1) if spec.kind == "heatmap" else image.shape[:1]
+    if value.shape != expected:
+        raise BoneAgeError(f"the input {spec.name!r} ({spec.kind}) has the shape {value.shape}, expected {expected}")
+    return value
 
 
 def _as_rgb(image: Float[Array, "B H W C"]) -> Float[Array, "B H W 3"]:

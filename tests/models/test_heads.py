@@ -13,12 +13,12 @@ SEX = jnp.array([0, 1, 0, 1])
 
 def made(**options):
     head = Regression(**options)
-    return head, jax.jit(lambda key: head.init(key, FEATURES, SEX, train=False))(jax.random.key(1))
+    return head, jax.jit(lambda key: head.init(key, FEATURES, SEX, {}, train=False))(jax.random.key(1))
 
 
 def test_layers_are_the_winners():
     shapes = jax.eval_shape(
-        lambda: Regression().init(jax.random.key(0), jnp.zeros((1, 4, 4, 2048)), SEX[:1], train=False)
+        lambda: Regression().init(jax.random.key(0), jnp.zeros((1, 4, 4, 2048)), SEX[:1], {}, train=False)
     )
     kernels = {name: layer["kernel"].shape for name, layer in shapes["params"].items()}
     assert kernels == {
@@ -41,7 +41,7 @@ def test_output_is_what_the_published_layers_compute():
     for name in ("hidden1", "hidden2"):
         x = np.maximum(dense(x, name), 0)
     expected = dense(x, "output")[:, 0] * 41 + 127
-    months = head.apply(variables, FEATURES, SEX, train=False).months
+    months = head.apply(variables, FEATURES, SEX, {}, train=False).months
     np.testing.assert_allclose(months, expected, rtol=1e-5)
 
 
@@ -56,7 +56,7 @@ def test_dropout_acts_in_training_only(dropout):
 
     def months(seed, train):
         rngs = {"dropout": jax.random.key(seed)}
-        return np.asarray(head.apply(variables, FEATURES, SEX, train=train, rngs=rngs).months)
+        return np.asarray(head.apply(variables, FEATURES, SEX, {}, train=train, rngs=rngs).months)
 
     np.testing.assert_array_equal(months(0, False), months(1, False))
     assert np.array_equal(months(0, True), months(1, True)) == (dropout == 0)
@@ -66,7 +66,7 @@ def test_dropout_acts_in_training_only(dropout):
 def test_last_layer_is_float32_in_bfloat16_networks():
     head, variables = made(dtype=jnp.bfloat16, hidden=(8,))
     _, captured = head.apply(
-        variables, FEATURES, SEX, train=False, capture_intermediates=True, mutable=["intermediates"]
+        variables, FEATURES, SEX, {}, train=False, capture_intermediates=True, mutable=["intermediates"]
     )
     found = {
         name: value["__call__"][0].dtype

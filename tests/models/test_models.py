@@ -172,7 +172,7 @@ def test_sex_changes_the_prediction(name):
         features = model.apply(variables, image()[:1], train=False, method="features")
         head = model.head.clone(parent=None)
         parameters = {"params": variables["params"]["head"]}
-        return [head.apply(parameters, features, jnp.array([sex]), train=False).months for sex in (0, 1)]
+        return [head.apply(parameters, features, jnp.array([sex]), {}, train=False).months for sex in (0, 1)]
 
     girl, boy = jax.jit(both)(variables(name))
     assert abs(girl - boy).item() > 1e-3

@@ -1,25 +1,15 @@
-"""Heads: from a trunk's feature map and the sex to the bone age in months."""
+"""The winner's head: one linear output, the z-score of the age."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int
 
 from boneage_jax.errors import BoneAgeError
-
-
-@struct.dataclass
-class Estimate:
-    """What every head returns: float32 arrays; None stands for what the head does not know.
-
-    The fields are typed as anything because JAX also fills such a tree with shapes, shardings and axes.
-    """
-
-    months: Any  # [B] bone age
-    std: Any = None  # [B] its standard deviation, months
-    logits: Any = None  # [B, classes] of a distribution over months
+from boneage_jax.models.heads.estimate import Estimate
+from boneage_jax.models.inputs import Input, encode
 
 
 class Regression(nn.Module):
@@ -34,6 +24,7 @@ class Regression(nn.Module):
     sex_units: int = 32
     hidden: tuple[int, ...] = (1000, 1000)
     dropout: float = 0.0  # share of the units dropped after each hidden layer
+    inputs: tuple[Input, ...] = ()
     label_mean: float = 0.0  # months
     label_std: float = 1.0  # months
     dtype: Any = jnp.float32
@@ -45,11 +36,22 @@ class Regression(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, features: Float[Array, "B h w c"], sex: Int[Array, " B"], *, train: bool) -> Estimate:
+    def __call__(
+        self,
+        features: Float[Array, "B h w c"],
+        sex: Int[Array, " B"],
+        inputs: Mapping[str, Array],
+        *,
+        train: bool,
+    ) -> Estimate:
         """Needs a "dropout" key when it trains with `dropout` above 0."""
         pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32).astype(self.dtype)  # [B, c]
-        branch = nn.Dense(self.sex_units, dtype=self.dtype, name="sex")(sex[:, None].astype(self.dtype))
-        x = jnp.concatenate([pooled, nn.relu(branch)], axis=-1)  # [B, c + sex_units]
+        beside = {"sex": sex[:, None]} | {f"input_{i.name}": encode(i, inputs[i.name]) for i in self.inputs}
+        branches = [
+            nn.relu(nn.Dense(self.sex_units, dtype=self.dtype, name=name)(value.astype(self.dtype)))
+            for name, value in beside.items()
+        ]
+        x = jnp.concatenate([pooled, *branches], axis=-1)  # [B, c + sex_units for each]
         for i, units in enumerate(self.hidden, start=1):
             x = nn.relu(nn.Dense(units, dtype=self.dtype, name=f"hidden{i}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train, name=f"dropout{i}")(x)

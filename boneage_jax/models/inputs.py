@@ -1,0 +1,92 @@
+"""Further inputs beside the image and the sex: what they are called, what they hold and how a head reads them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from boneage_jax.errors import BoneAgeError
+
+Kind = Literal["number", "category", "heatmap"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """A further input of a network.
+
+        Input("chronological_age", "number", mean=127.0, std=41.0)
+        Input("ethnicity", "category", categories=("asian", "black", "unknown", "white"))
+
+    A value that is not known is a category of its own, such as "unknown", with which the network has been trained.
+
+    Args:
+        name: of the column and of the layer that reads it, so written as in Python: letters, digits and _.
+        kind: "number" (float32 [B]), "category" (int32 [B], an index into `categories`) or "heatmap"
+            (float32 [B, H, W, 1] in 0 to 1, of the image's size; it goes to the trunk).
+        categories: of a category, in the order of their indices.
+        mean: of a number in the training split, in its own unit.
+        std: of a number in the training split, in its own unit.
+
+    Raises:
+        BoneAgeError: anything that does not fit together.
+    """
+
+    name: str
+    kind: Kind
+    categories: tuple[str, ...] = ()
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or self.name in ("image", "sex"):
+            raise BoneAgeError(
+                f"{self.name!r} cannot name a further input: use letters, digits and _, and neither image nor sex"
+            )
+        if self.kind not in get_args(Kind):
+            raise BoneAgeError(
+                f"kind of the input {self.name!r} is {self.kind!r}, expected one of {', '.join(get_args(Kind))}"
+            )
+        if (self.kind == "category") != (len(self.categories) > 1) or len(set(self.categories)) < len(self.categories):
+            expected = "two or more different ones" if self.kind == "category" else f"none for the kind {self.kind!r}"
+            raise BoneAgeError(f"categories of the input {self.name!r} are {self.categories!r}, expected {expected}")
+        if not self.std > 0:
+            raise BoneAgeError(f"std of the input {self.name!r} is {self.std}, expected a standard deviation above 0")
+
+
+def encode(spec: Input, value: Num[Array, " B"]) -> Float[Array, "B K"]:
+    """A number as its z-score [B, 1], a category one-hot [B, len(categories)]; float32.
+
+    An index that stands for no category becomes NaN, so that no prediction is made from it.
+
+    Raises:
+        BoneAgeError: it is a heat map, which is for the trunk.
+    """
+    if spec.kind == "number":
+        return ((value.astype(jnp.float32) - spec.mean) / spec.std)[:, None]
+    if spec.kind == "category":
+        exists = (value >= 0) & (value < len(spec.categories))
+        return jnp.where(exists[:, None], jax.nn.one_hot(value, len(spec.categories), dtype=jnp.float32), jnp.nan)
+    raise BoneAgeError(f"the input {spec.name!r} is a heat map, which only a trunk reads; give it to the trunk")
+
+
+def check_inputs(specs: Iterable[Input], given: Mapping[str, Any]) -> None:
+    """Checks that every configured input is given, and nothing else.
+
+    Raises:
+        BoneAgeError: what is missing or unknown, by name.
+    """
+    configured = {spec.name: spec.kind for spec in specs}
+    if missing := [f"{name} ({kind})" for name, kind in configured.items() if name not in given]:
+        raise BoneAgeError(f"the network's further inputs lack {', '.join(missing)}; {_both(configured, given)}")
+    if unknown := [name for name in given if name not in configured]:
+        raise BoneAgeError(
+            f"the network has no further input {', '.join(unknown)}; {_both(configured, given)}: leave it out, "
+            "or configure it and train with it"
+        )
+
+
+def _both(configured: Iterable[str], given: Iterable[str]) -> str:
+    return f"configured: {', '.join(configured) or 'none'}; given: {', '.join(given) or 'none'}"
