@@ -182,12 +182,13 @@ class DepthwiseConv(nn.Module):
     padding: Padding = "SAME"
     use_bias: bool = False
     dtype: Any = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
         """Convolves [B, H, W, C], one filter per channel."""
         k, channels = self.kernel_size, x.shape[-1]
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (k, k, 1, channels), jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, (k, k, 1, channels), jnp.float32)
         x = depthwise_conv(
             x.astype(self.dtype),
             kernel[:, :, 0, :].astype(self.dtype),

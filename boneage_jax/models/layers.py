@@ -48,12 +48,13 @@ class Pointwise(nn.Module):
     strides: int = 1
     use_bias: bool = False
     dtype: Any = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         """Maps the channels of every `strides`-th pixel."""
         shape = (1, 1, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = self.param("kernel", self.kernel_init, shape)
         x = x[:, :: self.strides, :: self.strides].astype(self.dtype)
         x = jnp.tensordot(x, kernel[0, 0].astype(self.dtype), axes=1)
         if self.use_bias:
