@@ -1,0 +1,195 @@
+"""Comparison of a trunk with its original implementation: stem, each stage, the whole; one training step's statistics."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax import traverse_util
+
+from boneage_jax.pretrained import names as naming
+from boneage_jax.pretrained.assign import assign
+
+Stages = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One trunk beside one original.
+
+    `original(height, width)` builds it at random, without classifier; `names(trunk)` says which of its weights is
+    which of ours; `stages(model, image)` returns its stages for an image [B, H, W, 3], channels last, in evaluation
+    mode, the stem first and "whole" last. The others bear the names of our layers.
+    """
+
+    name: str
+    source: str  # "keras" or "torch"
+    trunk: Callable[[], nn.Module]
+    original: Callable[[int, int], Any]
+    names: Callable[[Any], dict[str, str]]
+    stages: Callable[[Any, np.ndarray], Stages]
+    sizes: tuple[int, ...]  # the native one, and an odd one
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.source}"
+
+
+def relative_error(actual: Any, expected: Any) -> float:
+    """The largest difference, as a share of the largest expected value."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def image(height: int, width: int) -> np.ndarray:
+    """Two colour images of noise in [-1, 1]."""
+    return np.random.default_rng(7).uniform(-1, 1, (2, height, width, 3)).astype(np.float32)
+
+
+def drawn(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """A weight that depends on its path and shape alone, so nothing but the golden outputs need be kept."""
+    generator = np.random.default_rng(zlib.crc32("/".join(path).encode()))
+    if path[-1] in ("var", "scale"):
+        return generator.uniform(0.5, 1.5, shape).astype(np.float32)
+    scale = 0.1 if len(shape) == 1 else np.sqrt(2 / np.prod(shape[:-1]))
+    return (scale * generator.standard_normal(shape)).astype(np.float32)
+
+
+def filled(trunk: nn.Module, value: Callable[[tuple[str, ...], tuple[int, ...]], np.ndarray]) -> dict[str, Any]:
+    """The trunk's variables with each leaf given by `value(path, shape)`."""
+    flat = traverse_util.flatten_dict(naming.shapes(trunk))
+    return traverse_util.unflatten_dict({path: value(path, leaf.shape) for path, leaf in flat.items()})
+
+
+def stages(trunk: nn.Module, variables: dict[str, Any], image: np.ndarray, layers: list[str]) -> Stages:
+    """What the named layers of our trunk return in evaluation mode, and the "whole"."""
+    whole, captured = jax.jit(
+        lambda variables, image: trunk.apply(
+            variables,
+            image,
+            train=False,
+            capture_intermediates=lambda module, _: len(module.path) == 1 and module.name in layers,
+            mutable=["intermediates"],
+        )
+    )(variables, image)
+    found = {name: captured["intermediates"][name]["__call__"][0] for name in layers}
+    return {name: np.asarray(value) for name, value in {**found, "whole": whole}.items()}
+
+
+def ours(case: Case, model: Any) -> dict[str, Any]:
+    """Our variables with the original's numbers."""
+    trunk = case.trunk()
+    return assign(arrays(case, model), case.names(trunk), naming.shapes(trunk), case.source)
+
+
+def arrays(case: Case, model: Any) -> dict[str, np.ndarray]:
+    """Everything the original holds, by its keys."""
+    return keras_arrays(model) if case.source == "keras" else torch_arrays(model)
+
+
+def keras_arrays(model: Any) -> dict[str, np.ndarray]:
+    """Weights by "<layer>/<variable>"."""
+    # Copies: the model goes on to train on memory of its own.
+    return {f"{layer.name}/{w.name}": np.array(w.value) for layer in model.layers for w in layer.weights}
+
+
+def torch_arrays(model: Any) -> dict[str, np.ndarray]:
+    """The state dict without PyTorch's step counters."""
+    state = model.state_dict().items()
+    return {key: value.numpy().copy() for key, value in state if not key.endswith("num_batches_tracked")}
+
+
+def shake_normalisation(case: Case, model: Any) -> None:
+    """Moves it: fresh normalisation is the identity, which would hide swapped statistics."""
+    generator = np.random.default_rng(1)
+
+    def moved(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        positive = name in ("moving_variance", "gamma", "running_var", "weight")
+        value = generator.uniform(0.5, 1.5, shape) if positive else generator.normal(0, 0.1, shape)
+        return value.astype(np.float32)
+
+    if case.source == "keras":
+        for layer in model.layers:
+            if type(layer).__name__ == "BatchNormalization":
+                for weight in layer.weights:
+                    weight.assign(moved(weight.name, weight.shape))
+        return
+    import torch
+
+    for module in model.modules():
+        if "Norm" in type(module).__name__ or "ResponseNorm" in type(module).__name__:
+            for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                if name != "num_batches_tracked":
+                    value.data = torch.from_numpy(moved(name, tuple(value.shape)))
+
+
+def trained_statistics(case: Case, model: Any, image: np.ndarray) -> dict[str, np.ndarray]:
+    """The original's running statistics after one pass in training mode, by key."""
+    if case.source == "keras":
+        with jax.numpy_rank_promotion("allow"):
+            model(image, training=True)
+        return {key: value for key, value in keras_arrays(model).items() if "/moving_" in key}
+    import torch
+
+    before = torch_arrays(model)
+    with _counted(model) as counts, torch.no_grad():
+        model.train()(torch.from_numpy(image.transpose(0, 3, 1, 2).copy()))
+    after = {key: value for key, value in torch_arrays(model).items() if "running_" in key}
+    for layer, (count, momentum) in counts.items():
+        # PyTorch's running variance takes the unbiased batch variance, ours and Keras' the biased one.
+        key = f"{layer}.running_var"
+        batch = (after[key] - (1 - momentum) * before[key]) / momentum
+        after[key] = (1 - momentum) * before[key] + momentum * batch * (count - 1) / count
+    return after
+
+
+@contextmanager
+def _counted(model: Any) -> Iterator[dict[str, tuple[int, float]]]:
+    """Numbers per channel that each BatchNorm of a PyTorch model sees, and its momentum."""
+    counts: dict[str, tuple[int, float]] = {}
+    hooks = []
+    for name, module in model.named_modules():
+        if "running_var" in module._buffers:
+
+            def count(module, inputs, _, name=name):
+                counts[name] = inputs[0].numel() // inputs[0].shape[1], module.momentum
+
+            hooks.append(module.register_forward_hook(count))
+    try:
+        yield counts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def torch_stages(model: Any, image: np.ndarray, layers: dict[str, str]) -> Stages:
+    """Stages of a PyTorch model by our names: `layers` maps ours to the module whose output it is."""
+    import torch
+
+    found, hooks = {}, []
+    modules = dict(model.named_modules())
+    for name, module in layers.items():
+
+        def keep(_, inputs, output, name=name):
+            found[name] = output
+
+        hooks.append(modules[module].register_forward_hook(keep))
+    with torch.no_grad():
+        found["whole"] = model.eval().forward_features(torch.from_numpy(image.transpose(0, 3, 1, 2).copy()))
+    for hook in hooks:
+        hook.remove()
+    return {name: value.numpy().transpose(0, 2, 3, 1).copy() for name, value in found.items()}
+
+
+def keras_stages(model: Any, image: np.ndarray, layers: dict[str, str]) -> Stages:
+    """Stages of a Keras model by our names: `layers` maps ours to the layer whose output it is."""
+    import keras
+
+    split = keras.Model(model.input, [*(model.get_layer(layer).output for layer in layers.values()), model.output])
+    with jax.numpy_rank_promotion("allow"):
+        outputs = split(image, training=False)
+    return dict(zip([*layers, "whole"], map(np.asarray, outputs), strict=True))

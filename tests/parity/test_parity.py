@@ -1,0 +1,93 @@
+"""Every trunk against its originals, with their own random weights: `pytest -m parity -rP` prints the table."""
+
+import importlib
+import os
+import pkgutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from boneage_jax import models
+from parity import comparison
+
+os.environ["KERAS_BACKEND"] = "jax"
+pytestmark = [pytest.mark.parity, pytest.mark.slow, pytest.mark.filterwarnings("default")]
+FAMILIES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "originals")])]
+# Families that a framework is needed for are found without it: CI compares with Keras alone.
+SOURCES = {"keras": "keras", "torch": "timm"}
+STEM, WHOLE = 1e-5, 1e-4
+
+
+def cases_of(family: str) -> list[comparison.Case]:
+    return importlib.import_module(f"parity.originals.{family}").CASES
+
+
+def compared() -> list:
+    """(family, number of the case); what cannot be imported is skipped by name when it is run."""
+    found = []
+    for family in FAMILIES:
+        try:
+            found += [pytest.param(case, id=str(case)) for case in cases_of(family)]
+        except ImportError as error:
+            found.append(pytest.param(None, id=family, marks=pytest.mark.skip(reason=f"needs {error.name}")))
+    return found
+
+
+def report(case: comparison.Case, what: str, errors: dict[str, float]) -> None:
+    worst = max(errors, key=errors.__getitem__)
+    stem = next(iter(errors))
+    print(
+        f"{case!s:24} {what:10} stem {errors[stem]:.1e}  worst stage {errors[worst]:.1e} ({worst})"
+        f"  whole {errors.get('whole', np.nan):.1e}"
+    )
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "odd"])
+@pytest.mark.parametrize("case", compared())
+def test_every_stage_equals_the_original(case, native):
+    size = case.sizes[0] if native else case.sizes[1]
+    model = case.original(size, size)
+    comparison.shake_normalisation(case, model)
+    pixels = comparison.image(size, size)
+    expected = case.stages(model, pixels)
+    actual = comparison.stages(case.trunk(), comparison.ours(case, model), pixels, list(expected)[:-1])
+    errors = {stage: comparison.relative_error(actual[stage], expected[stage]) for stage in expected}
+    report(case, f"{size} px", errors)
+    assert next(iter(errors.values())) <= STEM, errors
+    assert max(errors.values()) <= WHOLE, errors
+
+
+@pytest.mark.parametrize("case", compared())
+def test_a_training_step_moves_the_same_statistics(case):
+    size = case.sizes[1]
+    model, trunk = case.original(size, size), case.trunk()
+    comparison.shake_normalisation(case, model)
+    variables, pixels = comparison.ours(case, model), comparison.image(size, size)
+    names = case.names(trunk)
+    if "batch_stats" not in variables:
+        assert not any("running_" in key or "/moving_" in key for key in names.values())
+        pytest.skip("it has no batch statistics")
+    undropped = trunk.clone(drop_path=0.0) if hasattr(trunk, "drop_path") else trunk
+    moved = jax.jit(lambda v, x: undropped.apply(v, x, train=True, mutable=["batch_stats"])[1])(variables, pixels)
+    expected = comparison.trained_statistics(case, model, pixels)
+    errors = {
+        leaf: comparison.relative_error(value, expected[names[leaf]])
+        for leaf, value in traverse_util.flatten_dict(moved["batch_stats"], sep="/").items()
+    }
+    assert len(errors) == len(expected)
+    report(case, "training", errors)
+    assert max(errors.values()) <= WHOLE, errors
+
+
+def test_every_registered_trunk_is_compared():
+    registered = {name for name in models.names() if name not in SAME_TRUNK}
+    covered = {param.values[0].name for param in compared() if param.values[0] is not None}
+    if not any(param.values[0] is None for param in compared()):
+        assert registered <= covered
+
+
+# Trunks that are another one with other sizes or a second stem, which their own tests cover.
+SAME_TRUNK: set[str] = set()
