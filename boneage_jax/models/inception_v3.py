@@ -3,8 +3,9 @@
 Blocks are numbered as in `keras.applications.InceptionV3`; branches are named as in torchvision's `inception_v3`.
 """
 
+import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.layers import Layer, Pointwise, batch_norm
 
 
-class Variant(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Variant:
     """Where the published implementations, and with them their ImageNet weights, differ."""
 
     scale: bool  # BatchNorm multiplies by a learned factor, not only adds an offset
