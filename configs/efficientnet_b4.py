@@ -1,0 +1,45 @@
+"""EfficientNet-B4 at 512 pixels with a short head: one of the three networks of Deeplasia.
+
+    python launch.py --config=configs/efficientnet_b4.py --config.data.dir=DIR
+
+Rassmann et al., "Deeplasia: deep learning for bone age assessment validated on skeletal dysplasias" (Pediatric
+Radiology 2024; 54:82-95). Of the paper and its published code: one channel with its 1st percentile taken away and
+every image standardised, sex through 32 units, one hidden layer of 256, MSE, Adam 1e-3 with weight decay 5e-6
+(decoupled here), batch 32, reduction to a fifth after 10 evaluations down to 1e-4, early stopping after 50, flips,
+rotation by 30 degrees, shifts of a fifth, a start from ImageNet weights (`--config.model.init_from=FILE`; theirs,
+of efficientnet_pytorch, compute as `framework = "keras"`). Zoom is 0.8 to 1.2 here, 0.8 to 1.25 there. Not here:
+the mask of the hand, shear by 10 degrees, sharpening, CLAHE or gamma in augmentation, the linear correction of the
+bias. Of ours: warm-up, clipping of the gradient. Published on the 200 test images of RSNA 2017: MAE 3.87 months,
+RMSE 5.1, by an ensemble of three (B0 at 512 and at 1024 pixels, B4 at 512).
+"""
+
+from ml_collections import ConfigDict
+
+from boneage_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    """The configuration."""
+    config = base()
+    config.name = "efficientnet_b4"
+    config.preprocess.size = 512
+    config.preprocess.exposure = (1.0, 100.0)
+    config.preprocess.clahe_clips = ()
+    config.preprocess.scaling = "standardise"
+    config.augment.rotation = 30.0
+    config.augment.shift = 0.2
+    config.augment.zoom = 0.2
+    config.augment.brightness = 0.0
+    config.augment.contrast = 0.0
+    config.model.name = "efficientnet_b4"
+    config.model.options = ConfigDict({"framework": "keras", "drop_path": 0.2})
+    config.model.head_options = ConfigDict({"hidden": (256,)})
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 5e-6
+    config.optimizer.plateau.factor = 0.2
+    config.optimizer.plateau.patience = 10
+    config.optimizer.plateau.cooldown = 5
+    config.optimizer.plateau.min_scale = 0.1
+    config.train.batch_size = 32
+    config.train.early_stopping = 50
+    return config

@@ -1,0 +1,102 @@
+"""EfficientNet B0 and B4 of `keras.applications`, of timm (both kinds of padding) and of torchvision."""
+
+from functools import partial
+
+import pytest
+
+from boneage_jax.models.efficientnet import STAGES, VARIANTS, EfficientNet, scaled_blocks
+from boneage_jax.pretrained.efficientnet import keras_names, timm_names, torchvision_names
+from parity import comparison
+
+SIZES = {"b0": (224, 97), "b4": (380, 97)}
+
+
+def blocks_of(variant):
+    """Our name of every block, with its stage (from 1) and its number in it (from 0)."""
+    return {
+        f"block{stage}{chr(ord('a') + number)}": (stage, number)
+        for stage, row in enumerate(STAGES, start=1)
+        for number in range(scaled_blocks(row.blocks, VARIANTS[variant].depth))
+    }
+
+
+def keras_original(variant, height, width):
+    """Without the normalisation in front of it, which has no part in our trunk, and without its random drops."""
+    keras = pytest.importorskip("keras")
+    keras.backend.clear_session()
+    build = {"b0": keras.applications.EfficientNetB0, "b4": keras.applications.EfficientNetB4}[variant]
+    whole = build(weights=None, include_top=False, input_shape=(height, width, 3))
+    for layer in whole.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    return keras.Model(whole.get_layer("normalization").output, whole.output)
+
+
+def keras_stages(variant, model, image):
+    layers = {layer.name for layer in model.layers}
+    ends = {f"{block}_add" for block in blocks_of(variant)} & layers
+    blocks = {name: f"{name}_add" if f"{name}_add" in ends else f"{name}_project_bn" for name in blocks_of(variant)}
+    return comparison.keras_stages(model, image, {"stem_bn": "stem_bn", **blocks})
+
+
+def timm_original(name, height, width):
+    return kept_inputs(pytest.importorskip("timm").create_model(name, num_classes=0))
+
+
+def timm_stages(variant, model, image):
+    blocks = {name: f"blocks.{stage - 1}.{number}" for name, (stage, number) in blocks_of(variant).items()}
+    # Behind the normalisation, before the activation that is part of the same layer.
+    return comparison.torch_stages(model, image, {"stem_bn": "bn1.drop", **blocks})
+
+
+def torchvision_original(name, height, width):
+    model = getattr(pytest.importorskip("torchvision").models, name)(weights=None, stochastic_depth_prob=0.0)
+    model.classifier = pytest.importorskip("torch").nn.Identity()
+    model.forward_features = model.features.forward
+    return kept_inputs(model)
+
+
+def torchvision_stages(variant, model, image):
+    blocks = {name: f"features.{stage}.{number}" for name, (stage, number) in blocks_of(variant).items()}
+    return comparison.torch_stages(model, image, {"stem_bn": "features.0.1", **blocks})
+
+
+def kept_inputs(model):
+    """Activations that work in place would overwrite the stem before it is compared."""
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    return model
+
+
+def cases(variant):
+    """The four originals of one variant."""
+    ours, sizes = f"efficientnet_{variant}", SIZES[variant]
+    keras_trunk = partial(EfficientNet, variant=variant)
+    torch_trunk = partial(EfficientNet, variant=variant, framework="torch")
+    timm = {"names": timm_names, "stages": partial(timm_stages, variant), "sizes": sizes}
+    return [
+        comparison.Case(
+            name=ours,
+            source="keras",
+            trunk=keras_trunk,
+            original=partial(keras_original, variant),
+            names=keras_names,
+            stages=partial(keras_stages, variant),
+            sizes=sizes,
+        ),
+        comparison.Case(ours, "torch", torch_trunk, partial(timm_original, ours), **timm),
+        comparison.Case(f"tf_{ours}", "torch", keras_trunk, partial(timm_original, f"tf_{ours}"), **timm),
+        comparison.Case(
+            name=f"torchvision_{ours}",
+            source="torch",
+            trunk=torch_trunk,
+            original=partial(torchvision_original, ours),
+            names=torchvision_names,
+            stages=partial(torchvision_stages, variant),
+            sizes=sizes,
+        ),
+    ]
+
+
+CASES = [case for variant in SIZES for case in cases(variant)]

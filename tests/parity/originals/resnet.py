@@ -1,0 +1,50 @@
+"""ResNet-50 of `keras.applications` (stride in the first 1x1) and of timm (stride in the 3x3)."""
+
+import pytest
+
+from boneage_jax.models.resnet import ResNet50
+from boneage_jax.pretrained.resnet import keras_names, timm_names
+from parity import comparison
+
+BLOCKS = {
+    f"stage{stage + 1}_block{block + 1}": (stage, block)
+    for stage, blocks in enumerate(ResNet50.blocks)
+    for block in range(blocks)
+}
+
+
+def keras_original(height, width):
+    keras = pytest.importorskip("keras")
+    keras.backend.clear_session()
+    return keras.applications.ResNet50(weights=None, include_top=False, input_shape=(height, width, 3))
+
+
+def keras_stages(model, image):
+    blocks = {name: f"conv{stage + 2}_block{block + 1}_out" for name, (stage, block) in BLOCKS.items()}
+    return comparison.keras_stages(model, image, {"conv1_bn": "conv1_bn", **blocks})
+
+
+def timm_original(height, width):
+    model = pytest.importorskip("timm").create_model("resnet50", num_classes=0)
+    comparison_needs_inputs_kept(model)
+    return model
+
+
+def timm_stages(model, image):
+    blocks = {name: f"layer{stage + 1}.{block}" for name, (stage, block) in BLOCKS.items()}
+    return comparison.torch_stages(model, image, {"conv1_bn": "bn1", **blocks})
+
+
+def comparison_needs_inputs_kept(model):
+    """Activations that work in place would overwrite the stem before it is compared."""
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+
+
+CASES = [
+    comparison.Case(
+        "resnet50", "keras", lambda: ResNet50(variant="keras"), keras_original, keras_names, keras_stages, (224, 97)
+    ),
+    comparison.Case("resnet50", "torch", ResNet50, timm_original, timm_names, timm_stages, (224, 97)),
+]
