@@ -1,0 +1,53 @@
+"""BoNet: InceptionV3 with, if it is wanted, a second stem for a heat map of the hand's 17 key points.
+
+    python launch.py --config=configs/bonet.py --config.data.dir=DIR
+    python launch.py --config=configs/bonet.py:heatmap --config.data.dir=DIR --config.data.keypoints=FILE
+
+Escobar et al., "Hand Pose Estimation for Pediatric Bone Age Assessment" (MICCAI 2019), which publishes the key points
+of the RSNA images. `:heatmap` sets `config.model.options.heatmap` and `config.data.inputs.heatmap = "keypoints"`.
+
+Of the paper and its published code: 500 pixels, one grey channel as it is, sex through 32 units, two hidden layers of
+1000, mean absolute error, Adam 1e-4 without weight decay, batch 20, 60 epochs, reduction to 0.8 after 2 evaluations
+and 5 of cooldown down to 1e-5, rotation by 20 degrees, shifts of a fifth, mirror images. Zoom is 0.8 to 1.2 here, 1 to
+1.2 there. The head pools the whole map here; theirs pools 2x2 pixels and reads the other 7 x 7 x 2048 numbers. Not
+here: the crop to the hand. Of ours: scaling to [-1, 1], warm-up, clipping of the gradient, early stopping, the
+validation error and not the training loss on the plateau. A start from ImageNet weights is
+`--config.model.init_from=FILE`; those of Keras need `--config.model.options.variant=keras`. Published on RSNA 2017:
+MAE about 4.14 months (second-hand).
+"""
+
+from ml_collections import ConfigDict
+
+from boneage_jax.config import base
+from boneage_jax.errors import BoneAgeError
+
+
+def get_config(option: str = "") -> ConfigDict:
+    """The configuration; with the option "heatmap", the one that reads key points."""
+    if option not in ("", "heatmap"):
+        raise BoneAgeError(f"configs/bonet.py has no option {option!r}; write configs/bonet.py:heatmap, or no option")
+    config = base()
+    config.name = "bonet"
+    config.preprocess.size = 500
+    config.preprocess.exposure = None
+    config.preprocess.clahe_clips = ()
+    config.augment.rotation = 20.0
+    config.augment.shift = 0.2
+    config.augment.zoom = 0.2
+    config.augment.brightness = 0.0
+    config.augment.contrast = 0.0
+    config.model.name = "bonet"
+    config.model.options = ConfigDict({"variant": "torch", "heatmap": False})
+    if option == "heatmap":
+        config.model.options.heatmap = True
+        config.data.inputs.heatmap = "keypoints"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.plateau.factor = 0.8
+    config.optimizer.plateau.patience = 2
+    config.optimizer.plateau.cooldown = 5
+    config.optimizer.plateau.min_scale = 0.1
+    config.train.batch_size = 20
+    config.train.epochs = 60
+    config.train.loss = "mae"
+    return config

@@ -1,0 +1,35 @@
+"""InceptionV3 at 500 pixels with the head that won the RSNA challenge of 2017: the system of 16Bit.
+
+    python launch.py --config=configs/inception_v3.py --config.data.dir=DIR
+
+Halabi et al., "The RSNA Pediatric Bone Age Machine Learning Challenge" (Radiology 2019; 290:498-503). Of the paper:
+500 pixels, one grey channel, sex through 32 units, two hidden layers of 1000, mean absolute error, Adam. Second-hand:
+reduction on plateau, rotation by 20 degrees, shifts and zoom of a fifth, mirror images. Of ours, because we do not
+know theirs: exposure, scaling to [-1, 1], learning rate, batch size, patience on the plateau, warm-up, clipping of the
+gradient, early stopping. A start from ImageNet weights is `--config.model.init_from=FILE`; those of timm and
+torchvision need `--config.model.options.variant=torch`. Published on the 200 test images of RSNA 2017: MAE 4.2 months,
+by an ensemble and (second-hand) several views of each image.
+"""
+
+from ml_collections import ConfigDict
+
+from boneage_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    """The configuration."""
+    config = base()
+    config.name = "inception_v3"
+    config.preprocess.size = 500
+    config.preprocess.clahe_clips = ()
+    config.augment.rotation = 20.0
+    config.augment.shift = 0.2
+    config.augment.zoom = 0.2
+    config.augment.flip = 0.5
+    config.augment.brightness = 0.0
+    config.augment.contrast = 0.0
+    config.model.name = "inception_v3"
+    config.model.options = ConfigDict({"variant": "keras"})
+    config.optimizer.weight_decay = 0.0
+    config.train.loss = "mae"
+    return config
