@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Num
 
 from boneage_jax.errors import BoneAgeError
 
-Kind = Literal["number", "category", "heatmap"]
+KINDS = ("number", "category", "heatmap")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Input:
     """
 
     name: str
-    kind: Kind
+    kind: str
     categories: tuple[str, ...] = ()
     mean: float = 0.0
     std: float = 1.0
@@ -45,15 +45,25 @@ class Input:
             raise BoneAgeError(
                 f"{self.name!r} cannot name a further input: use letters, digits and _, and neither image nor sex"
             )
-        if self.kind not in get_args(Kind):
+        if self.kind not in KINDS:
+            raise BoneAgeError(f"kind of the input {self.name!r} is {self.kind!r}, expected one of {', '.join(KINDS)}")
+        if self.kind != "category" and self.categories:
             raise BoneAgeError(
-                f"kind of the input {self.name!r} is {self.kind!r}, expected one of {', '.join(get_args(Kind))}"
+                f"the input {self.name!r} of kind {self.kind!r} has the categories {self.categories!r}, expected none"
             )
-        if (self.kind == "category") != (len(self.categories) > 1) or len(set(self.categories)) < len(self.categories):
-            expected = "two or more different ones" if self.kind == "category" else f"none for the kind {self.kind!r}"
-            raise BoneAgeError(f"categories of the input {self.name!r} are {self.categories!r}, expected {expected}")
+        if self.kind == "category" and (len(self.categories) < 2 or len(set(self.categories)) < len(self.categories)):
+            raise BoneAgeError(
+                f"categories of the input {self.name!r} are {self.categories!r}, expected two or more different ones"
+            )
         if not self.std > 0:
             raise BoneAgeError(f"std of the input {self.name!r} is {self.std}, expected a standard deviation above 0")
+
+    def example(self, image: Float[Array, "B H W C"]) -> Array:
+        """Zeros of the shape and type that it has beside these images."""
+        batch, height, width, _ = image.shape
+        if self.kind == "heatmap":
+            return jnp.zeros((batch, height, width, 1), jnp.float32)
+        return jnp.zeros(batch, jnp.int32 if self.kind == "category" else jnp.float32)
 
 
 def encode(spec: Input, value: Num[Array, " B"]) -> Float[Array, "B K"]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.convmixer import ConvMixer
-from boneage_jax.models.heads import Estimate, Regression
+from boneage_jax.models.heads import Distribution, Estimate, Regression, Relative, SexSplitDistribution
 from boneage_jax.models.inputs import Input, check_inputs
 from boneage_jax.models.xception import Xception
 
@@ -23,7 +23,10 @@ TRUNKS: dict[str, Callable[..., nn.Module]] = {
 }
 # A head: module(features, sex [B], inputs, train=...) -> Estimate; it takes inputs, label_mean, label_std and dtype.
 HEADS: dict[str, Callable[..., nn.Module]] = {
+    "distribution": Distribution,
     "regression": Regression,
+    "relative": Relative,
+    "sex_split_distribution": SexSplitDistribution,
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 INPUT_CHANNELS = ("native", "rgb")
@@ -158,10 +161,10 @@ def _check_wiring(name: str, network: Network) -> None:
     if repeated := sorted({i for i in given if given.count(i) > 1}):
         raise BoneAgeError(f"the further input {', '.join(repeated)} is configured more than once")
     heatmaps = [i.name for i in network.inputs if i.kind == "heatmap"]
-    wanted = int(getattr(network.trunk, "heatmap", False))
-    if len(heatmaps) != wanted:
+    reads_one = bool(getattr(network.trunk, "heatmap", False))
+    if len(heatmaps) != reads_one:
         raise BoneAgeError(
-            f"model {name!r} with these options reads {wanted or 'no'} heat map, but the inputs of kind "
+            f"model {name!r} with these options reads {'one' if reads_one else 'no'} heat map, but the inputs of kind "
             f'"heatmap" are: {", ".join(heatmaps) or "none"}; the model "bonet" with the option heatmap=True reads one'
         )
 

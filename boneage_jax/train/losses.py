@@ -1,10 +1,11 @@
-"""Losses on z-scores of the age, one value per image."""
+"""Losses, one value per image: distances between z-scores of the age, or cross-entropy of a distribution."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Estimate
@@ -16,15 +17,50 @@ _ON_Z_SCORES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "mae": lambda z, target: jnp.abs(z - target),
     "huber": lambda z, target: optax.losses.huber_loss(z, target, delta=1.0),
 }
+_NAMES = (*_ON_Z_SCORES, "cross_entropy")
 
 
-def create(name: str, *, label_mean: float, label_std: float) -> Loss:
-    """A loss `(estimate, age in months [B]) -> [B]`, in z-scores of the training labels.
+def create(name: str, *, label_mean: float, label_std: float, label_sigma: float = 0.0) -> Loss:
+    """A loss `(estimate, age in months [B]) -> [B]`.
+
+    Args:
+        name: "mse", "mae" or "huber", on z-scores of the training labels, for every head; "cross_entropy", in
+            nats, for heads that give a distribution over months.
+        label_mean: of the training labels, months.
+        label_std: of the training labels, months.
+        label_sigma: of the Gaussian that stands for a label in the cross-entropy, months; 0 for the month itself.
 
     Raises:
-        BoneAgeError: there is no loss of that name.
+        BoneAgeError: there is no loss of that name, `label_sigma` is no standard deviation, or (when the loss is
+            called) the head gives no distribution.
     """
-    if name not in _ON_Z_SCORES:
-        raise BoneAgeError(f"train.loss is {name!r}, expected one of {', '.join(_ON_Z_SCORES)}")
+    if name not in _NAMES:
+        raise BoneAgeError(f"train.loss is {name!r}, expected one of {', '.join(_NAMES)}")
+    if not 0 <= label_sigma < float("inf"):
+        raise BoneAgeError(f"train.label_sigma is {label_sigma}, expected months: 0 (the month itself) or more")
+    if name == "cross_entropy":
+        return lambda estimate, age: _cross_entropy(estimate, age, label_sigma)
     distance = _ON_Z_SCORES[name]
     return lambda estimate, age: distance((estimate.months - label_mean) / label_std, (age - label_mean) / label_std)
+
+
+def soft_label(age: Float[Array, " B"], sigma: float, classes: int) -> Float[Array, "B classes"]:
+    """A Gaussian of `sigma` months around the age, on the grid 0, 1, ... classes - 1 months, with the sum 1.
+
+    Zero `sigma` gives the nearest month alone. Ages beyond the grid count as its last month, as adults: the grid
+    ends at 239 months, when the bones have fused and do not age any more, but labels of 240 are accepted.
+    """
+    grid = jnp.arange(classes, dtype=jnp.float32)
+    age = jnp.clip(age, 0.0, classes - 1.0)
+    if sigma == 0:
+        return jax.nn.one_hot(jnp.rint(age).astype(jnp.int32), classes)
+    return jax.nn.softmax(-0.5 * ((grid[None] - age[:, None]) / sigma) ** 2)
+
+
+def _cross_entropy(estimate: Estimate, age: jax.Array, sigma: float) -> jax.Array:
+    if estimate.logits is None:
+        raise BoneAgeError(
+            'train.loss is "cross_entropy", but the head gives no distribution over months; set model.head to '
+            '"distribution" or "sex_split_distribution", or train.loss to "mae"'
+        )
+    return optax.losses.softmax_cross_entropy(estimate.logits, soft_label(age, sigma, estimate.logits.shape[-1]))

@@ -1,36 +1,191 @@
-"""The regression head: the published layers, months from z-scores, dropout, float32 at the end."""
+"""What holds for every head, and the regression head's published layers."""
+
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import keystr, tree_leaves_with_path
 
+from boneage_jax import models
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.models import Input
 from boneage_jax.models.heads import Regression
+from boneage_jax.models.network import HEADS
 
 FEATURES = jax.random.normal(jax.random.key(0), (4, 3, 2, 5))
 SEX = jnp.array([0, 1, 0, 1])
+AGE = Input("chronological_age", "number", mean=120.0, std=40.0)
+ETHNICITY = Input("ethnicity", "category", categories=("asian", "black", "unknown", "white"))
+GIVEN = {"chronological_age": jnp.array([90.0, 160.0, 120.0, 30.0]), "ethnicity": jnp.array([0, 1, 2, 3])}
+# Options that make a head small, and the one layer that is float32 always.
+SMALL = {
+    "distribution": ({"sex_units": 6, "hidden": (8,)}, "logits"),
+    "regression": ({"sex_units": 6, "hidden": (8, 7)}, "output"),
+    "relative": ({"hidden": (16, 12)}, "output"),
+    "sex_split_distribution": ({"input_units": 6}, "logits"),
+}
+# Halves the time to compile, which is most of what these tests take.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+HAVE_DROPOUT = ["distribution", "regression", "relative"]
+
+each_head = pytest.mark.parametrize("name", sorted(HEADS))
 
 
-def made(**options):
-    head = Regression(**options)
-    return head, jax.jit(lambda key: head.init(key, FEATURES, SEX, {}, train=False))(jax.random.key(1))
+def given_to(head):
+    return {spec.name: GIVEN[spec.name] for spec in head.inputs}
 
 
-def test_layers_are_the_winners():
-    shapes = jax.eval_shape(
-        lambda: Regression().init(jax.random.key(0), jnp.zeros((1, 4, 4, 2048)), SEX[:1], {}, train=False)
-    )
-    kernels = {name: layer["kernel"].shape for name, layer in shapes["params"].items()}
-    assert kernels == {
-        "sex": (1, 32),
-        "hidden1": (2048 + 32, 1000),
-        "hidden2": (1000, 1000),
-        "output": (1000, 1),
+@cache
+def made(name, **options):
+    """A head that gets age and ethnicity, and its parameters."""
+    head = HEADS[name](**{"inputs": (AGE, ETHNICITY), "label_std": 41.0} | SMALL[name][0] | options)
+    init = lambda: head.init(jax.random.key(1), FEATURES, SEX, given_to(head), train=False)  # noqa: E731
+    return head, jax.jit(init, compiler_options=QUICK)()
+
+
+def months(head, variables, inputs):
+    apply = lambda i: head.apply(variables, FEATURES, SEX, i, train=False).months  # noqa: E731
+    return np.asarray(jax.jit(apply, compiler_options=QUICK)(inputs))
+
+
+def test_every_registered_head_is_covered():
+    assert set(SMALL) == set(HEADS)
+
+
+@each_head
+def test_months_per_image_and_what_the_head_knows_of_its_distribution(name):
+    head, variables = made(name)
+    head = head.clone(dtype=jnp.bfloat16)
+    estimate = jax.eval_shape(lambda v: head.apply(v, FEATURES, SEX, GIVEN, train=False), variables)
+    assert (estimate.months.shape, estimate.months.dtype) == ((4,), jnp.float32)
+    if "distribution" in name:
+        assert (estimate.std.shape, estimate.std.dtype) == ((4,), jnp.float32)
+        assert (estimate.logits.shape, estimate.logits.dtype) == ((4, 240), jnp.float32)
+    else:
+        assert (estimate.std, estimate.logits) == (None, None)
+
+
+@each_head
+def test_last_layer_is_float32_in_bfloat16_networks_and_so_are_the_parameters(name):
+    head = made(name)[0].clone(dtype=jnp.bfloat16)
+    init = lambda: head.init(jax.random.key(1), FEATURES, SEX, GIVEN, train=False)  # noqa: E731
+    variables = jax.eval_shape(init)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+    def captured(variables):
+        _, state = head.apply(
+            variables, FEATURES, SEX, GIVEN, train=False, capture_intermediates=True, mutable=["intermediates"]
+        )
+        return {layer: value["__call__"][0] for layer, value in state["intermediates"].items() if layer != "__call__"}
+
+    last = SMALL[name][1]
+    found = {layer: output.dtype for layer, output in jax.eval_shape(captured, variables).items()}
+    assert found.pop(last) == jnp.float32
+    assert set(found.values()) == {jnp.dtype("bfloat16")}
+
+
+@each_head
+def test_bfloat16_stays_close_to_float32(name):
+    head, variables = made(name)
+    expected = months(head, variables, GIVEN)
+    np.testing.assert_allclose(months(head.clone(dtype=jnp.bfloat16), variables, GIVEN), expected, atol=41 * 2e-2)
+
+
+@each_head
+def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name):
+    head, variables = made(name)
+    loss = lambda v: (head.apply(v, FEATURES, SEX, GIVEN, train=False).months ** 2).sum()  # noqa: E731
+    gradient = jax.jit(jax.grad(loss), compiler_options=QUICK)(variables)
+    for path, leaf in tree_leaves_with_path(gradient):
+        assert np.isfinite(leaf).all(), keystr(path)
+        assert np.any(leaf != 0), keystr(path)
+
+
+@each_head
+def test_sex_and_every_further_input_change_the_prediction_of_their_image_alone(name):
+    head, variables = made(name)
+    predict = lambda sex, inputs: head.apply(variables, FEATURES, sex, inputs, train=False).months  # noqa: E731
+    apply = jax.jit(predict, compiler_options=QUICK)
+    before = apply(SEX, GIVEN)
+    changed = {
+        "sex": apply(SEX.at[2].set(1), GIVEN),
+        "number": apply(SEX, GIVEN | {"chronological_age": GIVEN["chronological_age"].at[2].set(125.0)}),
+        "category": apply(SEX, GIVEN | {"ethnicity": GIVEN["ethnicity"].at[2].set(3)}),
     }
+    for what, after in changed.items():
+        moved = np.abs(np.asarray(after - before)) > 1e-3
+        assert moved.tolist() == [False, False, True, False], what
 
 
-def test_output_is_what_the_published_layers_compute():
-    head, variables = made(sex_units=3, hidden=(6, 4), label_mean=127.0, label_std=41.0)
+@each_head
+def test_unknown_is_a_category_and_an_index_without_one_gives_no_prediction(name):
+    head, variables = made(name)
+    assert np.isfinite(months(head, variables, GIVEN | {"ethnicity": jnp.array([2, 2, 2, 2])})).all()
+    without = months(head, variables, GIVEN | {"ethnicity": jnp.array([0, 4, -1, 2])})
+    assert np.isnan(without).tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("name", HAVE_DROPOUT)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_dropout_acts_in_training_only(name, dropout):
+    head, variables = made(name, dropout=dropout, hidden=(64,))
+
+    def months(seed, train):
+        rngs = {"dropout": jax.random.key(seed)}
+        return np.asarray(head.apply(variables, FEATURES, SEX, GIVEN, train=train, rngs=rngs).months)
+
+    np.testing.assert_array_equal(months(0, False), months(1, False))
+    assert np.array_equal(months(0, True), months(1, True)) == (dropout == 0)
+    assert np.array_equal(months(0, True), months(0, False)) == (dropout == 0)
+
+
+@pytest.mark.parametrize("name", HAVE_DROPOUT)
+def test_a_dropout_that_cannot_act_is_refused(name):
+    with pytest.raises(BoneAgeError, match=f"dropout of the {name} head is 1.0, expected 0 to below 1"):
+        HEADS[name](inputs=(AGE,), dropout=1.0, hidden=(8,))
+    with pytest.raises(BoneAgeError, match=f"dropout of the {name} head is 0.5, .* there are none; set `hidden`"):
+        HEADS[name](inputs=(AGE,), dropout=0.5, hidden=())
+
+
+@each_head
+def test_a_head_is_chosen_by_name(name):
+    network = models.create("convmixer", head=name, head_options=SMALL[name][0], inputs=(AGE,))
+    assert type(network.head) is HEADS[name]
+    assert network.head.inputs == network.inputs == (AGE,)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        (
+            "regression",
+            {},
+            {"sex": (1, 32), "hidden1": (2048 + 32, 1000), "hidden2": (1000, 1000), "output": (1000, 1)},
+        ),
+        ("distribution", {}, {"sex": (1, 32), "logits": (2048 + 32, 240)}),
+        ("sex_split_distribution", {}, {"logits": (2048, 480)}),
+        (
+            "relative",
+            {"inputs": (AGE,)},
+            {"hidden1": (7 * 7 * 2048 + 2, 1000), "hidden2": (1000, 1000), "output": (1000, 1)},
+        ),
+    ],
+)
+def test_layers_are_the_published_ones(name, options, expected):
+    """On the feature map that InceptionV3 makes of 500 x 500 pixels (Keras' padding)."""
+    head = HEADS[name](**options)
+    given = {spec.name: jnp.zeros(1) for spec in head.inputs}
+    features = jnp.zeros((1, 14, 14, 2048))
+    init = lambda: head.init(jax.random.key(0), features, SEX[:1], given, train=False)  # noqa: E731
+    layers = jax.eval_shape(init)["params"]
+    assert {layer: leaf["kernel"].shape for layer, leaf in layers.items() if not layer.endswith("_scale")} == expected
+
+
+def test_regression_is_what_the_published_layers_compute():
+    head, variables = made("regression", inputs=(), sex_units=3, hidden=(6, 4), label_mean=127.0, label_std=41.0)
+    assert set(variables["params"]) == {"sex", "hidden1", "hidden2", "output"}
     weights = jax.tree.map(np.asarray, variables["params"])
 
     def dense(x, name):
@@ -41,36 +196,29 @@ def test_output_is_what_the_published_layers_compute():
     for name in ("hidden1", "hidden2"):
         x = np.maximum(dense(x, name), 0)
     expected = dense(x, "output")[:, 0] * 41 + 127
-    months = head.apply(variables, FEATURES, SEX, {}, train=False).months
-    np.testing.assert_allclose(months, expected, rtol=1e-5)
+    np.testing.assert_allclose(months(head, variables, {}), expected, rtol=1e-5)
+
+
+def test_a_further_input_gets_a_branch_like_that_of_the_sex():
+    head, variables = made("regression", sex_units=3, hidden=())
+    weights = jax.tree.map(np.asarray, variables["params"])
+    assert set(weights) == {"sex", "input_chronological_age", "input_ethnicity", "output"}
+
+    def branch(value, name):
+        return np.maximum(value @ weights[name]["kernel"] + weights[name]["bias"][None], 0)
+
+    z_score = (np.asarray(GIVEN["chronological_age"])[:, None] - 120) / 40
+    x = [
+        np.asarray(FEATURES).mean(axis=(1, 2)),
+        branch(np.asarray(SEX, np.float32)[:, None], "sex"),
+        branch(z_score, "input_chronological_age"),
+        branch(np.eye(4, dtype=np.float32), "input_ethnicity"),
+    ]
+    expected = np.concatenate(x, axis=1) @ weights["output"]["kernel"] + weights["output"]["bias"][None]
+    np.testing.assert_allclose(months(head, variables, GIVEN), expected[:, 0] * 41, rtol=1e-4)
 
 
 def test_hidden_layers_may_be_none_at_all():
-    _, variables = made(hidden=(), sex_units=2)
-    assert variables["params"]["output"]["kernel"].shape == (5 + 2, 1)
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_dropout_acts_in_training_only(dropout):
-    head, variables = made(dropout=dropout, hidden=(64,))
-
-    def months(seed, train):
-        rngs = {"dropout": jax.random.key(seed)}
-        return np.asarray(head.apply(variables, FEATURES, SEX, {}, train=train, rngs=rngs).months)
-
-    np.testing.assert_array_equal(months(0, False), months(1, False))
-    assert np.array_equal(months(0, True), months(1, True)) == (dropout == 0)
-    assert np.array_equal(months(0, True), months(0, False)) == (dropout == 0)
-
-
-def test_last_layer_is_float32_in_bfloat16_networks():
-    head, variables = made(dtype=jnp.bfloat16, hidden=(8,))
-    _, captured = head.apply(
-        variables, FEATURES, SEX, {}, train=False, capture_intermediates=True, mutable=["intermediates"]
-    )
-    found = {
-        name: value["__call__"][0].dtype
-        for name, value in captured["intermediates"].items()
-        if name in ("sex", "hidden1", "output")
-    }
-    assert found == {"sex": jnp.bfloat16, "hidden1": jnp.bfloat16, "output": jnp.float32}
+    head = Regression(hidden=(), sex_units=2)
+    shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), FEATURES, SEX, {}, train=False))
+    assert shapes["params"]["output"]["kernel"].shape == (5 + 2, 1)

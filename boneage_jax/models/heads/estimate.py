@@ -2,7 +2,13 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array, Float
+
+# Classes of a distribution: 0, 1, ... 239 months (Larson et al. 2017). RSNA's labels end at 228.
+MONTHS = 240
 
 
 @struct.dataclass
@@ -14,4 +20,15 @@ class Estimate:
 
     months: Any  # [B] bone age
     std: Any = None  # [B] its standard deviation, months
-    logits: Any = None  # [B, classes] of a distribution over months
+    logits: Any = None  # [B, 240] of the bone ages 0, 1, ... 239 months
+
+
+def from_logits(logits: Float[Array, "B 240"]) -> Estimate:
+    """The expectation and the standard deviation of the distribution softmax(logits) over 0 to 239 months."""
+    # Sums, not matrix products, which some GPUs round to ten bits: a tenth of a month.
+    probability = jax.nn.softmax(logits)
+    grid = jnp.arange(MONTHS, dtype=jnp.float32)[None]
+    months = jnp.sum(probability * grid, axis=-1)
+    # E[x²] - E[x]² would cancel to a negative number where the distribution is narrow.
+    variance = jnp.sum(probability * (grid - months[:, None]) ** 2, axis=-1)
+    return Estimate(months=months, std=jnp.sqrt(variance), logits=logits)
