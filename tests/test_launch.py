@@ -39,7 +39,7 @@ def assert_one_clear_error(found: subprocess.CompletedProcess, *words: str) -> N
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([TINY, "--config.train.batchsize=8"], ["batchsize"]),
+        ([TINY, "--config.train.batchsize=8"], ["batchsize", "did you mean train.batch_size?"]),
         ([TINY, "--config.model.options.width=8"], ["width"]),
         ([TINY, "--config.train.epochs=many"], ["epochs", "many"]),
         ([TINY, "--workdri=x"], ["workdri"]),
