@@ -39,7 +39,8 @@ class Store:
             raise BoneAgeError(f"{self.directory} holds no checkpoint; train first, or name another --workdir")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, cleanup_tmp_directories=create)
         with _storage_errors(self.directory):
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            handlers = {"state": ocp.StandardCheckpointHandler(), "about": ocp.JsonCheckpointHandler()}
+            self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def steps(self) -> list[int]:
         """Steps that are there, oldest first."""
