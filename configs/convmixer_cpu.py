@@ -27,8 +27,8 @@ def get_config() -> ConfigDict:
     config.optimizer.plateau.factor = 1.0
     config.optimizer.ema_decay = 0.998
     config.train.batch_size = 32
-    config.train.epochs = 12
-    config.train.loss = "huber"
+    config.train.epochs = 18
+    config.train.loss = "mae"
     config.train.early_stopping = 0
     config.train.log_every = 50
     config.evaluate.batch_size = 64
