@@ -18,6 +18,7 @@ _PLACE = {
     "data.workers",
     "evaluate.split",
     "evaluate.batch_size",
+    "data.keypoints",
     "train.epochs",
     "train.early_stopping",
     "train.log_every",
@@ -39,6 +40,11 @@ def base() -> ConfigDict:
     config.data.cache = ""  # prepared images; "" for boneage_jax in the user's cache folder
     config.data.on_missing = "error"  # "skip": go on without images or labels that are missing
     config.data.workers = 1  # processes that prepare batches; 0 for threads of this one
+    config.data.limit = 0  # images of each split, evenly spread, for a quick trial; 0 for all
+    # Further inputs beside the sex, by the name of their column: "number", or the categories such as
+    # ("asian", "black", "unknown", "white"); "keypoints" for a heat map of the points in data.keypoints.
+    config.data.inputs = ConfigDict()
+    config.data.keypoints = ""  # JSON file of hand key points, as BoNet publishes it
     config.data.options = ConfigDict()  # of the data set: counts and seed of the phantom
 
     config.preprocess = ConfigDict()
@@ -47,6 +53,7 @@ def base() -> ConfigDict:
     config.preprocess.clahe_clips = (2.0,)  # one channel per clip limit; () without CLAHE
     config.preprocess.clahe_grid = 8  # tiles per side
     config.preprocess.scaling = "symmetric"  # [-1, 1]; "standardise": per image
+    config.preprocess.crop = 0  # pixels per side of the part that is seen, at a random place in training; 0: all
 
     config.augment = ConfigDict()
     config.augment.flip = 0.5  # probability
@@ -81,7 +88,8 @@ def base() -> ConfigDict:
     config.train = ConfigDict()
     config.train.batch_size = 16  # over all devices
     config.train.epochs = 100
-    config.train.loss = "mse"  # on z-scores: "mse", "mae", "huber"
+    config.train.loss = "mse"  # on z-scores: "mse", "mae", "huber"; of a distribution: "cross_entropy"
+    config.train.label_sigma = 0.0  # months; width of the cross-entropy's soft label, 0 for the month itself
     config.train.sync_batch_norm = True  # statistics over all devices
     config.train.early_stopping = 15  # evaluations without a better MAE; 0 for none
     config.train.log_every = 20  # steps
@@ -90,6 +98,7 @@ def base() -> ConfigDict:
     config.evaluate = ConfigDict()
     config.evaluate.split = "validation"
     config.evaluate.batch_size = 32  # over all devices
+    config.evaluate.views = "centre"  # "flip": and its mirror image; "ten_crop": corners, centre, mirror images
 
     config.checkpoint = ConfigDict()
     config.checkpoint.step = -1  # of the checkpoint to go on from; -1 for the newest
@@ -119,7 +128,7 @@ def from_json(text: str, where: Path | str) -> ConfigDict:
     try:
         fields = json.loads(text)
         config = base()
-        for section in ("data.options", "model.options", "model.head_options"):
+        for section in ("data.inputs", "data.options", "model.options", "model.head_options"):
             outer, inner = section.split(".")
             config[outer][inner] = ConfigDict(fields[outer].pop(inner))
         config.lock().update(fields)
@@ -128,6 +137,11 @@ def from_json(text: str, where: Path | str) -> ConfigDict:
         raise BoneAgeError(
             f"{where} is not a configuration of this version ({error}); start again in another --workdir"
         ) from error
+
+
+def keys(config: ConfigDict) -> list[str]:
+    """Every key, as "section.key"."""
+    return sorted(_flat(config.to_dict()))
 
 
 def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:

@@ -12,7 +12,7 @@ from boneage_jax.benchmark import report
 from boneage_jax.benchmark.pipeline import Batch
 from boneage_jax.benchmark.run import run
 from boneage_jax.data import pipeline
-from boneage_jax.train import experiment, parallel, step
+from boneage_jax.train import experiment, parallel
 
 
 def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
@@ -26,8 +26,15 @@ def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
     batch_size = config.train.batch_size
     parallel.check_batch_size("train.batch_size", batch_size)
     split = _images(config)
-    parts = experiment.Experiment.create(config, *data.label_statistics(split))
+    parts = experiment.Experiment.create(config, experiment.Statistics.of(split))
     transform, state = parts.fresh_state(pipeline.steps_per_epoch(split, batch_size))
+    with pipeline.evaluation_batches(split, batch_size=batch_size) as whole_images:
+        sample = next(whole_images)
+
+    def make_batch(count: int) -> Batch:
+        chosen = np.arange(count) % batch_size
+        return jax.tree.map(lambda values: values[chosen], sample)
+
     with pipeline.train_batches(
         split,
         batch_size=batch_size,
@@ -35,21 +42,15 @@ def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
         augmentation=experiment.augmentation(config),
         workers=config.data.workers,
     ) as batches:
-        sample = next(batches)
-
-        def make_batch(count: int) -> Batch:
-            chosen = np.arange(count) % batch_size
-            return {key: values[chosen] for key, values in sample.items()}
-
         result = run(
             model=f"{config.name} ({config.model.name})",
             dtype=config.model.dtype,
             train_step=parts.compile_train_step(transform),
             state=parallel.replicate(state),
-            infer=jax.jit(step.make_inference(parts.network, parts.preprocessing)),
+            infer=jax.jit(parts.inference()),
             variables=state.variables,
             make_batch=make_batch,
-            batch_size=batch_size,
+            train_batch=next(batches),
             split=parallel.split,
             steps=config.benchmark.steps,
             warmup=config.benchmark.warmup,

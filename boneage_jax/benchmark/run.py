@@ -18,7 +18,7 @@ def run(
     infer: Any,
     variables: Mapping[str, Any],
     make_batch: Callable[[int], Batch],
-    batch_size: int,
+    train_batch: Batch,
     split: Callable[[Batch], Any],
     steps: int,
     warmup: int = 2,
@@ -38,19 +38,20 @@ def run(
         state: the initial training state; used up if the step donates it.
         infer: `(variables, batch) -> months`, made by `jax.jit`.
         variables: of the network, with the key "params".
-        make_batch: a batch dictionary of so many images, as host arrays.
-        batch_size: of training and inference.
+        make_batch: an inference batch of so many images, as host arrays.
+        train_batch: a training batch, as host arrays; inference is measured with as many images.
         split: lays a batch out on the devices for `train_step`.
         steps: timed steps of each loop.
         warmup: untimed steps before each loop.
         batches: the training stream, of which `2 * (warmup + steps)` batches are taken; None leaves the
             pipeline unmeasured.
     """
+    batch_size = len(train_batch["image"])
     batch = make_batch(batch_size)
     parameters = cost.count_parameters(variables["params"])
     # Inference first: the device's own peak never goes down, and training's would hide it.
     inference = _inference(infer, variables, batch, make_batch(1), warmup=warmup, steps=steps)
-    training = _training(train_step, state, batch, split, batches, warmup=warmup, steps=steps)
+    training = _training(train_step, state, train_batch, split, batches, warmup=warmup, steps=steps)
     return report.Result(
         model=model,
         image_size=batch["image"].shape[1],

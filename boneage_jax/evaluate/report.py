@@ -29,6 +29,7 @@ def write(
     hospital: Sequence[str],
     split: str,
     loss: Float[np.ndarray, " n"] | None = None,
+    std: Float[np.ndarray, " n"] | None = None,
 ) -> dict:
     """Writes the four files of an evaluation into `directory` and returns what metrics.json holds.
 
@@ -40,13 +41,14 @@ def write(
         predicted: predicted bone age in months.
         hospital: where each image is from, "" where unknown.
         split: its name, for the titles and the file.
-        loss: the training loss of each image, on z-scores.
+        loss: the training loss of each image.
+        std: what the network itself takes for the standard deviation of each prediction, months.
 
     Raises:
         BoneAgeError: no images, lengths that differ, a sex that is neither, values that are not finite
             (the images are named), a file that cannot be written.
     """
-    _check(ids=ids, sex=sex, age=age, predicted=predicted, hospital=hospital, loss=loss, split=split)
+    _check(ids=ids, sex=sex, age=age, predicted=predicted, hospital=hospital, loss=loss, std=std, split=split)
 
     def summarise(chosen: np.ndarray) -> metrics.Metrics:
         part = None if loss is None else loss[chosen]
@@ -67,8 +69,12 @@ def write(
         "by_age_in_years": grouped(_age_bins(age)),
     }
     directory = Path(directory)
-    rows = zip(ids, sex.tolist(), age.tolist(), predicted.tolist(), strict=True)
-    write_whole(directory / "predictions.csv", lambda path: _write_csv(path, list(rows)))
+    errors = (predicted - age).tolist()
+    columns = {"age": age.tolist(), "predicted": predicted.tolist(), "error": errors}
+    if std is not None:
+        columns["std"] = std.tolist()
+    letters = [_LETTERS[code] for code in sex.tolist()]
+    write_whole(directory / "predictions.csv", lambda path: _write_csv(path, ids, letters, columns))
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     write_text(directory / "metrics.json", text)
     for name, draw in (("scatter.png", plots.scatter), ("bland_altman.png", plots.bland_altman)):
@@ -113,7 +119,7 @@ _ROWS = (
     ("within_6_months", "within 6 months (%)", 1, 100),
     ("within_12_months", "within 12 months (%)", 1, 100),
     ("within_24_months", "within 24 months (%)", 1, 100),
-    ("loss", "loss (z-scores)", 4, 1),
+    ("loss", "loss", 4, 1),
 )
 
 
@@ -131,12 +137,12 @@ def _age_bins(age: np.ndarray) -> dict[str, np.ndarray]:
     return {name: bins == index for index, name in names.items()}
 
 
-def _write_csv(path: Path, rows: list[tuple[str, int, float, float]]) -> None:
+def _write_csv(path: Path, ids: Sequence[str], sex: Sequence[str], columns: dict[str, list[float]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("id", "sex", "age", "predicted", "error"))
-        for name, sex, age, predicted in rows:
-            writer.writerow((name, _LETTERS[sex], f"{age:.4f}", f"{predicted:.4f}", f"{predicted - age:.4f}"))
+        writer.writerow(("id", "sex", *columns))
+        for name, letter, *numbers in zip(ids, sex, *columns.values(), strict=True):
+            writer.writerow((name, letter, *(f"{number:.4f}" for number in numbers)))
 
 
 def _check(*, split: str, ids: Sequence[str], **columns: Sequence[str] | np.ndarray | None) -> None:
@@ -151,7 +157,7 @@ def _check(*, split: str, ids: Sequence[str], **columns: Sequence[str] | np.ndar
         raise BoneAgeError(f"evaluation of split '{split}': there is no image; choose a split that has some")
     sex = np.asarray(columns["sex"])
     _refuse(ids, ~np.isin(sex, list(_LETTERS)), f"split '{split}': sex is neither {FEMALE} nor {MALE}")
-    for name in ("age", "predicted", "loss"):
+    for name in ("age", "predicted", "loss", "std"):
         if columns[name] is not None:
             _refuse(ids, ~np.isfinite(np.asarray(columns[name])), f"split '{split}': {name} is not finite")
 

@@ -1,17 +1,16 @@
 """Evaluates the best checkpoint of a work directory, from what is stored there."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from boneage_jax import data
 from boneage_jax.data import pipeline
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import report
-from boneage_jax.models import Estimate
 from boneage_jax.train import parallel
 from boneage_jax.train.checkpoint import Store
 from boneage_jax.train.experiment import Experiment, load_data, predict
@@ -49,7 +48,10 @@ def evaluate_checkpoint(
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
     experiment, state = restore_best(workdir)
     stored = experiment.config.copy_and_resolve_references().unlock()
+    inputs = stored.data.inputs
     stored.data, stored.evaluate = config.data, config.evaluate
+    stored.data.inputs = inputs  # the network has been trained with these
+    experiment = dataclasses.replace(experiment, config=stored)
     splits = splits or load_data(stored)
     name = config.evaluate.split
     if name not in splits:
@@ -62,15 +64,15 @@ def evaluate_checkpoint(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     ) as batches:
-        months = predict(experiment.compile_inference(), state.variables, batches, len(split))
-    loss = experiment.loss(Estimate(months=jax.numpy.asarray(months)), jax.numpy.asarray(split.age))
+        found = predict(experiment.compile_inference(), state.variables, batches, len(split))
     return report.write(
         workdir / "evaluate" / name,
         ids=split.ids,
         sex=split.sex,
         age=split.age,
-        predicted=months,
+        predicted=found["months"],
+        std=found.get("std"),
         hospital=split.hospital,
         split=name,
-        loss=np.asarray(loss),
+        loss=found["loss"],
     )

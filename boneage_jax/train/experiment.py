@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,52 +24,56 @@ class Experiment:
 
     config: ConfigDict
     preprocessing: data.Preprocessing
-    label_mean: float  # of the training split, months
-    label_std: float  # of the training split, months
+    statistics: "Statistics"
     network: models.Network
 
     @classmethod
-    def create(cls, config: ConfigDict, label_mean: float, label_std: float) -> "Experiment":
-        """Makes the network for these label statistics (months)."""
+    def create(cls, config: ConfigDict, statistics: "Statistics") -> "Experiment":
+        """Makes the network for a training split of these statistics."""
         network = models.create(
             config.model.name,
             head=config.model.head,
             head_options=config.model.head_options.to_dict(),
             dtype=config.model.dtype,
-            label_mean=label_mean,
-            label_std=label_std,
+            label_mean=statistics.label_mean,
+            label_std=statistics.label_std,
+            inputs=network_inputs(config, statistics),
             axis_name=parallel.AXIS if config.train.sync_batch_norm else None,
             remat=config.model.remat,
             input_channels=config.model.input_channels,
             **config.model.options.to_dict(),
         )
-        return cls(config, preprocessing(config), label_mean, label_std, network)
+        return cls(config, preprocessing(config), statistics, network)
 
     @classmethod
     def from_about(cls, about: dict[str, Any], where: Path | str) -> "Experiment":
         """Makes it from what a checkpoint tells about itself."""
         config = configuration.from_json(about["config"], where)
-        return cls.create(config, about["label_mean"], about["label_std"])
+        return cls.create(config, Statistics(**about["statistics"]))
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint must tell for `from_about` to make the same again."""
         return {
             "config": configuration.to_json(self.config),
             "preprocessing": self.preprocessing.to_dict(),
-            "label_mean": self.label_mean,
-            "label_std": self.label_std,
+            "statistics": dataclasses.asdict(self.statistics),
         }
 
     @property
     def loss(self) -> losses.Loss:
         """The training loss, one value per image."""
-        return losses.create(self.config.train.loss, label_mean=self.label_mean, label_std=self.label_std)
+        return losses.create(
+            self.config.train.loss,
+            label_mean=self.statistics.label_mean,
+            label_std=self.statistics.label_std,
+            label_sigma=self.config.train.label_sigma,
+        )
 
     def fresh_state(self, steps_per_epoch: int) -> tuple[Any, state.TrainState]:
         """The optimiser and a state with the parameters that the seed gives."""
         settings = self.config.optimizer
         transform = optimizer.create(settings, steps_per_epoch=steps_per_epoch, epochs=self.config.train.epochs)
-        size, channels = self.preprocessing.size, self.preprocessing.channels
+        size, channels = self.preprocessing.visible, self.preprocessing.channels
         fresh = state.create(
             self.network,
             transform,
@@ -92,14 +96,46 @@ class Experiment:
         )
         return parallel.compile_step(function)
 
+    def inference(self) -> Any:
+        """`(variables, batch) -> estimates`, to be compiled; see `step.make_inference`."""
+        return step.make_inference(self.network, self.preprocessing, self.loss, self.config.evaluate.views)
+
     def compile_inference(self) -> Any:
-        """`(variables, batch split over the devices) -> months [devices, b]`."""
-        return parallel.compile_inference(step.make_inference(self.network, self.preprocessing))
+        """`(variables, batch split over the devices) -> estimates [devices, b]`."""
+        return parallel.compile_inference(self.inference())
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What a network must know of its training split."""
+
+    label_mean: float  # months
+    label_std: float  # months
+    inputs: Mapping[str, tuple[float, float]]  # mean and standard deviation of the further inputs that are numbers
+
+    @classmethod
+    def of(cls, train: data.Split) -> "Statistics":
+        """Of a training split."""
+        return cls(*data.label_statistics(train), data.input_statistics(train))
 
 
 def preprocessing(config: ConfigDict) -> data.Preprocessing:
     """The section `preprocess` as the object that does it."""
     return data.Preprocessing.from_dict(config.preprocess.to_dict())
+
+
+def network_inputs(config: ConfigDict, statistics: Statistics) -> tuple[models.Input, ...]:
+    """The section `data.inputs` as the network's further inputs."""
+    specs = []
+    for name, kind in config.data.inputs.items():
+        if kind == "number":
+            mean, std = statistics.inputs[name]
+            specs.append(models.Input(name, "number", mean=mean, std=std))
+        elif kind == "keypoints":
+            specs.append(models.Input(name, "heatmap"))
+        else:
+            specs.append(models.Input(name, "category", categories=tuple(kind)))
+    return tuple(specs)
 
 
 def augmentation(config: ConfigDict) -> Augmentation:
@@ -114,10 +150,16 @@ def load_data(config: ConfigDict) -> dict[str, data.Split]:
     if settings.name == "rsna_bone_age":
         options["on_missing"] = settings.on_missing
     cache = settings.cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "boneage_jax")
-    return data.load(settings.name, settings.dir or None, preprocessing(config), cache=cache, **options)
+    inputs = {name: kind if isinstance(kind, str) else tuple(kind) for name, kind in settings.inputs.items()}
+    if settings.keypoints:
+        options["keypoints"] = settings.keypoints
+    splits = data.load(
+        settings.name, settings.dir or None, preprocessing(config), cache=cache, inputs=inputs, **options
+    )
+    return {name: split.spread(settings.limit) if settings.limit else split for name, split in splits.items()}
 
 
-def predict(infer: Any, variables: Any, batches: Iterable[dict[str, np.ndarray]], count: int) -> np.ndarray:
+def predict(infer: Any, variables: Any, batches: Iterable[dict[str, Any]], count: int) -> dict[str, np.ndarray]:
     """Predicts every image of a split once.
 
     Args:
@@ -127,17 +169,19 @@ def predict(infer: Any, variables: Any, batches: Iterable[dict[str, np.ndarray]]
         count: images of the split.
 
     Returns:
-        Bone age in months, [count], in the order of the split, on every process.
+        What `infer` finds ("months", "loss", "std" if the head knows it), each [count], in the order of the split, on
+        every process.
     """
-    months = np.full(count, np.nan, np.float32)
-    pending: list[tuple[np.ndarray, jax.Array]] = []
+    pending: list[tuple[np.ndarray, dict[str, jax.Array]]] = []
     for batch in batches:
-        numbers = {key: batch[key] for key in ("image", "sex")}
+        numbers = {key: batch[key] for key in ("image", "sex", "age", "inputs")}
         pending.append((batch["index"], infer(variables, parallel.split(numbers))))
         if len(pending) > AHEAD:  # images wait in memory until they have been predicted
-            pending[-AHEAD][1].block_until_ready()
+            jax.block_until_ready(pending[-AHEAD][1])
+    found: dict[str, np.ndarray] = {}
     for index, values in pending:
         everywhere = parallel.gather_local(index)
-        found = parallel.gather(values)
-        months[everywhere[everywhere >= 0]] = found[everywhere >= 0]
-    return months
+        for name, array in values.items():
+            whole = found.setdefault(name, np.full(count, np.nan, np.float32))
+            whole[everywhere[everywhere >= 0]] = parallel.gather(array)[everywhere >= 0]
+    return found

@@ -27,7 +27,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import optimizer, parallel
 from boneage_jax.train.checkpoint import Store
 from boneage_jax.train.evaluation import evaluate_checkpoint
-from boneage_jax.train.experiment import Experiment, augmentation, load_data, predict
+from boneage_jax.train.experiment import Experiment, Statistics, augmentation, load_data, predict
 from boneage_jax.train.log import MetricsLog, describe_run
 from boneage_jax.train.state import TrainState
 
@@ -85,7 +85,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
     _check_same_run(config, workdir)
     splits = load_data(config)
-    experiment = Experiment.create(config, *data.label_statistics(splits["train"]))
+    experiment = Experiment.create(config, Statistics.of(splits["train"]))
     describe_run(workdir, config)
     steps_per_epoch = pipeline.steps_per_epoch(splits["train"], config.train.batch_size)
     transform, fresh = experiment.fresh_state(steps_per_epoch)
@@ -171,7 +171,7 @@ def _evaluate(run: Run, state: TrainState, progress: Progress, step: int) -> tup
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     ) as batches:
-        months = predict(run.infer, state.variables, batches, len(split))
+        months = predict(run.infer, state.variables, batches, len(split))["months"]
     mae = float(np.abs(months - split.age).mean())
     if not math.isfinite(mae):
         raise BoneAgeError(f"the validation MAE at step {step} is not finite; lower optimizer.learning_rate")

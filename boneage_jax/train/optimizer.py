@@ -1,22 +1,44 @@
-"""The optimiser: AdamW with linear warm-up and gradient clipping, and the plateau rule that scales its updates."""
+"""The optimiser: AdamW with linear warm-up and gradient clipping, and the plateau rule that scales its updates.
 
+For fine-tuning, the layers of the trunk may learn the more slowly the farther they are from the head, or not at all.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
 import optax
 from ml_collections import ConfigDict
 
 from boneage_jax.errors import BoneAgeError
 
 
-def create(config: ConfigDict, *, steps_per_epoch: int, epochs: int) -> optax.GradientTransformation:
+def create(
+    config: ConfigDict, *, steps_per_epoch: int, epochs: int, trunk_layers: Sequence[str] = ()
+) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019) after clipping the gradient's global norm.
+
+    Frozen parameters count neither in the gradient's norm nor in the optimiser's memory.
 
     Args:
         config: the section `optimizer`.
         steps_per_epoch: steps of one pass over the training split.
         epochs: of the whole training; the end of the cosine.
+        trunk_layers: names of the trunk's layers from the image to the head, which `layer_decay` goes by.
+
+    Raises:
+        BoneAgeError: a value that makes no sense; on `init`, a frozen parameter that does not exist.
     """
     transforms = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
     schedule = learning_rate(config, steps_per_epoch=steps_per_epoch, epochs=epochs)
-    return optax.chain(*transforms, optax.adamw(schedule, weight_decay=config.weight_decay))
+    transforms.append(optax.adamw(schedule, weight_decay=config.weight_decay))
+    if config.layer_decay != 1:
+        transforms.append(_slower_by_layer(config.layer_decay, trunk_layers))
+    whole = optax.chain(*transforms)
+    if not config.freeze:
+        return whole
+    return optax.partition({"train": whole, "freeze": optax.set_to_zero()}, partial(_labels, config.freeze))
 
 
 def learning_rate(config: ConfigDict, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:
@@ -32,6 +54,47 @@ def learning_rate(config: ConfigDict, *, steps_per_epoch: int, epochs: int) -> o
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup), after], [warmup])
+
+
+def _slower_by_layer(decay: float, trunk_layers: Sequence[str]) -> optax.GradientTransformation:
+    """Multiplies updates by decay^depth: depth 0 for the head, 1 for the trunk's last layer and so on to the image.
+
+    A normalisation (`<layer>_bn`, `<layer>_norm`) has the depth of its layer.
+    """
+    if not 0 < decay <= 1:
+        raise BoneAgeError(f"optimizer.layer_decay is {decay}, expected above 0 to 1")
+    layers = list(dict.fromkeys(map(_without_norm, trunk_layers)))
+    factors = {layer: decay ** (len(layers) - i) for i, layer in enumerate(layers)}
+
+    def scaled(path: Any, update: jax.Array) -> jax.Array:
+        part, layer = _names(path)[:2]
+        return update * factors[_without_norm(layer)] if part == "trunk" else update
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
+
+
+def _without_norm(layer: str) -> str:
+    return layer.removesuffix("_bn").removesuffix("_norm")
+
+
+def _labels(frozen: Sequence[str], params: Any) -> Any:
+    """ "freeze" for every parameter under a path in `frozen`, such as "trunk/block1", "train" for the others."""
+    under = {path: path.split("/") for path in frozen}
+    paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for path, parts in under.items():
+        if not any(names[: len(parts)] == parts for names in paths):
+            known = sorted({"/".join(names[:count]) for names in paths for count in (1, 2)})
+            raise BoneAgeError(f"optimizer.freeze names {path!r}, which has no parameters; known: {', '.join(known)}")
+
+    def label(path: Any, _: Any) -> str:
+        names = _names(path)
+        return "freeze" if any(names[: len(parts)] == parts for parts in under.values()) else "train"
+
+    return jax.tree_util.tree_map_with_path(label, params)
+
+
+def _names(path: Any) -> list[str]:
+    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")
 
 
 def plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs | None:

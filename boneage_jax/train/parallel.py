@@ -44,10 +44,10 @@ def replicate(tree: Any) -> Any:
     return jax.tree.map(place, tree)
 
 
-def split(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """[b, ...] of this process to [devices, b / devices, ...]."""
+def split(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays [b, ...] of this process to [devices, b / devices, ...]; a batch may hold dictionaries of arrays."""
     devices = jax.local_device_count()
-    return {key: value.reshape(devices, -1, *value.shape[1:]) for key, value in batch.items()}
+    return jax.tree.map(lambda values: values.reshape(devices, -1, *values.shape[1:]), dict(batch))
 
 
 def compile_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:

@@ -42,7 +42,8 @@ def create(
 
     def initialise() -> TrainState:
         image = jnp.zeros((1, *image_shape), jnp.float32)
-        variables = network.init(jax.random.key(seed), image, jnp.zeros(1, jnp.int32), train=False)
+        inputs = {spec.name: spec.example(image) for spec in network.inputs}
+        variables = network.init(jax.random.key(seed), image, jnp.zeros(1, jnp.int32), inputs, train=False)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})
         return TrainState(
             step=jnp.zeros((), jnp.int32),

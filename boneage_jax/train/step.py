@@ -13,7 +13,7 @@ from boneage_jax.train.losses import Loss
 from boneage_jax.train.parallel import AXIS
 from boneage_jax.train.state import TrainState
 
-Batch = Mapping[str, jax.Array]
+Batch = Mapping[str, Any]  # arrays, and under "inputs" arrays by name
 
 
 def make_train_step(
@@ -40,6 +40,7 @@ def make_train_step(
                 {"params": params, "batch_stats": state.batch_stats},
                 image,
                 batch["sex"],
+                further_inputs(batch.get("inputs", {})),
                 train=True,
                 mutable=["batch_stats"],
                 rngs={"dropout": key},
@@ -68,15 +69,55 @@ def make_train_step(
     return train_step
 
 
-def make_inference(network: Network, preprocessing: Preprocessing) -> Callable[[Any, Batch], jax.Array]:
-    """The function to compile with `parallel.compile_inference`: bone age in months, [B]."""
+def make_inference(
+    network: Network, preprocessing: Preprocessing, loss: Loss, views: str
+) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+    """The function to compile with `parallel.compile_inference`.
 
-    def infer(variables: Any, batch: Batch) -> jax.Array:
-        image = preprocessing.scale(batch["image"])
-        estimate = cast(Estimate, network.apply(variables, image, batch["sex"], train=False))
-        return estimate.months
+    Args:
+        network: from `models.create`.
+        preprocessing: cuts the views and scales them.
+        loss: of one image.
+        views: whose estimates are averaged, see `Preprocessing.views`.
+
+    Returns:
+        A function `(variables, batch) -> {"months" [B], "loss" [B], "std" [B] if the head knows it}`.
+    """
+
+    def infer(variables: Any, batch: Batch) -> dict[str, jax.Array]:
+        image = preprocessing.views(batch["image"], views)  # [V, B, s, s, C]
+        count = image.shape[0]
+
+        def repeated(x: jax.Array) -> jax.Array:
+            return jnp.concatenate(list(preprocessing.views(x, views)) if x.ndim == 4 else [x] * count)
+
+        inputs = further_inputs(jax.tree.map(repeated, batch.get("inputs", {})))
+        scaled = preprocessing.scale(image.reshape(-1, *image.shape[2:]))
+        estimate = cast(Estimate, network.apply(variables, scaled, repeated(batch["sex"]), inputs, train=False))
+        estimate = _mean_estimate(estimate, count)
+        found = {"months": estimate.months, "loss": loss(estimate, batch["age"])}
+        return found if estimate.std is None else {**found, "std": estimate.std}
 
     return infer
+
+
+def further_inputs(inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """What the network takes beside image and sex: heat maps come as bytes and are scaled to 0..1."""
+    return {name: x.astype(jnp.float32) / 255 if x.ndim == 4 else x for name, x in inputs.items()}
+
+
+def _mean_estimate(estimate: Estimate, views: int) -> Estimate:
+    """[V * B] to [B]: the mean of the distributions, whose variance is that within and between the views."""
+    if views == 1:
+        return estimate
+    months = estimate.months.reshape(views, -1)
+    std, logits = estimate.std, estimate.logits
+    if std is not None:
+        std = jnp.sqrt((std.reshape(views, -1) ** 2).mean(axis=0) + months.var(axis=0))
+    if logits is not None:
+        log_shares = jax.nn.log_softmax(logits).reshape(views, -1, logits.shape[-1])
+        logits = jax.nn.logsumexp(log_shares, axis=0)
+    return Estimate(months=months.mean(axis=0), std=std, logits=logits)
 
 
 def _averaged(state: TrainState, params: Any, batch_stats: Any, decay: float) -> Any:

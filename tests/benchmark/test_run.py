@@ -64,7 +64,7 @@ def arguments():
         "infer": jax.jit(months),
         "variables": {"params": params},
         "make_batch": make_batch,
-        "batch_size": 8,
+        "train_batch": make_batch(8),
         "split": split,
         "steps": 4,
         "warmup": 1,

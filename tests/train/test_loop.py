@@ -96,7 +96,7 @@ def test_evaluation_needs_nothing_but_the_workdir(copied, config, trained):
     shutil.rmtree(copied / "evaluate")
     (copied / "config.json").unlink()
     bare = base()  # another network, preprocessing and loss than the run's
-    bare.data = config.data
+    bare.data, bare.evaluate = config.data, config.evaluate
     evaluate_checkpoint(copied, bare)
 
     for name in ("metrics.json", "predictions.csv"):

@@ -172,11 +172,14 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_by_name():
 def test_inference_gives_months_of_every_image_in_order(synchronised):
     network = models.create("convmixer", head_options={"hidden": (8,)}, dim=8, depth=1, kernel_size=3, patch_size=8)
     variables = parallel.replicate(synchronised.fresh.variables)
-    infer = parallel.compile_inference(step.make_inference(network, preprocessing()))
+    loss = losses.create("mae", label_mean=0.0, label_std=1.0)
+    infer = parallel.compile_inference(step.make_inference(network, preprocessing(), loss, "centre"))
     values = batch(1)
-    numbers = {"image": values["image"], "sex": values["sex"]}
-    months = parallel.gather(infer(variables, parallel.split(numbers)))
+    found = infer(variables, parallel.split(values))
+    assert set(found) == {"months", "loss"}
+    months = parallel.gather(found["months"])
 
     image, sex = preprocessing().scale(jnp.asarray(values["image"])), jnp.asarray(values["sex"])
     expected = network.apply(jax.tree.map(jnp.asarray, synchronised.fresh.variables), image, sex, train=False).months
     np.testing.assert_allclose(months, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(parallel.gather(found["loss"]), np.abs(months - values["age"]), rtol=1e-5, atol=1e-5)
