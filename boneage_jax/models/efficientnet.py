@@ -4,6 +4,7 @@ Layers are named by what they do; blocks as in `keras.applications`: stage 1 to 
 """
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.models.depthwise import DepthwiseConv
+from boneage_jax.models.depthwise import DepthwiseConv, Padding
 from boneage_jax.models.layers import Layer, Pointwise, StochasticDepth, batch_norm
 
 
@@ -64,6 +65,10 @@ FRAMEWORKS = {
     "torch": Framework(momentum=0.9, epsilon=1e-5),
 }
 
+# The authors': two over the fan out. Of a depthwise filter that is its window, which flax counts as the fan in.
+CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+DEPTHWISE_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
 
 def scaled_channels(channels: int, width: float) -> int:
     """`channels` times `width`, as a multiple of 8 that is at most a tenth below it."""
@@ -98,9 +103,9 @@ class SqueezeExcite(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Keeps the shape."""
         pooled = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)  # [B, 1, 1, C]
-        weight = Pointwise(self.features, use_bias=True, dtype=self.dtype, name="reduce")(pooled)
-        weight = Pointwise(x.shape[-1], use_bias=True, dtype=self.dtype, name="expand")(nn.swish(weight))
-        return x * nn.sigmoid(weight)
+        dense = partial(Pointwise, use_bias=True, kernel_init=CONV_INIT, dtype=self.dtype)
+        weight = nn.swish(dense(self.features, name="reduce")(pooled))  # [B, 1, 1, features]
+        return x * nn.sigmoid(dense(x.shape[-1], name="expand")(weight))
 
 
 class InvertedResidual(nn.Module):
@@ -110,7 +115,7 @@ class InvertedResidual(nn.Module):
     expansion: int
     kernel_size: int
     strides: int
-    drop_rate: float  # of the whole block, in training
+    drop_rate: float
     framework: str
     norm: Layer
     train: bool
@@ -120,18 +125,19 @@ class InvertedResidual(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         """Divides height and width by `strides`, rounding up."""
         block_input, channels = x, x.shape[-1]
+        pointwise = partial(Pointwise, kernel_init=CONV_INIT, dtype=self.dtype)
+        depthwise = partial(DepthwiseConv, kernel_init=DEPTHWISE_INIT, dtype=self.dtype)
         if self.expansion > 1:
-            x = Pointwise(channels * self.expansion, dtype=self.dtype, name="expand")(x)
+            x = pointwise(channels * self.expansion, name="expand")(x)
             x = nn.swish(self.norm(name="expand_bn")(x))  # [B, H, W, expansion * C]
+        padding: Padding = "SAME"
         if self.strides > 1:
-            x = pad_before_halving(x, self.kernel_size, self.framework)
-        padding = "VALID" if self.strides > 1 else "SAME"
-        x = DepthwiseConv(self.kernel_size, self.strides, padding, dtype=self.dtype, name="depthwise")(x)
+            x, padding = pad_before_halving(x, self.kernel_size, self.framework), "VALID"
+        x = depthwise(self.kernel_size, self.strides, padding, name="depthwise")(x)
         x = nn.swish(self.norm(name="depthwise_bn")(x))  # [B, h, w, expansion * C]
         x = SqueezeExcite(channels // 4, dtype=self.dtype, name="squeeze_excite")(x)
-        x = Pointwise(self.features, dtype=self.dtype, name="project")(x)
-        x = self.norm(name="project_bn")(x)  # [B, h, w, D]
-        if x.shape != block_input.shape:
+        x = self.norm(name="project_bn")(pointwise(self.features, name="project")(x))  # [B, h, w, D]
+        if self.strides > 1 or self.features != channels:
             return x
         return block_input + StochasticDepth(self.drop_rate, name="drop_path")(x, train=self.train)
 
@@ -148,7 +154,7 @@ class EfficientNet(nn.Module):
 
     variant: str = "b0"
     framework: str = "keras"
-    drop_path: float = 0.2  # share of the images whose last block is dropped; rises linearly from 0 at the first
+    drop_path: float = 0.2  # share of the images that a block is dropped for: linear from 0, the first block's
     axis_name: str | None = None
     remat: bool = False
     dtype: Any = jnp.float32
@@ -170,14 +176,15 @@ class EfficientNet(nn.Module):
         x = self.stem(image.astype(self.dtype), norm)  # [B, H/2, W/2, 32 width]
         x = self.stages(x, norm, train=train)  # [B, H/32, W/32, 320 width]
         features = scaled_channels(1280, VARIANTS[self.variant].width)
-        x = Pointwise(features, dtype=self.dtype, name="top_conv")(x)
+        x = Pointwise(features, kernel_init=CONV_INIT, dtype=self.dtype, name="top_conv")(x)
         return nn.swish(norm(name="top_bn")(x))  # [B, H/32, W/32, 1280 width]
 
     def stem(self, x: Float[Array, "B H W C"], norm: Layer) -> Float[Array, "B h w D"]:
         """A plain convolution: half of the height and width."""
         features = scaled_channels(32, VARIANTS[self.variant].width)
         x = pad_before_halving(x, 3, self.framework)
-        x = nn.Conv(features, (3, 3), 2, padding="VALID", use_bias=False, dtype=self.dtype, name="stem_conv")(x)
+        settings = {"use_bias": False, "kernel_init": CONV_INIT, "dtype": self.dtype}
+        x = nn.Conv(features, (3, 3), 2, padding="VALID", **settings, name="stem_conv")(x)
         return nn.swish(norm(name="stem_bn")(x))
 
     def stages(self, x: Float[Array, "B H W C"], norm: Layer, *, train: bool) -> Float[Array, "B h w D"]:

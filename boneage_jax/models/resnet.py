@@ -29,6 +29,9 @@ VARIANTS = {
     "keras": Variant(halving=1, use_bias=True, momentum=0.99, epsilon=1.001e-5),
 }
 
+# He et al., "Delving Deep into Rectifiers" (ICCV 2015), as torchvision draws it.
+HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolution, the last four times as wide as the others, with a way around them.
@@ -46,7 +49,7 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         """Divides height and width by `strides`, rounding up."""
-        settings = {"use_bias": self.variant.use_bias, "dtype": self.dtype}
+        settings = {"use_bias": self.variant.use_bias, "kernel_init": HE_NORMAL, "dtype": self.dtype}
         strides1, strides2 = (self.strides, 1) if self.variant.halving == 1 else (1, self.strides)
         shortcut = x
         if self.project:
@@ -107,8 +110,8 @@ class ResNet50(nn.Module):
 
     def stem(self, x: Float[Array, "B H W C"], norm: Layer) -> Float[Array, "B h w D"]:
         """7x7 convolution and 3x3 max pool, both of stride 2: a quarter of the height and width."""
-        use_bias = VARIANTS[self.variant].use_bias
-        x = nn.Conv(self.width, (7, 7), 2, padding=3, use_bias=use_bias, dtype=self.dtype, name="conv1")(x)
+        settings = {"use_bias": VARIANTS[self.variant].use_bias, "kernel_init": HE_NORMAL, "dtype": self.dtype}
+        x = nn.Conv(self.width, (7, 7), 2, padding=3, **settings, name="conv1")(x)
         x = nn.relu(norm(name="conv1_bn")(x))
         # Keras pads with zeros, PyTorch with minus infinity: the same after a ReLU.
         return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

@@ -1,0 +1,218 @@
+"""EfficientNet: published sizes, compound scaling, both frameworks' padding, stochastic depth, names of weights."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import originals
+import pytest
+from flax.traverse_util import flatten_dict
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.models.efficientnet import (
+    FRAMEWORKS,
+    STAGES,
+    VARIANTS,
+    EfficientNet,
+    InvertedResidual,
+    SqueezeExcite,
+    pad_before_halving,
+    scaled_blocks,
+    scaled_channels,
+)
+from boneage_jax.models.layers import StochasticDepth, batch_norm
+from boneage_jax.pretrained.efficientnet import keras_names, timm_names, torchvision_names
+
+# Of keras.applications without top, with the 7 numbers of its input normalisation; of timm 1.0 with its classifier.
+KERAS_SIZES = {"b0": 4_049_571, "b4": 17_673_823}
+TIMM_SIZES = {"b0": 5_288_548, "b4": 19_341_616}
+# Halves the time to compile.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def count(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+class Classifier(nn.Module):
+    """The trunk under its published ImageNet classifier."""
+
+    trunk: nn.Module
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        return nn.Dense(1000)(self.trunk(image, train=train).mean(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("variant", KERAS_SIZES)
+def test_every_variant_has_its_published_size(variant):
+    assert count(originals.shapes(EfficientNet(variant=variant))) + 7 == KERAS_SIZES[variant]
+    assert count(originals.shapes(Classifier(EfficientNet(variant=variant)))["params"]) == TIMM_SIZES[variant]
+
+
+def test_every_variant_has_a_published_size_but_the_one_for_tests():
+    assert set(VARIANTS) - set(KERAS_SIZES) == {"tiny"}
+
+
+def test_scaling_gives_the_published_channels_and_blocks():
+    width, depth = VARIANTS["b4"]
+    assert [scaled_channels(stage.features, width) for stage in STAGES] == [24, 32, 56, 112, 160, 272, 448]
+    assert [scaled_blocks(stage.blocks, depth) for stage in STAGES] == [2, 4, 4, 6, 6, 8, 2]
+    # 10 would become 8, which is more than a tenth below.
+    assert scaled_channels(40, 0.25) == 16
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(("size", "expected"), [(224, 7), (380, 12), (97, 4), (33, 2)])
+def test_feature_map_is_a_thirty_second_of_the_image_rounded_up(framework, size, expected):
+    trunk, image = EfficientNet(framework=framework), jnp.zeros((1, size, 64, 1))
+    features = jax.eval_shape(lambda: trunk.init_with_output(jax.random.key(0), image, train=False)[0])
+    assert features.shape == (1, expected, 2, 1280)
+
+
+@pytest.mark.parametrize(
+    ("framework", "size", "kernel_size", "zeros"),
+    [("keras", 8, 3, (0, 1)), ("keras", 8, 5, (1, 2)), ("keras", 9, 5, (2, 2)), ("torch", 8, 5, (2, 2))],
+)
+def test_zeros_before_halving_lie_where_the_original_puts_them(framework, size, kernel_size, zeros):
+    padded = pad_before_halving(jnp.ones((1, size, 9, 1)), kernel_size, framework)
+    np.testing.assert_array_equal(padded[0, :, 4, 0], np.pad(np.ones(size), zeros))
+
+
+def test_squeeze_and_excitation_weighs_channels_by_their_means():
+    module, x = SqueezeExcite(2), jax.random.normal(jax.random.key(0), (2, 3, 4, 6))
+    params = jax.jit(module.init, compiler_options=QUICK)(jax.random.key(1), x)
+    weights = jax.tree.map(np.asarray, params["params"])
+    hidden = np.asarray(x).mean(axis=(1, 2)) @ weights["reduce"]["kernel"][0, 0]
+    gate = (hidden / (1 + np.exp(-hidden))) @ weights["expand"]["kernel"][0, 0]
+    expected = np.asarray(x) / (1 + np.exp(-gate))[:, None, None]
+    np.testing.assert_allclose(module.apply(params, x), expected, rtol=1e-5, atol=1e-6)
+
+
+def block(*, drop_rate: float, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Input and output of a residual block for 64 images."""
+    norm = batch_norm(train=False, momentum=0.9, epsilon=1e-5, axis_name=None, dtype=jnp.float32)
+    module = InvertedResidual(4, 2, 3, 1, drop_rate, "keras", norm, train)
+    x = jax.random.normal(jax.random.key(0), (64, 3, 3, 4))
+
+    def run():
+        variables = module.clone(train=False).init(jax.random.key(1), x)
+        return module.apply(variables, x, rngs={"dropout": jax.random.key(2)})
+
+    return np.asarray(x), np.asarray(jax.jit(run, compiler_options=QUICK)())
+
+
+def test_stochastic_depth_leaves_dropped_images_as_they_came_and_scales_the_others():
+    x, evaluated = block(drop_rate=0.5, train=False)
+    _, trained = block(drop_rate=0.5, train=True)
+    dropped = (trained == x).all(axis=(1, 2, 3))
+    assert 16 <= dropped.sum() <= 48
+    assert not (evaluated == x).all(axis=(1, 2, 3)).any()
+    np.testing.assert_allclose((trained - x)[~dropped], 2 * (evaluated - x)[~dropped], rtol=1e-4, atol=1e-5)
+
+
+def test_stochastic_depth_rises_linearly_from_nothing_over_all_blocks():
+    found = {}
+
+    def record(next_call, args, kwargs, context):
+        if isinstance(context.module, StochasticDepth) and context.method_name == "__call__":
+            found[context.module.path[0]] = context.module.rate
+        return next_call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        originals.shapes(EfficientNet(drop_path=0.16))
+    # Of 16 blocks, those that keep the shape.
+    places = {"2b": 2, "3b": 4, "4b": 6, "4c": 7, "5b": 9, "5c": 10, "6b": 12, "6c": 13, "6d": 14}
+    assert found == {f"block{name}": pytest.approx(0.01 * place) for name, place in places.items()}
+
+
+def test_stochastic_depth_changes_the_features_in_training_only():
+    trunk = EfficientNet(variant="tiny", drop_path=0.9)
+    variables = originals.filled(trunk, originals.drawn)
+
+    def features(variables, image, key, train):
+        out, _ = trunk.apply(variables, image, train=train, rngs={"dropout": key}, mutable=["batch_stats"])
+        return out
+
+    run = jax.jit(features, static_argnums=3, compiler_options=QUICK)
+    keys = jax.random.key(0), jax.random.key(1)
+    assert not np.allclose(*(run(variables, originals.image(33, 33), key, True) for key in keys))
+    np.testing.assert_array_equal(*(run(variables, originals.image(33, 33), key, False) for key in keys))
+
+
+def test_the_frameworks_share_their_parameters_and_differ_in_what_they_compute():
+    keras, torch = (EfficientNet(variant="tiny", framework=name) for name in FRAMEWORKS)
+    assert jax.tree.map(jnp.shape, originals.shapes(keras)) == jax.tree.map(jnp.shape, originals.shapes(torch))
+
+    def features(trunk, variables, image):
+        return trunk.apply(variables, image, train=False)
+
+    run = jax.jit(features, static_argnums=0, compiler_options=QUICK)
+    variables, image = originals.filled(keras, originals.drawn), originals.image(32, 32)
+    assert not np.allclose(run(keras, variables, image), run(torch, variables, image))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variant": "b9"}, "unknown variant 'b9' of EfficientNet; known: b0, b4"),
+        ({"framework": "timm"}, "unknown framework 'timm' of EfficientNet; known: keras, torch"),
+        ({"drop_path": 1.0}, "drop_path of EfficientNet is 1.0, expected 0 to below 1"),
+    ],
+)
+def test_what_does_not_exist_is_refused(options, message):
+    with pytest.raises(BoneAgeError, match=message):
+        EfficientNet(**options)
+
+
+@pytest.mark.parametrize(
+    ("names", "framework"),
+    [(keras_names, "keras"), (timm_names, "keras"), (timm_names, "torch"), (torchvision_names, "torch")],
+)
+def test_every_weight_has_one_name_in_others_files(names, framework):
+    trunk = EfficientNet(variant="b4", framework=framework)
+    table = names(trunk)
+    assert set(table) == {"/".join(path[1:]) for path in flatten_dict(originals.shapes(trunk))}
+    assert len(set(table.values())) == len(table)
+
+
+def test_names_are_theirs():
+    keras, timm = keras_names(EfficientNet()), timm_names(EfficientNet())
+    vision = torchvision_names(EfficientNet(framework="torch"))
+    names = [
+        ("stem_bn/scale", "stem_bn/gamma", "bn1.weight", "features.0.1.weight"),
+        (
+            "block1a/depthwise/kernel",
+            "block1a_dwconv/kernel",
+            "blocks.0.0.conv_dw.weight",
+            "features.1.0.block.0.0.weight",
+        ),
+        (
+            "block1a/project_bn/mean",
+            "block1a_project_bn/moving_mean",
+            "blocks.0.0.bn2.running_mean",
+            "features.1.0.block.2.1.running_mean",
+        ),
+        (
+            "block3b/depthwise_bn/var",
+            "block3b_bn/moving_variance",
+            "blocks.2.1.bn2.running_var",
+            "features.3.1.block.1.1.running_var",
+        ),
+        (
+            "block6d/squeeze_excite/reduce/bias",
+            "block6d_se_reduce/bias",
+            "blocks.5.3.se.conv_reduce.bias",
+            "features.6.3.block.2.fc1.bias",
+        ),
+        ("top_conv/kernel", "top_conv/kernel", "conv_head.weight", "features.8.0.weight"),
+    ]
+    for leaf, *theirs in names:
+        assert [table[leaf] for table in (keras, timm, vision)] == theirs
+
+
+def test_weights_of_the_other_framework_are_refused():
+    with pytest.raises(BoneAgeError, match=r'model\.options\.framework = "keras", and it is "torch"'):
+        keras_names(EfficientNet(framework="torch"))
+    with pytest.raises(BoneAgeError, match=r'model\.options\.framework = "torch", and it is "keras"'):
+        torchvision_names(EfficientNet())

@@ -1,0 +1,120 @@
+"""ResNet-50's two variants: sizes, strides, padding, and the names of their weights."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import originals
+import pytest
+from flax.traverse_util import flatten_dict
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.models.resnet import VARIANTS, Bottleneck, ResNet50
+from boneage_jax.pretrained.resnet import keras_names, timm_names
+
+TINY = {"blocks": (1, 2, 1, 1), "width": 4}
+both_variants = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def count(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+class Classifier(nn.Module):
+    """The trunk under its published ImageNet classifier."""
+
+    trunk: nn.Module
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        return nn.Dense(1000)(self.trunk(image, train=train).mean(axis=(1, 2)))
+
+
+def test_both_variants_have_their_published_sizes():
+    torch, keras = (originals.shapes(ResNet50(variant=name)) for name in ("torch", "keras"))
+    assert count(torch["params"]) == 23_508_032
+    assert count(keras) == 23_587_712  # Keras counts the running statistics
+    assert count(torch["batch_stats"]) == count(keras["batch_stats"]) == 53_120
+
+
+def test_classifiers_have_their_published_sizes():
+    assert count(originals.shapes(Classifier(ResNet50()))["params"]) == 25_557_032
+    assert count(originals.shapes(Classifier(ResNet50(variant="keras")))) == 25_636_712
+
+
+@both_variants
+@pytest.mark.parametrize(("size", "expected"), [(224, 7), (256, 8), (97, 4), (33, 2)])
+def test_feature_map_is_a_thirty_second_of_the_image_rounded_up(variant, size, expected):
+    trunk, image = ResNet50(variant=variant), jnp.zeros((1, size, 64, 1))
+    features = jax.eval_shape(lambda: trunk.init_with_output(jax.random.key(0), image, train=False)[0])
+    assert features.shape == (1, expected, 2, 2048)
+
+
+def test_options_set_the_sizes():
+    layers = originals.shapes(ResNet50(**TINY), channels=1)["params"]
+    blocks = {name for name in layers if name.startswith("stage")}
+    assert blocks == {"stage1_block1", "stage2_block1", "stage2_block2", "stage3_block1", "stage4_block1"}
+    assert layers["conv1"]["kernel"].shape == (7, 7, 1, 4)
+    assert layers["stage4_block1"]["conv3"]["kernel"].shape == (1, 1, 32, 128)
+
+
+def test_the_first_block_of_each_stage_projects_its_input():
+    layers = originals.shapes(ResNet50())["params"]
+    assert {name for name in layers if "shortcut" in layers[name]} == {f"stage{i}_block1" for i in (1, 2, 3, 4)}
+
+
+@both_variants
+def test_only_keras_has_biases_before_the_normalisation(variant):
+    paths = flatten_dict(originals.shapes(ResNet50(variant=variant))["params"])
+    biases = [path for path in paths if path[-1] == "bias" and not path[-2].endswith("_bn")]
+    assert len(biases) == {"torch": 0, "keras": 53}[variant]
+
+
+@pytest.mark.parametrize(("variant", "seen"), [("torch", True), ("keras", False)])
+def test_only_torchs_halving_sees_every_pixel(variant, seen):
+    norm = partial(nn.BatchNorm, use_running_average=True)
+    block = Bottleneck(2, VARIANTS[variant], norm, strides=2, project=True)
+    nothing = jnp.zeros((1, 6, 6, 3))
+    off_the_grid = nothing.at[0, 1, 1].set(1.0)
+
+    @jax.jit
+    def both():
+        variables = block.init(jax.random.key(0), nothing)
+        return block.apply(variables, nothing), block.apply(variables, off_the_grid)
+
+    without, with_pixel = both()
+    assert bool(np.any(without != with_pixel)) == seen
+
+
+def test_unknown_variant_is_refused():
+    with pytest.raises(BoneAgeError, match="unknown variant 'v2' of ResNet50; known: torch, keras"):
+        ResNet50(variant="v2")
+
+
+def test_every_leaf_has_one_name_in_keras_and_one_in_timm():
+    for variant, names in (("keras", keras_names), ("torch", timm_names)):
+        trunk = ResNet50(variant=variant)
+        found = names(trunk)
+        ours = {"/".join(path[1:]) for path in flatten_dict(originals.shapes(trunk))}
+        assert set(found) == ours
+        assert len(set(found.values())) == len(ours)
+
+
+def test_names_are_theirs():
+    keras, timm = keras_names(ResNet50(variant="keras")), timm_names(ResNet50())
+    assert keras["conv1/bias"] == "conv1_conv/bias"
+    assert keras["conv1_bn/bias"] == "conv1_bn/beta"
+    assert keras["stage1_block1/shortcut/kernel"] == "conv2_block1_0_conv/kernel"
+    assert keras["stage4_block3/conv3_bn/var"] == "conv5_block3_3_bn/moving_variance"
+    assert timm["conv1_bn/mean"] == "bn1.running_mean"
+    assert timm["stage1_block1/shortcut_bn/scale"] == "layer1.0.downsample.1.weight"
+    assert timm["stage4_block3/conv2/kernel"] == "layer4.2.conv2.weight"
+
+
+def test_weights_of_the_other_variant_are_refused():
+    with pytest.raises(BoneAgeError, match=r'model\.options\.variant = "keras", and it is "torch"'):
+        keras_names(ResNet50())
+    with pytest.raises(BoneAgeError, match=r'model\.options\.variant = "torch", and it is "keras"'):
+        timm_names(ResNet50(variant="keras"))
