@@ -1,6 +1,6 @@
 """Reading radiographs: from files in any form to random access to prepared images with their labels."""
 
-from boneage_jax.data.dataset import Split, label_statistics, load
+from boneage_jax.data.dataset import Split, input_statistics, label_statistics, load
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import FEMALE, MALE, Radiograph, decode
 
@@ -11,6 +11,7 @@ __all__ = [
     "Radiograph",
     "Split",
     "decode",
+    "input_statistics",
     "label_statistics",
     "load",
 ]

@@ -1,4 +1,4 @@
-"""Random views of a radiograph for training: one affine warp, then one table of grey values.
+"""Random views of a radiograph for training: one affine warp, which also crops, then one table of grey values.
 
 What is drawn (`Augmentation.sample` -> `View`) is kept apart from how it is carried out (`apply`), so that
 the same views can be drawn on the host and carried out on a device.
@@ -14,20 +14,22 @@ from boneage_jax.errors import BoneAgeError
 
 MID_GREY = 127.5
 
-# Numbers between 0 and 1 drawn for each view: seven are used, and eight are two whole blocks of Philox, which
-# lets the pipeline start at any view of the stream.
+# Numbers between 0 and 1 drawn for each view: two whole blocks of Philox, which lets the pipeline start at any
+# view of the stream.
 DRAWS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One drawn view of an image: flip, rotate and zoom about the centre, then shift, then change greys.
+    """One drawn view of an image: flip, rotate and zoom about the centre, shift, cut a window, change greys.
 
     Attributes:
       flip: mirror left and right.
       angle: degrees, counter-clockwise as one looks at the picture.
       scale: 2.0 shows everything twice as large.
       shift: pixels (right, down).
+      crop: pixels per side of the window; 0 for all of it.
+      corner: of the window, upper left, pixels (right, down).
       gain: contrast; 2.0 doubles the distance to mid grey (127.5).
       offset: brightness in grey values (0 to 255).
     """
@@ -36,19 +38,25 @@ class View:
     angle: float = 0.0
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
+    crop: int = 0
+    corner: tuple[int, int] = (0, 0)
     gain: float = 1.0
     offset: float = 0.0
 
     def moves(self) -> bool:
-        """Whether any pixel changes its place."""
+        """Whether the image has to be warped; without it, the window is a part of the image."""
         return self.flip or self.angle != 0 or self.scale != 1 or self.shift != (0, 0)
 
     def recolours(self) -> bool:
         """Whether any grey value changes."""
         return self.gain != 1 or self.offset != 0
 
+    def without_greys(self) -> "View":
+        """The same view for a map that belongs to the image: its values are no greys, and stay."""
+        return dataclasses.replace(self, gain=1.0, offset=0.0)
+
     def matrix(self, size: int) -> np.ndarray:
-        """Returns the float64 [2, 3] matrix from a pixel (x, y) of the image to its place in the view.
+        """Returns the float64 [2, 3] matrix from a pixel (x, y) of the image to its place in the window.
 
         Pixel centres have whole coordinates, so the centre of an image of `size` pixels is (size - 1) / 2.
         """
@@ -58,7 +66,7 @@ class View:
         # y points down, hence the signs of a counter-clockwise rotation.
         linear = np.array([[mirror * cosine, sine], [-mirror * sine, cosine]])
         centre = np.full(2, (size - 1) / 2)
-        return np.column_stack([linear, centre + np.array(self.shift) - linear @ centre])
+        return np.column_stack([linear, centre + np.array(self.shift) - linear @ centre - self.corner])
 
     def table(self) -> np.ndarray:
         """Returns the new grey value of each old one, uint8 [256]: (v - 127.5) * gain + 127.5 + offset."""
@@ -103,35 +111,48 @@ class Augmentation:
                 raise BoneAgeError(f"augmentation.{field.name} must be a number {bounds}, not {value!r}.")
             object.__setattr__(self, field.name, float(value))
 
-    def sample(self, rng: np.random.Generator, size: int) -> View:
-        """Draws the view of one image of `size` pixels a side.
+    def sample(self, rng: np.random.Generator, size: int, crop: int = 0) -> View:
+        """Draws the view of one image of `size` pixels a side, and the place of its window of `crop` pixels.
 
         Always takes `DRAWS` numbers from `rng`: switching one change off leaves the others as they were.
+
+        Raises:
+          BoneAgeError: the window is larger than the image.
         """
+        if not 0 <= crop <= size:
+            raise BoneAgeError(f"preprocess.crop is {crop} pixels, expected 0 to the image's {size}.")
+        places = size - crop + 1 if crop else 1  # along each axis
         draws = rng.random(DRAWS)
         angle, zoom, right, down, offset, gain = (2 * draws[1:7] - 1).tolist()
+        place = int(draws[7] * places**2)
         return View(
             flip=bool(draws[0] < self.flip),
             angle=self.rotation * angle,
             scale=1 + self.zoom * zoom,
             shift=(self.shift * size * right, self.shift * size * down),
+            crop=crop,
+            corner=(place % places, place // places),
             gain=1 + self.contrast * gain,
             offset=255 * self.brightness * offset,
         )
 
 
 def apply(image: np.ndarray, view: View) -> np.ndarray:
-    """Returns `view` of `image`, both uint8 [S, S, C] with C from 1 to 4.
+    """Returns `view` of `image`, uint8 [S, S, C] with C from 1 to 4: of the same shape, or of the window's.
 
     Bilinear. What moves into the picture from beyond its edge is black (0), like the unexposed rim that most
     radiographs have; reflecting the edge would draw bones that are not there, and repeating it, streaks of
     skin. The grey values change after the warp, so that this rim keeps the grey of the picture's own
-    background. Where the view changes nothing the image itself is returned, not a copy.
+    background. Where the view changes nothing the image itself or a part of it is returned, not a copy.
     """
+    size = image.shape[0]
+    side = view.crop or size
     if view.moves():
-        size = image.shape[0]
-        warped = cv2.warpAffine(image, view.matrix(size), (size, size), flags=cv2.INTER_LINEAR)
-        image = warped.reshape(image.shape)  # cv2 drops a single channel's axis
+        warped = cv2.warpAffine(image, view.matrix(size), (side, side), flags=cv2.INTER_LINEAR)
+        image = warped.reshape(side, side, -1)  # cv2 drops a single channel's axis
+    elif view.crop:
+        left, top = view.corner
+        image = image[top : top + side, left : left + side]
     if view.recolours():
         image = cv2.LUT(image, view.table()).reshape(image.shape)
     return image

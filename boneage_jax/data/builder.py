@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import fcntl
 import functools
+import math
 import os
 import pathlib
 import shutil
@@ -34,13 +35,18 @@ _SHARD_BYTES = 256 * 2**20  # Before compression.
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A radiograph still to be prepared: `prepare()` returns uint8 `[size, size, channels]`."""
+    """A radiograph still to be prepared.
+
+    `prepare()` returns its record by name, {"image": uint8 `[size, size, channels]`} and the like. `inputs` are
+    the further inputs beside it: numbers, and names of categories.
+    """
 
     id: str
     sex: int
     age: float
     hospital: str
-    prepare: Callable[[], np.ndarray]
+    prepare: Callable[[], dict[str, np.ndarray]]
+    inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
 
 class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -51,9 +57,11 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, examples: Mapping[str, Sequence[Example]], shape: tuple[int, int, int], **kwargs: Any):
+    def __init__(
+        self, *, examples: Mapping[str, Sequence[Example]], shapes: Mapping[str, tuple[int, int, int]], **kwargs: Any
+    ):
         self._examples = examples
-        self._shape = shape
+        self._shapes = shapes
         super().__init__(file_format="array_record", **kwargs)
 
     def _make_download_manager(self, download_dir: Any, download_config: Any) -> Any:
@@ -72,14 +80,17 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
             builder=self,
             description="Hand radiographs, prepared, with sex (0 female, 1 male) and bone age in months.",
             features=tfds.features.FeaturesDict(
-                {"image": tfds.features.Tensor(shape=self._shape, dtype=np.uint8, encoding="bytes")}
+                {
+                    name: tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
+                    for name, shape in self._shapes.items()
+                }
             ),
             disable_shuffling=True,
         )
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator]]]:
         del dl_manager
-        size = max(1, _SHARD_BYTES // int(np.prod(self._shape)))
+        size = max(1, _SHARD_BYTES // self._record_bytes())
         shards: dict[str, list[Callable[[], Iterator]]] = {}
         for split, examples in self._examples.items():
             bar = functools.partial(tqdm, total=len(examples), desc=f"Preparing {split}", unit=" images")
@@ -123,9 +134,12 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
             raise
         return folder
 
+    def _record_bytes(self) -> int:
+        return sum(math.prod(shape) for shape in self._shapes.values())
+
     def _check_disk(self, folder: pathlib.Path) -> None:
         count = sum(len(examples) for examples in self._examples.values())
-        if (needed := count * int(np.prod(self._shape))) > shutil.disk_usage(folder).free:
+        if (needed := count * self._record_bytes()) > shutil.disk_usage(folder).free:
             raise BoneAgeError(f"{_full_disk(folder)} The {count} images need up to {needed / 1e9:.1f} GB.")
 
 
@@ -151,19 +165,19 @@ def _prepared(
         progress.leave = last == progress.total
         with progress:
             for start in range(0, len(examples), _CHUNK):
-                images = pool.map(lambda example: example.prepare(), examples[start : start + _CHUNK])
-                for number, image in enumerate(images, first + start):
-                    yield number, {"image": image}
+                records = pool.map(lambda example: example.prepare(), examples[start : start + _CHUNK])
+                for number, record in enumerate(records, first + start):
+                    yield number, record
                     progress.update()
 
 
 def open_records(folder: pathlib.Path, split: str) -> Sequence[dict[str, np.ndarray]]:
-    """Opens a split of a built dataset for random access: items are {"image": uint8 `[S, S, C]`}."""
+    """Opens a split of a built dataset for random access: items are what `Example.prepare` returned."""
     return tfds.builder_from_directory(str(folder)).as_data_source(split)
 
 
 def read_labels(folder: pathlib.Path, split: str) -> list[dict[str, str]]:
-    """The rows (id, sex, age, hospital) of a split of a built dataset, in the order of its records."""
+    """The rows (id, sex, age, hospital, further inputs) of a split of a built dataset, in the order of its records."""
     with open(folder / LABELS_FILE.format(split=split), newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -171,8 +185,8 @@ def read_labels(folder: pathlib.Path, split: str) -> list[dict[str, str]]:
 def _write_labels(path: pathlib.Path, examples: Sequence[Example]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "sex", "age", "hospital"])
-        writer.writerows([e.id, e.sex, repr(float(e.age)), e.hospital] for e in examples)
+        writer.writerow(["id", "sex", "age", "hospital", *examples[0].inputs])
+        writer.writerows([e.id, e.sex, repr(float(e.age)), e.hospital, *e.inputs.values()] for e in examples)
 
 
 def _check_complete(folder: pathlib.Path, split: str, count: int) -> None:

@@ -4,10 +4,11 @@ import csv
 import dataclasses
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from boneage_jax.data.files import File
+from boneage_jax.data.inputs import CHRONOLOGICAL_AGE, Kind, read_cell, same_column
 from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
 
@@ -25,11 +26,41 @@ _SPLIT_WORDS = {"train": "train", "valid": "validation", "test": "test"}
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """Sex (FEMALE or MALE) and bone age in months of the image `id`; `age` is None where it is withheld."""
+    """Sex (FEMALE or MALE) and bone age in months of the image `id`; `age` is None where it is withheld.
+
+    `inputs` holds what else was asked for: numbers, and names of categories.
+    """
 
     id: str
     sex: int
     age: float | None
+    inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelTable:
+    """The labels in one file; `lacks` names the further inputs that were asked for and have no column there."""
+
+    name: str
+    split: str
+    labels: list[Label]
+    lacks: tuple[str, ...] = ()
+
+    def agrees(self, other: "LabelTable") -> bool:
+        """Whether both label the same images alike, in what both have columns for."""
+        inputs = not self.lacks and not other.lacks
+        mine, theirs = ({x.id: (x.sex, x.age, x.inputs if inputs else {}) for x in t.labels} for t in (self, other))
+        return mine == theirs
+
+    def refuse_gaps(self) -> None:
+        """Raises BoneAgeError if a column is missing."""
+        if self.lacks:
+            rsna = " The RSNA files do not have it." if CHRONOLOGICAL_AGE in self.lacks else ""
+            unit = " (in months)" if CHRONOLOGICAL_AGE in self.lacks else ""
+            raise BoneAgeError(
+                f"{self.name} has no column {', '.join(map(repr, self.lacks))}, which data.inputs asks for.{rsna} "
+                f"Give a label file with such a column{unit}, in its place or beside it."
+            )
 
 
 def split_of_path(name: str) -> str | None:
@@ -41,11 +72,16 @@ def split_of_path(name: str) -> str | None:
     return None
 
 
-def read_labels(file: File) -> tuple[str, list[Label]] | None:
-    """Reads a label table: the split it belongs to and its labels, or None if the table holds no labels.
+def read_labels(file: File, inputs: Mapping[str, Kind] = {}) -> LabelTable | None:
+    """Reads a label table, or returns None if the file is a table of something else.
+
+    Args:
+      file: csv or xlsx.
+      inputs: further columns to read; not looked for in a table that withholds the ages, which is of no use.
 
     Raises:
-      BoneAgeError: an age that is not a number from 0 to `MAX_AGE`, an unknown sex or a duplicate id.
+      BoneAgeError: an age that is not a number from 0 to `MAX_AGE`, an unknown sex, a duplicate id, or a cell
+        that does not fit its further input.
     """
     rows = _rows(file)
     _, header = next(rows, (0, []))
@@ -56,6 +92,7 @@ def read_labels(file: File) -> tuple[str, list[Label]] | None:
     if id_column is None or sex_column is None:
         return None
     split = split_of_path(file.name.rsplit("/", 1)[-1]) or _ID_COLUMNS[id_column]
+    places = {} if age_column is None else _input_columns(header, inputs, file.name)
     labels: dict[str, Label] = {}
     for number, row in rows:
         cells = [_text(cell) for cell in row] + [""] * (len(header) - len(row))
@@ -67,8 +104,23 @@ def read_labels(file: File) -> tuple[str, list[Label]] | None:
             raise BoneAgeError(f"{where}: the id {name} appears twice; keep one of the two rows.")
         sex = _sex(cells[columns[sex_column]], sex_column, where)
         age = None if age_column is None else _age(cells[columns[age_column]], where)
-        labels[name] = Label(name, sex, age)
-    return split, list(labels.values())
+        values = {key: read_cell(key, inputs[key], cells[place], where) for key, place in places.items()}
+        labels[name] = Label(name, sex, age, values)
+    lacks = () if age_column is None else tuple(key for key in inputs if key not in places)
+    return LabelTable(file.name, split, list(labels.values()), lacks)
+
+
+def _input_columns(header: list[Any], inputs: Mapping[str, Kind], name: str) -> dict[str, int]:
+    """Positions of the further inputs that have a column."""
+    places = {}
+    for key in inputs:
+        found = [position for position, title in enumerate(header) if same_column(_text(title), key)]
+        if len(found) > 1:
+            titles = " and ".join(repr(_text(header[position])) for position in found)
+            raise BoneAgeError(f"{name} has several columns for {key}: {titles}; keep one of them.")
+        if found:
+            places[key] = found[0]
+    return places
 
 
 def _sex(text: str, column: str, where: str) -> int:

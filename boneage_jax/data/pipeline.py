@@ -15,7 +15,7 @@ from boneage_jax.data.augment import DRAWS, Augmentation, apply
 from boneage_jax.errors import BoneAgeError
 
 Example = dict[str, Any]
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]
 
 # Batches that each worker process, or the threads of this one, prepare ahead.
 AHEAD = 2
@@ -23,7 +23,10 @@ AHEAD = 2
 
 @runtime_checkable
 class Examples(Protocol):
-    """Random access to {"image": uint8 [S, S, C], "sex", "age", "index"}; picklable, for worker processes."""
+    """Random access to {"image": uint8 [S, S, C], "sex", "age", "inputs": {name: value}, "index"}.
+
+    Picklable, for worker processes. The values of "inputs" are numbers or maps [S, S, 1] that belong to the image.
+    """
 
     def __len__(self) -> int: ...
 
@@ -44,7 +47,7 @@ class Batches(Iterator[Batch]):
         if not self._source:
             raise ValueError("These batches are closed.")
         # Out of the workers' shared memory, which is scarce and must not outlive them.
-        return {key: np.array(values) for key, values in next(self._source[0]).items()}
+        return _copied(next(self._source[0]))
 
     def __enter__(self) -> "Batches":
         return self
@@ -74,6 +77,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     augmentation: Augmentation,
+    crop: int = 0,
     start_step: int = 0,
     workers: int = 0,
     process_index: int = 0,
@@ -88,18 +92,21 @@ def train_batches(
       split: what to read.
       batch_size: examples in a batch over all processes.
       seed: decides order and augmentation, 0 to 2**32 - 1.
-      augmentation: random changes to each image.
+      augmentation: random changes to each image, and to the maps that belong to it.
+      crop: pixels per side of the random window that is cut from each image; 0 for the whole image.
       start_step: batches to pass over without reading them, for resuming.
       workers: processes that prepare batches; 0 prepares them in threads of this one.
       process_index: which of the processes this is (`jax.process_index()`).
       process_count: how many processes share each batch (`jax.process_count()`).
 
     Returns:
-      {"image": uint8 [b, S, S, C], "sex": int32 [b], "age": float32 [b] months, "index": int32 [b],
-      "mask": bool [b], all true} with b = batch_size // process_count.
+      {"image": uint8 [b, s, s, C], "sex": int32 [b], "age": float32 [b] months, "inputs": {name: number [b] or map
+      [b, s, s, 1]}, "index": int32 [b], "mask": bool [b], all true} with b = batch_size // process_count and s the
+      crop or the size of the images.
 
     Raises:
-      BoneAgeError: the numbers do not fit together, or the split is smaller than a batch.
+      BoneAgeError: the numbers do not fit together, or the split is smaller than a batch, or the images than the
+        crop (when they are read).
     """
     local = _local_size(batch_size, workers, process_index, process_count)
     if len(split) < batch_size:
@@ -113,7 +120,7 @@ def train_batches(
         raise BoneAgeError(f"Training cannot start at step {start_step}: it must be 0 or more.")
     indices = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat().batch(local, drop_remainder=True)
     # Numbered before anything is sliced: an example's view depends on its place in the stream alone.
-    batches = indices.map_with_index(_TrainingReader(split, augmentation, seed))
+    batches = indices.map_with_index(_TrainingReader(split, augmentation, crop, seed))
     return _start(batches[process_index::process_count][start_step:], workers)
 
 
@@ -127,9 +134,9 @@ def evaluation_batches(
 ) -> Batches:
     """Returns batches that hold every example of `split` exactly once, in order (arguments: `train_batches`).
 
-    Every process gets the same number of batches of one shape. The last batch is filled up with black images
-    whose `mask` is false and whose `index` is -1; put together in the processes' order, batches keep the
-    split's order.
+    Every process gets the same number of batches of one shape, images whole. The last batch is filled up with black
+    images whose `mask` is false, whose `index` is -1 and whose further inputs are 0; put together in the processes'
+    order, batches keep the split's order.
 
     Raises:
       BoneAgeError: the numbers do not fit together, or the split is empty.
@@ -186,18 +193,25 @@ class _TrainingReader:
 
     split: Examples
     augmentation: Augmentation
+    crop: int
     seed: int
 
     def __call__(self, number: int, indices: np.ndarray) -> Batch:
-        batch = _stack([self.split[index] for index in indices.tolist()])
-        if self.augmentation != Augmentation():
+        examples = [self.split[index] for index in indices.tolist()]
+        if self.crop or self.augmentation != Augmentation():
             place = number * len(indices)
             # Philox makes four numbers per count.
             rng = np.random.Generator(np.random.Philox(key=self.seed, counter=place * DRAWS // 4))
-            images = batch["image"]
-            for image in images:
-                image[...] = apply(image, self.augmentation.sample(rng, image.shape[0]))
-        return batch
+            examples = [self._viewed(example, rng) for example in examples]
+        return _stack(examples)
+
+    def _viewed(self, example: Example, rng: np.random.Generator) -> Example:
+        view = self.augmentation.sample(rng, example["image"].shape[0], self.crop)
+        inputs = {
+            name: apply(value, view.without_greys()) if _is_map(value) else value
+            for name, value in example["inputs"].items()
+        }
+        return {**example, "image": apply(example["image"], view), "inputs": inputs}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,9 +221,21 @@ class _EvaluationReader:
     split: Examples
 
     def __call__(self, indices: np.ndarray) -> Batch:
-        blank = {"image": np.zeros_like(self.split[0]["image"]), "sex": 0, "age": 0.0, "index": -1}
         count = len(self.split)
-        return _stack([self.split[index] if index < count else blank for index in indices.tolist()])
+        examples = [self.split[index] for index in indices.tolist() if index < count]
+        like = examples[0] if examples else self.split[0]
+        blank = {
+            "image": np.zeros_like(like["image"]),
+            "sex": 0,
+            "age": 0.0,
+            "inputs": {name: np.zeros_like(value) for name, value in like["inputs"].items()},
+            "index": -1,
+        }
+        return _stack(examples + [blank] * (len(indices) - len(examples)))
+
+
+def _is_map(value: Any) -> bool:
+    return np.ndim(value) == 3
 
 
 def _stack(examples: Sequence[Example]) -> Batch:
@@ -219,6 +245,11 @@ def _stack(examples: Sequence[Example]) -> Batch:
         "image": np.stack([example["image"] for example in examples]),
         "sex": np.array([example["sex"] for example in examples], np.int32),
         "age": np.array([example["age"] for example in examples], np.float32),
+        "inputs": {name: np.stack([example["inputs"][name] for example in examples]) for name in examples[0]["inputs"]},
         "index": index,
         "mask": index >= 0,
     }
+
+
+def _copied(batch: Batch) -> Batch:
+    return {key: _copied(value) if isinstance(value, dict) else np.array(value) for key, value in batch.items()}

@@ -14,6 +14,7 @@ import numpy as np
 from boneage_jax.errors import BoneAgeError
 
 SCALINGS = ("symmetric", "standardise")
+VIEWS = ("centre", "flip", "ten_crop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Preprocessing:
       clahe_grid: CLAHE tiles per side.
       scaling: "symmetric" maps 0..255 to [-1, 1] as Keras' Xception does; "standardise" gives every image
         zero mean and unit standard deviation.
+      crop: pixels per side of the part of the square that the network sees, a random one in training (see
+        `views` for evaluation); 0 for all of it.
     """
 
     size: int = 299
@@ -39,6 +42,7 @@ class Preprocessing:
     clahe_clips: tuple[float, ...] = (2.0,)
     clahe_grid: int = 8
     scaling: str = "symmetric"
+    crop: int = 0
 
     def __post_init__(self):
         for field in ("size", "clahe_grid"):
@@ -48,6 +52,11 @@ class Preprocessing:
         if self.clahe_grid > self.size:
             raise BoneAgeError(
                 f"preprocessing.clahe_grid is {self.clahe_grid}, finer than the image of {self.size} pixels."
+            )
+        if not isinstance(self.crop, int) or isinstance(self.crop, bool) or not 0 <= self.crop <= self.size:
+            raise BoneAgeError(
+                f"preprocessing.crop must be a whole number of pixels up to the size of {self.size}, or 0 for the "
+                f"whole image, not {self.crop!r}."
             )
         clips = _floats("clahe_clips", self.clahe_clips)
         if not all(clip > 0 for clip in clips):
@@ -68,6 +77,11 @@ class Preprocessing:
     def channels(self) -> int:
         """Channels of the prepared image: one per CLAHE clip limit, at least one."""
         return max(1, len(self.clahe_clips))
+
+    @property
+    def visible(self) -> int:
+        """Pixels per side of what the network sees."""
+        return self.crop or self.size
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """Turns a grey image `[H, W]` (uint8 or uint16) into uint8 `[size, size, channels]`."""
@@ -94,6 +108,36 @@ class Preprocessing:
         images = images - images.mean(axis=axes, keepdims=True)
         variance = (images * images).mean(axis=axes, keepdims=True)
         return images / variance.clip(min=np.float32(1)) ** np.float32(0.5)
+
+    def views(self, images: Any, views: str) -> Any:
+        """Cuts the views whose predictions evaluation averages out of prepared images or their heat maps.
+
+        Args:
+          images: `[B, size, size, C]` of numpy or jax, of any type.
+          views: "centre", the middle of the image; "flip", that and its mirror image; "ten_crop", the four corners
+            (upper left, upper right, lower left, lower right), the middle, and the mirror images of the five.
+
+        Returns:
+          `[V, B, visible, visible, C]` of the same type, with V = 1, 2 or 10.
+
+        Raises:
+          BoneAgeError: there are no such views, or "ten_crop" without a crop, or images of another size.
+        """
+        if views not in VIEWS:
+            raise BoneAgeError(f"there are no views {views!r}; expected one of {', '.join(VIEWS)}.")
+        if views == "ten_crop" and not self.crop:
+            raise BoneAgeError("the views 'ten_crop' need preprocessing.crop above 0: the side of each crop in pixels.")
+        if images.ndim != 4 or images.shape[1:3] != (self.size, self.size):
+            raise BoneAgeError(
+                f"views() takes prepared images [B, {self.size}, {self.size}, C], not of shape {images.shape}."
+            )
+        side, rest = self.visible, self.size - self.visible
+        corners = [(0, 0), (0, rest), (rest, 0), (rest, rest)] if views == "ten_crop" else []
+        places = [*corners, (rest // 2, rest // 2)]
+        cut = [images[:, top : top + side, left : left + side] for top, left in places]
+        if views != "centre":
+            cut += [image[:, :, ::-1] for image in cut]
+        return images.__array_namespace__().stack(cut)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON types, to be stored beside weights and caches."""

@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from absl import logging
 
 from boneage_jax.data import splits
 from boneage_jax.data.files import File, list_files
-from boneage_jax.data.labels import Label, read_labels, split_of_path
+from boneage_jax.data.inputs import Kind
+from boneage_jax.data.labels import Label, LabelTable, read_labels, split_of_path
 from boneage_jax.errors import BoneAgeError
 
 SPLITS = ("train", "validation", "test")
@@ -23,15 +24,21 @@ _WHERE_TO_GET_IT = (
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImage:
-    """An image file of the challenge with its label: sex (FEMALE or MALE) and bone age in months."""
+    """An image file of the challenge with its label: sex (FEMALE or MALE) and bone age in months.
+
+    `inputs` holds what else was asked for: numbers, and names of categories.
+    """
 
     id: str
     sex: int
     age: float
     file: File
+    inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
 
-def find(directory: str | pathlib.Path, on_missing: str = "error") -> dict[str, list[LabelledImage]]:
+def find(
+    directory: str | pathlib.Path, on_missing: str = "error", inputs: Mapping[str, Kind] = {}
+) -> dict[str, list[LabelledImage]]:
     """Pairs images with labels; each split is sorted by id, and "train" and "validation" always exist.
 
     Images are matched to labels by their name (`1377.png`, label 1377). Where a split has several copies of
@@ -41,6 +48,7 @@ def find(directory: str | pathlib.Path, on_missing: str = "error") -> dict[str, 
     Args:
       directory: the folder with the files, packed or unpacked.
       on_missing: "error", or "skip" to leave out and log labels without image and images without label.
+      inputs: further columns of the label tables. Of two tables that agree, the one that has them counts.
 
     Raises:
       BoneAgeError: nothing found, unreadable files, wrong labels, or (unless skipped) unpaired ones.
@@ -51,38 +59,38 @@ def find(directory: str | pathlib.Path, on_missing: str = "error") -> dict[str, 
     if not directory.is_dir():
         raise BoneAgeError(f"The data folder {directory} does not exist. {_WHERE_TO_GET_IT}")
     files = list_files(directory)
-    labels = _all_labels(files, directory)
+    tables = _all_tables(files, directory, inputs)
     images = [file for file in files if file.name.lower().endswith(_IMAGE_ENDINGS)]
     found = {}
     for split in SPLITS:
-        if pairs := _pair(split, labels.get(split), _candidates(split, images), on_missing):
+        if pairs := _pair(split, tables.get(split), _candidates(split, images), on_missing):
             found[split] = pairs
     if "train" not in found:
         raise BoneAgeError(f"{directory} holds labels but no training image (<id>.png). {_WHERE_TO_GET_IT}")
     return found if "validation" in found else {**found, **_hold_out(found["train"])}
 
 
-def _all_labels(files: Iterable[File], directory: pathlib.Path) -> dict[str, list[Label]]:
-    labels: dict[str, list[Label]] = {}
-    source: dict[str, str] = {}
+def _all_tables(files: Iterable[File], directory: pathlib.Path, inputs: Mapping[str, Kind]) -> dict[str, LabelTable]:
+    tables: dict[str, LabelTable] = {}
     for file in files:
-        table = read_labels(file) if file.name.lower().endswith(_TABLE_ENDINGS) else None
+        table = read_labels(file, inputs) if file.name.lower().endswith(_TABLE_ENDINGS) else None
         if table is None:
             continue
-        split, rows = table
-        if any(row.age is None for row in rows):
-            logging.info("%s has no bone ages; the %s split is left out.", file.name, split)
+        if any(label.age is None for label in table.labels):
+            logging.info("%s has no bone ages; the %s split is left out.", table.name, table.split)
             continue
-        if split in labels and sorted(labels[split], key=_order) != sorted(rows, key=_order):
+        known = tables.get(table.split)
+        if known and not known.agrees(table):
             raise BoneAgeError(
-                f"{source[split]} and {file.name} label the {split} split differently; remove one of them."
+                f"{known.name} and {table.name} label the {table.split} split differently; remove one of them."
             )
-        labels[split], source[split] = rows, file.name
-    if not labels.get("train"):
+        if known is None or known.lacks:
+            tables[table.split] = table
+    if not (train := tables.get("train")) or not train.labels:
         raise BoneAgeError(
             f"{directory} has no training labels (a csv table with the columns id,boneage,male). {_WHERE_TO_GET_IT}"
         )
-    return labels
+    return tables
 
 
 def _candidates(split: str, images: Iterable[File]) -> dict[str, File]:
@@ -99,12 +107,14 @@ def _candidates(split: str, images: Iterable[File]) -> dict[str, File]:
     return chosen
 
 
-def _pair(split: str, labels: list[Label] | None, files: dict[str, File], on_missing: str) -> list[LabelledImage]:
-    if not labels or not files:
+def _pair(split: str, table: LabelTable | None, files: dict[str, File], on_missing: str) -> list[LabelledImage]:
+    labels = table.labels if table else []
+    if not table or not labels or not files:
         if labels or files:
             missing = "labels" if files else "images"
             logging.info("No %s of the %s split found; it is left out.", missing, split)
         return []
+    table.refuse_gaps()
     known = {label.id for label in labels}
     for what, unpaired in (
         ("labels without an image", known - set(files)),
@@ -117,7 +127,7 @@ def _pair(split: str, labels: list[Label] | None, files: dict[str, File], on_mis
                 raise BoneAgeError(f"{message}; complete the data, or set data.on_missing=skip.")
             logging.warning("%s; they are skipped.", message)
     return [
-        LabelledImage(label.id, label.sex, label.age, files[label.id])
+        LabelledImage(label.id, label.sex, label.age, files[label.id], label.inputs)
         for label in sorted(labels, key=_order)
         if label.id in files and label.age is not None
     ]

@@ -1,6 +1,7 @@
 import dataclasses
 import pickle
 
+import cv2
 import numpy as np
 import pytest
 
@@ -117,6 +118,46 @@ def test_draws_cover_their_ranges_and_stay_within():
         assert low <= min(values) < low + margin
         assert high - margin < max(values) <= high
     assert 0.45 < np.mean([view.flip for view in views]) < 0.55
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_window_of_an_image_that_stays_is_cut_out(channels):
+    image = picture(channels)
+    result = apply(image, View(crop=5, corner=(3, 9), offset=10.0))
+    np.testing.assert_array_equal(result, apply(image, View(offset=10.0))[9:14, 3:8])
+
+
+def test_a_window_of_an_image_that_moves_is_the_window_of_the_moved_image():
+    image = cv2.GaussianBlur(picture(3, 41), (0, 0), 3)
+    moving = View(flip=True, angle=12.0, scale=1.1, shift=(2.5, -1.0), gain=1.2)
+    whole = apply(image, moving)
+    window = apply(image, dataclasses.replace(moving, crop=20, corner=(7, 15)))
+    assert window.shape == (20, 20, 3)
+    assert np.abs(window.astype(int) - whole[15:35, 7:27]).max() <= 1
+
+
+def test_windows_cover_every_place_evenly_and_leave_the_other_draws_alone():
+    rngs = np.random.default_rng(0), np.random.default_rng(0)
+    corners = []
+    for _ in range(3000):
+        whole, part = ALL.sample(rngs[0], 10), ALL.sample(rngs[1], 10, crop=8)
+        corners.append(part.corner)
+        assert dataclasses.replace(part, crop=0, corner=(0, 0)) == whole
+    counts = [corners.count((x, y)) for x in range(3) for y in range(3)]
+    assert sum(counts) == 3000
+    assert min(counts) > 250
+    assert max(counts) < 420
+
+
+@pytest.mark.parametrize("crop", [-1, 11])
+def test_a_window_larger_than_the_image_is_refused(crop):
+    with pytest.raises(BoneAgeError, match=f"crop is {crop} pixels, expected 0 to the image's 10"):
+        ALL.sample(np.random.default_rng(0), 10, crop)
+
+
+def test_a_map_takes_the_geometry_of_a_view_and_not_its_greys():
+    view = View(angle=10.0, shift=(1.0, 0.0), crop=9, corner=(2, 3), gain=1.5, offset=9.0)
+    assert view.without_greys() == View(angle=10.0, shift=(1.0, 0.0), crop=9, corner=(2, 3))
 
 
 def test_certain_flip_and_no_flip():

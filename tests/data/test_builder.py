@@ -12,20 +12,21 @@ from boneage_jax.data import builder
 from boneage_jax.errors import BoneAgeError
 
 SHAPE = (8, 8, 1)
+SHAPES = {"image": SHAPE}
 
 
 def examples(count, fail_at=None, error=None):
     def prepare(number):
         if number == fail_at:
             raise error
-        return np.full(SHAPE, number, np.uint8)
+        return {"image": np.full(SHAPE, number, np.uint8)}
 
     return [builder.Example(f"id{n}", n % 2, n + 0.1, "", lambda n=n: prepare(n)) for n in range(count)]
 
 
 def make(folder, train=20, **options):
     splits = {"train": examples(train, **options), "validation": examples(3)}
-    return builder.RsnaBoneAge(examples=splits, shape=SHAPE, data_dir=str(folder))
+    return builder.RsnaBoneAge(examples=splits, shapes=SHAPES, data_dir=str(folder))
 
 
 def test_records_keep_the_order_of_the_examples_and_labels_need_no_image(tmp_path):
@@ -36,6 +37,21 @@ def test_records_keep_the_order_of_the_examples_and_labels_need_no_image(tmp_pat
     assert [row["id"] for row in rows] == [f"id{n}" for n in range(200)]
     assert rows[7] == {"id": "id7", "sex": "1", "age": "7.1", "hospital": ""}
     assert len(builder.read_labels(folder, "validation")) == 3
+
+
+def test_further_inputs_stand_beside_the_labels_and_maps_beside_the_images(tmp_path):
+    def prepare(number):
+        return {"image": np.full(SHAPE, number, np.uint8), "heatmap": np.full((4, 4, 1), 9 - number, np.uint8)}
+
+    inputs = [{"weight": 0.1, "ward": "a, b"}, {"weight": -3e9, "ward": "unknown"}]
+    made = [builder.Example(f"id{n}", 0, 1.0, "", lambda n=n: prepare(n), values) for n, values in enumerate(inputs)]
+    shapes = {"image": SHAPE, "heatmap": (4, 4, 1)}
+    folder = builder.RsnaBoneAge(examples={"train": made}, shapes=shapes, data_dir=str(tmp_path)).build()
+    rows = builder.read_labels(folder, "train")
+    assert [(float(row["weight"]), row["ward"]) for row in rows] == [(0.1, "a, b"), (-3e9, "unknown")]
+    record = builder.open_records(folder, "train")[1]
+    assert (record["image"][0, 0, 0], record["heatmap"][3, 3, 0]) == (1, 8)
+    assert record["heatmap"].shape == (4, 4, 1)
 
 
 def test_large_splits_keep_their_order_over_several_files(tmp_path, monkeypatch):
@@ -52,9 +68,10 @@ def test_tensorflow_is_not_needed_even_over_several_files(tmp_path):
         import numpy as np
         from boneage_jax.data import builder
         builder._SHARD_BYTES = 128
-        examples = [builder.Example(str(n), 0, 1.0, "", lambda: np.ones({SHAPE}, np.uint8)) for n in range(5)]
+        record = {{"image": np.ones({SHAPE}, np.uint8)}}
+        examples = [builder.Example(str(n), 0, 1.0, "", lambda: record) for n in range(5)]
         splits = {{"train": examples}}
-        folder = builder.RsnaBoneAge(examples=splits, shape={SHAPE}, data_dir={str(tmp_path)!r}).build()
+        folder = builder.RsnaBoneAge(examples=splits, shapes={SHAPES}, data_dir={str(tmp_path)!r}).build()
         assert builder.open_records(folder, "train")[3]["image"].max() == 1
         assert "tensorflow" not in sys.modules
     """
@@ -81,12 +98,12 @@ def test_a_killed_build_is_not_taken_for_a_dataset_and_is_cleared_away(tmp_path)
         def prepare(n):
             if n == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return np.zeros({SHAPE}, np.uint8)
+            return {{"image": np.zeros({SHAPE}, np.uint8)}}
         def split(first):
             numbers = range(first, first + 5)
             return [builder.Example(str(n), 0, 1.0, "", lambda n=n: prepare(n)) for n in numbers]
         splits = {{"train": split(10), "validation": split(0)}}
-        builder.RsnaBoneAge(examples=splits, shape={SHAPE}, data_dir={str(tmp_path)!r}).build()
+        builder.RsnaBoneAge(examples=splits, shapes={SHAPES}, data_dir={str(tmp_path)!r}).build()
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, timeout=60)
     assert killed.returncode == -signal.SIGKILL

@@ -1,11 +1,14 @@
 import dataclasses
+import json
 import pickle
 
+import cv2
 import numpy as np
 import pytest
 import rsna_forms as forms
 
 from boneage_jax.data import dataset
+from boneage_jax.data.keypoints import draw_heatmap
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import decode
 from boneage_jax.errors import BoneAgeError
@@ -102,8 +105,129 @@ def test_label_statistics_divide_by_n(source, tmp_path):
         ("phantom", {"count": {"train": 3, "dev": 2}}, "no split dev"),
         ("phantom", {"count": {"train": 3}}, "at least one training and one validation"),
         ("rsna_bone_age", {}, "data.dir is not set"),
+        ("phantom", {"inputs": {"sex": "number"}}, "no name for a further input"),
     ],
 )
 def test_a_wrong_request_says_what_exists(tmp_path, name, options, message):
     with pytest.raises(BoneAgeError, match=message):
         dataset.load(name, None, SMALL, cache=tmp_path, **options)
+
+
+INPUTS = {"ward": ("north", "south", "unknown"), "chronological_age": "number", "hand": "keypoints"}
+
+
+def add_inputs(source, age=60.0):
+    rows = forms.train_rows()
+    wards = ["South", "", "NORTH"]
+    added = [["Ward", "Chronological age"], *([wards[n % 3], str(age + n)] for n in range(len(rows) - 1))]
+    forms.write(source, {forms.TRAIN_CSV: forms.table([a + b for a, b in zip(rows, added, strict=True)])})
+
+
+def mark(path, ids=forms.TRAIN_IDS, x=5):
+    """Key points of the forged images, which are 20 pixels wide and 24 high."""
+    points = [value for n in range(17) for value in (x, n + 1, 2)]
+    images = [{"id": n, "file_name": f"{i}.png"} for n, i in enumerate(ids)]
+    annotations = [{"image_id": n, "keypoints": points, "bbox": [0, 0, 20, 24]} for n in range(len(ids))]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return path
+
+
+def test_further_inputs_come_with_their_image(source, tmp_path):
+    add_inputs(source)
+    splits = dataset.load(
+        "rsna_bone_age",
+        source,
+        SMALL,
+        cache=tmp_path / "cache",
+        inputs=INPUTS,
+        keypoints=mark(tmp_path / "a.json"),
+    )
+    for split in pickle.loads(pickle.dumps(splits)).values():
+        places = [forms.TRAIN_IDS.index(i) for i in split.ids]
+        assert {name: values.dtype.name for name, values in split.inputs.items()} == {
+            "chronological_age": "float32",
+            "ward": "int32",
+        }
+        np.testing.assert_array_equal(split.inputs["chronological_age"], [60.0 + n for n in places])
+        np.testing.assert_array_equal(split.inputs["ward"], [[1, 2, 0][n % 3] for n in places])
+        item = split[1]
+        assert sorted(item["inputs"]) == sorted(INPUTS)
+        assert item["inputs"]["ward"] == split.inputs["ward"][1]
+        assert item["inputs"]["chronological_age"].dtype == np.float32
+        expected = draw_heatmap(np.array([[5.0, n + 1.0] for n in range(17)]), (24, 20), 16)
+        np.testing.assert_array_equal(item["inputs"]["hand"], expected)
+        assert item["image"].shape == (16, 16, 2)
+
+
+def test_without_further_inputs_an_item_has_none(source, tmp_path):
+    train = dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache")["train"]
+    assert (train.inputs, train.heatmap, train[0]["inputs"]) == ({}, None, {})
+    assert dataset.input_statistics(train) == {}
+
+
+def test_the_cache_is_built_anew_for_other_further_inputs(source, tmp_path):
+    def cached(inputs, **options):
+        dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache", inputs=inputs, **options)
+        return len(folders(tmp_path / "cache"))
+
+    age, ward = {"chronological_age": "number"}, {"ward": ("south", "north", "unknown")}
+    add_inputs(source)
+    assert cached({}) == cached({}) == 1
+    assert cached(age) == cached(age) == 2
+    assert cached({**age, **ward}) == cached({**ward, **age}) == 3
+    assert cached({**age, "ward": ["north", "south", "unknown"]}) == 4
+    add_inputs(source, age=61.0)
+    assert cached({}) == 4
+    assert cached(age) == 5
+    path = mark(tmp_path / "a.json")
+    assert cached({"hand": "keypoints"}, keypoints=path) == cached({"hand": "keypoints"}, keypoints=path) == 6
+    assert cached({}, keypoints=path) == 6
+    mark(path, x=6)
+    assert cached({"hand": "keypoints"}, keypoints=path) == 7
+    dataset.load("rsna_bone_age", source, dataclasses.replace(SMALL, crop=8), cache=tmp_path / "cache")
+    assert len(folders(tmp_path / "cache")) == 7
+
+
+def test_images_without_key_points_are_an_error_or_have_an_empty_map(source, tmp_path):
+    def load(**options):
+        return dataset.load(
+            "rsna_bone_age", source, SMALL, cache=tmp_path / "cache", inputs={"hand": "keypoints"}, **options
+        )
+
+    path = mark(tmp_path / "a.json", forms.TRAIN_IDS[:18])
+    with pytest.raises(BoneAgeError, match=r"a\.json has no key points of 12 images: .*, \.\.\.; .*on_missing=skip"):
+        load(keypoints=path)
+    train = load(keypoints=path, on_missing="skip")["train"]
+    for index, image_id in enumerate(train.ids):
+        assert train[index]["inputs"]["hand"].any() == (image_id in forms.TRAIN_IDS[:18])
+    with pytest.raises(BoneAgeError, match=r"name their file in data\.keypoints"):
+        load()
+
+
+def test_the_phantom_knows_the_chronological_age_and_its_joints(tmp_path):
+    inputs = {"chronological_age": "number", "hand": "keypoints"}
+    preprocessing = Preprocessing(size=64, clahe_clips=())
+    count = {"train": 3, "validation": 1}
+    train = dataset.load("phantom", None, preprocessing, cache=tmp_path, inputs=inputs, count=count)["train"]
+    plain = dataset.load("phantom", None, preprocessing, cache=tmp_path, count=count)["train"]
+    np.testing.assert_array_equal(train.age, plain.age)
+    np.testing.assert_array_equal(train[0]["image"], plain[0]["image"])
+    deviation = train.inputs["chronological_age"] - train.age
+    assert ((np.abs(deviation) < 48) & (deviation != 0)).all()
+    heatmap = train[0]["inputs"]["hand"]
+    assert (heatmap.shape, heatmap.dtype.name) == ((64, 64, 1), "uint8")
+    peaks = (heatmap[..., 0] == cv2.dilate(heatmap, np.ones((3, 3)))) & (heatmap[..., 0] > 150)
+    assert 15 <= peaks.sum() <= 19  # 17 joints, some of which may touch or fall between two pixels
+    for wrong in ({"ward": ("a", "b")}, {"chronological_age": ("a", "b")}, {"weight": "number"}):
+        with pytest.raises(BoneAgeError, match=r"phantom has no input .* chronological_age"):
+            dataset.load("phantom", None, preprocessing, cache=tmp_path, inputs=wrong, count=count)
+
+
+def test_input_statistics_are_those_of_the_numbers(source, tmp_path):
+    add_inputs(source)
+    inputs = {name: kind for name, kind in INPUTS.items() if name != "hand"}
+    train = dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache", inputs=inputs)["train"]
+    ages = train.inputs["chronological_age"].astype(float)
+    (name,) = dataset.input_statistics(train)
+    assert name == "chronological_age"
+    assert dataset.input_statistics(train)[name] == pytest.approx((ages.mean(), ages.std()))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from boneage_jax.data.phantom import render, sample_children
+from boneage_jax.data.phantom import KEY_POINTS, chronological_age, render, sample_children
 from boneage_jax.data.phantom.anatomy import CARPAL, OVERLAPPING_CARPAL, build_hand
 from boneage_jax.data.phantom.maturity import CARPALS, EPIPHYSES, ossified_carpals
 from boneage_jax.data.radiograph import FEMALE, MALE
@@ -147,3 +147,43 @@ def test_sampled_children_depend_on_the_seed_alone():
 def test_negative_count_is_refused():
     with pytest.raises(BoneAgeError, match="count is -1"):
         sample_children(-1, seed=0)
+
+
+@pytest.mark.parametrize("age", [12.0, 100.0, 228.0])
+def test_key_points_are_17_joints_on_the_hand_at_every_age(age):
+    phantom = render(age, MALE, size=192, seed=0)
+    assert phantom.key_points.shape == (17, 2)
+    assert len(set(KEY_POINTS)) == 17
+    columns, rows = np.rint(phantom.key_points).astype(int).T
+    image = phantom.image.astype(float)
+    assert image[rows, columns].min() > np.median(image)
+
+
+def test_key_points_lie_beside_their_growth_plates():
+    phantom = render(96.0, FEMALE, size=192, seed=1)
+    rows, columns = np.nonzero(phantom.growth_plates)
+    distances = [np.hypot(columns - x, rows - y).min() for x, y in phantom.key_points]
+    assert max(distances) < 8
+
+
+def test_key_points_stay_in_place_when_the_picture_is_larger():
+    small, large = (render(96.0, FEMALE, size=size, seed=1).key_points for size in (96, 192))
+    # Canvases of both sizes start at the middle of a pixel, not at its edge.
+    np.testing.assert_allclose((small + 0.5) * 2, large + 0.5, atol=0.1)
+
+
+@pytest.mark.parametrize(("age", "spread"), [(6.0, 3.0), (12.0, 3.0), (78.0, 7.5), (144.0, 12.0), (220.0, 12.0)])
+def test_the_chronological_age_scatters_about_the_bone_age_more_in_older_children(age, spread):
+    ages = np.array([chronological_age(age, seed) for seed in range(2000)])
+    assert ages.min() >= 0
+    if age > 20:
+        assert ages.mean() == pytest.approx(age, abs=spread / 10)
+        assert ages.std() == pytest.approx(spread, rel=0.05)
+    else:
+        assert np.percentile(np.abs(ages - age), 68.3) == pytest.approx(spread, rel=0.1)
+
+
+def test_one_seed_is_one_child_with_one_chronological_age():
+    assert chronological_age(100.0, 5) == chronological_age(100.0, 5) != chronological_age(100.0, 6)
+    with pytest.raises(BoneAgeError, match="seed is -1"):
+        chronological_age(100.0, -1)

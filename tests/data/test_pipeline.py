@@ -1,6 +1,7 @@
 import itertools
 import multiprocessing
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,10 +13,11 @@ AUGMENTATION = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2, bright
 
 
 class FakeSplit:
-    """Pictures made from their index; one of them may be unreadable."""
+    """Pictures made from their index; one of them may be unreadable. The heat map is the picture again."""
 
-    def __init__(self, count, size=12, channels=1, unreadable=None):
+    def __init__(self, count, size=12, channels=1, unreadable=None, further=False):
         self.count, self.size, self.channels, self.unreadable = count, size, channels, unreadable
+        self.further = further
 
     def __len__(self):
         return self.count
@@ -26,10 +28,12 @@ class FakeSplit:
         assert 0 <= index < self.count
         shape = (self.size, self.size, self.channels)
         image = np.random.default_rng(index).integers(0, 256, shape, dtype=np.uint8)
+        inputs = {"weight": np.float32(index / 2), "ward": np.int32(index % 3), "points": image[..., :1]}
         return {
             "image": image,
             "sex": np.int32(index % 2),
             "age": np.float32(10 + index),
+            "inputs": inputs if self.further else {},
             "index": np.int32(index),
         }
 
@@ -48,20 +52,17 @@ def evaluate(split, **options):
 def assert_same(left, right):
     assert len(left) == len(right)
     for a, b in zip(left, right, strict=True):
-        assert a.keys() == b.keys()
-        for key in a:
-            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+        jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def joined(streams):
     """Puts the local batches of several processes together."""
-    return [
-        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*streams, strict=True)
-    ]
+    return [jax.tree.map(lambda *parts: np.concatenate(parts), *parts) for parts in zip(*streams, strict=True)]
 
 
 def test_a_training_batch_has_the_promised_arrays():
     (batch,) = train(FakeSplit(20, channels=3), 1)
+    assert batch.pop("inputs") == {}
     assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
         "image": ((8, 12, 12, 3), "uint8"),
         "sex": ((8,), "int32"),
@@ -72,6 +73,48 @@ def test_a_training_batch_has_the_promised_arrays():
     assert batch["mask"].all()
     np.testing.assert_array_equal(batch["sex"], batch["index"] % 2)
     np.testing.assert_array_equal(batch["age"], 10 + batch["index"])
+
+
+def test_further_inputs_come_by_name_in_the_order_of_the_images():
+    (batch,) = train(FakeSplit(20, further=True), 1)
+    index, inputs = batch["index"], batch["inputs"]
+    assert {name: (values.shape, values.dtype.name) for name, values in inputs.items()} == {
+        "weight": ((8,), "float32"),
+        "ward": ((8,), "int32"),
+        "points": ((8, 12, 12, 1), "uint8"),
+    }
+    np.testing.assert_array_equal(inputs["weight"], index / 2)
+    np.testing.assert_array_equal(inputs["ward"], index % 3)
+
+
+def test_a_heat_map_moves_with_its_image_and_keeps_its_values():
+    split = FakeSplit(20, further=True)
+    moving = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2)
+    for crop in (0, 7):
+        (batch,) = train(split, 1, augmentation=moving, crop=crop)
+        np.testing.assert_array_equal(batch["inputs"]["points"], batch["image"])
+        (recoloured,) = train(split, 1, augmentation=AUGMENTATION, crop=crop)
+        np.testing.assert_array_equal(recoloured["inputs"]["points"], batch["image"])
+        assert (recoloured["image"] != batch["image"]).any()
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), AUGMENTATION])
+def test_a_crop_is_a_random_window_that_the_seed_decides(augmentation):
+    split = FakeSplit(20)
+    batches = train(split, 2, augmentation=augmentation, crop=5)
+    assert batches[0]["image"].shape == (8, 5, 5, 1)
+    assert_same(batches, train(split, 2, augmentation=augmentation, crop=5))
+    assert_same(batches[1:], train(split, 1, augmentation=augmentation, crop=5, start_step=1))
+    places = set()
+    for image, index in zip(batches[0]["image"], batches[0]["index"].tolist(), strict=True):
+        windows = np.lib.stride_tricks.sliding_window_view(split[index]["image"], (5, 5, 1)).reshape(8, 8, 5, 5, 1)
+        places |= {tuple(place) for place in np.argwhere((windows == image).all(axis=(2, 3, 4))).tolist()}
+    assert len(places) > 4 if augmentation == Augmentation() else not places
+
+
+def test_a_crop_larger_than_the_images_is_refused():
+    with pytest.raises(BoneAgeError, match=r"crop is 13 pixels, expected 0 to the image's 12"):
+        train(FakeSplit(20), 1, crop=13)
 
 
 def test_without_augmentation_images_arrive_untouched():
@@ -112,8 +155,8 @@ def test_augmentation_does_not_depend_on_the_batch_size():
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_gives_the_same_batches(workers):
-    split = FakeSplit(20)
-    assert_same(train(split, 7, start_step=1), train(split, 7, start_step=1, workers=workers))
+    split = FakeSplit(20, further=True)
+    assert_same(train(split, 7, start_step=1, crop=8), train(split, 7, start_step=1, crop=8, workers=workers))
     assert_same(evaluate(split, batch_size=8), evaluate(split, batch_size=8, workers=workers))
 
 
@@ -149,13 +192,27 @@ def test_evaluation_sees_every_image_once_in_order(count, process_count):
     assert {batch["image"].shape for part in parts for batch in part} == {(8 // process_count, 12, 12, 1)}
     batches = joined(parts)
     assert len(batches) == -(-count // 8)
-    whole = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
     np.testing.assert_array_equal(whole["mask"], np.arange(len(whole["mask"])) < count)
     np.testing.assert_array_equal(whole["index"][:count], np.arange(count))
     assert (whole["index"][count:] == -1).all()
     assert not whole["image"][count:].any()
     for index in range(count):
         np.testing.assert_array_equal(whole["image"][index], split[index]["image"])
+
+
+def test_evaluation_pads_further_inputs_with_zeros():
+    split = FakeSplit(5, further=True)
+    inputs = joined([evaluate(split, batch_size=4)[1:]])[0]["inputs"]
+    assert {name: values.dtype.name for name, values in inputs.items()} == {
+        "weight": "float32",
+        "ward": "int32",
+        "points": "uint8",
+    }
+    np.testing.assert_array_equal(inputs["weight"], [2, 0, 0, 0])
+    np.testing.assert_array_equal(inputs["ward"], [1, 0, 0, 0])
+    np.testing.assert_array_equal(inputs["points"][0], split[4]["image"])
+    assert not inputs["points"][1:].any()
 
 
 def test_a_training_batch_may_be_changed_without_touching_the_split():
@@ -177,7 +234,7 @@ def test_steps_per_epoch_counts_whole_batches():
 
 
 def test_two_workers_give_the_same_batches_and_end_when_closed():
-    split = FakeSplit(20)
+    split = FakeSplit(20, further=True)
     batches = train_batches(split, batch_size=8, seed=3, augmentation=AUGMENTATION, workers=2)
     assert_same(list(itertools.islice(batches, 5)), train(split, 5))
     workers = multiprocessing.active_children()

@@ -1,4 +1,5 @@
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -122,6 +123,10 @@ def check(fields):
         {"exposure": (1.0,)},
         {"exposure": (-1.0, 99.0)},
         {"scaling": "imagenet"},
+        {"crop": -1},
+        {"crop": 65},
+        {"crop": 32.0},
+        {"crop": True},
     ],
 )
 def test_a_wrong_field_is_named(wrong):
@@ -133,3 +138,68 @@ def test_a_wrong_field_is_named(wrong):
 def test_prepare_takes_grey_integers_only(image):
     with pytest.raises(BoneAgeError, match="grey image"):
         Preprocessing(size=64).prepare(image)
+
+
+def numbered(size=6, count=2, channels=1):
+    return np.arange(count * size * size * channels).reshape(count, size, size, channels)
+
+
+def crops(size=6, crop=4):
+    return Preprocessing(size=size, clahe_grid=2, crop=crop)
+
+
+@pytest.mark.parametrize(("crop", "visible"), [(0, 6), (4, 4), (6, 6)])
+def test_the_network_sees_the_crop_or_the_whole(crop, visible):
+    preprocessing = crops(crop=crop)
+    assert preprocessing.visible == visible
+    assert preprocessing.views(numbered(), "flip").shape == (2, 2, visible, visible, 1)
+    assert preprocessing.prepare(picture()).shape == (6, 6, 1)
+
+
+def test_the_centre_is_the_whole_image_without_a_crop_and_its_middle_with_one():
+    images = numbered(channels=3)
+    np.testing.assert_array_equal(crops(crop=0).views(images, "centre"), images[None])
+    np.testing.assert_array_equal(crops(crop=4).views(images, "centre"), images[None, :, 1:5, 1:5])
+    np.testing.assert_array_equal(crops(crop=3).views(images, "centre"), images[None, :, 1:4, 1:4])
+
+
+def test_a_flip_adds_the_mirror_image():
+    images = numbered()
+    np.testing.assert_array_equal(crops(crop=0).views(images, "flip"), [images, images[:, :, ::-1]])
+
+
+def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images():
+    images = numbered(channels=2)
+    found = crops().views(images, "ten_crop")
+    expected = [
+        images[:, :4, :4],
+        images[:, :4, 2:],
+        images[:, 2:, :4],
+        images[:, 2:, 2:],
+        images[:, 1:5, 1:5],
+    ]
+    np.testing.assert_array_equal(found[:5], expected)
+    np.testing.assert_array_equal(found[5:], np.stack(expected)[:, :, :, ::-1])
+
+
+@pytest.mark.parametrize("views", ["centre", "flip", "ten_crop"])
+def test_views_are_the_same_for_numpy_and_inside_a_compiled_function(views):
+    images = numbered().astype(np.uint8)
+    ours = crops().views(images, views)
+    theirs = jax.jit(lambda x: crops().views(x, views))(jnp.asarray(images))
+    assert isinstance(theirs, jnp.ndarray)
+    assert ours.dtype == theirs.dtype == np.uint8
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("crop", "views", "size", "message"),
+    [
+        (4, "five_crop", 6, "no views 'five_crop'; expected one of centre, flip, ten_crop"),
+        (0, "ten_crop", 6, r"need preprocessing\.crop above 0"),
+        (4, "centre", 5, r"prepared images \[B, 6, 6, C\], not of shape \(2, 5, 5, 1\)"),
+    ],
+)
+def test_views_that_cannot_be_cut_are_refused(crop, views, size, message):
+    with pytest.raises(BoneAgeError, match=message):
+        crops(crop=crop).views(numbered(size), views)

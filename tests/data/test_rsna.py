@@ -205,3 +205,112 @@ def test_an_entry_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
 def test_a_broken_workbook_is_refused_by_name(tmp_path):
     forms.write(forms.official(tmp_path), {"Bone age ground truth.xlsx": b"no workbook"})
     refused(tmp_path, "Bone age ground truth.xlsx")
+
+
+AGE_AND_WARD = {"chronological_age": "number", "ward": ("north", "South", "unknown")}
+
+
+def with_inputs(rows, titles=("Chronological Age", "WARD"), wards=("NORTH", "south", "")):
+    added = [[str(60 + n / 4), wards[n % 3]] for n in range(len(rows) - 1)]
+    return [row + more for row, more in zip(rows, [list(titles), *added], strict=True)]
+
+
+@pytest.mark.parametrize("titles", [("chronological_age", "ward"), (" CHRONOLOGICAL age", "Ward")])
+def test_further_columns_are_read_by_name_in_any_spelling(tmp_path, titles):
+    rows = with_inputs(forms.train_rows(), titles)
+    forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
+    found = rsna.find(tmp_path, inputs=AGE_AND_WARD)
+    values = {i.id: i.inputs for split in found.values() for i in split}
+    assert [values[i]["chronological_age"] for i in forms.TRAIN_IDS] == [60 + n / 4 for n in range(30)]
+    assert [values[i]["ward"] for i in forms.TRAIN_IDS] == ["north", "South", "unknown"] * 10
+
+
+def test_further_columns_of_a_workbook_are_read(tmp_path):
+    book = openpyxl.Workbook()
+    for row in [["Case ID", "Sex", "Ground truth bone age (months)", "Chronological age"], [4360, "M", 168.93, 170]]:
+        book.active.append(row)
+    data = io.BytesIO()
+    book.save(data)
+    rows = with_inputs(forms.train_rows())
+    test_set = {"Bone age ground truth.xlsx": data.getvalue(), **forms.images(["4360"], "Test Set Images/")}
+    forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows), **test_set})
+    found = rsna.find(tmp_path, inputs={"chronological_age": "number"})
+    assert found["test"][0].inputs == {"chronological_age": 170.0}
+
+
+def test_columns_that_nobody_asks_for_change_nothing(tmp_path):
+    forms.official(tmp_path / "plain")
+    rows = with_inputs(forms.train_rows(), wards=("?", "!", "nobody's"))
+    forms.write(forms.official(tmp_path / "more"), {forms.TRAIN_CSV: forms.table(rows)})
+    assert rsna.find(tmp_path / "plain") == rsna.find(tmp_path / "more")
+
+
+def test_asking_for_further_columns_holds_out_the_same_tenth(tmp_path):
+    rows = with_inputs(forms.train_rows())
+    forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
+    plain, asked = rsna.find(tmp_path), rsna.find(tmp_path, inputs=AGE_AND_WARD)
+    for split in ("train", "validation"):
+        assert [i.id for i in asked[split]] == [i.id for i in plain[split]]
+
+
+def test_a_missing_column_is_named_with_its_file(tmp_path):
+    forms.official(tmp_path)
+    refused(
+        tmp_path,
+        f"{forms.TRAIN_CSV} has no column 'chronological_age'",
+        "The RSNA files do not have it",
+        "(in months)",
+        inputs={"chronological_age": "number"},
+    )
+    refused(tmp_path, f"{forms.TRAIN_CSV} has no column 'ward'", inputs={"ward": ("a", "b")})
+
+
+def test_a_table_with_the_column_may_stand_beside_the_official_one_if_they_agree(tmp_path):
+    forms.official(tmp_path)
+    rows = with_inputs(forms.train_rows())
+    for name in ("a.csv", "z.csv"):  # before and after the official table
+        forms.write(tmp_path, {name: forms.table(rows)})
+        found = rsna.find(tmp_path, inputs=AGE_AND_WARD)
+        assert all(i.inputs["ward"] for split in found.values() for i in split)
+        (tmp_path / name).unlink()
+    rows[5][1] = "99"
+    forms.write(tmp_path, {"z.csv": forms.table(rows)})
+    refused(tmp_path, f"{forms.TRAIN_CSV} and z.csv", "differently", inputs=AGE_AND_WARD)
+
+
+def test_two_tables_with_other_further_values_are_refused(tmp_path):
+    forms.official(tmp_path)
+    rows = with_inputs(forms.train_rows())
+    forms.write(tmp_path, {"a.csv": forms.table(rows)})
+    rows[5][3] = "61.75"
+    forms.write(tmp_path, {"b.csv": forms.table(rows)})
+    refused(tmp_path, "a.csv and b.csv", "differently", inputs=AGE_AND_WARD)
+
+
+def test_a_split_that_is_left_out_needs_no_further_column(tmp_path):
+    rows = with_inputs(forms.train_rows())
+    forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
+    forms.write(tmp_path, {k: v for k, v in validation_set(["5", "6"]).items() if k.endswith("csv")})
+    forms.write(tmp_path, {"boneage-test-dataset.csv": forms.table([["Case ID", "Sex"], ["4360", "M"]])})
+    assert sorted(rsna.find(tmp_path, inputs=AGE_AND_WARD)) == ["train", "validation"]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    rows = with_inputs(forms.train_rows(), ("ward", "Ward"))
+    forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
+    refused(tmp_path, forms.TRAIN_CSV, "several columns for ward: 'ward' and 'Ward'", inputs={"ward": ("a", "b")})
+
+
+@pytest.mark.parametrize(
+    ("age", "ward", "message"),
+    [
+        ("", "north", "chronological_age is empty"),
+        ("ten", "north", "chronological_age is 'ten', which is not a number"),
+        ("301", "north", "chronological_age 301 lies outside 0 to 300 months"),
+        ("60", "east", "ward 'east' is not known"),
+    ],
+)
+def test_a_wrong_further_value_is_named_by_file_and_row(tmp_path, age, ward, message):
+    rows = [*with_inputs(forms.train_rows()), ["9", "12", "True", age, ward]]
+    forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
+    refused(tmp_path, f"{forms.TRAIN_CSV}, row 32: {message}", inputs=AGE_AND_WARD)

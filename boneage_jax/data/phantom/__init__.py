@@ -14,22 +14,34 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
 from boneage_jax.data.phantom.anatomy import build_hand
-from boneage_jax.data.phantom.drawing import attenuation, expose, make_view, plate_mask
+from boneage_jax.data.phantom.bones import RAY_BONES
+from boneage_jax.data.phantom.drawing import attenuation, expose, key_points, make_view, plate_mask
 from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
 
-__all__ = ["OLDEST", "SMALLEST", "Phantom", "render", "sample_children"]
+__all__ = ["KEY_POINTS", "OLDEST", "SMALLEST", "Phantom", "chronological_age", "render", "sample_children"]
 
 OLDEST = 240.0
 SMALLEST = 32
+KEY_POINTS = (
+    "radius",
+    "ulna",
+    "metacarpal1",
+    *(f"{kind}{digit}" for digit, kinds in RAY_BONES.items() for kind in kinds if kind != "metacarpal"),
+)
+"""Bones whose joint nearer to the body is a key point: 17, like BoNet's, and there at every age."""
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """A drawn radiograph and the pixels in which its growth plates lie (empty once all have fused)."""
+    """A drawn radiograph, the pixels in which its growth plates lie (none once all have fused), and its joints.
+
+    `key_points` follows `KEY_POINTS`: pixels (right, down), the middle of the first one at (0, 0).
+    """
 
     image: UInt8[np.ndarray, "size size"]
     growth_plates: Bool[np.ndarray, "size size"]
+    key_points: Float32[np.ndarray, "points 2"]
 
 
 def render(age: SupportsFloat, sex: SupportsInt, *, size: int, seed: int) -> Phantom:
@@ -65,7 +77,25 @@ def render(age: SupportsFloat, sex: SupportsInt, *, size: int, seed: int) -> Pha
     # Small pictures need finer drawing, or the growth plates fall between the pixels.
     view = make_view(size * (3 if size < 150 else 2), months, plate)
     soft, bone = attenuation(hand, view)
-    return Phantom(expose(soft, bone, size, film), plate_mask(hand, view, size))
+    return Phantom(
+        expose(soft, bone, size, film), plate_mask(hand, view, size), key_points(hand, view, size, KEY_POINTS)
+    )
+
+
+def chronological_age(age: SupportsFloat, seed: int) -> float:
+    """The months that the child of this seed has lived when its bone age is `age` months.
+
+    Bone age minus a normal deviation, whose standard deviation grows from 3 months at 1 year of bone age to 12 at
+    12 years and more: roughly how healthy children scatter. So a network that is told the age knows about what
+    to expect, and still has to read the picture.
+
+    Raises:
+        BoneAgeError: `seed` is negative.
+    """
+    if seed < 0:
+        raise BoneAgeError(f"phantom.chronological_age: seed is {seed}, expected 0 or more; choose another seed.")
+    deviation = np.random.default_rng([seed, 3]).normal(0, np.interp(float(age), [12, 144], [3, 12]))
+    return max(0.0, float(age) - float(deviation))
 
 
 def sample_children(count: int, seed: int) -> tuple[Float32[np.ndarray, " count"], Int32[np.ndarray, " count"]]:

@@ -29,13 +29,17 @@ class Shape:
 
 @dataclass
 class Hand:
-    """One child's hand, ready to be drawn: bone shapes in painting order, growth plates, skin."""
+    """One child's hand, ready to be drawn: bone shapes in painting order, growth plates, skin.
+
+    `joints` holds, by bone, the joint that its origin lies at.
+    """
 
     bones: list[Shape] = field(default_factory=list)
     plates: list[np.ndarray] = field(default_factory=list)
     bridges: list[np.ndarray] = field(default_factory=list)
     skin: list[np.ndarray] = field(default_factory=list)
     skin_discs: list[tuple[float, float, float]] = field(default_factory=list)
+    joints: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 _ANGLES = np.linspace(0, 2 * np.pi, 32, endpoint=False)
@@ -167,6 +171,7 @@ def _add_finger(
         # All but the four long metacarpals grow at the end nearer to the wrist.
         at_tip = metacarpal and digit > 1
         frame = _Frame(tip, -axis) if at_tip else _Frame(point, axis)
+        hand.joints[f"{kind}{digit}"] = frame.origin
         _add_long_bone(hand, frame, bone, progress[f"{kind}{digit}"], youth)
         if not metacarpal:
             slim = 0.86 if digit == 5 else 1.0
@@ -236,6 +241,7 @@ def build_hand(age: float, sex: int, rng: np.random.Generator) -> Hand:
     for name, joint, lean in (("radius", (8.5, -22.0), 182.5), ("ulna", (-15.5, -25.0), 179.0)):
         origin = np.array(joint) + rng.normal(0, 0.5, size=2)
         axis = _direction(lean + rng.normal(0, 0.8))
+        hand.joints[name] = origin
         _add_long_bone(hand, _Frame(origin, axis), _scaled(BONES[name], 1.0, width), progress[name], youth)
     _add_carpals(hand, progress, rng)
     for digit in RAYS:

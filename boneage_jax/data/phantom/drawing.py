@@ -23,10 +23,13 @@ class View:
     matrix: np.ndarray
     pixels_per_mm: float
 
+    def place(self, points: np.ndarray) -> np.ndarray:
+        """Points [N, 2] in mm as pixels (right, down)."""
+        return points @ self.matrix[:, :2].T + self.matrix[:, 2]
+
     def pixels(self, points: np.ndarray) -> np.ndarray:
         """Points [N, 2] in mm as fixed-point pixels for OpenCV."""
-        mapped = points @ self.matrix[:, :2].T + self.matrix[:, 2]
-        return np.rint(mapped * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        return np.rint(self.place(points) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
 
 def make_view(side: int, age: float, rng: np.random.Generator) -> View:
@@ -89,6 +92,12 @@ def plate_mask(hand: Hand, view: View, size: int) -> np.ndarray:
     for bridge in hand.bridges:
         cv2.fillPoly(mask, [view.pixels(bridge)], 0, cv2.LINE_AA, _SUBPIXEL_BITS)
     return cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) >= 26
+
+
+def key_points(hand: Hand, view: View, size: int, names: tuple[str, ...]) -> np.ndarray:
+    """The joints of these bones, float32 [N, 2]: pixels (right, down) of the picture."""
+    places = view.place(np.stack([hand.joints[name] for name in names]))
+    return ((places + 0.5) * (size / view.side) - 0.5).astype(np.float32)
 
 
 def _shrink(image: np.ndarray, size: int) -> np.ndarray:

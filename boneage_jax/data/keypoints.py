@@ -1,0 +1,118 @@
+"""Key points of the hand and their heat map, BoNet's further input (Escobar et al., MICCAI 2019, pp. 531-539)."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from boneage_jax.errors import BoneAgeError
+
+POINTS = 17
+SIGMA = 25.0
+"""Pixels of the original radiograph."""
+
+_FORM = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "keypoints": [x, y, v] * 17}]}'
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyPoints:
+    """The key points of one radiograph.
+
+    Attributes:
+      source: the file and the image, as errors should name them.
+      points: pixels (right, down) of the original; the middle of its first pixel is (0, 0).
+      shape: (height, width) of the original if the file tells it, which points on a resized copy need.
+    """
+
+    source: str
+    points: Float[np.ndarray, "points 2"]
+    shape: tuple[int, int] | None = None
+
+    def heatmap(self, image_shape: tuple[int, ...], size: int) -> UInt8[np.ndarray, "size size 1"]:
+        """Draws the heat map of the image, whose shape counts unless the key points bring their own.
+
+        Raises:
+          BoneAgeError: a point lies outside the image, so that they do not belong together.
+        """
+        height, width = self.shape or image_shape
+        outside = (self.points < -SIGMA) | (self.points > np.array([width, height]) + SIGMA)
+        if outside.any():
+            x, y = self.points[outside.any(axis=1)][0]
+            raise BoneAgeError(
+                f"{self.source}: a key point at ({x:g}, {y:g}) lies outside the image of {width} x {height} pixels; "
+                "if the images are resized copies, add the originals' width and height to the file's images."
+            )
+        return draw_heatmap(self.points, (height, width), size)
+
+
+def draw_heatmap(
+    points: Float[np.ndarray, "points 2"], shape: tuple[int, int], size: int
+) -> UInt8[np.ndarray, "size size 1"]:
+    """Draws a Gaussian of `SIGMA` at every point, on an image of `shape` (height, width) squashed to a square.
+
+    255 at a point, and the higher of two values where they overlap. BoNet's own maps are the same but for their
+    scale: it blurs a spot of 3 x 3 pixels, which leaves 0.58 of 255 at a point.
+    """
+    height, width = shape
+    middles = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x, y = points[:, :1].astype(np.float32), points[:, 1:].astype(np.float32)
+    across = np.exp(-0.5 * ((middles * width - 0.5 - x) / SIGMA) ** 2)  # [points, size]
+    along = np.exp(-0.5 * ((middles * height - 0.5 - y) / SIGMA) ** 2)
+    highest = (along[:, :, None] * across[:, None, :]).max(axis=0, initial=0)
+    return np.rint(255 * highest).astype(np.uint8)[..., None]
+
+
+def read_key_points(path: str | pathlib.Path) -> dict[str, KeyPoints]:
+    """Reads key points by image (`1377` for `1377.png`) from a file as BoNet publishes them, or a folder of such.
+
+    A point at (0, 0) is not marked, as COCO has it; an image without a marked point is left out.
+
+    Raises:
+      BoneAgeError: no file, another format, or an image that appears twice.
+    """
+    path = pathlib.Path(path).expanduser()
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise BoneAgeError(f"The folder {path} (data.keypoints) holds no .json file with key points.")
+    found: dict[str, KeyPoints] = {}
+    for file in files:
+        for image, points in _read_file(file):
+            if image in found:
+                raise BoneAgeError(f"{points.source} has key points twice ({found[image].source}); keep one of them.")
+            found[image] = points
+    return {image: points for image, points in found.items() if len(points.points)}
+
+
+def _read_file(path: pathlib.Path) -> Iterator[tuple[str, KeyPoints]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        images = {image["id"]: (str(image["file_name"]), _shape(image)) for image in content["images"]}
+        marks = [(mark["image_id"], mark["keypoints"]) for mark in content["annotations"]]
+    except OSError as error:
+        raise BoneAgeError(f"The key points {path} (data.keypoints) cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BoneAgeError(f"{path} holds no key points ({error!r}); expected {_FORM}.") from None
+    for image_id, values in marks:
+        if image_id not in images:
+            raise BoneAgeError(f"{path} marks an image {image_id!r} that is not among its images; expected {_FORM}.")
+        name, shape = images[image_id]
+        source = f"{path}, {name}"
+        yield pathlib.PurePosixPath(name).stem, KeyPoints(source, _points(values, source), shape)
+
+
+def _shape(image: dict[str, Any]) -> tuple[int, int] | None:
+    return (int(image["height"]), int(image["width"])) if {"height", "width"} <= image.keys() else None
+
+
+def _points(values: Any, source: str) -> np.ndarray:
+    try:
+        points = np.array(values, np.float64).reshape(POINTS, 3)[:, :2]
+    except (ValueError, TypeError):
+        points = np.full((1, 2), np.nan)
+    if not np.isfinite(points).all():
+        raise BoneAgeError(f"{source}: expected {POINTS} key points of three numbers (x, y, v), not {values!r:.80}.")
+    return points[(points != 0).any(axis=1)]

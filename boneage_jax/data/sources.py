@@ -1,0 +1,149 @@
+"""Where the images of each dataset come from: the RSNA files, and the drawn hands."""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from boneage_jax.data import inputs, phantom, rsna
+from boneage_jax.data.builder import Example, PhantomBoneAge, RadiographBuilder, RsnaBoneAge
+from boneage_jax.data.files import File
+from boneage_jax.data.keypoints import KeyPoints, draw_heatmap, read_key_points
+from boneage_jax.data.preprocess import Preprocessing
+from boneage_jax.data.radiograph import FEMALE, MALE, decode
+from boneage_jax.data.splits import hospital
+from boneage_jax.errors import BoneAgeError
+
+PHANTOM_COUNT = {"train": 2000, "validation": 400}
+_PHANTOM_SPLITS = ("train", "validation", "test")
+_FILM = (2044, 1514)  # Height and width that most RSNA originals have: the pixels in which key points are blurred.
+_UNMARKED = KeyPoints("", np.zeros((0, 2)))
+
+Found = tuple[dict[str, Sequence[Example]], list]
+"""The examples by split, and what the built dataset depends on beside them, as JSON types."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """How one dataset is found and cached; `options` are those that `find` takes beside its three arguments."""
+
+    builder: type[RadiographBuilder]
+    find: Callable[..., Found]
+    options: tuple[str, ...]
+
+
+def _rsna(
+    directory: str | pathlib.Path | None,
+    preprocessing: Preprocessing,
+    kinds: Mapping[str, inputs.Kind],
+    on_missing: str = "error",
+    keypoints: str | pathlib.Path = "",
+) -> Found:
+    if directory is None:
+        raise BoneAgeError("data.dir is not set; name the folder that holds the RSNA bone-age files.")
+
+    def prepare(file: File, points: KeyPoints | None) -> dict[str, np.ndarray]:
+        image = decode(file.read(), file.name)
+        record = {"image": preprocessing.prepare(image)}
+        return record if points is None else record | {"heatmap": points.heatmap(image.shape, preprocessing.size)}
+
+    found = rsna.find(directory, on_missing, inputs.columns(kinds))
+    ids = [image.id for images in found.values() for image in images]
+    marked = _key_points(ids, keypoints, on_missing) if inputs.heatmap(kinds) else {}
+    examples: dict[str, Sequence[Example]] = {
+        split: [
+            Example(i.id, i.sex, i.age, hospital(i.id), functools.partial(prepare, i.file, marked.get(i.id)), i.inputs)
+            for i in images
+        ]
+        for split, images in found.items()
+    }
+    manifest: list = [
+        [split, i.id, i.sex, i.age, i.file.name, i.file.size] for split, images in found.items() for i in images
+    ]
+    if marked:
+        manifest.append([[marked[i].points.tolist(), marked[i].shape] for i in ids])
+    return examples, manifest
+
+
+def _key_points(ids: Sequence[str], path: str | pathlib.Path, on_missing: str) -> dict[str, KeyPoints]:
+    """The key points of every image; none, where it may be skipped."""
+    if not str(path):
+        raise BoneAgeError("data.inputs asks for key points: name their file in data.keypoints.")
+    marked = read_key_points(path)
+    if unmarked := [image_id for image_id in ids if image_id not in marked]:
+        first = ", ".join(unmarked[:10]) + ", ..." * (len(unmarked) > 10)
+        message = f"{path} has no key points of {len(unmarked)} images: {first}"
+        if on_missing == "error":
+            raise BoneAgeError(f"{message}; complete it, or set data.on_missing=skip.")
+        logging.warning("%s; their heat maps are empty.", message)
+    return {image_id: marked.get(image_id, _UNMARKED) for image_id in ids}
+
+
+def _phantom(
+    directory: Any,
+    preprocessing: Preprocessing,
+    kinds: Mapping[str, inputs.Kind],
+    count: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Found:
+    del directory
+    count = dict(PHANTOM_COUNT if count is None else count)
+    if unknown := sorted(set(count) - set(_PHANTOM_SPLITS)):
+        raise BoneAgeError(f"The phantom has no split {', '.join(unknown)}; only {', '.join(_PHANTOM_SPLITS)}.")
+    if not {"train", "validation"} <= set(count) or min(count.values()) < 1:
+        raise BoneAgeError(f"The phantom needs at least one training and one validation image, not {count}.")
+    columns = inputs.columns(kinds)
+    if columns not in ({}, {inputs.CHRONOLOGICAL_AGE: inputs.NUMBER}):
+        raise BoneAgeError(
+            f"The phantom has no input {', '.join(columns)} of this kind; beside key points, it has the number "
+            f"{inputs.CHRONOLOGICAL_AGE}."
+        )
+    examples: dict[str, Sequence[Example]] = {}
+    for number, split in enumerate(_PHANTOM_SPLITS):
+        if split in count:
+            children, *images = _seeds(seed, number, count[split] + 1)
+            ages, sexes = phantom.sample_children(count[split], children)
+            examples[split] = [
+                _child(f"{split}-{i}", float(a), int(s), k, preprocessing, kinds)
+                for i, (a, s, k) in enumerate(zip(ages, sexes, images, strict=True))
+            ]
+    drawn = [phantom.render(age, sex, size=64, seed=0) for age, sex in ((60, FEMALE), (168, MALE))]
+    manifest: list = [count, seed, hashlib.sha256(np.stack([d.image for d in drawn]).tobytes()).hexdigest()]
+    if inputs.heatmap(kinds):
+        manifest.append([d.key_points.tolist() for d in drawn])
+    return examples, manifest
+
+
+def _child(
+    name: str, age: float, sex: int, seed: int, preprocessing: Preprocessing, kinds: Mapping[str, inputs.Kind]
+) -> Example:
+    """A drawn child, whose image goes through the same path as a radiograph."""
+    size = preprocessing.size
+
+    def prepare() -> dict[str, np.ndarray]:
+        drawn = phantom.render(age, sex, size=size, seed=seed)
+        record = {"image": preprocessing.prepare(drawn.image)}
+        if inputs.heatmap(kinds):
+            height, width = _FILM
+            points = (drawn.key_points + 0.5) * np.array([width / size, height / size]) - 0.5
+            record["heatmap"] = draw_heatmap(points, _FILM, size)
+        return record
+
+    values = {key: phantom.chronological_age(age, seed) for key in inputs.columns(kinds)}
+    return Example(name, sex, age, "", prepare, values)
+
+
+def _seeds(seed: int, split: int, count: int) -> list[int]:
+    """Independent seeds for the images of a split: no two splits share a child."""
+    return [int(s) for s in np.random.SeedSequence([seed, split]).generate_state(count, np.uint64) >> 1]
+
+
+SOURCES = {
+    "rsna_bone_age": Source(RsnaBoneAge, _rsna, ("on_missing", "keypoints")),
+    "phantom": Source(PhantomBoneAge, _phantom, ("count", "seed")),
+}

@@ -1,0 +1,67 @@
+import pytest
+
+from boneage_jax.data import inputs
+from boneage_jax.errors import BoneAgeError
+
+WARDS = ("Day clinic", "ward", "unknown")
+
+
+def test_categories_become_tuples_and_the_order_in_which_inputs_are_written_is_nothing():
+    kinds = inputs.checked({"ward": ["a", "b"], "hand": "keypoints", "age_at_visit": "number"})
+    assert list(kinds.items()) == [("age_at_visit", "number"), ("hand", "keypoints"), ("ward", ("a", "b"))]
+    assert inputs.columns(kinds) == {"age_at_visit": "number", "ward": ("a", "b")}
+    assert (inputs.heatmap(kinds), inputs.heatmap({})) == ("hand", None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"weight": "numbers"}, "weight is 'numbers'; expected 'number', 'keypoints' or the names"),
+        ({"ward": ()}, "two or more categories"),
+        ({"ward": ("a",)}, "two or more categories"),
+        ({"ward": ("a", "")}, "two or more categories"),
+        ({"ward": ("a", " b")}, "two or more categories"),
+        ({"ward": ("a", "b", "A")}, "ward names a category twice"),
+        ({"sex": "number"}, r"data\.inputs\.sex is no name"),
+        ({"Age": "number"}, r"data\.inputs\.Age is no name"),
+        ({"age at visit": "number"}, "letters, digits and underscores"),
+        ({"a": "keypoints", "b": "keypoints"}, r"several heat maps \(a, b\)"),
+    ],
+)
+def test_a_wrong_request_is_named(wrong, message):
+    with pytest.raises(BoneAgeError, match=message):
+        inputs.checked(wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        ("number", "12.5", 12.5),
+        ("number", "-3e2", -300.0),
+        (WARDS, "WARD", "ward"),
+        (WARDS, "day Clinic", "Day clinic"),
+        (WARDS, "Unknown", "unknown"),
+        (WARDS, "", "unknown"),
+    ],
+)
+def test_cells_are_read(kind, text, expected):
+    assert inputs.read_cell("weight", kind, text, "a.csv, row 2") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "text", "message"),
+    [
+        ("weight", "number", "", "weight is empty"),
+        ("weight", "number", "12,5", "weight is '12,5', which is not a number"),
+        ("weight", "number", "nan", "weight is 'nan', which is not a number"),
+        ("weight", "number", "inf", "weight is 'inf', which is not a number"),
+        ("chronological_age", "number", "-1", "chronological_age -1 lies outside 0 to 300 months"),
+        ("chronological_age", "number", "301", "chronological_age 301 lies outside 0 to 300 months"),
+        ("ward", WARDS, "corridor", "ward 'corridor' is not known; expected Day clinic, ward, unknown"),
+        ("ward", ("a", "b"), "", "ward is empty; expected a, b. List 'unknown'"),
+        ("ward", ("a", "b"), "unknown", "ward 'unknown' is not known"),
+    ],
+)
+def test_a_wrong_cell_is_named_by_file_and_row(name, kind, text, message):
+    with pytest.raises(BoneAgeError, match=rf"a\.csv, row 2: {message}"):
+        inputs.read_cell(name, kind, text, "a.csv, row 2")

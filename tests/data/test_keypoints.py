@@ -1,0 +1,119 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from boneage_jax.data import keypoints
+from boneage_jax.errors import BoneAgeError
+
+
+def hand(shift=0.0):
+    """17 points, all different, within 300 x 400 pixels."""
+    return np.array([[20.0 + 15 * n + shift, 30.0 + 20 * n] for n in range(17)])
+
+
+def marked(points):
+    return np.column_stack([points, np.full(len(points), 2)]).ravel().tolist()
+
+
+def write(path, images, marks):
+    path.write_text(json.dumps({"images": images, "annotations": marks}))
+    return path
+
+
+def write_one(path, points, **image):
+    return write(path, [{"id": 7, "file_name": "1377.png", **image}], [{"image_id": 7, "keypoints": points}])
+
+
+@pytest.mark.parametrize("name", ["1377.png", "boneage-training-dataset/1377.png"])
+def test_points_are_read_by_the_name_of_their_image(tmp_path, name):
+    images = [{"id": 7, "file_name": name}, {"id": 8, "file_name": "1378.png"}]
+    marks = [{"image_id": i, "keypoints": marked(hand(i)), "bbox": [0, 0, 9, 9]} for i in (8, 7)]
+    found = keypoints.read_key_points(write(tmp_path / "a.json", images, marks))
+    assert sorted(found) == ["1377", "1378"]
+    np.testing.assert_array_equal(found["1377"].points, hand(7))
+    assert found["1378"].shape is None
+
+
+def test_a_point_at_the_origin_is_not_marked_and_an_image_without_points_is_left_out(tmp_path):
+    points = hand()
+    points[3] = 0
+    path = write_one(tmp_path / "a.json", marked(points))
+    assert len(keypoints.read_key_points(path)["1377"].points) == 16
+    assert keypoints.read_key_points(write_one(path, [0] * 51)) == {}
+
+
+def test_a_folder_holds_one_file_per_split(tmp_path):
+    write_one(tmp_path / "train.json", marked(hand()))
+    write(
+        tmp_path / "validation.json",
+        [{"id": 7, "file_name": "1386.png"}],
+        [{"image_id": 7, "keypoints": marked(hand())}],
+    )
+    assert sorted(keypoints.read_key_points(tmp_path)) == ["1377", "1386"]
+    write_one(tmp_path / "again.json", marked(hand()))
+    with pytest.raises(BoneAgeError, match=r"train\.json, 1377\.png has key points twice \(.*again\.json"):
+        keypoints.read_key_points(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", r"a\.json holds no key points .*expected \{\"images\""),
+        ("[]", "holds no key points"),
+        ('{"images": []}', "holds no key points .*'annotations'"),
+        ('{"images": [{"id": 1}], "annotations": []}', "holds no key points .*'file_name'"),
+        ('{"images": [], "annotations": [{"image_id": 1, "keypoints": []}]}', "marks an image 1"),
+    ],
+)
+def test_another_format_is_refused(tmp_path, text, message):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(BoneAgeError, match=message):
+        keypoints.read_key_points(path)
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3], ["x"] * 51, [float("nan")] * 51, None])
+def test_wrong_points_are_named_by_their_image(tmp_path, values):
+    with pytest.raises(BoneAgeError, match=r"a\.json, 1377\.png: expected 17 key points"):
+        keypoints.read_key_points(write_one(tmp_path / "a.json", values))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BoneAgeError, match=r"absent\.json .*No such file"):
+        keypoints.read_key_points(tmp_path / "absent.json")
+    with pytest.raises(BoneAgeError, match=r"holds no \.json file"):
+        keypoints.read_key_points(tmp_path)
+
+
+def test_the_heat_map_is_that_of_the_original_squashed_like_the_radiograph():
+    height, width, size = 400, 300, 100
+    y, x = np.mgrid[:height, :width]
+    original = np.zeros((height, width))
+    for px, py in hand():
+        original = np.maximum(original, 255 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 25.0**2)))
+    expected = cv2.resize(original, (size, size), interpolation=cv2.INTER_AREA)
+    found = keypoints.draw_heatmap(hand(), (height, width), size)
+    assert found.shape == (size, size, 1)
+    assert found.dtype == np.uint8
+    difference = np.abs(found[..., 0] - expected)
+    # Largest where two points meet: the squash rounds that edge off.
+    assert difference.max() < 4
+    assert difference.mean() < 0.5
+
+
+def test_a_point_is_bright_and_one_sigma_away_it_is_a_factor_of_root_e_darker():
+    found = keypoints.draw_heatmap(np.array([[100.0, 60.0]]), (200, 200), 200)[..., 0]
+    assert found[60, 100] == 255
+    np.testing.assert_allclose(found[[60, 60, 35, 85], [75, 125, 100, 100]], 255 * np.exp(-0.5), atol=0.6)
+    assert not keypoints.draw_heatmap(np.zeros((0, 2)), (200, 200), 32).any()
+
+
+def test_points_on_a_resized_copy_need_the_size_of_the_original(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(BoneAgeError, match=r"1377\.png: a key point at \(95, 130\) lies outside .* 64 x 96 pixels"):
+        keypoints.read_key_points(write_one(path, marked(hand())))["1377"].heatmap((96, 64), 32)
+    known = keypoints.read_key_points(write_one(path, marked(hand()), width=300, height=400))["1377"]
+    expected = keypoints.draw_heatmap(hand(), (400, 300), 32)
+    np.testing.assert_array_equal(known.heatmap((96, 64), 32), expected)
