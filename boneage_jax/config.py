@@ -67,6 +67,7 @@ def base() -> ConfigDict:
     config.model.name = "xception"
     config.model.options = ConfigDict()  # of the trunk
     config.model.input_channels = "native"  # "rgb": repeat grey to three channels
+    config.model.init_from = ""  # file with ImageNet weights for the trunk: Keras, timm or torchvision
     config.model.head = "regression"
     config.model.head_options = ConfigDict()
     config.model.dtype = "float32"  # of the computation; parameters are float32
@@ -75,6 +76,10 @@ def base() -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 1e-5
+    config.optimizer.layer_decay = 1.0  # of the learning rate, per layer of the trunk away from the head
+    # Paths of parameters that stay as they are, such as ("trunk/block1",) or ("trunk",). The BatchNorm statistics
+    # of frozen layers still move in training.
+    config.optimizer.freeze = ()
     config.optimizer.warmup_epochs = 1.0
     config.optimizer.schedule = "constant"  # after the warm-up; "cosine": to zero at train.epochs
     config.optimizer.clip_norm = 1.0  # of the gradient; 0 for none

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from boneage_jax import config as configuration
 from boneage_jax import data, models
 from boneage_jax.data.augment import Augmentation
+from boneage_jax.pretrained import start_from
 from boneage_jax.train import losses, optimizer, parallel, state, step
 
 AHEAD = 4  # batches that inference may be behind the pipeline
@@ -69,19 +70,32 @@ class Experiment:
             label_sigma=self.config.train.label_sigma,
         )
 
-    def fresh_state(self, steps_per_epoch: int) -> tuple[Any, state.TrainState]:
-        """The optimiser and a state with the parameters that the seed gives."""
-        settings = self.config.optimizer
-        transform = optimizer.create(settings, steps_per_epoch=steps_per_epoch, epochs=self.config.train.epochs)
+    def fresh_state(self, steps_per_epoch: int, *, pretrained: bool = False) -> tuple[Any, state.TrainState]:
+        """The optimiser and a state with the parameters that the seed gives.
+
+        With `pretrained`, those of the trunk come from the file `model.init_from`, if one is named.
+        """
+        settings, init_from = self.config.optimizer, self.config.model.init_from
         size, channels = self.preprocessing.visible, self.preprocessing.channels
+        image_shape = (size, size, channels)
+        transform = optimizer.create(
+            settings,
+            steps_per_epoch=steps_per_epoch,
+            epochs=self.config.train.epochs,
+            trunk_layers=state.trunk_layers(self.network, image_shape) if settings.layer_decay != 1 else (),
+        )
         fresh = state.create(
             self.network,
             transform,
             optimizer.plateau(settings),
-            image_shape=(size, size, channels),
+            image_shape=image_shape,
             seed=self.config.seed,
             with_ema=settings.ema_decay > 0,
         )
+        if pretrained and init_from:
+            variables = {"params": fresh.params, "batch_stats": fresh.batch_stats}
+            variables = start_from(init_from, self.config.model.name, self.network.trunk, variables)
+            fresh = fresh.starting_from(variables)
         return transform, fresh
 
     def compile_train_step(self, transform: Any) -> Any:

@@ -86,10 +86,10 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     _check_same_run(config, workdir)
     splits = load_data(config)
     experiment = Experiment.create(config, Statistics.of(splits["train"]))
-    describe_run(workdir, config)
     steps_per_epoch = pipeline.steps_per_epoch(splits["train"], config.train.batch_size)
-    transform, fresh = experiment.fresh_state(steps_per_epoch)
     latest, best = Store(workdir / "checkpoints/latest"), Store(workdir / "checkpoints/best", keep=1)
+    transform, fresh = experiment.fresh_state(steps_per_epoch, pretrained=not latest.steps())
+    describe_run(workdir, config)  # not before the configuration has been found good: another one would be refused
     state, progress = _resume(latest, best, fresh, config.checkpoint.step)
     log = MetricsLog(workdir, after_step=int(state.step))
     run = Run(config, experiment, splits, latest, best, log, experiment.compile_inference(), steps_per_epoch)

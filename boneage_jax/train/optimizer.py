@@ -78,7 +78,7 @@ def _without_norm(layer: str) -> str:
 
 
 def _labels(frozen: Sequence[str], params: Any) -> Any:
-    """ "freeze" for every parameter under a path in `frozen`, such as "trunk/block1", "train" for the others."""
+    """Says "freeze" for every parameter under a path in `frozen`, such as "trunk/block1", "train" for the others."""
     under = {path: path.split("/") for path in frozen}
     paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for path, parts in under.items():

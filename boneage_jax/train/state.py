@@ -28,6 +28,12 @@ class TrainState(struct.PyTreeNode):
         """What evaluation uses: the moving average if there is one."""
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
+    def starting_from(self, variables: dict[str, Any]) -> "TrainState":
+        """A fresh state with these parameters and batch statistics in place of its own."""
+        params, batch_stats = _own_memory((variables["params"], variables["batch_stats"]))
+        ema = None if self.ema is None else _own_memory({"params": params, "batch_stats": batch_stats})
+        return self.replace(params=params, batch_stats=batch_stats, ema=ema)
+
 
 def create(
     network: Network,
@@ -41,9 +47,7 @@ def create(
     """A fresh state; the same seed gives the same parameters on any number of devices."""
 
     def initialise() -> TrainState:
-        image = jnp.zeros((1, *image_shape), jnp.float32)
-        inputs = {spec.name: spec.example(image) for spec in network.inputs}
-        variables = network.init(jax.random.key(seed), image, jnp.zeros(1, jnp.int32), inputs, train=False)
+        variables = _initial_variables(network, image_shape, seed)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -54,5 +58,26 @@ def create(
             ema={"params": params, "batch_stats": batch_stats} if with_ema else None,
         )
 
-    # Own memory per leaf: a step that reuses the state's memory must not meet one buffer twice.
-    return jax.tree.map(jnp.array, jax.jit(initialise)())
+    return _own_memory(jax.jit(initialise)())
+
+
+def trunk_layers(network: Network, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """Names of the trunk's layers from the image to the head: the order in which flax makes their parameters."""
+    order: list[str] = []
+
+    def trace() -> None:  # what it returned would come back in alphabetical order
+        order.extend(_initial_variables(network, image_shape, seed=0)["params"]["trunk"])
+
+    jax.eval_shape(trace)
+    return tuple(order)
+
+
+def _initial_variables(network: Network, image_shape: tuple[int, int, int], seed: int) -> Any:
+    image = jnp.zeros((1, *image_shape), jnp.float32)
+    inputs = {spec.name: spec.example(image) for spec in network.inputs}
+    return network.init(jax.random.key(seed), image, jnp.zeros(1, jnp.int32), inputs, train=False)
+
+
+def _own_memory(tree: Any) -> Any:
+    """Copies every leaf: a step that reuses the state's memory must not meet one buffer twice."""
+    return jax.tree.map(jnp.array, tree)

@@ -1,0 +1,72 @@
+"""Reads files of weights, whatever their format: numbers by the names that the framework gave them."""
+
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.pretrained import keras_files, torch_files
+
+Source = Literal["keras", "torch"]
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_ZIP = b"PK\x03\x04"
+_PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_DAMAGE = (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, SafetensorError)
+
+
+def read(path: Path | str) -> tuple[Source, dict[str, np.ndarray]]:
+    """Reads all weights of a file; the format is recognised by the content.
+
+    Keras: `.weights.h5`, `.h5` and `.keras`, of Keras 2 and 3. PyTorch (timm, torchvision): `.safetensors`, and
+    `.pth`, `.pt` or `.bin` without Python objects in them; of several state dicts in one file the first of
+    `torch_files.WRAPPERS` is taken, and "module." before the keys is removed.
+
+    Returns:
+        The framework, and its keys with the arrays: "<layer>/<variable>" for Keras, with the names that its layers
+        have in a fresh session; the state dict's keys for PyTorch. All floating-point numbers are float32.
+
+    Raises:
+        BoneAgeError: there is no such file, it is damaged, or of a format that is not known or not safe.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise BoneAgeError(f"{path} does not exist or is no file; model.init_from names a file of weights")
+    try:
+        source, arrays = _read(path)
+        if not arrays:
+            raise BoneAgeError("it holds no weights of layers")
+        return source, {key: _as_float32(value) for key, value in arrays.items()}
+    except BoneAgeError as error:
+        raise BoneAgeError(f"{path} cannot be read: {error}") from error
+    except _DAMAGE as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise BoneAgeError(f"{path} is damaged ({reason}); download it again") from error
+
+
+def _read(path: Path) -> tuple[Source, dict[str, np.ndarray]]:
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith(_HDF5):
+        return "keras", keras_files.read_hdf5(path)
+    if start.startswith(_ZIP):
+        with zipfile.ZipFile(path) as archive:
+            if "config.json" in archive.namelist():
+                return "keras", keras_files.read_archive(archive)
+        return "torch", torch_files.read_pickle(path)
+    if start.startswith(_PICKLE):
+        return "torch", torch_files.read_pickle(path)
+    if start[8:9] == b"{":  # behind the length of the header
+        return "torch", torch_files.read_safetensors(path)
+    raise BoneAgeError(
+        f"it begins with {start!r}, which is neither HDF5 (.h5), .keras, .safetensors nor PyTorch (.pth); it may be a "
+        "web page or a Git LFS pointer instead of the file itself"
+    )
+
+
+def _as_float32(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float32) if jnp.issubdtype(value.dtype, jnp.floating) else value
