@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import jax
+import numpy as np
 import pytest
 
 from boneage_jax.models.efficientnet import STAGES, VARIANTS, EfficientNet, scaled_blocks
@@ -21,7 +23,7 @@ def blocks_of(variant):
 
 
 def keras_original(variant, height, width):
-    """Without the normalisation in front of it, which has no part in our trunk, and without its random drops."""
+    """All stages, without the normalisation in front of them, which has no part in our trunk, and without drops."""
     keras = pytest.importorskip("keras")
     keras.backend.clear_session()
     build = {"b0": keras.applications.EfficientNetB0, "b4": keras.applications.EfficientNetB4}[variant]
@@ -29,18 +31,22 @@ def keras_original(variant, height, width):
     for layer in whole.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
-    return keras.Model(whole.get_layer("normalization").output, whole.output)
+    added = {layer.name for layer in whole.layers if isinstance(layer, keras.layers.Add)}
+    ends = [f"{block}_add" if f"{block}_add" in added else f"{block}_project_bn" for block in blocks_of(variant)]
+    stages = [whole.get_layer(end).output for end in ("stem_bn", *ends)]
+    return keras.Model(whole.get_layer("normalization").output, [*stages, whole.output])
 
 
 def keras_stages(variant, model, image):
-    layers = {layer.name for layer in model.layers}
-    ends = {f"{block}_add" for block in blocks_of(variant)} & layers
-    blocks = {name: f"{name}_add" if f"{name}_add" in ends else f"{name}_project_bn" for name in blocks_of(variant)}
-    return comparison.keras_stages(model, image, {"stem_bn": "stem_bn", **blocks})
+    with jax.numpy_rank_promotion("allow"):
+        outputs = model(image, training=False)
+    return dict(zip(["stem_bn", *blocks_of(variant), "whole"], map(np.asarray, outputs), strict=True))
 
 
-def timm_original(name, height, width):
-    return kept_inputs(pytest.importorskip("timm").create_model(name, num_classes=0))
+def timm_original(name, momentum, height, width):
+    """With the momentum of the authors' code for its tf_ models, which timm goes on to train with PyTorch's."""
+    timm = pytest.importorskip("timm")
+    return kept_inputs(timm.create_model(name, num_classes=0, bn_momentum=momentum))
 
 
 def timm_stages(variant, model, image):
@@ -85,8 +91,8 @@ def cases(variant):
             stages=partial(keras_stages, variant),
             sizes=sizes,
         ),
-        comparison.Case(ours, "torch", torch_trunk, partial(timm_original, ours), **timm),
-        comparison.Case(f"tf_{ours}", "torch", keras_trunk, partial(timm_original, f"tf_{ours}"), **timm),
+        comparison.Case(ours, "torch", torch_trunk, partial(timm_original, ours, 0.1), **timm),
+        comparison.Case(f"tf_{ours}", "torch", keras_trunk, partial(timm_original, f"tf_{ours}", 0.01), **timm),
         comparison.Case(
             name=f"torchvision_{ours}",
             source="torch",

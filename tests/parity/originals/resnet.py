@@ -26,20 +26,15 @@ def keras_stages(model, image):
 
 def timm_original(height, width):
     model = pytest.importorskip("timm").create_model("resnet50", num_classes=0)
-    comparison_needs_inputs_kept(model)
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # else the activation overwrites the stem before it is compared
     return model
 
 
 def timm_stages(model, image):
     blocks = {name: f"layer{stage + 1}.{block}" for name, (stage, block) in BLOCKS.items()}
     return comparison.torch_stages(model, image, {"conv1_bn": "bn1", **blocks})
-
-
-def comparison_needs_inputs_kept(model):
-    """Activations that work in place would overwrite the stem before it is compared."""
-    for module in model.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False
 
 
 CASES = [
