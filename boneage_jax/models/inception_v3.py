@@ -52,6 +52,16 @@ class ConvUnit(nn.Module):
         return nn.relu(self.norm(name="bn")(x))
 
 
+def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """The largest of 3x3 neighbours; halves height and width."""
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
+
+
+def average_pool(x: Float[Array, "B H W C"], *, count_padding: bool) -> Float[Array, "B H W C"]:
+    """The mean of 3x3 neighbours; those beyond the edge count as zeros, or not at all."""
+    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=count_padding)
+
+
 class Stem(nn.Module):
     """Five convolutions and two max pools: 299 x 299 pixels become a map of 35 x 35."""
 
@@ -66,31 +76,18 @@ class Stem(nn.Module):
         x = unit(32, (3, 3), strides=2, padding="VALID", name="conv1a_3x3")(x)  # [B, H/2, W/2, 32]
         x = unit(32, (3, 3), padding="VALID", name="conv2a_3x3")(x)
         x = unit(64, (3, 3), name="conv2b_3x3")(x)
-        x = _max_pool(x)  # [B, H/4, W/4, 64]
+        x = max_pool(x)  # [B, H/4, W/4, 64]
         x = unit(80, (1, 1), name="conv3b_1x1")(x)
         x = unit(192, (3, 3), padding="VALID", name="conv4a_3x3")(x)
-        return _max_pool(x)  # [B, H/8, W/8, 192]
+        return max_pool(x)  # [B, H/8, W/8, 192]
 
 
 class Mixed(nn.Module):
     """What the mixed blocks share. Each joins the channels of parallel branches over the same map."""
 
     norm: Layer
-    count_padding: bool
+    count_padding: bool  # in the average pool
     dtype: Any
-
-    def unit(self, name: str, features: int, height: int, width: int, **settings: Any) -> ConvUnit:
-        """A convolution of `height` x `width` with its BatchNorm and ReLU."""
-        return ConvUnit(features, (height, width), norm=self.norm, dtype=self.dtype, name=name, **settings)
-
-    def halving(self, name: str, features: int) -> ConvUnit:
-        """A 3x3 convolution that halves height and width."""
-        return self.unit(name, features, 3, 3, strides=2, padding="VALID")
-
-    def pooled(self, x: Float[Array, "B h w C"], features: int) -> Float[Array, "B h w D"]:
-        """The branch that averages 3x3 neighbourhoods before its 1x1 convolution."""
-        x = nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=self.count_padding)
-        return self.unit("branch_pool", features, 1, 1)(x)
 
 
 class MixedA(Mixed):
@@ -101,15 +98,18 @@ class MixedA(Mixed):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w D"]:
         """Returns 224 + `pool_features` channels."""
-        single = self.unit("branch1x1", 64, 1, 1)(x)
+        unit = partial(ConvUnit, norm=self.norm, dtype=self.dtype)
+        single = unit(64, (1, 1), name="branch1x1")(x)
 
-        five = self.unit("branch5x5_1", 48, 1, 1)(x)
-        five = self.unit("branch5x5_2", 64, 5, 5)(five)
+        five = unit(48, (1, 1), name="branch5x5_1")(x)
+        five = unit(64, (5, 5), name="branch5x5_2")(five)
 
-        double = self.unit("branch3x3dbl_1", 64, 1, 1)(x)
-        double = self.unit("branch3x3dbl_2", 96, 3, 3)(double)
-        double = self.unit("branch3x3dbl_3", 96, 3, 3)(double)
-        return jnp.concatenate([single, five, double, self.pooled(x, self.pool_features)], axis=-1)
+        double = unit(64, (1, 1), name="branch3x3dbl_1")(x)
+        double = unit(96, (3, 3), name="branch3x3dbl_2")(double)
+        double = unit(96, (3, 3), name="branch3x3dbl_3")(double)
+
+        pool = unit(self.pool_features, (1, 1), name="branch_pool")(average_pool(x, count_padding=self.count_padding))
+        return jnp.concatenate([single, five, double, pool], axis=-1)
 
 
 class MixedB(Mixed):
@@ -118,12 +118,13 @@ class MixedB(Mixed):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         """Adds 480 channels to those of `x`."""
-        single = self.halving("branch3x3", 384)(x)
+        unit = partial(ConvUnit, norm=self.norm, dtype=self.dtype)
+        single = unit(384, (3, 3), strides=2, padding="VALID", name="branch3x3")(x)
 
-        double = self.unit("branch3x3dbl_1", 64, 1, 1)(x)
-        double = self.unit("branch3x3dbl_2", 96, 3, 3)(double)
-        double = self.halving("branch3x3dbl_3", 96)(double)
-        return jnp.concatenate([single, double, _max_pool(x)], axis=-1)
+        double = unit(64, (1, 1), name="branch3x3dbl_1")(x)
+        double = unit(96, (3, 3), name="branch3x3dbl_2")(double)
+        double = unit(96, (3, 3), strides=2, padding="VALID", name="branch3x3dbl_3")(double)
+        return jnp.concatenate([single, double, max_pool(x)], axis=-1)
 
 
 class MixedC(Mixed):
@@ -134,18 +135,21 @@ class MixedC(Mixed):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w 768"]:
         """Returns 192 channels from each of four branches."""
-        single = self.unit("branch1x1", 192, 1, 1)(x)
+        unit = partial(ConvUnit, norm=self.norm, dtype=self.dtype)
+        single = unit(192, (1, 1), name="branch1x1")(x)
 
-        seven = self.unit("branch7x7_1", self.features, 1, 1)(x)
-        seven = self.unit("branch7x7_2", self.features, 1, 7)(seven)
-        seven = self.unit("branch7x7_3", 192, 7, 1)(seven)
+        seven = unit(self.features, (1, 1), name="branch7x7_1")(x)
+        seven = unit(self.features, (1, 7), name="branch7x7_2")(seven)
+        seven = unit(192, (7, 1), name="branch7x7_3")(seven)
 
-        double = self.unit("branch7x7dbl_1", self.features, 1, 1)(x)
-        double = self.unit("branch7x7dbl_2", self.features, 7, 1)(double)
-        double = self.unit("branch7x7dbl_3", self.features, 1, 7)(double)
-        double = self.unit("branch7x7dbl_4", self.features, 7, 1)(double)
-        double = self.unit("branch7x7dbl_5", 192, 1, 7)(double)
-        return jnp.concatenate([single, seven, double, self.pooled(x, 192)], axis=-1)
+        double = unit(self.features, (1, 1), name="branch7x7dbl_1")(x)
+        double = unit(self.features, (7, 1), name="branch7x7dbl_2")(double)
+        double = unit(self.features, (1, 7), name="branch7x7dbl_3")(double)
+        double = unit(self.features, (7, 1), name="branch7x7dbl_4")(double)
+        double = unit(192, (1, 7), name="branch7x7dbl_5")(double)
+
+        pool = unit(192, (1, 1), name="branch_pool")(average_pool(x, count_padding=self.count_padding))
+        return jnp.concatenate([single, seven, double, pool], axis=-1)
 
 
 class MixedD(Mixed):
@@ -154,14 +158,15 @@ class MixedD(Mixed):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         """Adds 512 channels to those of `x`."""
-        three = self.unit("branch3x3_1", 192, 1, 1)(x)
-        three = self.halving("branch3x3_2", 320)(three)
+        unit = partial(ConvUnit, norm=self.norm, dtype=self.dtype)
+        three = unit(192, (1, 1), name="branch3x3_1")(x)
+        three = unit(320, (3, 3), strides=2, padding="VALID", name="branch3x3_2")(three)
 
-        seven = self.unit("branch7x7x3_1", 192, 1, 1)(x)
-        seven = self.unit("branch7x7x3_2", 192, 1, 7)(seven)
-        seven = self.unit("branch7x7x3_3", 192, 7, 1)(seven)
-        seven = self.halving("branch7x7x3_4", 192)(seven)
-        return jnp.concatenate([three, seven, _max_pool(x)], axis=-1)
+        seven = unit(192, (1, 1), name="branch7x7x3_1")(x)
+        seven = unit(192, (1, 7), name="branch7x7x3_2")(seven)
+        seven = unit(192, (7, 1), name="branch7x7x3_3")(seven)
+        seven = unit(192, (3, 3), strides=2, padding="VALID", name="branch7x7x3_4")(seven)
+        return jnp.concatenate([three, seven, max_pool(x)], axis=-1)
 
 
 class MixedE(Mixed):
@@ -170,18 +175,20 @@ class MixedE(Mixed):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w 2048"]:
         """Returns 320 + 2 * 384 + 2 * 384 + 192 channels."""
-        single = self.unit("branch1x1", 320, 1, 1)(x)
+        unit = partial(ConvUnit, norm=self.norm, dtype=self.dtype)
+        single = unit(320, (1, 1), name="branch1x1")(x)
 
-        three = self.unit("branch3x3_1", 384, 1, 1)(x)
-        three_wide = self.unit("branch3x3_2a", 384, 1, 3)(three)
-        three_high = self.unit("branch3x3_2b", 384, 3, 1)(three)
+        three = unit(384, (1, 1), name="branch3x3_1")(x)
+        three_wide = unit(384, (1, 3), name="branch3x3_2a")(three)
+        three_high = unit(384, (3, 1), name="branch3x3_2b")(three)
 
-        double = self.unit("branch3x3dbl_1", 448, 1, 1)(x)
-        double = self.unit("branch3x3dbl_2", 384, 3, 3)(double)
-        double_wide = self.unit("branch3x3dbl_3a", 384, 1, 3)(double)
-        double_high = self.unit("branch3x3dbl_3b", 384, 3, 1)(double)
-        branches = [single, three_wide, three_high, double_wide, double_high, self.pooled(x, 192)]
-        return jnp.concatenate(branches, axis=-1)
+        double = unit(448, (1, 1), name="branch3x3dbl_1")(x)
+        double = unit(384, (3, 3), name="branch3x3dbl_2")(double)
+        double_wide = unit(384, (1, 3), name="branch3x3dbl_3a")(double)
+        double_high = unit(384, (3, 1), name="branch3x3dbl_3b")(double)
+
+        pool = unit(192, (1, 1), name="branch_pool")(average_pool(x, count_padding=self.count_padding))
+        return jnp.concatenate([single, three_wide, three_high, double_wide, double_high, pool], axis=-1)
 
 
 class InceptionV3(nn.Module):
@@ -242,7 +249,3 @@ class InceptionV3(nn.Module):
         block = nn.remat(kind) if self.remat else kind
         count_padding = VARIANTS[self.variant].count_padding
         return block(norm=norm, count_padding=count_padding, dtype=self.dtype, name=f"mixed{number}", **settings)
-
-
-def _max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
