@@ -38,6 +38,8 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
             "it holds Python objects beside its arrays, which could run anything, or it is damaged; use the model's "
             f".safetensors file, or one that torch.load(weights_only=True) accepts ({_reason(error)})"
         ) from error
+    except Exception as error:  # of any kind: PyTorch lets through whatever its reader stumbles over
+        raise BoneAgeError(f"it is damaged ({_reason(error)}); download it again") from error
     state = _unwrapped(stored)
     arrays = {key: _array(value) for key, value in state.items() if isinstance(value, torch.Tensor)}
     if len(arrays) < len(state) or not arrays:

@@ -1,0 +1,162 @@
+"""Files that Keras, timm and torchvision write themselves, loaded into our trunks: `pytest -m parity`."""
+
+import importlib
+import os
+import pkgutil
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from boneage_jax.models.efficientnet import EfficientNet
+from boneage_jax.models.xception import Xception
+from boneage_jax.pretrained import names, start_from
+from boneage_jax.pretrained.formats import read
+from parity import comparison, originals
+
+os.environ["KERAS_BACKEND"] = "jax"
+pytestmark = [pytest.mark.parity, pytest.mark.slow, pytest.mark.filterwarnings("default")]
+FORMATS = {"keras": (".weights.h5", ".h5", ".keras"), "torch": (".safetensors", ".pth")}
+
+
+def cases() -> list:
+    found = []
+    for module in pkgutil.iter_modules(originals.__path__):
+        try:
+            found += importlib.import_module(f"parity.originals.{module.name}").CASES
+        except ImportError:  # of a framework that is not installed, which test_parity.py reports
+            continue
+    return found
+
+
+def files(case: comparison.Case, model, folder):
+    """The model in every format of its framework."""
+    for suffix in FORMATS[case.source]:
+        path = folder / f"weights{suffix}"
+        if suffix == ".weights.h5":
+            model.save_weights(path)
+        elif case.source == "keras":
+            model.save(path)
+        elif suffix == ".safetensors":
+            pytest.importorskip("safetensors.torch").save_file(model.state_dict(), path)
+        else:
+            pytest.importorskip("torch").save(model.state_dict(), path)
+        yield path
+
+
+def started(trunk, path, channels=3):
+    """The trunk's variables from a file, without having been initialised."""
+    shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), names.shapes(trunk, channels=channels))
+    variables = start_from(path, type(trunk).__name__, trunk, {kind: {"trunk": tree} for kind, tree in shapes.items()})
+    return {kind: tree["trunk"] for kind, tree in variables.items()}
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_every_format_gives_the_weights_that_the_comparison_has_found_equal(case, tmp_path):
+    size = case.sizes[1]
+    model = case.original(size, size)
+    comparison.shake_normalisation(case, model)
+    expected = comparison.ours(case, model)
+    for path in files(case, model, tmp_path):
+        assert_same(started(case.trunk(), path), expected)
+
+
+@pytest.mark.parametrize("name", ["xception", "convmixer"])
+def test_outputs_after_loading_are_those_of_the_original(name, tmp_path):
+    case = importlib.import_module(f"parity.originals.{name}").CASES[0]
+    size = case.sizes[1]
+    model = case.original(size, size)
+    comparison.shake_normalisation(case, model)
+    pixels = comparison.image(size, size)
+    expected = case.stages(model, pixels)["whole"]
+    infer = jax.jit(lambda variables, pixels: case.trunk().apply(variables, pixels, train=False))
+    for path in files(case, model, tmp_path):
+        error = comparison.relative_error(infer(started(case.trunk(), path), pixels), expected)
+        print(f"{case!s:24} {path.suffix:12} whole {error:.1e}")
+        assert error <= 1e-4, path
+
+
+def test_a_keras_classifier_in_use_gives_the_same_as_without_its_top(tmp_path):
+    keras = pytest.importorskip("keras")
+    keras.backend.clear_session()
+    keras.layers.Conv2D(1, 1), keras.layers.BatchNormalization()  # so that its layers count from 1
+    whole = keras.applications.Xception(weights=None, classes=3, input_shape=(71, 71, 3))
+    whole.compile(optimizer="adam", loss="mse")
+    expected = None
+    for path in files(comparison.Case("", "keras", *[None] * 5), whole, tmp_path):
+        assert "predictions/kernel" in read(path)[1]
+        found = started(Xception(), path)
+        expected = expected or found
+        assert_same(found, expected)
+    weights = {f"{layer.name}/{w.name}": np.asarray(w.value) for layer in whole.layers for w in layer.weights}
+    assert "conv2d_1/kernel" in weights
+    assert "conv2d_4/kernel" in weights
+    np.testing.assert_array_equal(expected["params"]["block13"]["shortcut"]["kernel"], weights["conv2d_4/kernel"])
+
+
+def test_a_model_in_a_keras_model_is_found(tmp_path):
+    keras = pytest.importorskip("keras")
+    keras.backend.clear_session()
+    inner = keras.applications.Xception(weights=None, include_top=False, input_shape=(71, 71, 3))
+    outer = keras.Sequential([keras.Input((71, 71, 3)), inner, keras.layers.GlobalAveragePooling2D()])
+    for path in files(comparison.Case("", "keras", *[None] * 5), outer, tmp_path):
+        kernel = started(Xception(), path)["params"]["block1_conv1"]["kernel"]
+        np.testing.assert_array_equal(kernel, np.asarray(inner.get_layer("block1_conv1").kernel.value))
+
+
+def test_the_input_scaling_of_kerass_efficientnet_is_left_out(tmp_path):
+    keras = pytest.importorskip("keras")
+    keras.backend.clear_session()
+    model = keras.applications.EfficientNetB0(weights=None, classes=3, input_shape=(32, 32, 3))
+    for path in files(comparison.Case("", "keras", *[None] * 5), model, tmp_path):
+        assert "normalization/mean" in read(path)[1]
+        kernel = started(EfficientNet(variant="b0"), path, channels=1)["params"]["stem_conv"]["kernel"]
+        full = np.asarray(model.get_layer("stem_conv").kernel.value)
+        np.testing.assert_array_equal(kernel, full.sum(axis=2, keepdims=True))
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("convmixer", "convmixer_768_32"),
+        ("convnextv2", "convnextv2_atto"),
+        ("efficientnet", "efficientnet_b0"),
+        ("inception_v3", "inception_v3"),
+        ("resnet", "resnet50"),
+    ],
+)
+def test_timms_classifiers_give_the_same_as_without(family, name, tmp_path):
+    model = pytest.importorskip("timm").create_model(name)
+    case = next(c for c in importlib.import_module(f"parity.originals.{family}").CASES if c.source == "torch")
+    for path in files(case, model, tmp_path):
+        found = traverse_util.flatten_dict(started(case.trunk(), path), sep="/")
+        assert len(found) < len(read(path)[1])
+
+
+@pytest.mark.parametrize("name", ["resnet50", "inception_v3", "efficientnet_b0"])
+def test_torchvisions_classifiers_are_loaded(name, tmp_path):
+    models = pytest.importorskip("torchvision").models
+    model = models.inception_v3(init_weights=False) if name == "inception_v3" else getattr(models, name)()
+    family = {"resnet50": "resnet", "efficientnet_b0": "efficientnet"}.get(name, name)
+    case = next(c for c in importlib.import_module(f"parity.originals.{family}").CASES if c.source == "torch")
+    for path in files(case, model, tmp_path):
+        assert started(case.trunk(), path)
+
+
+def test_a_grey_image_gives_what_it_gave_in_colour(tmp_path):
+    case = importlib.import_module("parity.originals.convmixer").CASES[1]
+    model = case.original(61, 61)
+    path = next(files(case, model, tmp_path))
+    grey = comparison.image(61, 61)[..., :1]
+    expected = case.stages(model, np.repeat(grey, 3, axis=-1))["whole"]
+    trunk = case.trunk()
+    infer = jax.jit(lambda variables, pixels: trunk.apply(variables, pixels, train=False))
+    found = infer(started(trunk, path, channels=1), grey)
+    assert comparison.relative_error(found, expected) <= 1e-4
