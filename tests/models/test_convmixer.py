@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import originals
 import pytest
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.convmixer import ConvMixer
+from boneage_jax.pretrained.names import shapes
+from parity import comparison
 
 TINY = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 4}
 
@@ -20,7 +21,7 @@ def test_pixels_that_fill_no_patch_are_left_out(size, expected):
 
 
 def test_options_set_the_sizes():
-    layers = originals.shapes(ConvMixer(dim=8, depth=3, kernel_size=5, patch_size=2), channels=1)["params"]
+    layers = shapes(ConvMixer(dim=8, depth=3, kernel_size=5, patch_size=2), channels=1)["params"]
     assert layers["patch_embedding"]["kernel"].shape == (2, 2, 1, 8)
     assert layers["block3"]["depthwise"]["kernel"].shape == (5, 5, 1, 8)
     assert layers["block3"]["pointwise"]["kernel"].shape == (1, 1, 8, 8)
@@ -28,9 +29,9 @@ def test_options_set_the_sizes():
 
 
 def test_activation_changes_the_features():
-    variables = originals.filled(ConvMixer(**TINY), originals.drawn)
+    variables = comparison.filled(ConvMixer(**TINY), comparison.drawn)
     gelu, relu = (
-        originals.stages(ConvMixer(**TINY, activation=name), variables, originals.image(8, 8), [])["whole"]
+        comparison.stages(ConvMixer(**TINY, activation=name), variables, comparison.image(8, 8), [])["whole"]
         for name in ("gelu", "relu")
     )
     assert not np.allclose(gelu, relu)

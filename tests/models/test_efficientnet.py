@@ -4,7 +4,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import originals
 import pytest
 from flax.traverse_util import flatten_dict
 
@@ -22,6 +21,8 @@ from boneage_jax.models.efficientnet import (
 )
 from boneage_jax.models.layers import StochasticDepth, batch_norm
 from boneage_jax.pretrained.efficientnet import keras_names, timm_names, torchvision_names
+from boneage_jax.pretrained.names import shapes
+from parity import comparison
 
 # Of keras.applications without top, with the 7 numbers of its input normalisation; of timm 1.0 with its classifier.
 KERAS_SIZES = {"b0": 4_049_571, "b4": 17_673_823}
@@ -46,8 +47,8 @@ class Classifier(nn.Module):
 
 @pytest.mark.parametrize("variant", KERAS_SIZES)
 def test_every_variant_has_its_published_size(variant):
-    assert count(originals.shapes(EfficientNet(variant=variant))) + 7 == KERAS_SIZES[variant]
-    assert count(originals.shapes(Classifier(EfficientNet(variant=variant)))["params"]) == TIMM_SIZES[variant]
+    assert count(shapes(EfficientNet(variant=variant))) + 7 == KERAS_SIZES[variant]
+    assert count(shapes(Classifier(EfficientNet(variant=variant)))["params"]) == TIMM_SIZES[variant]
 
 
 def test_every_variant_has_a_published_size_but_the_one_for_tests():
@@ -120,7 +121,7 @@ def test_stochastic_depth_rises_linearly_from_nothing_over_all_blocks():
         return next_call(*args, **kwargs)
 
     with nn.intercept_methods(record):
-        originals.shapes(EfficientNet(drop_path=0.16))
+        shapes(EfficientNet(drop_path=0.16))
     # Of 16 blocks, those that keep the shape.
     places = {"2b": 2, "3b": 4, "4b": 6, "4c": 7, "5b": 9, "5c": 10, "6b": 12, "6c": 13, "6d": 14}
     assert found == {f"block{name}": pytest.approx(0.01 * place) for name, place in places.items()}
@@ -128,7 +129,7 @@ def test_stochastic_depth_rises_linearly_from_nothing_over_all_blocks():
 
 def test_stochastic_depth_changes_the_features_in_training_only():
     trunk = EfficientNet(variant="tiny", drop_path=0.9)
-    variables = originals.filled(trunk, originals.drawn)
+    variables = comparison.filled(trunk, comparison.drawn)
 
     def features(variables, image, key, train):
         out, _ = trunk.apply(variables, image, train=train, rngs={"dropout": key}, mutable=["batch_stats"])
@@ -136,19 +137,19 @@ def test_stochastic_depth_changes_the_features_in_training_only():
 
     run = jax.jit(features, static_argnums=3, compiler_options=QUICK)
     keys = jax.random.key(0), jax.random.key(1)
-    assert not np.allclose(*(run(variables, originals.image(33, 33), key, True) for key in keys))
-    np.testing.assert_array_equal(*(run(variables, originals.image(33, 33), key, False) for key in keys))
+    assert not np.allclose(*(run(variables, comparison.image(33, 33), key, True) for key in keys))
+    np.testing.assert_array_equal(*(run(variables, comparison.image(33, 33), key, False) for key in keys))
 
 
 def test_the_frameworks_share_their_parameters_and_differ_in_what_they_compute():
     keras, torch = (EfficientNet(variant="tiny", framework=name) for name in FRAMEWORKS)
-    assert jax.tree.map(jnp.shape, originals.shapes(keras)) == jax.tree.map(jnp.shape, originals.shapes(torch))
+    assert jax.tree.map(jnp.shape, shapes(keras)) == jax.tree.map(jnp.shape, shapes(torch))
 
     def features(trunk, variables, image):
         return trunk.apply(variables, image, train=False)
 
     run = jax.jit(features, static_argnums=0, compiler_options=QUICK)
-    variables, image = originals.filled(keras, originals.drawn), originals.image(32, 32)
+    variables, image = comparison.filled(keras, comparison.drawn), comparison.image(32, 32)
     assert not np.allclose(run(keras, variables, image), run(torch, variables, image))
 
 
@@ -172,7 +173,7 @@ def test_what_does_not_exist_is_refused(options, message):
 def test_every_weight_has_one_name_in_others_files(names, framework):
     trunk = EfficientNet(variant="b4", framework=framework)
     table = names(trunk)
-    assert set(table) == {"/".join(path[1:]) for path in flatten_dict(originals.shapes(trunk))}
+    assert set(table) == {"/".join(path[1:]) for path in flatten_dict(shapes(trunk))}
     assert len(set(table.values())) == len(table)
 
 

@@ -6,12 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import originals
 import pytest
 from flax.traverse_util import flatten_dict
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.resnet import VARIANTS, Bottleneck, ResNet50
+from boneage_jax.pretrained.names import shapes
 from boneage_jax.pretrained.resnet import keras_names, timm_names
 
 TINY = {"blocks": (1, 2, 1, 1), "width": 4}
@@ -33,15 +33,15 @@ class Classifier(nn.Module):
 
 
 def test_both_variants_have_their_published_sizes():
-    torch, keras = (originals.shapes(ResNet50(variant=name)) for name in ("torch", "keras"))
+    torch, keras = (shapes(ResNet50(variant=name)) for name in ("torch", "keras"))
     assert count(torch["params"]) == 23_508_032
     assert count(keras) == 23_587_712  # Keras counts the running statistics
     assert count(torch["batch_stats"]) == count(keras["batch_stats"]) == 53_120
 
 
 def test_classifiers_have_their_published_sizes():
-    assert count(originals.shapes(Classifier(ResNet50()))["params"]) == 25_557_032
-    assert count(originals.shapes(Classifier(ResNet50(variant="keras")))) == 25_636_712
+    assert count(shapes(Classifier(ResNet50()))["params"]) == 25_557_032
+    assert count(shapes(Classifier(ResNet50(variant="keras")))) == 25_636_712
 
 
 @both_variants
@@ -53,7 +53,7 @@ def test_feature_map_is_a_thirty_second_of_the_image_rounded_up(variant, size, e
 
 
 def test_options_set_the_sizes():
-    layers = originals.shapes(ResNet50(**TINY), channels=1)["params"]
+    layers = shapes(ResNet50(**TINY), channels=1)["params"]
     blocks = {name for name in layers if name.startswith("stage")}
     assert blocks == {"stage1_block1", "stage2_block1", "stage2_block2", "stage3_block1", "stage4_block1"}
     assert layers["conv1"]["kernel"].shape == (7, 7, 1, 4)
@@ -61,13 +61,13 @@ def test_options_set_the_sizes():
 
 
 def test_the_first_block_of_each_stage_projects_its_input():
-    layers = originals.shapes(ResNet50())["params"]
+    layers = shapes(ResNet50())["params"]
     assert {name for name in layers if "shortcut" in layers[name]} == {f"stage{i}_block1" for i in (1, 2, 3, 4)}
 
 
 @both_variants
 def test_only_keras_has_biases_before_the_normalisation(variant):
-    paths = flatten_dict(originals.shapes(ResNet50(variant=variant))["params"])
+    paths = flatten_dict(shapes(ResNet50(variant=variant))["params"])
     biases = [path for path in paths if path[-1] == "bias" and not path[-2].endswith("_bn")]
     assert len(biases) == {"torch": 0, "keras": 53}[variant]
 
@@ -97,7 +97,7 @@ def test_every_leaf_has_one_name_in_keras_and_one_in_timm():
     for variant, names in (("keras", keras_names), ("torch", timm_names)):
         trunk = ResNet50(variant=variant)
         found = names(trunk)
-        ours = {"/".join(path[1:]) for path in flatten_dict(originals.shapes(trunk))}
+        ours = {"/".join(path[1:]) for path in flatten_dict(shapes(trunk))}
         assert set(found) == ours
         assert len(set(found.values())) == len(ours)
 

@@ -6,12 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import originals
 import pytest
 from flax.traverse_util import flatten_dict
 
 from boneage_jax.models.layers import Pointwise
 from boneage_jax.models.xception import ResidualBlock, Xception
+from boneage_jax.pretrained.names import shapes
 
 
 @pytest.mark.parametrize(("size", "expected"), [(299, 10), (500, 16), (137, 5), (71, 3)])
@@ -23,7 +23,7 @@ def test_feature_map_is_as_large_as_kerass(size, expected):
 
 
 def test_blocks_are_numbered_as_in_the_published_network():
-    layers = originals.shapes(Xception())["params"]
+    layers = shapes(Xception())["params"]
     blocks = {name for name in layers if "_" not in name}
     assert blocks == {f"block{i}" for i in range(2, 14)}
     downsampling = {name for name in blocks if "shortcut" in layers[name]}
@@ -33,7 +33,7 @@ def test_blocks_are_numbered_as_in_the_published_network():
 
 
 def test_middle_flow_is_as_long_as_told():
-    layers = originals.shapes(Xception(middle_blocks=2))["params"]
+    layers = shapes(Xception(middle_blocks=2))["params"]
     assert {name for name in layers if "_" not in name} == {f"block{i}" for i in range(2, 8)}
     assert layers["block8_sepconv2"]["pointwise"]["kernel"].shape == (1, 1, 1536, 2048)
 

@@ -1,4 +1,4 @@
-"""Comparison of a trunk with its original implementation: stem, each stage, the whole; one training step's statistics."""
+"""Compares a trunk with its original: stem, each stage, the whole; batch statistics of one training step."""
 
 import dataclasses
 import zlib
@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from boneage_jax.pretrained import names as naming
-from boneage_jax.pretrained.assign import assign
+from boneage_jax.pretrained.assign import assign, to_original
 
 Stages = dict[str, np.ndarray]
 
@@ -89,6 +89,23 @@ def ours(case: Case, model: Any) -> dict[str, Any]:
 def arrays(case: Case, model: Any) -> dict[str, np.ndarray]:
     """Everything the original holds, by its keys."""
     return keras_arrays(model) if case.source == "keras" else torch_arrays(model)
+
+
+def give(case: Case, model: Any, variables: dict[str, Any]) -> None:
+    """Sets the original's weights to ours: the inverse of `ours`."""
+    flat = {"/".join(path[1:]): value for path, value in traverse_util.flatten_dict(variables).items()}
+    names, shapes = case.names(case.trunk()), {key: value.shape for key, value in arrays(case, model).items()}
+    values = {key: to_original(flat[leaf], shapes[key], case.source) for leaf, key in names.items()}
+    assert values.keys() == shapes.keys()
+    if case.source == "keras":
+        for layer in model.layers:
+            for weight in layer.weights:
+                weight.assign(values[f"{layer.name}/{weight.name}"])
+        return
+    import torch
+
+    counters = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
+    model.load_state_dict({**counters, **{key: torch.from_numpy(value) for key, value in values.items()}})
 
 
 def keras_arrays(model: Any) -> dict[str, np.ndarray]:

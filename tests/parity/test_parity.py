@@ -11,29 +11,17 @@ import pytest
 from flax import traverse_util
 
 from boneage_jax import models
+from boneage_jax.models.bonet import BoNet
 from parity import comparison
 
 os.environ["KERAS_BACKEND"] = "jax"
 pytestmark = [pytest.mark.parity, pytest.mark.slow, pytest.mark.filterwarnings("default")]
 FAMILIES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "originals")])]
-# Families that a framework is needed for are found without it: CI compares with Keras alone.
-SOURCES = {"keras": "keras", "torch": "timm"}
 STEM, WHOLE = 1e-5, 1e-4
 
 
-def cases_of(family: str) -> list[comparison.Case]:
-    return importlib.import_module(f"parity.originals.{family}").CASES
-
-
-def compared() -> list:
-    """(family, number of the case); what cannot be imported is skipped by name when it is run."""
-    found = []
-    for family in FAMILIES:
-        try:
-            found += [pytest.param(case, id=str(case)) for case in cases_of(family)]
-        except ImportError as error:
-            found.append(pytest.param(None, id=family, marks=pytest.mark.skip(reason=f"needs {error.name}")))
-    return found
+CASES = [case for family in FAMILIES for case in importlib.import_module(f"parity.originals.{family}").CASES]
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def report(case: comparison.Case, what: str, errors: dict[str, float]) -> None:
@@ -46,7 +34,7 @@ def report(case: comparison.Case, what: str, errors: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "odd"])
-@pytest.mark.parametrize("case", compared())
+@each_case
 def test_every_stage_equals_the_original(case, native):
     size = case.sizes[0] if native else case.sizes[1]
     model = case.original(size, size)
@@ -60,7 +48,7 @@ def test_every_stage_equals_the_original(case, native):
     assert max(errors.values()) <= WHOLE, errors
 
 
-@pytest.mark.parametrize("case", compared())
+@each_case
 def test_a_training_step_moves_the_same_statistics(case):
     size = case.sizes[1]
     model, trunk = case.original(size, size), case.trunk()
@@ -83,11 +71,6 @@ def test_a_training_step_moves_the_same_statistics(case):
 
 
 def test_every_registered_trunk_is_compared():
-    registered = {name for name in models.names() if name not in SAME_TRUNK}
-    covered = {param.values[0].name for param in compared() if param.values[0] is not None}
-    if not any(param.values[0] is None for param in compared()):
-        assert registered <= covered
-
-
-# Trunks that are another one with other sizes or a second stem, which their own tests cover.
-SAME_TRUNK: set[str] = set()
+    assert {type(case.trunk()) for case in CASES} == {type(models.create(name).trunk) for name in models.names()} - {
+        BoNet
+    }

@@ -1,62 +1,54 @@
-"""Writes the golden arrays beside it, from the original implementations: Keras' Xception, timm's ConvMixer.
+"""Writes the golden arrays beside it, from the original implementations.
 
 Run from the repository root, with `.[parity]`, torch and timm installed:
 
-    KERAS_BACKEND=jax python tests/models/golden/make_golden.py
+    KERAS_BACKEND=jax PYTHONPATH=tests python tests/models/golden/make_golden.py
 
-The weights and the image are drawn from fixed seeds (`originals.drawn`), so only outputs are stored: of each
-stage the channels that `kept` picks.
+The weights and the image are drawn from fixed seeds (`comparison.drawn`), so only outputs are stored: of each
+stage the pixels and channels that `kept` picks.
 """
 
-import sys
+import importlib
+import pkgutil
 from pathlib import Path
 
 import numpy as np
 
+from parity import comparison, originals
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-import originals  # noqa: E402
-
-SIZE = (77, 75)
-CONVMIXER = {"dim": 24, "depth": 2, "kernel_size": 5, "patch_size": 4}
+SIZE = (77, 75)  # odd and not square: padding errors show
+# One of each family and each arithmetic; the larger variants differ in their tables alone.
+NAMES = (
+    "convmixer_small-torch",
+    "convnextv2_atto-torch",
+    "efficientnet_b0-keras",
+    "efficientnet_b0-torch",
+    "inception_v3-keras",
+    "inception_v3-torch",
+    "resnet50-keras",
+    "resnet50-torch",
+    "xception-keras",
+)
 
 
 def kept(stage: np.ndarray) -> np.ndarray:
-    """About eight channels of a stage."""
-    return stage[..., :: max(1, stage.shape[-1] // 8)]
+    """About eight channels of at most 10 x 10 pixels, with the borders."""
+    rows, columns = (np.unique(np.linspace(0, n - 1, min(n, 10)).round().astype(int)) for n in stage.shape[1:3])
+    return stage[:1, rows][:, :, columns][..., :: max(1, stage.shape[-1] // 8)]
 
 
-def xception() -> originals.Stages:
-    import keras
-    from flax import traverse_util
-
-    from boneage_jax.models.xception import Xception
-
-    model = keras.applications.Xception(weights=None, include_top=False, input_shape=(*SIZE, 3))
-    for path, value in traverse_util.flatten_dict(originals.filled(Xception(), originals.drawn)).items():
-        weight = originals.keras_weight(model, path)
-        weight.assign(value.reshape(weight.shape))
-    return originals.keras_stages(model, originals.image(*SIZE))
-
-
-def convmixer() -> originals.Stages:
-    import torch
-    from flax import traverse_util
-    from timm.models.convmixer import ConvMixer as Original
-
-    from boneage_jax.models.convmixer import ConvMixer
-
-    model = Original(**CONVMIXER).eval()
-    flat = traverse_util.flatten_dict(originals.filled(ConvMixer(**CONVMIXER), originals.drawn))
-    state = {originals.torch_name(path): torch.from_numpy(originals.as_torch(value)) for path, value in flat.items()}
-    missing = model.load_state_dict(state, strict=False)
-    assert not missing.unexpected_keys
-    assert all(key.startswith("head.") or key.endswith("num_batches_tracked") for key in missing.missing_keys)
-    return originals.torch_stages(model, originals.image(*SIZE))
+def main() -> None:
+    """Makes all of them."""
+    modules = [importlib.import_module(f"parity.originals.{m.name}") for m in pkgutil.iter_modules(originals.__path__)]
+    cases = {str(case): case for module in modules for case in module.CASES}
+    for name in NAMES:
+        case = cases[name]
+        model = case.original(*SIZE)
+        comparison.give(case, model, comparison.filled(case.trunk(), comparison.drawn))
+        stages = case.stages(model, comparison.image(*SIZE))
+        np.savez_compressed(HERE / f"{name}.npz", **{stage: kept(values) for stage, values in stages.items()})
 
 
 if __name__ == "__main__":
-    for make in (xception, convmixer):
-        arrays = {name: kept(stage) for name, stage in make().items()}
-        np.savez_compressed(HERE / f"{make.__name__}.npz", **arrays)
+    main()
