@@ -40,6 +40,7 @@ def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
         batch_size=batch_size,
         seed=config.seed,
         augmentation=experiment.augmentation(config),
+        crop=parts.preprocessing.crop,
         workers=config.data.workers,
     ) as batches:
         result = run(

@@ -80,6 +80,7 @@ def load(
     *,
     cache: str | pathlib.Path,
     inputs: Mapping[str, str | Sequence[str]] = {},
+    limit: int = 0,
     **options: Any,
 ) -> dict[str, Split]:
     """Opens a dataset, building it in `cache` if this source and this preprocessing are not there yet.
@@ -92,6 +93,7 @@ def load(
       inputs: what is wanted beside image and sex, by name: "number", the names of the categories, or "keypoints".
         RSNA reads numbers and categories from a column of that name in its label tables; the phantom has
         "chronological_age", in months.
+      limit: images of each split, spread evenly over it, for a quick trial; 0 for all.
       **options: of RSNA, `on_missing` ("error" or "skip") and `keypoints` (the file for an input of that kind);
         of the phantom, `count` (images by split) and `seed`.
 
@@ -112,6 +114,9 @@ def load(
     examples, manifest = source.find(directory, preprocessing, kinds, **options)
     if kinds:
         manifest = [manifest, kinds, {split: [dict(e.inputs) for e in found] for split, found in examples.items()}]
+    if limit:
+        examples = {split: _spread(found, limit) for split, found in examples.items()}
+        manifest = [manifest, limit]
     size = preprocessing.size
     shapes = {"image": (size, size, preprocessing.channels)}
     fingerprint = _fingerprint(preprocessing)
@@ -139,6 +144,14 @@ def input_statistics(split: Split) -> dict[str, tuple[float, float]]:
         for name, values in split.inputs.items()
         if values.dtype == np.float32
     }
+
+
+def _spread(examples: Sequence[Any], limit: int) -> list[Any]:
+    """At most `limit` of them, from the first to the last."""
+    if limit < 0:
+        raise BoneAgeError(f"data.limit is {limit}, expected a number of images, or 0 for all.")
+    places = np.linspace(0, len(examples) - 1, min(limit, len(examples)))
+    return [examples[i] for i in places.round().astype(int)]
 
 
 def _values(kind: further.Kind, cells: list[str]) -> np.ndarray:

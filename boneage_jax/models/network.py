@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -10,15 +11,30 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.models.bonet import BoNet
 from boneage_jax.models.convmixer import ConvMixer
+from boneage_jax.models.convnextv2 import ConvNeXtV2
+from boneage_jax.models.efficientnet import EfficientNet
 from boneage_jax.models.heads import Distribution, Estimate, Regression, Relative, SexSplitDistribution
+from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.models.inputs import Input, check_inputs
+from boneage_jax.models.resnet import ResNet50
 from boneage_jax.models.xception import Xception
 
 # A trunk: module(image [B, H, W, C], train=...) -> [B, h, w, c]; it takes axis_name, remat and dtype.
 # One with an option `heatmap` that is on: module(image, heatmap [B, H, W, 1], train=...).
 TRUNKS: dict[str, Callable[..., nn.Module]] = {
+    "bonet": BoNet,
     "convmixer": ConvMixer,
+    "convnextv2_atto": partial(ConvNeXtV2, variant="atto"),
+    "convnextv2_femto": partial(ConvNeXtV2, variant="femto"),
+    "convnextv2_nano": partial(ConvNeXtV2, variant="nano"),
+    "convnextv2_pico": partial(ConvNeXtV2, variant="pico"),
+    "convnextv2_tiny": partial(ConvNeXtV2, variant="tiny"),
+    "efficientnet_b0": partial(EfficientNet, variant="b0"),
+    "efficientnet_b4": partial(EfficientNet, variant="b4"),
+    "inception_v3": InceptionV3,
+    "resnet50": ResNet50,
     "xception": Xception,
 }
 # A head: module(features, sex [B], inputs, train=...) -> Estimate; it takes inputs, label_mean, label_std and dtype.

@@ -141,7 +141,7 @@ def preprocessing(config: ConfigDict) -> data.Preprocessing:
 def network_inputs(config: ConfigDict, statistics: Statistics) -> tuple[models.Input, ...]:
     """The section `data.inputs` as the network's further inputs."""
     specs = []
-    for name, kind in config.data.inputs.items():
+    for name, kind in sorted(config.data.inputs.items()):
         if kind == "number":
             mean, std = statistics.inputs[name]
             specs.append(models.Input(name, "number", mean=mean, std=std))
@@ -167,10 +167,15 @@ def load_data(config: ConfigDict) -> dict[str, data.Split]:
     inputs = {name: kind if isinstance(kind, str) else tuple(kind) for name, kind in settings.inputs.items()}
     if settings.keypoints:
         options["keypoints"] = settings.keypoints
-    splits = data.load(
-        settings.name, settings.dir or None, preprocessing(config), cache=cache, inputs=inputs, **options
+    return data.load(
+        settings.name,
+        settings.dir or None,
+        preprocessing(config),
+        cache=cache,
+        inputs=inputs,
+        limit=settings.limit,
+        **options,
     )
-    return {name: split.spread(settings.limit) if settings.limit else split for name, split in splits.items()}
 
 
 def predict(infer: Any, variables: Any, batches: Iterable[dict[str, Any]], count: int) -> dict[str, np.ndarray]:

@@ -287,6 +287,7 @@ def _batches(run: Run, step: int) -> Any:
         batch_size=run.config.train.batch_size,
         seed=run.config.seed,
         augmentation=augmentation(run.config),
+        crop=run.experiment.preprocessing.crop,
         start_step=step,
         workers=run.config.data.workers,
         process_index=jax.process_index(),
