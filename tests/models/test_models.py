@@ -297,9 +297,9 @@ def test_sex_must_be_one_number_per_image(shape):
 
 @pytest.mark.parametrize("name", sorted(set(SMALL) - PADDED))
 def test_an_image_too_small_for_the_trunk_is_refused(name):
+    pixels = jnp.zeros((1, 3, 3, 1))
+    more = dict.fromkeys(inputs(name), pixels)
     with pytest.raises(BoneAgeError, match="3 x 3 pixels are too small"):
-        pixels = jnp.zeros((1, 3, 3, 1))
-        more = dict.fromkeys(inputs(name), pixels)
         jax.eval_shape(lambda: small(name).init(jax.random.key(0), pixels, SEX[:1], more, train=False))
 
 
