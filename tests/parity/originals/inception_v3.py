@@ -1,5 +1,7 @@
 """Inception-v3 of `keras.applications` and of timm, which differ in BatchNorm and in average pools."""
 
+from functools import partial
+
 import pytest
 
 from boneage_jax.models.inception_v3 import InceptionV3
@@ -30,13 +32,8 @@ def timm_stages(model, image):
 
 CASES = [
     comparison.Case("inception_v3", "keras", InceptionV3, keras_original, keras_names, keras_stages, (299, 155)),
+    # At 155 pixels a map of 3 x 3 is left, whose statistics float32 rounds by up to 1e-4 (float64: 5e-13).
     comparison.Case(
-        "inception_v3",
-        "torch",
-        lambda: InceptionV3(variant="torch"),
-        timm_original,
-        timm_names,
-        timm_stages,
-        (299, 155),
+        "inception_v3", "torch", partial(InceptionV3, "torch"), timm_original, timm_names, timm_stages, (299, 203)
     ),
 ]
