@@ -12,7 +12,7 @@ and 5 of cooldown down to 1e-5, rotation by 20 degrees, shifts of a fifth, mirro
 1.2 there. The head pools the whole map here; theirs pools 2x2 pixels and reads the other 7 x 7 x 2048 numbers. Not
 here: the crop to the hand. Of ours: scaling to [-1, 1], warm-up, clipping of the gradient, early stopping, the
 validation error and not the training loss on the plateau. A start from ImageNet weights is
-`--config.model.init_from=FILE`; those of Keras need `--config.model.options.variant=keras`. Published on RSNA 2017:
+`--config.model.init_from=FILE`; those of Keras need `--config.model.options.framework=keras`. Published on RSNA 2017:
 MAE about 4.14 months (second-hand).
 """
 
@@ -37,7 +37,7 @@ def get_config(option: str = "") -> ConfigDict:
     config.augment.brightness = 0.0
     config.augment.contrast = 0.0
     config.model.name = "bonet"
-    config.model.options = ConfigDict({"variant": "torch", "heatmap": False})
+    config.model.options = ConfigDict({"framework": "torch", "heatmap": False})
     if option == "heatmap":
         config.model.options.heatmap = True
         config.data.inputs.heatmap = "keypoints"

@@ -7,8 +7,8 @@ Halabi et al., "The RSNA Pediatric Bone Age Machine Learning Challenge" (Radiolo
 reduction on plateau, rotation by 20 degrees, shifts and zoom of a fifth, mirror images. Of ours, because we do not
 know theirs: exposure, scaling to [-1, 1], learning rate, batch size, patience on the plateau, warm-up, clipping of the
 gradient, early stopping. A start from ImageNet weights is `--config.model.init_from=FILE`; those of timm and
-torchvision need `--config.model.options.variant=torch`. Published on the 200 test images of RSNA 2017: MAE 4.2 months,
-by an ensemble and (second-hand) several views of each image.
+torchvision need `--config.model.options.framework=torch`. Published on the 200 test images of RSNA 2017: MAE 4.2
+months, by an ensemble and (second-hand) several views of each image.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.augment.brightness = 0.0
     config.augment.contrast = 0.0
     config.model.name = "inception_v3"
-    config.model.options = ConfigDict({"variant": "keras"})
+    config.model.options = ConfigDict({"framework": "keras"})
     config.optimizer.weight_decay = 0.0
     config.train.loss = "mae"
     return config

@@ -12,7 +12,7 @@ evaluations and 5 of cooldown down to 1e-5, rotation by 20 degrees, shifts of a 
 here, 1 to 1.2 there. Not here: the crop to the hand; the heat map of key points that their code gives to a second stem
 (see configs/bonet.py). Of ours: scaling to [-1, 1], warm-up, clipping of the gradient, early stopping, the validation
 error and not the training loss on the plateau. A start from ImageNet weights is `--config.model.init_from=FILE`; those
-of Keras need `--config.model.options.variant=keras`. Published on RHPE: MAE 6.34 months (validation), 5.47 (test);
+of Keras need `--config.model.options.framework=keras`. Published on RHPE: MAE 6.34 months (validation), 5.47 (test);
 there is no figure for RSNA.
 """
 
@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     config.augment.brightness = 0.0
     config.augment.contrast = 0.0
     config.model.name = "inception_v3"
-    config.model.options = ConfigDict({"variant": "torch"})
+    config.model.options = ConfigDict({"framework": "torch"})
     config.model.head = "relative"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 0.0

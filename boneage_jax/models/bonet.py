@@ -13,7 +13,7 @@ class BoNet(InceptionV3):
 
     With `heatmap`, a 1x1 convolution joins the maps of the two stems before the first mixed block. Without it
     the network is `InceptionV3`, as in the part of the paper that works on radiographs alone. The published
-    weights are PyTorch's: `variant="torch"`.
+    weights are PyTorch's: `framework="torch"`.
     """
 
     heatmap: bool = False

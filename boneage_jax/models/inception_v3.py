@@ -16,7 +16,7 @@ from boneage_jax.models.layers import Layer, Pointwise, batch_norm
 
 
 @dataclasses.dataclass(frozen=True)
-class Variant:
+class Framework:
     """Where the published implementations, and with them their ImageNet weights, differ."""
 
     scale: bool  # BatchNorm multiplies by a learned factor, not only adds an offset
@@ -24,9 +24,9 @@ class Variant:
     count_padding: bool  # the zeros around the map take part in the mean of an average pool
 
 
-VARIANTS = {
-    "keras": Variant(scale=False, momentum=0.99, count_padding=False),
-    "torch": Variant(scale=True, momentum=0.9, count_padding=True),
+FRAMEWORKS = {
+    "keras": Framework(scale=False, momentum=0.99, count_padding=False),
+    "torch": Framework(scale=True, momentum=0.9, count_padding=True),
 }
 
 
@@ -197,21 +197,21 @@ class InceptionV3(nn.Module):
     21,802,784 numbers for three input channels, as Keras counts them (with BatchNorm's running statistics).
     Published input: 299 x 299, scaled to [-1, 1]; the smallest is 75 x 75.
 
-    The variant "torch" is torchvision's and timm's `inception_v3`, which differs from "keras" in two things that
-    the weights depend on (see `Variant`): BatchNorm has a scale (17,216 parameters more), and average pools
+    The framework "torch" is torchvision's and timm's `inception_v3`, which differs from "keras" in two things that
+    the weights depend on (see `Framework`): BatchNorm has a scale (17,216 parameters more), and average pools
     count the padding. Weights trained in one give wrong features in the other.
     """
 
-    variant: str = "keras"
+    framework: str = "keras"
     axis_name: str | None = None
     remat: bool = False
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses a variant that does not exist."""
-        if self.variant not in VARIANTS:
-            known = ", ".join(VARIANTS)
-            raise BoneAgeError(f"unknown variant {self.variant!r} of {type(self).__name__}; known: {known}")
+        """Refuses a framework that does not exist."""
+        if self.framework not in FRAMEWORKS:
+            known = ", ".join(FRAMEWORKS)
+            raise BoneAgeError(f"unknown framework {self.framework!r} of {type(self).__name__}; known: {known}")
         super().__post_init__()
 
     @nn.compact
@@ -221,12 +221,12 @@ class InceptionV3(nn.Module):
         return self.mixed_flow(self.stem_layer("stem", norm)(image), norm)
 
     def norm(self, train: bool) -> Layer:
-        """BatchNorm as the variant has it."""
-        variant = VARIANTS[self.variant]
+        """BatchNorm as the framework has it."""
+        framework = FRAMEWORKS[self.framework]
         norm = batch_norm(
-            train=train, momentum=variant.momentum, epsilon=1e-3, axis_name=self.axis_name, dtype=self.dtype
+            train=train, momentum=framework.momentum, epsilon=1e-3, axis_name=self.axis_name, dtype=self.dtype
         )
-        return partial(norm, use_scale=variant.scale)
+        return partial(norm, use_scale=framework.scale)
 
     def stem_layer(self, name: str, norm: Layer) -> nn.Module:
         """A stem of that name."""
@@ -247,5 +247,5 @@ class InceptionV3(nn.Module):
 
     def _mixed(self, kind: type[Mixed], number: int, norm: Layer, **settings: Any) -> nn.Module:
         block = nn.remat(kind) if self.remat else kind
-        count_padding = VARIANTS[self.variant].count_padding
+        count_padding = FRAMEWORKS[self.framework].count_padding
         return block(norm=norm, count_padding=count_padding, dtype=self.dtype, name=f"mixed{number}", **settings)

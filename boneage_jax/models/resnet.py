@@ -13,7 +13,7 @@ from boneage_jax.models.layers import Layer, Pointwise, batch_norm
 
 
 @dataclasses.dataclass(frozen=True)
-class Variant:
+class Framework:
     """In what the two ResNet-50s that people have weights of differ."""
 
     halving: int  # which of a block's three convolutions halves height and width
@@ -22,11 +22,11 @@ class Variant:
     epsilon: float  # of BatchNorm
 
 
-VARIANTS = {
+FRAMEWORKS = {
     # torchvision and timm: "v1.5", which sees every pixel of a map before it halves it.
-    "torch": Variant(halving=2, use_bias=False, momentum=0.9, epsilon=1e-5),
+    "torch": Framework(halving=2, use_bias=False, momentum=0.9, epsilon=1e-5),
     # keras.applications: the paper's.
-    "keras": Variant(halving=1, use_bias=True, momentum=0.99, epsilon=1.001e-5),
+    "keras": Framework(halving=1, use_bias=True, momentum=0.99, epsilon=1.001e-5),
 }
 
 # He et al., "Delving Deep into Rectifiers" (ICCV 2015), as torchvision draws it.
@@ -40,7 +40,7 @@ class Bottleneck(nn.Module):
     """
 
     features: int
-    variant: Variant
+    framework: Framework
     norm: Layer
     strides: int = 1
     project: bool = False
@@ -49,8 +49,8 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         """Divides height and width by `strides`, rounding up."""
-        settings = {"use_bias": self.variant.use_bias, "kernel_init": HE_NORMAL, "dtype": self.dtype}
-        strides1, strides2 = (self.strides, 1) if self.variant.halving == 1 else (1, self.strides)
+        settings = {"use_bias": self.framework.use_bias, "kernel_init": HE_NORMAL, "dtype": self.dtype}
+        strides1, strides2 = (self.strides, 1) if self.framework.halving == 1 else (1, self.strides)
         shortcut = x
         if self.project:
             shortcut = Pointwise(4 * self.features, strides=self.strides, **settings, name="shortcut")(x)
@@ -73,7 +73,7 @@ class ResNet50(nn.Module):
     mean taken away.
     """
 
-    variant: str = "torch"
+    framework: str = "torch"
     blocks: tuple[int, ...] = (3, 4, 6, 3)  # of each stage
     width: int = 64  # of the stem and the first stage; every further stage doubles it
     axis_name: str | None = None
@@ -81,25 +81,25 @@ class ResNet50(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses a variant that does not exist."""
-        if self.variant not in VARIANTS:
-            raise BoneAgeError(f"unknown variant {self.variant!r} of ResNet50; known: {', '.join(VARIANTS)}")
+        """Refuses a framework that does not exist."""
+        if self.framework not in FRAMEWORKS:
+            raise BoneAgeError(f"unknown framework {self.framework!r} of ResNet50; known: {', '.join(FRAMEWORKS)}")
         super().__post_init__()
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
         """Returns the output of the last block, before pooling."""
-        variant = VARIANTS[self.variant]
+        framework = FRAMEWORKS[self.framework]
         norm = batch_norm(
             train=train,
-            momentum=variant.momentum,
-            epsilon=variant.epsilon,
+            momentum=framework.momentum,
+            epsilon=framework.epsilon,
             axis_name=self.axis_name,
             dtype=self.dtype,
         )
         x = self.stem(image.astype(self.dtype), norm)  # [B, H/4, W/4, width]
         block = nn.remat(Bottleneck) if self.remat else Bottleneck
-        bottleneck = partial(block, variant=variant, norm=norm, dtype=self.dtype)
+        bottleneck = partial(block, framework=framework, norm=norm, dtype=self.dtype)
         for i, blocks in enumerate(self.blocks):
             features = self.width * 2**i
             strides = 1 if i == 0 else 2
@@ -110,7 +110,7 @@ class ResNet50(nn.Module):
 
     def stem(self, x: Float[Array, "B H W C"], norm: Layer) -> Float[Array, "B h w D"]:
         """7x7 convolution and 3x3 max pool, both of stride 2: a quarter of the height and width."""
-        settings = {"use_bias": VARIANTS[self.variant].use_bias, "kernel_init": HE_NORMAL, "dtype": self.dtype}
+        settings = {"use_bias": FRAMEWORKS[self.framework].use_bias, "kernel_init": HE_NORMAL, "dtype": self.dtype}
         x = nn.Conv(self.width, (7, 7), 2, padding=3, **settings, name="conv1")(x)
         x = nn.relu(norm(name="conv1_bn")(x))
         # Keras pads with zeros, PyTorch with minus infinity: the same after a ReLU.

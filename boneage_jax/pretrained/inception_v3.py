@@ -71,9 +71,9 @@ def _torch_key(module: str, leaf: str) -> str:
     return f"{module}.{layer}.{TORCH.get(variable, variable)}"
 
 
-def _check(trunk: InceptionV3, variant: str) -> None:
-    if trunk.variant != variant:
+def _check(trunk: InceptionV3, framework: str) -> None:
+    if trunk.framework != framework:
         raise BoneAgeError(
-            f'these weights belong to {type(trunk).__name__} with model.options.variant = "{variant}", and it is '
-            f'"{trunk.variant}"; the two normalise and pool differently'
+            f'these weights belong to {type(trunk).__name__} with model.options.framework = "{framework}", and it is '
+            f'"{trunk.framework}"; the two normalise and pool differently'
         )

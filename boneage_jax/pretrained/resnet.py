@@ -60,9 +60,9 @@ def _place(block: str) -> tuple[int, int]:
     return int(stage), int(number)
 
 
-def _check(trunk: ResNet50, variant: str) -> None:
-    if trunk.variant != variant:
+def _check(trunk: ResNet50, framework: str) -> None:
+    if trunk.framework != framework:
         raise BoneAgeError(
-            f'these weights belong to ResNet50 with model.options.variant = "{variant}", and it is "{trunk.variant}"; '
-            "the two stride in different convolutions"
+            f'these weights belong to ResNet50 with model.options.framework = "{framework}", and it is '
+            f'"{trunk.framework}"; the two stride in different convolutions'
         )

@@ -23,8 +23,8 @@ ORIGINALS = {
     "efficientnet_b0-keras": partial(EfficientNet, variant="b0"),
     "efficientnet_b0-torch": partial(EfficientNet, variant="b0", framework="torch"),
     "inception_v3-keras": InceptionV3,
-    "inception_v3-torch": partial(InceptionV3, variant="torch"),
-    "resnet50-keras": partial(ResNet50, variant="keras"),
+    "inception_v3-torch": partial(InceptionV3, framework="torch"),
+    "resnet50-keras": partial(ResNet50, framework="keras"),
     "resnet50-torch": ResNet50,
     "xception-keras": Xception,
 }

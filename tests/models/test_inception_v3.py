@@ -1,4 +1,4 @@
-"""InceptionV3 and BoNet: published sizes, the shape at every stage, the two variants, the second stem."""
+"""InceptionV3 and BoNet: published sizes, the shape at every stage, the two frameworks, the second stem."""
 
 from functools import cache, partial
 
@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.bonet import BoNet
-from boneage_jax.models.inception_v3 import VARIANTS, InceptionV3, average_pool
+from boneage_jax.models.inception_v3 import FRAMEWORKS, InceptionV3, average_pool
 from boneage_jax.pretrained.inception_v3 import keras_names, timm_names
 
 SIZE = 75  # the smallest
@@ -45,8 +45,8 @@ def test_it_has_as_many_numbers_as_kerass():
     assert params + statistics + CLASSIFIER == 23_851_784
 
 
-def test_the_torch_variant_has_as_many_parameters_as_timms():
-    params, _ = sizes(shapes(InceptionV3(variant="torch")))
+def test_the_torch_framework_has_as_many_parameters_as_timms():
+    params, _ = sizes(shapes(InceptionV3(framework="torch")))
     assert params == 21_785_568
     assert params + CLASSIFIER == 23_834_568
 
@@ -80,22 +80,22 @@ def test_simbas_flat_features_have_their_published_length():
     assert pooled.size == 100_352
 
 
-@pytest.mark.parametrize(("variant", "corner"), [("keras", 1.0), ("torch", 4 / 9)])
-def test_average_pools_count_the_padding_only_as_in_torch(variant, corner):
-    pooled = average_pool(jnp.ones((1, 5, 5, 1)), count_padding=VARIANTS[variant].count_padding)[0, :, :, 0]
+@pytest.mark.parametrize(("framework", "corner"), [("keras", 1.0), ("torch", 4 / 9)])
+def test_average_pools_count_the_padding_only_as_in_torch(framework, corner):
+    pooled = average_pool(jnp.ones((1, 5, 5, 1)), count_padding=FRAMEWORKS[framework].count_padding)[0, :, :, 0]
     np.testing.assert_allclose([pooled[0, 0], pooled[2, 2]], [corner, 1.0], rtol=1e-6)
 
 
-def test_only_the_torch_variant_scales():
-    scaled = {name for name in leaves(shapes(InceptionV3(variant="torch"))) if name.endswith("/scale")}
+def test_only_the_torch_framework_scales():
+    scaled = {name for name in leaves(shapes(InceptionV3(framework="torch"))) if name.endswith("/scale")}
     assert len(scaled) == 94
-    assert leaves(shapes(InceptionV3(variant="torch"))) - scaled == leaves(shapes(InceptionV3()))
+    assert leaves(shapes(InceptionV3(framework="torch"))) - scaled == leaves(shapes(InceptionV3()))
 
 
 @pytest.mark.parametrize("trunk", [InceptionV3, BoNet])
-def test_an_unknown_variant_is_refused(trunk):
-    with pytest.raises(BoneAgeError, match=f"unknown variant 'slim' of {trunk.__name__}; known: keras, torch"):
-        trunk(variant="slim")
+def test_an_unknown_framework_is_refused(trunk):
+    with pytest.raises(BoneAgeError, match=f"unknown framework 'slim' of {trunk.__name__}; known: keras, torch"):
+        trunk(framework="slim")
 
 
 def test_bonet_without_heat_maps_is_inception_v3():
@@ -164,22 +164,22 @@ def test_a_heat_map_that_does_not_fit_the_network_is_refused(option, shape, mess
 
 
 @pytest.mark.parametrize("family", [InceptionV3, BoNet])
-@pytest.mark.parametrize(("variant", "names"), [("keras", keras_names), ("torch", timm_names)])
-def test_every_leaf_has_one_name_in_the_original(family, variant, names):
-    trunk = family(variant=variant)
+@pytest.mark.parametrize(("framework", "names"), [("keras", keras_names), ("torch", timm_names)])
+def test_every_leaf_has_one_name_in_the_original(family, framework, names):
+    trunk = family(framework=framework)
     found = names(trunk)
     assert set(found) == leaves(shapes(trunk))
     assert len(set(found.values())) == len(found)
 
 
-@pytest.mark.parametrize(("variant", "names"), [("keras", keras_names), ("torch", timm_names)])
-def test_the_second_stem_has_no_names_in_files_of_imagenet_weights(variant, names):
-    trunk = BoNet(heatmap=True, variant=variant)
+@pytest.mark.parametrize(("framework", "names"), [("keras", keras_names), ("torch", timm_names)])
+def test_the_second_stem_has_no_names_in_files_of_imagenet_weights(framework, names):
+    trunk = BoNet(heatmap=True, framework=framework)
     unnamed = leaves(shapes(trunk)) - set(names(trunk))
     assert unnamed == {leaf for leaf in leaves(shapes(trunk)) if leaf.startswith(SECOND_STEM)}
 
 
-@pytest.mark.parametrize(("variant", "names"), [("torch", keras_names), ("keras", timm_names)])
-def test_weights_of_the_other_variant_are_refused(variant, names):
-    with pytest.raises(BoneAgeError, match=f'and it is "{variant}"; the two normalise and pool differently'):
-        names(InceptionV3(variant=variant))
+@pytest.mark.parametrize(("framework", "names"), [("torch", keras_names), ("keras", timm_names)])
+def test_weights_of_the_other_framework_are_refused(framework, names):
+    with pytest.raises(BoneAgeError, match=f'and it is "{framework}"; the two normalise and pool differently'):
+        names(InceptionV3(framework=framework))

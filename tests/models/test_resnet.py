@@ -1,4 +1,4 @@
-"""ResNet-50's two variants: sizes, strides, padding, and the names of their weights."""
+"""ResNet-50's two frameworks: sizes, strides, padding, and the names of their weights."""
 
 from functools import partial
 
@@ -10,12 +10,12 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.models.resnet import VARIANTS, Bottleneck, ResNet50
+from boneage_jax.models.resnet import FRAMEWORKS, Bottleneck, ResNet50
 from boneage_jax.pretrained.names import shapes
 from boneage_jax.pretrained.resnet import keras_names, timm_names
 
 TINY = {"blocks": (1, 2, 1, 1), "width": 4}
-both_variants = pytest.mark.parametrize("variant", VARIANTS)
+both_frameworks = pytest.mark.parametrize("framework", FRAMEWORKS)
 
 
 def count(tree) -> int:
@@ -32,8 +32,8 @@ class Classifier(nn.Module):
         return nn.Dense(1000)(self.trunk(image, train=train).mean(axis=(1, 2)))
 
 
-def test_both_variants_have_their_published_sizes():
-    torch, keras = (shapes(ResNet50(variant=name)) for name in ("torch", "keras"))
+def test_both_frameworks_have_their_published_sizes():
+    torch, keras = (shapes(ResNet50(framework=name)) for name in ("torch", "keras"))
     assert count(torch["params"]) == 23_508_032
     assert count(keras) == 23_587_712  # Keras counts the running statistics
     assert count(torch["batch_stats"]) == count(keras["batch_stats"]) == 53_120
@@ -41,13 +41,13 @@ def test_both_variants_have_their_published_sizes():
 
 def test_classifiers_have_their_published_sizes():
     assert count(shapes(Classifier(ResNet50()))["params"]) == 25_557_032
-    assert count(shapes(Classifier(ResNet50(variant="keras")))) == 25_636_712
+    assert count(shapes(Classifier(ResNet50(framework="keras")))) == 25_636_712
 
 
-@both_variants
+@both_frameworks
 @pytest.mark.parametrize(("size", "expected"), [(224, 7), (256, 8), (97, 4), (33, 2)])
-def test_feature_map_is_a_thirty_second_of_the_image_rounded_up(variant, size, expected):
-    trunk, image = ResNet50(variant=variant), jnp.zeros((1, size, 64, 1))
+def test_feature_map_is_a_thirty_second_of_the_image_rounded_up(framework, size, expected):
+    trunk, image = ResNet50(framework=framework), jnp.zeros((1, size, 64, 1))
     features = jax.eval_shape(lambda: trunk.init_with_output(jax.random.key(0), image, train=False)[0])
     assert features.shape == (1, expected, 2, 2048)
 
@@ -65,17 +65,17 @@ def test_the_first_block_of_each_stage_projects_its_input():
     assert {name for name in layers if "shortcut" in layers[name]} == {f"stage{i}_block1" for i in (1, 2, 3, 4)}
 
 
-@both_variants
-def test_only_keras_has_biases_before_the_normalisation(variant):
-    paths = flatten_dict(shapes(ResNet50(variant=variant))["params"])
+@both_frameworks
+def test_only_keras_has_biases_before_the_normalisation(framework):
+    paths = flatten_dict(shapes(ResNet50(framework=framework))["params"])
     biases = [path for path in paths if path[-1] == "bias" and not path[-2].endswith("_bn")]
-    assert len(biases) == {"torch": 0, "keras": 53}[variant]
+    assert len(biases) == {"torch": 0, "keras": 53}[framework]
 
 
-@pytest.mark.parametrize(("variant", "seen"), [("torch", True), ("keras", False)])
-def test_only_torchs_halving_sees_every_pixel(variant, seen):
+@pytest.mark.parametrize(("framework", "seen"), [("torch", True), ("keras", False)])
+def test_only_torchs_halving_sees_every_pixel(framework, seen):
     norm = partial(nn.BatchNorm, use_running_average=True)
-    block = Bottleneck(2, VARIANTS[variant], norm, strides=2, project=True)
+    block = Bottleneck(2, FRAMEWORKS[framework], norm, strides=2, project=True)
     nothing = jnp.zeros((1, 6, 6, 3))
     off_the_grid = nothing.at[0, 1, 1].set(1.0)
 
@@ -88,14 +88,14 @@ def test_only_torchs_halving_sees_every_pixel(variant, seen):
     assert bool(np.any(without != with_pixel)) == seen
 
 
-def test_unknown_variant_is_refused():
-    with pytest.raises(BoneAgeError, match="unknown variant 'v2' of ResNet50; known: torch, keras"):
-        ResNet50(variant="v2")
+def test_unknown_framework_is_refused():
+    with pytest.raises(BoneAgeError, match="unknown framework 'v2' of ResNet50; known: torch, keras"):
+        ResNet50(framework="v2")
 
 
 def test_every_leaf_has_one_name_in_keras_and_one_in_timm():
-    for variant, names in (("keras", keras_names), ("torch", timm_names)):
-        trunk = ResNet50(variant=variant)
+    for framework, names in (("keras", keras_names), ("torch", timm_names)):
+        trunk = ResNet50(framework=framework)
         found = names(trunk)
         ours = {"/".join(path[1:]) for path in flatten_dict(shapes(trunk))}
         assert set(found) == ours
@@ -103,7 +103,7 @@ def test_every_leaf_has_one_name_in_keras_and_one_in_timm():
 
 
 def test_names_are_theirs():
-    keras, timm = keras_names(ResNet50(variant="keras")), timm_names(ResNet50())
+    keras, timm = keras_names(ResNet50(framework="keras")), timm_names(ResNet50())
     assert keras["conv1/bias"] == "conv1_conv/bias"
     assert keras["conv1_bn/bias"] == "conv1_bn/beta"
     assert keras["stage1_block1/shortcut/kernel"] == "conv2_block1_0_conv/kernel"
@@ -113,8 +113,8 @@ def test_names_are_theirs():
     assert timm["stage4_block3/conv2/kernel"] == "layer4.2.conv2.weight"
 
 
-def test_weights_of_the_other_variant_are_refused():
-    with pytest.raises(BoneAgeError, match=r'model\.options\.variant = "keras", and it is "torch"'):
+def test_weights_of_the_other_framework_are_refused():
+    with pytest.raises(BoneAgeError, match=r'model\.options\.framework = "keras", and it is "torch"'):
         keras_names(ResNet50())
-    with pytest.raises(BoneAgeError, match=r'model\.options\.variant = "torch", and it is "keras"'):
-        timm_names(ResNet50(variant="keras"))
+    with pytest.raises(BoneAgeError, match=r'model\.options\.framework = "torch", and it is "keras"'):
+        timm_names(ResNet50(framework="keras"))

@@ -72,7 +72,9 @@ def stages(trunk: nn.Module, variables: dict[str, Any], image: np.ndarray, layer
             variables,
             image,
             train=False,
-            capture_intermediates=lambda module, _: len(module.path) == 1 and module.name in layers,
+            capture_intermediates=lambda module, method: (
+                method == "__call__" and len(module.path) == 1 and module.name in layers
+            ),
             mutable=["intermediates"],
         )
     )(variables, image)

@@ -136,8 +136,8 @@ def test_weights_of_a_framework_without_a_table_are_refused(tmp_path):
 
 def test_weights_of_the_other_arithmetic_are_refused_with_the_option_to_set(tmp_path):
     path = saved(tmp_path, {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)})
-    with pytest.raises(BoneAgeError, match=r'resnet50 cannot start from .*model\.options\.variant = "torch"'):
-        start_from(path, "resnet50", ResNet50(variant="keras"), {"params": {"trunk": {}}})
+    with pytest.raises(BoneAgeError, match=r'resnet50 cannot start from .*model\.options\.framework = "torch"'):
+        start_from(path, "resnet50", ResNet50(framework="keras"), {"params": {"trunk": {}}})
 
 
 def test_the_table_that_fits_the_file_is_found():
@@ -153,7 +153,7 @@ def test_every_registered_trunk_has_a_table():
 
 
 def test_bonets_own_stem_stays_as_it_was_made(tmp_path):
-    trunk = InceptionV3(variant="torch")
+    trunk = InceptionV3(framework="torch")
     table = inception_v3.timm_names(trunk)
     leaves = traverse_util.flatten_dict(names.shapes(trunk, channels=1), sep="/")
     shapes = {path.partition("/")[2]: (path, leaf.shape) for path, leaf in leaves.items()}
@@ -168,7 +168,7 @@ def test_bonets_own_stem_stays_as_it_was_made(tmp_path):
         if len(shape) == 4:
             shape = (shape[3], 3 if leaf.startswith("stem/conv1a") else shape[2], *shape[:2])
         stored[table[leaf]] = np.full(shape, 2, np.float32)
-    bonet = models.create("bonet", heatmap=True, variant="torch", inputs=(models.Input("hand", "heatmap"),)).trunk
+    bonet = models.create("bonet", heatmap=True, framework="torch", inputs=(models.Input("hand", "heatmap"),)).trunk
     started = start_from(saved(tmp_path, stored), "bonet", bonet, traverse_util.unflatten_dict(like, sep="/"))
     found = traverse_util.flatten_dict(started, sep="/")
     assert found.pop("params/trunk/heatmap_stem/conv/kernel") == 1

@@ -39,7 +39,7 @@ def timm_stages(model, image):
 
 CASES = [
     comparison.Case(
-        "resnet50", "keras", lambda: ResNet50(variant="keras"), keras_original, keras_names, keras_stages, (224, 97)
+        "resnet50", "keras", lambda: ResNet50(framework="keras"), keras_original, keras_names, keras_stages, (224, 97)
     ),
     comparison.Case("resnet50", "torch", ResNet50, timm_original, timm_names, timm_stages, (224, 97)),
 ]
