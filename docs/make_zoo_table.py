@@ -1,0 +1,76 @@
+"""Prints the README's table of networks: parameters, operations, memory of a training step as XLA plans it.
+
+    python docs/make_zoo_table.py [NAME ...]
+
+Nothing is run: each configuration's step is compiled for its own image and batch size, on the CPU. The numbers of
+operations are those of one image's prediction (a multiply-add is 2). It takes some minutes.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from boneage_jax.benchmark import cost
+from boneage_jax.train import parallel
+from boneage_jax.train.experiment import Experiment, Statistics
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+NOT_PUBLISHED = {"quickstart", "convmixer_cpu"}
+STATISTICS = Statistics(127.3, 41.2, {"chronological_age": (130.0, 45.0)})
+
+
+def main(names: list[str]) -> None:
+    """One row for each configuration."""
+    names = names or sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in NOT_PUBLISHED)
+    print("| config | input | parameters, M | GFLOPs | batch | memory of a training step, GiB |")
+    print("|---|---|---|---|---|---|")
+    for name in names:
+        print(row(name), flush=True)
+
+
+def row(name: str) -> str:
+    """The configuration's row."""
+    config = _load(name).get_config()
+    config.evaluate.views = "centre"
+    experiment = Experiment.create(config, STATISTICS)
+    size, channels = experiment.preprocessing.visible, experiment.preprocessing.channels
+    transform, state = experiment.fresh_state(steps_per_epoch=100)
+    batch = parallel.split(_batch(config.train.batch_size, size, channels, dict(config.data.inputs)))
+    step = cost.compile_program(experiment.compile_train_step(transform), state, batch)
+    one = _batch(1, experiment.preprocessing.size, channels, dict(config.data.inputs))
+    flops = cost.count_flops(experiment.inference(), state.variables, one)
+    parameters = cost.count_parameters(state.params) / 1e6
+    cells = (
+        f"`{name}`",
+        f"{size} x {size} x {channels}",
+        f"{parameters:.1f}",
+        f"{flops / 1e9:.2f}",
+        str(config.train.batch_size),
+        f"{step.memory_bytes / 2**30:.1f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _batch(count: int, size: int, channels: int, inputs: dict[str, str]) -> dict:
+    return {
+        "image": np.zeros((count, size, size, channels), np.uint8),
+        "sex": np.zeros(count, np.int32),
+        "age": np.zeros(count, np.float32),
+        "inputs": {name: np.zeros(count, np.float32) for name in inputs},
+    }
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    if spec is None or spec.loader is None:
+        sys.exit(f"there is no configuration {name} in {CONFIGS}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
