@@ -194,7 +194,7 @@ def torch_stages(model: Any, image: np.ndarray, layers: dict[str, str]) -> Stage
     for name, module in layers.items():
 
         def keep(_, inputs, output, name=name):
-            found[name] = output
+            found[name] = output.clone()  # what follows may work in place
 
         hooks.append(modules[module].register_forward_hook(keep))
     with torch.no_grad():

@@ -46,7 +46,7 @@ def keras_stages(variant, model, image):
 def timm_original(name, momentum, height, width):
     """With the momentum of the authors' code for its tf_ models, which timm goes on to train with PyTorch's."""
     timm = pytest.importorskip("timm")
-    return kept_inputs(timm.create_model(name, num_classes=0, bn_momentum=momentum))
+    return timm.create_model(name, num_classes=0, bn_momentum=momentum)
 
 
 def timm_stages(variant, model, image):
@@ -59,20 +59,12 @@ def torchvision_original(name, height, width):
     model = getattr(pytest.importorskip("torchvision").models, name)(weights=None, stochastic_depth_prob=0.0)
     model.classifier = pytest.importorskip("torch").nn.Identity()
     model.forward_features = model.features.forward
-    return kept_inputs(model)
+    return model
 
 
 def torchvision_stages(variant, model, image):
     blocks = {name: f"features.{stage}.{number}" for name, (stage, number) in blocks_of(variant).items()}
     return comparison.torch_stages(model, image, {"stem_bn": "features.0.1", **blocks})
-
-
-def kept_inputs(model):
-    """Activations that work in place would overwrite the stem before it is compared."""
-    for module in model.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False
-    return model
 
 
 def cases(variant):
