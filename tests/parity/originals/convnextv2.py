@@ -2,8 +2,7 @@
 
 from functools import partial
 
-import timm
-import torch
+import pytest
 
 from boneage_jax.models.convnextv2 import VARIANTS, ConvNeXtV2
 from boneage_jax.pretrained.convnextv2 import timm_names
@@ -12,6 +11,7 @@ from parity import comparison
 
 def original(variant, height, width):
     """Without the classifier and the LayerNorm in front of it, behind the global pool."""
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
     torch.manual_seed(0)
     model = timm.create_model(f"convnextv2_{variant}", num_classes=0)
     model.head = torch.nn.Identity()
