@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_epochs = 0.5
     config.optimizer.schedule = "cosine"
     config.optimizer.plateau.factor = 1.0
+    config.optimizer.ema_decay = 0.99
 
     config.train.batch_size = 32
     config.train.epochs = 10
