@@ -30,6 +30,10 @@ def cases() -> list:
     return found
 
 
+def cases_of(family: str) -> list[comparison.Case]:
+    return pytest.importorskip(f"parity.originals.{family}").CASES
+
+
 def files(case: comparison.Case, model, folder):
     """The model in every format of its framework."""
     for suffix in FORMATS[case.source]:
@@ -70,7 +74,7 @@ def test_every_format_gives_the_weights_that_the_comparison_has_found_equal(case
 
 @pytest.mark.parametrize("name", ["xception", "convmixer"])
 def test_outputs_after_loading_are_those_of_the_original(name, tmp_path):
-    case = importlib.import_module(f"parity.originals.{name}").CASES[0]
+    case = cases_of(name)[0]
     size = case.sizes[1]
     model = case.original(size, size)
     comparison.shake_normalisation(case, model)
@@ -134,7 +138,7 @@ def test_the_input_scaling_of_kerass_efficientnet_is_left_out(tmp_path):
 )
 def test_timms_classifiers_give_the_same_as_without(family, name, tmp_path):
     model = pytest.importorskip("timm").create_model(name)
-    case = next(c for c in importlib.import_module(f"parity.originals.{family}").CASES if c.source == "torch")
+    case = next(c for c in cases_of(family) if c.source == "torch")
     for path in files(case, model, tmp_path):
         found = traverse_util.flatten_dict(started(case.trunk(), path), sep="/")
         assert len(found) < len(read(path)[1])
@@ -145,13 +149,13 @@ def test_torchvisions_classifiers_are_loaded(name, tmp_path):
     models = pytest.importorskip("torchvision").models
     model = models.inception_v3(init_weights=False) if name == "inception_v3" else getattr(models, name)()
     family = {"resnet50": "resnet", "efficientnet_b0": "efficientnet"}.get(name, name)
-    case = next(c for c in importlib.import_module(f"parity.originals.{family}").CASES if c.source == "torch")
+    case = next(c for c in cases_of(family) if c.source == "torch")
     for path in files(case, model, tmp_path):
         assert started(case.trunk(), path)
 
 
 def test_a_grey_image_gives_what_it_gave_in_colour(tmp_path):
-    case = importlib.import_module("parity.originals.convmixer").CASES[1]
+    case = cases_of("convmixer")[1]
     model = case.original(61, 61)
     path = next(files(case, model, tmp_path))
     grey = comparison.image(61, 61)[..., :1]
