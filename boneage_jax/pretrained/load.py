@@ -124,7 +124,7 @@ def _of_trunk(stored: dict[str, np.ndarray], names: Names, source: str) -> dict[
     broken = [key for key, value in arrays.items() if value.dtype != np.float32 or not np.isfinite(value).all()]
     if broken:
         listed = ", ".join(broken[:10])
-        raise BoneAgeError(f"{len(broken)} arrays hold something else than finite floating-point numbers: {listed}")
+        raise BoneAgeError(f"not all numbers are finite floating-point numbers in {len(broken)} arrays: {listed}")
     return arrays
 
 

@@ -124,7 +124,7 @@ def test_weights_of_a_deeper_network_are_refused(tmp_path):
 
 @pytest.mark.parametrize("value", [np.full(8, np.nan, np.float32), np.zeros(8, np.int8)])
 def test_numbers_that_are_no_weights_are_refused(tmp_path, value):
-    with pytest.raises(BoneAgeError, match=r"1 arrays .* finite floating-point numbers: stem\.0\.bias"):
+    with pytest.raises(BoneAgeError, match=r"finite floating-point numbers in 1 arrays: stem\.0\.bias"):
         start(saved(tmp_path, theirs() | {"stem.0.bias": value}))
 
 
