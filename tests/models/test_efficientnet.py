@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from classifier import Classifier, count
 from flax.traverse_util import flatten_dict
 
 from boneage_jax.errors import BoneAgeError
@@ -29,20 +30,6 @@ KERAS_SIZES = {"b0": 4_049_571, "b4": 17_673_823}
 TIMM_SIZES = {"b0": 5_288_548, "b4": 19_341_616}
 # Halves the time to compile.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
-def count(tree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-class Classifier(nn.Module):
-    """The trunk under its published ImageNet classifier."""
-
-    trunk: nn.Module
-
-    @nn.compact
-    def __call__(self, image, *, train):
-        return nn.Dense(1000)(self.trunk(image, train=train).mean(axis=(1, 2)))
 
 
 @pytest.mark.parametrize("variant", KERAS_SIZES)

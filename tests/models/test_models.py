@@ -2,11 +2,11 @@
 
 from functools import cache
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from classifier import Classifier, count
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from boneage_jax import models
@@ -123,20 +123,6 @@ def step_of(name: str, remat: bool = False):
         return jax.device_get((z_score, gradients, statistics))
 
     return step
-
-
-def count(tree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-class Classifier(nn.Module):
-    """The trunk under its published ImageNet classifier, for counting."""
-
-    trunk: nn.Module
-
-    @nn.compact
-    def __call__(self, image, *, train):
-        return nn.Dense(1000)(self.trunk(image, train=train).mean(axis=(1, 2)))
 
 
 @each_model

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from classifier import Classifier, count
 from flax.traverse_util import flatten_dict
 
 from boneage_jax.errors import BoneAgeError
@@ -16,20 +17,6 @@ from boneage_jax.pretrained.resnet import keras_names, timm_names
 
 TINY = {"blocks": (1, 2, 1, 1), "width": 4}
 both_frameworks = pytest.mark.parametrize("framework", FRAMEWORKS)
-
-
-def count(tree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-class Classifier(nn.Module):
-    """The trunk under its published ImageNet classifier."""
-
-    trunk: nn.Module
-
-    @nn.compact
-    def __call__(self, image, *, train):
-        return nn.Dense(1000)(self.trunk(image, train=train).mean(axis=(1, 2)))
 
 
 def test_both_frameworks_have_their_published_sizes():
