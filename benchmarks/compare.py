@@ -1,0 +1,182 @@
+"""Compares our networks with those of PyTorch and Keras on this machine, in alternation, in one session.
+
+    pip install -e . -r benchmarks/requirements.txt
+    python benchmarks/compare.py                              # all tasks, everybody
+    python benchmarks/compare.py --tasks xception-training --contestants ours torch --rounds 3
+
+Every contestant is a process of its own that waits while another one runs. After warm-up they take turns; a round's
+ratio is ours over theirs, so that what the machine does at the same time touches both. Printed are the median rate and
+the median ratio with its smallest and largest round; written are also all seconds, versions and hardware.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from contestants import CONTESTANTS, NETWORKS
+
+from boneage_jax.benchmark import report
+
+HERE = Path(__file__).parent
+SIZES = {  # pixels, batch
+    "xception": (299, 8),
+    "convmixer": (128, 4),
+    "efficientnet_b0": (224, 8),
+    "convnextv2_atto": (224, 8),
+    "resnet50": (224, 8),
+    "inception_v3": (299, 8),
+}
+PACKAGES = ("jax", "flax", "torch", "timm", "keras", "numpy")
+
+
+class Contestant:
+    """A process that prepares a task and runs steps of it."""
+
+    def __init__(self, name: str, task: dict[str, Any]):
+        self.name = name
+        command = [sys.executable, str(HERE / "contestants.py"), name, json.dumps(task)]
+        # Not a pipe, which would fill up as nobody reads it; open as long as the process.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+        )
+
+    def ready(self) -> dict[str, float] | None:
+        """What it says when it is prepared; None, with the reason printed, if it cannot be."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        self._process.wait()
+        self._errors.seek(0)
+        reason = self._errors.read().strip().splitlines()
+        print(f"  {self.name} does not run: {reason[-1] if reason else 'no reason given'}", file=sys.stderr)
+        return None
+
+    def run(self, steps: int) -> list[float]:
+        """Seconds of so many steps."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
+
+def compare(task: dict[str, Any], names: list[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """One row for each contestant that can do the task; ours is the first."""
+    present = []
+    for name in names:  # one after the other: preparing is compiling, which takes all cores
+        contestant = Contestant(name, task)
+        if (said := contestant.ready()) is not None:
+            present.append((contestant, said))
+        else:
+            contestant.close()
+    try:
+        steps = {c.name: max(1, round(seconds / max(statistics.median(c.run(2)), 1e-4))) for c, _ in present}
+        times: dict[str, list[list[float]]] = {c.name: [] for c, _ in present}
+        for _ in range(rounds):
+            for contestant, _ in present:
+                times[contestant.name].append(contestant.run(steps[contestant.name]))
+    finally:
+        for contestant, _ in present:
+            contestant.close()
+    return [_row(task, c.name, times, said["first_step_seconds"]) for c, said in present]
+
+
+def _row(task: dict[str, Any], name: str, times: dict[str, list[list[float]]], first: float) -> dict[str, Any]:
+    medians = {key: [statistics.median(found) for found in rounds] for key, rounds in times.items()}
+    row = {
+        **task,
+        "contestant": name,
+        "images_per_second": task["batch"] / statistics.median(medians[name]),
+        "first_step_seconds": first,
+        "seconds": times[name],
+    }
+    if name != "ours" and "ours" in medians:
+        ratios = [theirs / mine for theirs, mine in zip(medians[name], medians["ours"], strict=True)]
+        row["ours_is_faster_by"] = {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| network | work | pixels | batch | precision | who | images/s | ours is faster by | first step, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ratio = row.get("ours_is_faster_by")
+        spread = f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})" if ratio else ""
+        cells = (
+            row["network"],
+            row["work"],
+            row["size"],
+            row["batch"],
+            row["dtype"],
+            row["contestant"],
+            f"{row['images_per_second']:.2f}",
+            spread,
+            f"{row['first_step_seconds']:.1f}",
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def main() -> None:
+    """Runs the tasks that the flags name."""
+    works = [f"{network}-{work}" for network in SIZES for work in ("training", "inference")]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=works, choices=works)
+    parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each contestant in each round")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "latest.json")
+    flags = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for name in flags.tasks:
+        network, work = name.rsplit("-", 1)
+        size, batch = SIZES[network]
+        task = {"network": network, "work": work, "size": size, "batch": batch, "dtype": flags.dtype}
+        peers = {"torch": "torch", "torch compiled": "torch", "keras on jax": "keras", "ours": "ours"}
+        able = [who for who in flags.contestants if peers[who] in NETWORKS[network]]
+        print(f"{name}: {', '.join(able)}", file=sys.stderr, flush=True)
+        rows += compare(task, able, flags.rounds, flags.seconds)
+        result = {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+            "command": " ".join(["python", *sys.argv]),
+            "hardware": report.hardware(),
+            "versions": _versions(),
+            "rows": rows,
+        }
+        flags.out.parent.mkdir(parents=True, exist_ok=True)
+        flags.out.write_text(json.dumps(result, indent=1) + "\n")
+        flags.out.with_suffix(".md").write_text(table(rows) + "\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""One contestant of `compare.py`, in a process of its own: prepares a task, then runs as many steps as it is told to.
+
+    python benchmarks/contestants.py ours '{"network": "xception", "size": 299, "batch": 8, "work": "training", ...}'
+
+It prints a line of JSON when it is ready, then for each number that it reads the seconds of that many steps.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Step = Callable[[], None]
+
+# Ours: configuration of the trunk. PyTorch's: the model in timm. Keras': the class in keras.applications.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "xception": {"ours": ("xception", {}), "torch": "legacy_xception", "keras": "Xception"},
+    "convmixer": {"ours": ("convmixer", {"activation": "relu"}), "torch": "convmixer_768_32"},
+    "resnet50": {"ours": ("resnet50", {}), "torch": "resnet50"},
+    "inception_v3": {"ours": ("inception_v3", {"framework": "torch"}), "torch": "inception_v3", "keras": "InceptionV3"},
+    "efficientnet_b0": {"ours": ("efficientnet_b0", {}), "torch": "efficientnet_b0", "keras": "EfficientNetB0"},
+    "convnextv2_atto": {"ours": ("convnextv2_atto", {}), "torch": "convnextv2_atto"},
+}
+
+
+def ours(task: dict[str, Any]) -> Step:
+    """The step that `launch.py` trains with, or its inference, on a batch that lies on the device."""
+    import jax
+    import numpy as np
+
+    from boneage_jax import config as configuration
+    from boneage_jax.train import parallel
+    from boneage_jax.train.experiment import Experiment, Statistics
+
+    config = configuration.base()
+    name, options = NETWORKS[task["network"]]["ours"]
+    config.preprocess.size, config.model.name, config.model.dtype = task["size"], name, task["dtype"]
+    config.model.input_channels = "rgb"
+    for key, value in options.items():
+        config.model.options[key] = value
+    experiment = Experiment.create(config, Statistics(127.3, 41.2, {}))
+    transform, fresh = experiment.fresh_state(steps_per_epoch=100)
+    generator = np.random.default_rng(0)
+    batch = {
+        "image": generator.integers(0, 255, (task["batch"], task["size"], task["size"], 1)).astype(np.uint8),
+        "sex": generator.integers(0, 2, task["batch"]).astype(np.int32),
+        "age": generator.uniform(0, 228, task["batch"]).astype(np.float32),
+        "inputs": {},
+    }
+    if task["work"] == "inference":
+        infer, variables = jax.jit(experiment.inference()), jax.device_put(fresh.variables)
+        on_device = jax.device_put(batch)
+        return lambda: jax.block_until_ready(infer(variables, on_device))
+    train = experiment.compile_train_step(transform)
+    state, split = parallel.replicate(fresh), jax.device_put(parallel.split(batch))
+
+    def step() -> None:
+        nonlocal state
+        state, metrics = train(state, split)
+        jax.block_until_ready(metrics)
+
+    return step
+
+
+def torch(task: dict[str, Any], compiled: bool) -> Step:
+    """The network of timm under the same head, channels last, AdamW; `torch.compile`d or eager."""
+    import timm
+    import torch as framework
+    from torch import nn
+
+    class Network(nn.Module):
+        """The trunk, global pool, sex branch and the winner's head."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = timm.create_model(NETWORKS[task["network"]]["torch"], num_classes=0)
+            self.sex = nn.Linear(1, 32)
+            self.head = nn.Sequential(
+                nn.Linear(self.trunk.num_features + 32, 1000),
+                nn.ReLU(),
+                nn.Linear(1000, 1000),
+                nn.ReLU(),
+                nn.Linear(1000, 1),
+            )
+
+        def forward(self, image: Any, sex: Any) -> Any:
+            return self.head(framework.cat([self.trunk(image), self.sex(sex).relu()], 1))[:, 0]
+
+    framework.manual_seed(0)
+    network = Network().to(memory_format=framework.channels_last)
+    image = framework.randn(task["batch"], 3, task["size"], task["size"]).to(memory_format=framework.channels_last)
+    sex, age = framework.randint(0, 2, (task["batch"], 1)).float(), framework.randn(task["batch"])
+    autocast = framework.autocast("cpu", framework.bfloat16, enabled=task["dtype"] == "bfloat16")
+    run = framework.compile(network) if compiled else network
+    if task["work"] == "inference":
+        network.eval()
+
+        def infer() -> None:
+            with framework.inference_mode(), autocast:
+                run(image, sex)
+
+        return infer
+    optimizer = framework.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            loss = nn.functional.mse_loss(run(image, sex).float(), age)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def keras(task: dict[str, Any]) -> Step:
+    """`keras.applications` on JAX, compiled by Keras, under the same head."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import jax
+    import keras as framework
+    import numpy as np
+
+    layers, shape = framework.layers, (task["size"], task["size"], 3)
+    framework.config.set_dtype_policy("mixed_bfloat16" if task["dtype"] == "bfloat16" else "float32")
+    build = getattr(framework.applications, NETWORKS[task["network"]]["keras"])
+    trunk = build(weights=None, include_top=False, input_shape=shape, pooling="avg")
+    sex = framework.Input((1,))
+    x = layers.Concatenate()([trunk.output, layers.Dense(32, "relu")(sex)])
+    for _ in range(2):
+        x = layers.Dense(1000, "relu")(x)
+    model = framework.Model([trunk.input, sex], layers.Dense(1, dtype="float32")(x))
+    model.compile(framework.optimizers.AdamW(1e-4), "mse")
+    generator = np.random.default_rng(0)
+    image = generator.standard_normal((task["batch"], *shape)).astype(np.float32)
+    sexes = generator.integers(0, 2, (task["batch"], 1)).astype(np.float32)
+    age = generator.standard_normal((task["batch"], 1)).astype(np.float32)
+    if task["work"] == "inference":
+        return lambda: jax.block_until_ready(model.predict_on_batch([image, sexes]))
+    return lambda: jax.block_until_ready(model.train_on_batch([image, sexes], age))
+
+
+CONTESTANTS: dict[str, Callable[[dict[str, Any]], Step]] = {
+    "ours": ours,
+    "torch": lambda task: torch(task, compiled=False),
+    "torch compiled": lambda task: torch(task, compiled=True),
+    "keras on jax": keras,
+}
+
+
+def main() -> None:
+    """Prepares, runs two steps, then does what it is told."""
+    name, task = sys.argv[1], json.loads(sys.argv[2])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the frameworks print must not look like an answer
+    start = time.perf_counter()
+    step = CONTESTANTS[name](task)
+    step()
+    first = time.perf_counter() - start
+    step()
+    print(json.dumps({"first_step_seconds": first}), file=answers, flush=True)
+    for line in sys.stdin:
+        seconds = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - start)
+        print(json.dumps(seconds), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ours":
+        from boneage_jax import allocator
+
+        allocator.keep_memory()
+    main()
