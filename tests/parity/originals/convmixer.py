@@ -27,7 +27,7 @@ def stages(model, image):
 
 CASES = [
     comparison.Case(
-        "convmixer", "torch", lambda: ConvMixer(activation="relu"), published, timm_names, stages, (224, 99)
+        "convmixer", "torch", lambda: ConvMixer(activation="relu"), published, timm_names, stages, (224, 155)
     ),
     comparison.Case("convmixer_small", "torch", lambda: ConvMixer(**SMALL), small, timm_names, stages, (64, 61)),
 ]
