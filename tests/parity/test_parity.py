@@ -15,7 +15,7 @@ from boneage_jax.models.bonet import BoNet
 from parity import comparison
 
 os.environ["KERAS_BACKEND"] = "jax"
-pytestmark = [pytest.mark.parity, pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.parity, pytest.mark.slow]
 FAMILIES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "originals")])]
 STEM, WHOLE = 1e-5, 1e-4
 
@@ -55,19 +55,17 @@ def test_a_training_step_moves_the_same_statistics(case):
     comparison.shake_normalisation(case, model)
     variables, pixels = comparison.ours(case, model), comparison.image(size, size)
     names = case.names(trunk)
-    if "batch_stats" not in variables:
-        assert not any("running_" in key or "/moving_" in key for key in names.values())
-        pytest.skip("it has no batch statistics")
     undropped = trunk.clone(drop_path=0.0) if hasattr(trunk, "drop_path") else trunk
     moved = jax.jit(lambda v, x: undropped.apply(v, x, train=True, mutable=["batch_stats"])[1])(variables, pixels)
     expected = comparison.trained_statistics(case, model, pixels)
     errors = {
         leaf: comparison.relative_error(value, expected[names[leaf]])
-        for leaf, value in traverse_util.flatten_dict(moved["batch_stats"], sep="/").items()
+        for leaf, value in traverse_util.flatten_dict(moved.get("batch_stats", {}), sep="/").items()
     }
-    assert len(errors) == len(expected)
-    report(case, "training", errors)
-    assert max(errors.values()) <= WHOLE, errors
+    assert len(errors) == len(expected)  # of ConvNeXt V2, which has no batch statistics, neither moves any
+    if errors:
+        report(case, "training", errors)
+    assert max(errors.values(), default=0) <= WHOLE, errors
 
 
 def test_every_registered_trunk_is_compared():

@@ -9,7 +9,7 @@ import pytest
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.pretrained.formats import read
 
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")]
 torch = pytest.importorskip("torch")
 
 

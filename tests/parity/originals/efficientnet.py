@@ -24,7 +24,8 @@ def blocks_of(variant):
 
 def keras_original(variant, height, width):
     """All stages, without the normalisation in front of them, which has no part in our trunk, and without drops."""
-    keras = pytest.importorskip("keras")
+    import keras
+
     keras.backend.clear_session()
     build = {"b0": keras.applications.EfficientNetB0, "b4": keras.applications.EfficientNetB4}[variant]
     whole = build(weights=None, include_top=False, input_shape=(height, width, 3))

@@ -13,7 +13,8 @@ TIMM_MIXED = [f"Mixed_{place}" for place in ("5b", "5c", "5d", "6a", "6b", "6c",
 
 
 def keras_original(height, width):
-    keras = pytest.importorskip("keras")
+    import keras
+
     keras.backend.clear_session()
     return keras.applications.InceptionV3(weights=None, include_top=False, input_shape=(height, width, 3))
 

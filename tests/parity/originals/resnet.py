@@ -14,7 +14,8 @@ BLOCKS = {
 
 
 def keras_original(height, width):
-    keras = pytest.importorskip("keras")
+    import keras
+
     keras.backend.clear_session()
     return keras.applications.ResNet50(weights=None, include_top=False, input_shape=(height, width, 3))
 

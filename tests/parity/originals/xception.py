@@ -1,14 +1,13 @@
 """`keras.applications.Xception`; a block ends in an addition."""
 
-import pytest
-
 from boneage_jax.models.xception import Xception
 from boneage_jax.pretrained.xception import keras_names
 from parity import comparison
 
 
 def original(height, width):
-    keras = pytest.importorskip("keras")
+    import keras
+
     keras.backend.clear_session()
     return keras.applications.Xception(weights=None, include_top=False, input_shape=(height, width, 3))
 
