@@ -1,8 +1,9 @@
 """Depthwise convolution: one filter per channel, in the form that each platform runs best.
 
-On the CPU, XLA's grouped convolution is about 45 times slower than a sum of shifted products, so the CPU gets
-the sum, with gradients of its own (automatic differentiation of the sum is slow); every other platform gets
-`jax.lax.conv_general_dilated`. The choice is made at lowering: no model knows which platform it runs on.
+On the CPU, XLA's grouped convolution is about 45 times slower than a sum of shifted products. So the CPU gets own
+kernels (`boneage_jax.kernels`) or, where there are none, the sum, with gradients of its own (automatic
+differentiation of the sum is slow); every other platform gets `jax.lax.conv_general_dilated`. The choice is made at
+lowering: no model knows which platform it runs on.
 """
 
 from functools import partial
@@ -12,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from boneage_jax.kernels import depthwise as kernels
 
 Padding = Literal["SAME", "VALID"]
 
@@ -41,7 +44,7 @@ def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -
     return jax.lax.platform_dependent(
         x,
         kernel,
-        cpu=partial(_shifted_sum, stride=stride, padding=padding),
+        cpu=partial(_on_cpu, stride=stride, padding=padding),
         default=partial(_grouped, stride=stride, padding=padding),
     )
 
@@ -60,7 +63,7 @@ def _backward(
         x,
         kernel,
         g,
-        cpu=partial(_shifted_gradients, stride=stride, padding=padding),
+        cpu=partial(_gradients_on_cpu, stride=stride, padding=padding),
         default=partial(_grouped_gradients, stride=stride, padding=padding),
     )
 
@@ -83,6 +86,28 @@ def _grouped_gradients(
     x: jax.Array, kernel: jax.Array, g: jax.Array, *, stride: int, padding: Padding
 ) -> tuple[jax.Array, jax.Array]:
     return jax.vjp(partial(_grouped, stride=stride, padding=padding), x, kernel)[1](g)
+
+
+def _pads(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> kernels.Pads:
+    top, left = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
+    return (top, left)
+
+
+def _on_cpu(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding) -> jax.Array:
+    if kernels.has_kernel(x, kernel, stride):
+        return kernels.convolve(x, kernel, stride=stride, pads=_pads(x, kernel, stride, padding))
+    return _shifted_sum(x, kernel, stride=stride, padding=padding)
+
+
+def _gradients_on_cpu(
+    x: jax.Array, kernel: jax.Array, g: jax.Array, *, stride: int, padding: Padding
+) -> tuple[jax.Array, jax.Array]:
+    pads = _pads(x, kernel, stride, padding)
+    if kernels.has_kernel(x, kernel, stride):
+        of_kernel = kernels.kernel_gradient(x, g, k=kernel.shape[0], stride=stride, pads=pads).astype(kernel.dtype)
+    else:
+        of_kernel = _kernel_gradient(x, kernel, g, stride, padding)
+    return _input_gradient(x, kernel, g, stride, pads), of_kernel
 
 
 def _padded(x: jax.Array, kernel_shape: tuple[int, int], stride: int, padding: Padding) -> jax.Array:
@@ -115,29 +140,20 @@ def _shifted_sum(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Paddi
     return _computed_once(total.astype(x.dtype))
 
 
-def _shifted_gradients(
-    x: jax.Array, kernel: jax.Array, g: jax.Array, *, stride: int, padding: Padding
-) -> tuple[jax.Array, jax.Array]:
-    kh, kw, _ = kernel.shape
-    pads = jax.lax.padtype_to_pads(x.shape[1:3], (kh, kw), (stride, stride), padding)
-    return _input_gradient(x, kernel, g, stride, pads), _kernel_gradient(x, kernel, g, stride, padding)
-
-
-def _input_gradient(
-    x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, pads: list[tuple[int, int]]
-) -> jax.Array:
-    """The same sum of shifted products over the output gradient, spread by the stride, with the filter turned."""
-    spread, sizes = [], []
+def _input_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, pads: kernels.Pads) -> jax.Array:
+    """The same convolution of the output gradient, spread by the stride, with the filter turned."""
+    spread = []
     for axis, (low, _) in enumerate(pads):
         k, size, h = kernel.shape[axis], x.shape[1 + axis], g.shape[1 + axis]
         before = k - 1 - low
         after = size + k - 1 - before - ((h - 1) * stride + 1)
         spread.append((before, after, stride - 1))
-        sizes.append(size)
+    turned = kernel[::-1, ::-1]
+    if stride == 1 and kernels.has_kernel(g, turned, 1):
+        return kernels.convolve(g, turned, stride=1, pads=(spread[0][:2], spread[1][:2])).astype(x.dtype)
     zero = jnp.zeros((), g.dtype)
     padded = _computed_once(jax.lax.pad(g, zero, ((0, 0, 0), *spread, (0, 0, 0))))
-    dx = _shifted_sum(padded, kernel[::-1, ::-1], stride=1, padding="VALID")
-    return dx.astype(x.dtype)
+    return _on_cpu(padded, turned, stride=1, padding="VALID").astype(x.dtype)
 
 
 def _kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, padding: Padding) -> jax.Array:

@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from boneage_jax import kernels
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.models.layers import Layer, Pointwise, batch_norm
+from boneage_jax.models.layers import Conv, Layer, Pointwise, batch_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +49,13 @@ class ConvUnit(nn.Module):
         else:
             strides = (self.strides, self.strides)
             settings = {"padding": self.padding, "use_bias": False, "dtype": self.dtype}
-            x = nn.Conv(self.features, self.kernel_size, strides, **settings, name="conv")(x)
+            x = Conv(self.features, self.kernel_size, strides, **settings, name="conv")(x)
         return nn.relu(self.norm(name="bn")(x))
 
 
 def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
     """The largest of 3x3 neighbours; halves height and width."""
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
+    return kernels.max_pool(x, 3, stride=2)
 
 
 def average_pool(x: Float[Array, "B H W C"], *, count_padding: bool) -> Float[Array, "B H W C"]:

@@ -9,8 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from boneage_jax import kernels
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.depthwise import DepthwiseConv
+from boneage_jax.models.normalisation import BatchNorm
+
+# `nn.Conv`, computed by own kernels where there are any; its parameters are the same.
+Conv = partial(nn.Conv, conv_general_dilated=kernels.conv_general_dilated)
 
 # A layer class with some of its settings already filled in, e.g. what `batch_norm` returns.
 Layer = Callable[..., nn.Module]
@@ -18,7 +23,7 @@ Layer = Callable[..., nn.Module]
 
 def batch_norm(
     *, train: bool, momentum: float, epsilon: float, axis_name: str | None, dtype: Any
-) -> partial[nn.BatchNorm]:
+) -> partial[BatchNorm]:
     """BatchNorm with nothing left to flax's defaults, which differ from those of Keras and PyTorch.
 
     Args:
@@ -29,7 +34,7 @@ def batch_norm(
         dtype: of the output; the statistics are float32 always.
     """
     return partial(
-        nn.BatchNorm,
+        BatchNorm,
         use_running_average=not train,
         momentum=momentum,
         epsilon=epsilon,
@@ -56,7 +61,7 @@ class Pointwise(nn.Module):
         shape = (1, 1, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         x = x[:, :: self.strides, :: self.strides].astype(self.dtype)
-        x = jnp.tensordot(x, kernel[0, 0].astype(self.dtype), axes=1)
+        x = kernels.pointwise(x, kernel[0, 0].astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
             x = x + bias.astype(self.dtype).reshape(1, 1, 1, -1)

@@ -8,8 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from boneage_jax import kernels
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.models.layers import Layer, Pointwise, batch_norm
+from boneage_jax.models.layers import Conv, Layer, Pointwise, batch_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Bottleneck(nn.Module):
             shortcut = self.norm(name="shortcut_bn")(shortcut)
         x = Pointwise(self.features, strides=strides1, **settings, name="conv1")(x)
         x = nn.relu(self.norm(name="conv1_bn")(x))
-        x = nn.Conv(self.features, (3, 3), strides2, padding=1, **settings, name="conv2")(x)
+        x = Conv(self.features, (3, 3), strides2, padding=1, **settings, name="conv2")(x)
         x = nn.relu(self.norm(name="conv2_bn")(x))
         x = Pointwise(4 * self.features, **settings, name="conv3")(x)
         x = self.norm(name="conv3_bn")(x)
@@ -114,4 +115,4 @@ class ResNet50(nn.Module):
         x = nn.Conv(self.width, (7, 7), 2, padding=3, **settings, name="conv1")(x)
         x = nn.relu(norm(name="conv1_bn")(x))
         # Keras pads with zeros, PyTorch with minus infinity: the same after a ReLU.
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return kernels.max_pool(x, 3, stride=2, padding=((1, 1), (1, 1)))

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from boneage_jax.models.layers import Layer, Pointwise, SeparableConv, batch_norm
+from boneage_jax import kernels
+from boneage_jax.models.layers import Conv, Layer, Pointwise, SeparableConv, batch_norm
 
 
 class ResidualBlock(nn.Module):
@@ -34,7 +35,7 @@ class ResidualBlock(nn.Module):
             x = SeparableConv(features, dtype=self.dtype, name=f"sepconv{i}")(x)
             x = self.norm(name=f"sepconv{i}_bn")(x)
         if self.downsample:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+            x = kernels.max_pool(x, 3, stride=2, padding="SAME")
             shortcut = Pointwise(self.features[-1], strides=2, dtype=self.dtype, name="shortcut")(shortcut)
             shortcut = self.norm(name="shortcut_bn")(shortcut)
         return x + shortcut
@@ -87,7 +88,7 @@ class Xception(nn.Module):
     def _plain(
         self, x: Float[Array, "B H W C"], features: int, stride: int, norm: Layer, name: str
     ) -> Float[Array, "B h w D"]:
-        conv = nn.Conv(features, (3, 3), stride, padding="VALID", use_bias=False, dtype=self.dtype, name=name)
+        conv = Conv(features, (3, 3), stride, padding="VALID", use_bias=False, dtype=self.dtype, name=name)
         return nn.relu(norm(name=f"{name}_bn")(conv(x)))
 
     def _block(self, features: tuple[int, ...], norm: Layer, name: str, **settings: Any) -> nn.Module:

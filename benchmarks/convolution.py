@@ -1,0 +1,102 @@
+"""The CPU kernels against XLA and, where it is installed, PyTorch: the best of several runs, one after the other.
+
+python benchmarks/convolution.py
+
+Prints GFLOP/s of a 3x3 convolution of a batch of 64: forward / gradient of the image / gradient of the kernel.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from boneage_jax.kernels import build, conv_general_dilated
+
+BATCH = 64
+SHAPES = ((64, 32, 32), (32, 64, 64), (16, 128, 128), (8, 256, 256))  # pixels, channels from and to
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def best(call: Callable[[], Any], runs: int = 7) -> float:
+    """Seconds of the fastest run, after one that does not count."""
+    call()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def arrays(pixels: int, channels: int, features: int) -> list[np.ndarray]:
+    """Image, kernel and gradient of the output."""
+    rng = np.random.default_rng(0)
+    sizes = (BATCH, pixels, pixels, channels), (3, 3, channels, features), (BATCH, pixels, pixels, features)
+    return [rng.normal(size=size).astype(np.float32) for size in sizes]
+
+
+def in_jax(convolve: Callable[..., jax.Array], shape: tuple[int, int, int], dtype: Any) -> list[float]:
+    """Seconds of the three."""
+    x, kernel, gradient = (jnp.asarray(a, dtype) for a in arrays(*shape))
+
+    def run(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolve(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+
+    def pull(which: int, x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jax.vjp(run, x, kernel)[1](gradient)[which]
+
+    calls = jax.jit(run), jax.jit(partial(pull, 0)), jax.jit(partial(pull, 1))
+    operands = (x, kernel), (x, kernel, gradient), (x, kernel, gradient)
+    return [best(lambda c=c, o=o: jax.block_until_ready(c(*o))) for c, o in zip(calls, operands, strict=True)]
+
+
+def in_torch(shape: tuple[int, int, int], name: str) -> list[float]:
+    """Seconds of the three, in PyTorch's channels-last layout."""
+    import torch
+
+    dtype, last = getattr(torch, name), torch.channels_last
+    x, kernel, gradient = (torch.from_numpy(a).to(dtype) for a in arrays(*shape))
+    x, gradient = (a.permute(0, 3, 1, 2).contiguous(memory_format=last) for a in (x, gradient))
+    kernel = kernel.permute(3, 2, 0, 1).contiguous(memory_format=last)
+
+    def pull(which: int) -> Any:
+        wanted = [which == 0, which == 1, False]
+        backward = torch.ops.aten.convolution_backward
+        return backward(gradient, x, kernel, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted)
+
+    calls = partial(torch.nn.functional.conv2d, x, kernel, padding=1), partial(pull, 0), partial(pull, 1)
+    return [best(call) for call in calls]
+
+
+def main() -> None:
+    """Prints a markdown table."""
+    if not build.available():
+        raise SystemExit("the kernels cannot be used here; the log says why")
+    contestants: dict[str, Callable[[tuple[int, int, int]], list[float]]] = {
+        "XLA float32": lambda shape: in_jax(lax.conv_general_dilated, shape, jnp.float32),
+        "ours float32": lambda shape: in_jax(conv_general_dilated, shape, jnp.float32),
+        "ours bfloat16": lambda shape: in_jax(conv_general_dilated, shape, jnp.bfloat16),
+    }
+    try:
+        import torch
+    except ModuleNotFoundError:
+        pass
+    else:
+        contestants |= {
+            f"PyTorch {torch.__version__} {dtype}": partial(in_torch, name=dtype) for dtype in ("float32", "bfloat16")
+        }
+    print(f"| pixels, channels | {' | '.join(contestants)} |\n|{'---|' * (len(contestants) + 1)}")
+    for shape in SHAPES:
+        pixels, channels, features = shape
+        work = 2 * BATCH * pixels**2 * 9 * channels * features / 1e9
+        cells = [" / ".join(f"{work / s:.0f}" for s in measure(shape)) for measure in contestants.values()]
+        print(f"| {pixels}, {channels} to {features} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+// Dense convolution with stride 1: images [B, H, W, C], kernels [k, k, Ci, Co], any padding.
+#pragma once
+
+#include "common.h"
+
+namespace boneage {
+
+constexpr int kChunkPixels = 512;  // of the kernel gradient's inner loop: its operands stay in the L2 cache
+
+// Of a convolution or of its gradients: `top` and `left` zeros stand before the image, and as many behind it as the
+// output needs.
+struct Shape {
+  int64_t batch, height, width, in, out_height, out_width, out, k, top, left;
+  int64_t padded_width() const { return out_width + k - 1; }
+};
+
+// ---- Convolution: tiles of up to 14 pixels of a row by 32 (or 16) output channels stay in registers -------
+
+// kernel [k, k, Ci, Co] to [Co / tile][k * k][Ci / group][tile][group]; turned around and with the channels
+// exchanged for the gradient of the image, where `s.in` are the kernel's output channels.
+template <typename T>
+void PackKernel(const typename T::Number* kernel, const Shape& s, bool transpose, int64_t tile, int64_t first,
+                typename T::Number* packed) {
+  int64_t taps = s.k * s.k;
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    const auto* source = kernel + (transpose ? taps - 1 - tap : tap) * s.in * s.out;
+    for (int64_t c = 0; c < s.in; c += T::kGroup)
+      for (int64_t o = 0; o < tile; ++o)
+        for (int g = 0; g < T::kGroup; ++g) {
+          int64_t from = c + g, to = first + o;
+          *packed++ = transpose ? source[to * s.in + from] : source[from * s.out + to];
+        }
+  }
+}
+
+template <typename T, int kPixels, int kRegisters>
+void Tile(const typename T::Number* image, const Shape& s, const typename T::Number* kernel,
+          typename T::Number* out) {
+  __m512 sum[kPixels][kRegisters];
+#pragma GCC unroll 16
+  for (int p = 0; p < kPixels; ++p)
+#pragma GCC unroll 2
+    for (int r = 0; r < kRegisters; ++r) sum[p][r] = _mm512_setzero_ps();
+  const int64_t in = s.in;
+  for (int64_t ky = 0; ky < s.k; ++ky)
+    for (int64_t kx = 0; kx < s.k; ++kx) {
+      const auto* x = image + (ky * s.padded_width() + kx) * in;
+      for (int64_t c = 0; c < in; c += T::kGroup, kernel += kRegisters * kLanes * T::kGroup) {
+        __m512 w[kRegisters];
+#pragma GCC unroll 2
+        for (int r = 0; r < kRegisters; ++r) w[r] = T::LoadGroups(kernel + r * kLanes * T::kGroup);
+#pragma GCC unroll 16
+        for (int p = 0; p < kPixels; ++p) {
+          __m512 v = T::Broadcast(x + p * in + c);
+#pragma GCC unroll 2
+          for (int r = 0; r < kRegisters; ++r) sum[p][r] = T::MultiplyAdd(sum[p][r], v, w[r]);
+        }
+      }
+    }
+#pragma GCC unroll 16
+  for (int p = 0; p < kPixels; ++p)
+#pragma GCC unroll 2
+    for (int r = 0; r < kRegisters; ++r) T::Store(out + p * s.out + r * kLanes, sum[p][r]);
+}
+
+template <typename T, int kRegisters>
+using TileFunction = void (*)(const typename T::Number*, const Shape&, const typename T::Number*,
+                              typename T::Number*);
+
+template <typename T, int kRegisters, int... kCounts>
+TileFunction<T, kRegisters> TileFor(int64_t pixels, std::integer_sequence<int, kCounts...>) {
+  static constexpr TileFunction<T, kRegisters> table[] = {&Tile<T, kCounts + 1, kRegisters>...};
+  return table[pixels - 1];
+}
+
+template <typename T, int kRegisters>
+void Rows(const typename T::Number* padded, const Shape& s, int64_t rows, const typename T::Number* packed,
+          typename T::Number* out) {
+  constexpr int kWidest = 14;
+  using Counts = std::make_integer_sequence<int, kWidest>;
+  int64_t pieces = (s.out_width + kWidest - 1) / kWidest;
+  int64_t tile = kRegisters * kLanes, panel = s.k * s.k * s.in * tile;
+  for (int64_t o = 0; o < s.out; o += tile)
+    for (int64_t y = 0; y < rows; ++y)
+      for (int64_t piece = 0; piece < pieces; ++piece) {
+        int64_t begin = piece * s.out_width / pieces, end = (piece + 1) * s.out_width / pieces;
+        TileFor<T, kRegisters>(end - begin, Counts())(padded + (y * s.padded_width() + begin) * s.in, s,
+                                                      packed + o / tile * panel,
+                                                      out + (y * s.out_width + begin) * s.out + o);
+      }
+}
+
+// Lines first - top ... of one image (as many as `lines`) with zeros around it, `line` pixels long each.
+template <typename Number>
+void PadLines(const Number* image, const Shape& s, int64_t first, int64_t lines, int64_t line, Number* padded) {
+  int64_t shown = std::min(s.width, line - s.left);  // pixels of the image; VALID strides may leave the last out
+  int64_t before = s.left * s.in, within = shown * s.in, size = line * s.in;
+  for (int64_t y = first - s.top; y < first - s.top + lines; ++y, padded += size) {
+    if (y < 0 || y >= s.height) {
+      std::fill(padded, padded + size, Number{0});
+      continue;
+    }
+    std::fill(padded, padded + before, Number{0});
+    std::copy_n(image + y * s.width * s.in, within, padded + before);
+    std::fill(padded + before + within, padded + size, Number{0});
+  }
+}
+
+// `out` [B, H', W', Co]. With `transpose`, `kernel` [k, k, Co, Ci] is turned around and its channels are exchanged.
+template <typename T>
+void Convolve(ffi::ThreadPool& pool, const typename T::Number* image, const typename T::Number* kernel,
+              const Shape& s, bool transpose, typename T::Number* out) {
+  using Number = typename T::Number;
+  int64_t tile = s.out % (2 * kLanes) ? kLanes : 2 * kLanes;
+  std::vector<Number> packed(s.k * s.k * s.in * s.out);
+  ParallelFor(pool, s.out / tile, [&](int64_t i) {
+    PackKernel<T>(kernel, s, transpose, tile, i * tile, packed.data() + i * s.k * s.k * s.in * tile);
+  });
+  int64_t pieces = std::clamp<int64_t>(16 / s.batch, 1, s.out_height);
+  int64_t rows = (s.out_height + pieces - 1) / pieces;
+  pieces = (s.out_height + rows - 1) / rows;
+  ParallelFor(pool, s.batch * pieces, [&](int64_t task) {
+    int64_t b = task / pieces, first = task % pieces * rows, count = std::min(rows, s.out_height - first);
+    auto* padded = Scratch<Number, 0>((count + s.k - 1) * s.padded_width() * s.in);
+    PadLines(image + b * s.height * s.width * s.in, s, first, count + s.k - 1, s.padded_width(), padded);
+    auto* to = out + (b * s.out_height + first) * s.out_width * s.out;
+    if (tile == kLanes)
+      Rows<T, 1>(padded, s, count, packed.data(), to);
+    else
+      Rows<T, 2>(padded, s, count, packed.data(), to);
+  });
+}
+
+// ---- Gradient of the kernel: a product over all pixels, 8 (or 4) input by 32 (or 16) output channels ------
+
+// Pixels 0 ... count of an image [*, channels] side by side: [count / group][channels][group]. `shift` is 0 or
+// 1; reads pixel `count` too if that is 1.
+template <typename T>
+void Interleave(const typename T::Number* image, int64_t count, int64_t channels, int shift,
+                typename T::Number* out) {
+  if constexpr (T::kGroup == 1) {
+    std::copy_n(image, count * channels, out);
+  } else {
+    for (int64_t q = shift; q < count + shift; q += 2) {
+      const auto *a = image + q * channels, *b = a + channels;
+      int64_t c = 0;
+      for (; c + kLanes <= channels; c += kLanes, out += 2 * kLanes) {
+        __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + c)));
+        __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + c)));
+        _mm512_storeu_si512(out, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+      }
+      for (; c < channels; ++c) {
+        *out++ = a[c];
+        *out++ = b[c];
+      }
+    }
+  }
+}
+
+template <typename T, int kIn, int kRegisters>
+void Accumulate(const typename T::Number* x, int64_t in, const typename T::Number* g, int64_t out, int64_t groups,
+                float* sums) {
+  __m512 sum[kIn][kRegisters];
+#pragma GCC unroll 8
+  for (int i = 0; i < kIn; ++i)
+#pragma GCC unroll 2
+    for (int r = 0; r < kRegisters; ++r) sum[i][r] = _mm512_loadu_ps(sums + i * out + r * kLanes);
+  for (int64_t j = 0; j < groups; ++j, x += in * T::kGroup, g += out * T::kGroup) {
+    __m512 w[kRegisters];
+#pragma GCC unroll 2
+    for (int r = 0; r < kRegisters; ++r) w[r] = T::LoadGroups(g + r * kLanes * T::kGroup);
+#pragma GCC unroll 8
+    for (int i = 0; i < kIn; ++i) {
+      __m512 v = T::Broadcast(x + i * T::kGroup);
+#pragma GCC unroll 2
+      for (int r = 0; r < kRegisters; ++r) sum[i][r] = T::MultiplyAdd(sum[i][r], v, w[r]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kIn; ++i)
+#pragma GCC unroll 2
+    for (int r = 0; r < kRegisters; ++r) _mm512_storeu_ps(sums + i * out + r * kLanes, sum[i][r]);
+}
+
+template <typename T, int kRegisters>
+void AccumulateAll(const typename T::Number* x, const typename T::Number* g, const Shape& s, int64_t groups,
+                   float* sums) {
+  for (int64_t c = 0; c < s.in;) {
+    bool eight = c + 8 <= s.in;
+    for (int64_t o = 0; o < s.out; o += kRegisters * kLanes) {
+      const auto *from = x + c * T::kGroup, *to = g + o * T::kGroup;
+      float* into = sums + c * s.out + o;
+      if (eight)
+        Accumulate<T, 8, kRegisters>(from, s.in, to, s.out, groups, into);
+      else
+        Accumulate<T, 4, kRegisters>(from, s.in, to, s.out, groups, into);
+    }
+    c += eight ? 8 : 4;
+  }
+}
+
+// A part of the batch: rows of one large image, or several small images with empty lines between them. Lines
+// are padded, so that all pixels of a part are one long axis and a tap is a shift along it.
+template <typename T>
+class KernelGradient {
+ public:
+  using Number = typename T::Number;
+
+  explicit KernelGradient(const Shape& s) : s_(s), line_((s.padded_width() + 1) / 2 * 2) {}
+
+  void Add(const Number* image, const Number* gradient, int64_t begin, int64_t end, float* sums) {
+    int64_t rows = std::clamp<int64_t>(kChunkPixels / line_, 1, s_.out_height);
+    int64_t images = rows < s_.out_height ? 1 : std::max<int64_t>(1, kChunkPixels / (line_ * s_.out_height));
+    for (int64_t b = begin; b < end; b += images)
+      for (int64_t y = 0; y < s_.out_height; y += rows)
+        AddPart(image, gradient, b, std::min(images, end - b), y, std::min(rows, s_.out_height - y), sums);
+  }
+
+ private:
+  void AddPart(const Number* image, const Number* gradient, int64_t b, int64_t images, int64_t y, int64_t rows,
+               float* sums) {
+    int64_t lines = images * (rows + s_.k - 1);
+    int64_t inner = (lines - s_.k + 1) * line_;  // pixels of the gradient
+    int64_t pixels = (lines + 1) * line_;  // of the image; the last taps of the last pixels look beyond its lines
+    auto* x = Scratch<Number, 0>((pixels + 1) * s_.in);
+    auto* g = Scratch<Number, 1>(inner * s_.out);
+    std::fill(x + lines * line_ * s_.in, x + (pixels + 1) * s_.in, Number{0});
+    std::fill(g, g + inner * s_.out, Number{0});
+    for (int64_t i = 0; i < images; ++i) {
+      int64_t line = i * (rows + s_.k - 1);
+      PadLines(image + (b + i) * s_.height * s_.width * s_.in, s_, y, rows + s_.k - 1, line_, x + line * line_ * s_.in);
+      for (int64_t r = 0; r < rows; ++r)
+        std::copy_n(gradient + ((b + i) * s_.out_height + y + r) * s_.out_width * s_.out, s_.out_width * s_.out,
+                    g + (line + r) * line_ * s_.out);
+    }
+    auto* even = Scratch<Number, 2>(pixels * s_.in);
+    auto* odd = Scratch<Number, 3>(pixels * s_.in);
+    auto* beside = Scratch<Number, 4>(inner * s_.out);
+    Interleave<T>(x, pixels, s_.in, 0, even);
+    if (T::kGroup == 2 && s_.k > 1) Interleave<T>(x, pixels, s_.in, 1, odd);
+    Interleave<T>(g, inner, s_.out, 0, beside);
+    for (int64_t tap = 0; tap < s_.k * s_.k; ++tap) {
+      int64_t shift = tap / s_.k * line_ + tap % s_.k;
+      const auto* from = T::kGroup == 1 || shift % 2 == 0 ? even : odd;
+      from += shift / T::kGroup * T::kGroup * s_.in;
+      float* into = sums + tap * s_.in * s_.out;
+      if (s_.out % (2 * kLanes))
+        AccumulateAll<T, 1>(from, beside, s_, inner / T::kGroup, into);
+      else
+        AccumulateAll<T, 2>(from, beside, s_, inner / T::kGroup, into);
+    }
+  }
+
+  Shape s_;
+  int64_t line_;  // pixels of a padded line, even
+};
+
+template <typename T>
+void ConvolveKernelGradient(ffi::ThreadPool& pool, const typename T::Number* image,
+                            const typename T::Number* gradient, const Shape& s, float* out) {
+  int64_t size = s.k * s.k * s.in * s.out, parts = std::min<int64_t>(kPartials, s.batch);
+  std::vector<float> sums(size * (parts - 1), 0.0f);
+  std::fill(out, out + size, 0.0f);
+  ParallelFor(pool, parts, [&](int64_t p) {
+    KernelGradient<T>(s).Add(image, gradient, p * s.batch / parts, (p + 1) * s.batch / parts,
+                             p ? sums.data() + (p - 1) * size : out);
+  });
+  int64_t pieces = 16;
+  ParallelFor(pool, pieces, [&](int64_t piece) {
+    for (int64_t p = 0; p < parts - 1; ++p)
+      for (int64_t i = piece * size / pieces; i < (piece + 1) * size / pieces; ++i) out[i] += sums[p * size + i];
+  });
+}
+
+}  // namespace boneage

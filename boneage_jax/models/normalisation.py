@@ -1,0 +1,95 @@
+"""Batch normalisation whose sums over pixels, forward and backward, are one pass each."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from boneage_jax.kernels import channel_sums
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy, ICML 2015): `nn.BatchNorm`'s variables and values, faster on CPUs.
+
+    Statistics are float32: mean and mean square, averaged over `axis_name`. The running variance is the biased one.
+    """
+
+    use_running_average: bool
+    momentum: float
+    epsilon: float
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+    use_scale: bool = True
+    scale_init: nn.initializers.Initializer = nn.initializers.ones_init()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        """Normalises every channel; in training moves the running statistics, except while it is initialised."""
+        shape = (x.shape[-1],)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        scale = self.param("scale", self.scale_init, shape, jnp.float32) if self.use_scale else jnp.ones(shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape, jnp.float32)
+        if self.use_running_average:
+            mean, var = running_mean.value, running_var.value
+        else:
+            mean, mean_square = _moments(x)
+            if self.axis_name is not None and not self.is_initializing():
+                mean, mean_square = jax.lax.pmean((mean, mean_square), self.axis_name)
+            var = jnp.maximum(mean_square - mean**2, 0.0)
+            if not self.is_initializing():
+                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
+                running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        return _affine(x, mean, factor, bias).astype(self.dtype)
+
+
+@jax.custom_vjp
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and mean square over all axes but the last."""
+    sums = channel_sums(x, x, jnp.zeros(x.shape[-1], jnp.float32))
+    pixels = x.size // x.shape[-1]
+    return sums[0] / pixels, sums[1] / pixels
+
+
+def _moments_forward(x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    return _moments(x), x
+
+
+def _moments_backward(x: jax.Array, gradients: tuple[jax.Array, jax.Array]) -> tuple[jax.Array]:
+    of_mean, of_square = (g / (x.size // x.shape[-1]) for g in gradients)
+    return ((_per_channel(of_mean, x) + 2 * _per_channel(of_square, x) * x.astype(jnp.float32)).astype(x.dtype),)
+
+
+_moments.defvjp(_moments_forward, _moments_backward)
+
+
+@jax.custom_vjp
+def _affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
+    """(x - mean) * factor + bias, channel by channel, in the type of x."""
+    centred = x.astype(jnp.float32) - _per_channel(mean, x)
+    return (centred * _per_channel(factor, x) + _per_channel(bias, x)).astype(x.dtype)
+
+
+def _affine_forward(
+    x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    return _affine(x, mean, factor, bias), (x, mean, factor)
+
+
+def _affine_backward(
+    residuals: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    x, mean, factor = residuals
+    of_bias, of_factor = channel_sums(gradient, x, mean)
+    of_x = (gradient.astype(jnp.float32) * _per_channel(factor, x)).astype(x.dtype)
+    return of_x, -factor * of_bias, of_factor, of_bias
+
+
+_affine.defvjp(_affine_forward, _affine_backward)
+
+
+def _per_channel(values: jax.Array, x: jax.Array) -> jax.Array:
+    return values.reshape((1,) * (x.ndim - 1) + values.shape)

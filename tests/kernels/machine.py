@@ -1,0 +1,13 @@
+"""Which machines must be able to build the kernels: there a failed build is a failed test, not a skipped one."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from boneage_jax.kernels import build
+
+_CPU = Path("/proc/cpuinfo")
+CAPABLE = _CPU.exists() and "avx512_bf16" in _CPU.read_text() and any(shutil.which(name) for name in build.COMPILERS)
+
+needs_kernels = pytest.mark.skipif(not CAPABLE, reason="no compiler, or no AVX-512 with bfloat16")

@@ -1,0 +1,60 @@
+"""Max pooling and its gradient against XLA's, ties included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from boneage_jax.kernels import max_pool, pooling
+from kernels.machine import needs_kernels
+
+PADDINGS = ["SAME", "VALID", ((1, 1), (1, 1)), ((0, 1), (2, 0))]
+
+
+def plain(x, size, stride, padding):
+    pads = padding if isinstance(padding, str) else ((0, 0), *padding, (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, stride, stride, 1), pads)
+
+
+def value_and_gradient(pool, x):
+    y, pull = jax.vjp(pool, x)
+    rng = np.random.default_rng(y.size)
+    return y, pull(jnp.asarray(rng.integers(-8, 8, y.shape), y.dtype))[0]  # small whole numbers add up exactly
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("padding", PADDINGS, ids=str)
+@pytest.mark.parametrize(("size", "stride", "channels"), [(3, 2, 16), (2, 2, 24), (3, 1, 7), (5, 3, 16)])
+def test_values_and_gradient_equal_xla_where_pixels_are_equal_too(size, stride, channels, padding, dtype):
+    levels = np.random.default_rng(0).integers(0, 4, (3, 11, 14, channels))  # as after a ReLU: many equal pixels
+    x = jnp.asarray(levels, dtype)
+    found = jax.jit(lambda x: value_and_gradient(lambda x: max_pool(x, size, stride, padding), x))(x)
+    expected = value_and_gradient(lambda x: plain(x, size, stride, padding), x)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(np.asarray(ours, np.float32), np.asarray(theirs, np.float32))
+
+
+@needs_kernels
+def test_a_value_that_is_no_number_stays_visible():
+    x = jnp.zeros((1, 6, 6, 16)).at[0, 2, 3, 5].set(jnp.nan)
+    assert np.isnan(np.asarray(max_pool(x, 3, 2, "SAME"))[0, :, :, 5]).any()
+
+
+@pytest.mark.parametrize("padding", PADDINGS, ids=str)
+def test_the_form_for_other_platforms_equals_xla_as_well(padding):
+    pads = padding if not isinstance(padding, str) else jax.lax.padtype_to_pads((11, 14), (3, 3), (2, 2), padding)
+    settings = {"size": 3, "stride": 2, "pads": tuple(tuple(pad) for pad in pads)}
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 4, (3, 11, 14, 8)), jnp.float32)
+    y, gradient = value_and_gradient(lambda x: plain(x, 3, 2, padding), x)
+    largest, winner = pooling._plain_winner(x, **settings)
+    np.testing.assert_array_equal(largest, y)
+    upstream = jnp.asarray(np.random.default_rng(y.size).integers(-8, 8, y.shape), y.dtype)
+    np.testing.assert_array_equal(pooling._plain_gradient(winner, upstream, shape=(11, 14), **settings), gradient)
+
+
+def test_large_windows_are_pooled_by_xla():
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 19, 18, 16)), jnp.float32)
+    assert "Boneage" not in str(jax.make_jaxpr(lambda x: max_pool(x, 17, 2))(x))
+    np.testing.assert_array_equal(max_pool(x, 17, 2), plain(x, 17, 2, "VALID"))
