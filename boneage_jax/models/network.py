@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.bonet import BoNet
+from boneage_jax.models.compact_resnet import CompactResNet
 from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.models.convnextv2 import ConvNeXtV2
 from boneage_jax.models.efficientnet import EfficientNet
@@ -25,6 +26,7 @@ from boneage_jax.models.xception import Xception
 # One with an option `heatmap` that is on: module(image, heatmap [B, H, W, 1], train=...).
 TRUNKS: dict[str, Callable[..., nn.Module]] = {
     "bonet": BoNet,
+    "compact_resnet": CompactResNet,
     "convmixer": ConvMixer,
     "convnextv2_atto": partial(ConvNeXtV2, variant="atto"),
     "convnextv2_femto": partial(ConvNeXtV2, variant="femto"),

@@ -19,6 +19,8 @@ from parity import comparison
 MODEL_SIZES = {
     # keras.applications.InceptionV3 without top: 21,802,784, of which 34,432 running statistics.
     "bonet": (21_768_352, 34_432),
+    # Ours: 9 c d for each 3x3 convolution, 4 c d for each merge, four numbers per normalised channel.
+    "compact_resnet": (3_590_592, 5_184),
     # timm 1.0 convmixer_768_32: 21,110,248 parameters, of which its classifier has 769,000.
     "convmixer": (20_341_248, 99_840),
     # timm 1.0 with 1,000 classes: 3,708,400, 5,233,240, 9,066,280, 15,623,800 and 28,635,496 parameters, of which
@@ -41,6 +43,7 @@ MODEL_SIZES = {
 # Fewer blocks or channels, so that the other tests compile in seconds; variants of one family need one.
 SMALL = {
     "bonet": {"heatmap": True},
+    "compact_resnet": {"widths": (16, 32), "blocks": (1, 1), "drop_path": 0.2},
     "convmixer": {"dim": 16, "depth": 2, "kernel_size": 5, "patch_size": 4},
     "convnextv2_atto": {"variant": "micro"},
     "efficientnet_b0": {"variant": "tiny"},
@@ -49,7 +52,9 @@ SMALL = {
     "xception": {"middle_blocks": 1},
 }
 # Padding leaves these at least one pixel of any image.
-PADDED = {"efficientnet_b0", "resnet50"}
+PADDED = {"compact_resnet", "efficientnet_b0", "resnet50"}
+# The last scale of their blocks starts at zero, which hides the rest of a block from the first step.
+IDENTITY_AT_START = {"compact_resnet"}
 # These have no small form, and take no smaller images.
 LARGE = {"bonet", "inception_v3"}
 SEX = jnp.array([0, 1, 1])
@@ -84,7 +89,12 @@ def variables(name: str):
     init = jax.jit(
         lambda key: small(name).init(key, image(name), SEX, inputs(name), train=False), compiler_options=QUICK
     )
-    return jax.device_get(init(jax.random.key(0)))
+    made = jax.device_get(init(jax.random.key(0)))
+    if name in IDENTITY_AT_START:
+        made["params"] = jax.tree_util.tree_map_with_path(
+            lambda path, x: np.full_like(x, 0.5) if path[-1].key == "scale" and not x.any() else x, made["params"]
+        )
+    return made
 
 
 @cache
