@@ -17,6 +17,9 @@ MAX_FILE_BYTES = 512 * 2**20
 MAX_ARCHIVE_BYTES = 64 * 2**30
 """The same for an archive inside an archive; the whole official training archive has 9 GiB."""
 
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+"""What a damaged or encrypted entry of an archive raises."""
+
 
 @dataclasses.dataclass(frozen=True)
 class File:
@@ -44,17 +47,22 @@ class File:
         _refuse_bomb(self.name, info.file_size, MAX_FILE_BYTES)
         try:
             return archive.read(info)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            OSError,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
+        except _UNREADABLE as error:
             raise BoneAgeError(
                 f"{self.name} cannot be read from its archive ({error}); download the archive again."
             ) from None
+
+    def head(self, count: int) -> bytes:
+        """Returns the first bytes, fewer if there are not so many or they cannot be read."""
+        try:
+            if isinstance(self._place, pathlib.Path):
+                with self._place.open("rb") as stream:
+                    return stream.read(count)
+            archive, info = self._place
+            with archive.open(info) as stream:
+                return stream.read(count)
+        except _UNREADABLE:
+            return b""
 
 
 def list_files(directory: pathlib.Path) -> list[File]:
@@ -106,7 +114,7 @@ def _open_nested(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> 
     try:
         with archive.open(info) as inner:
             shutil.copyfileobj(inner, copy, 2**20)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         raise BoneAgeError(f"{name} cannot be read from its archive ({error}); download it again.") from None
     nested = _open(copy, name)
     weakref.finalize(nested, copy.close)

@@ -11,9 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from boneage_jax.data.hand import Hand, find_hand
 from boneage_jax.errors import BoneAgeError
 
 SCALINGS = ("symmetric", "standardise")
+REGIONS = ("image", "hand")
 VIEWS = ("centre", "flip", "ten_crop")
 
 
@@ -27,6 +29,10 @@ class Preprocessing:
 
     Attributes:
       size: pixels per side of the square.
+      region: "image", or "hand": the square around the hand that `find_hand` finds, which also exposes for the
+        hand: black is the background beside it, white the brightest percentile of it. A picture in which no hand
+        is found is taken whole.
+      margin: of "hand", how much larger the square is than the hand, as a fraction.
       exposure: percentiles of the resized image mapped to 0 and 255, which makes the two hospitals'
         exposures comparable; None leaves 8-bit images alone and maps 16-bit ones by their own range.
       clahe_clips: one channel per CLAHE clip limit; empty for one channel without CLAHE.
@@ -38,6 +44,8 @@ class Preprocessing:
     """
 
     size: int = 299
+    region: str = "image"
+    margin: float = 0.06
     exposure: tuple[float, float] | None = (1.0, 99.0)
     clahe_clips: tuple[float, ...] = (2.0,)
     clahe_grid: int = 8
@@ -70,6 +78,10 @@ class Preprocessing:
                     f"not {self.exposure!r}."
                 )
             object.__setattr__(self, "exposure", exposure)
+        if self.region not in REGIONS:
+            raise BoneAgeError(f"preprocessing.region must be one of {', '.join(REGIONS)}, not {self.region!r}.")
+        if not isinstance(self.margin, int | float) or isinstance(self.margin, bool) or not 0 <= self.margin <= 1:
+            raise BoneAgeError(f"preprocessing.margin must be a fraction from 0 to 1, not {self.margin!r}.")
         if self.scaling not in SCALINGS:
             raise BoneAgeError(f"preprocessing.scaling must be one of {', '.join(SCALINGS)}, not {self.scaling!r}.")
 
@@ -85,16 +97,28 @@ class Preprocessing:
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """Turns a grey image `[H, W]` (uint8 or uint16) into uint8 `[size, size, channels]`."""
-        if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
-            raise BoneAgeError(
-                "prepare() takes a grey image [H, W] of 8 or 16 bit without sign, "
-                f"not {image.dtype} of shape {image.shape}; decode() makes one."
-            )
-        image = _expose(_square(image, self.size), self.exposure)
+        check_grey(image)
+        hand = self._hand(image)
+        if hand is None:
+            image = _expose(_square(image, self.size), self.exposure)
+        else:
+            shown = _cut(image, _around(image.shape, hand, self.margin))
+            image = _stretch(_square(shown, self.size), *_hand_exposure(image, hand))
         if not self.clahe_clips:
             return image[..., None]
         grid = (self.clahe_grid, self.clahe_grid)
         return np.stack([cv2.createCLAHE(clip, grid).apply(image) for clip in self.clahe_clips], axis=-1)
+
+    def window(self, image: np.ndarray) -> tuple[int, int, int, int]:
+        """The part of a grey image `[H, W]` that `prepare` shows: left, top, right, bottom in pixels.
+
+        Right and bottom are the first that are not shown; of "hand", the window may reach beyond the image.
+        """
+        hand = self._hand(image)
+        return (0, 0, image.shape[1], image.shape[0]) if hand is None else _around(image.shape, hand, self.margin)
+
+    def _hand(self, image: np.ndarray) -> Hand | None:
+        return find_hand(image) if self.region == "hand" else None
 
     def scale(self, images: Any) -> Any:
         """Scales uint8 `[..., size, size, channels]` (numpy or jax) to float32 of the same shape and kind.
@@ -108,6 +132,13 @@ class Preprocessing:
         images = images - images.mean(axis=axes, keepdims=True)
         variance = (images * images).mean(axis=axes, keepdims=True)
         return images / variance.clip(min=np.float32(1)) ** np.float32(0.5)
+
+    def check_views(self, views: str) -> None:
+        """Raises BoneAgeError unless `views` can be cut, so that a run says so before it trains."""
+        if views not in VIEWS:
+            raise BoneAgeError(f"there are no views {views!r}; expected one of {', '.join(VIEWS)}.")
+        if views == "ten_crop" and not self.crop:
+            raise BoneAgeError("the views 'ten_crop' need preprocessing.crop above 0: the side of each crop in pixels.")
 
     def views(self, images: Any, views: str) -> Any:
         """Cuts the views whose predictions evaluation averages out of prepared images or their heat maps.
@@ -123,10 +154,7 @@ class Preprocessing:
         Raises:
           BoneAgeError: there are no such views, or "ten_crop" without a crop, or images of another size.
         """
-        if views not in VIEWS:
-            raise BoneAgeError(f"there are no views {views!r}; expected one of {', '.join(VIEWS)}.")
-        if views == "ten_crop" and not self.crop:
-            raise BoneAgeError("the views 'ten_crop' need preprocessing.crop above 0: the side of each crop in pixels.")
+        self.check_views(views)
         if images.ndim != 4 or images.shape[1:3] != (self.size, self.size):
             raise BoneAgeError(
                 f"views() takes prepared images [B, {self.size}, {self.size}, C], not of shape {images.shape}."
@@ -155,11 +183,57 @@ class Preprocessing:
         return cls(**values)
 
 
+def check_grey(image: np.ndarray) -> None:
+    """Raises BoneAgeError unless this is what `decode` makes: grey `[H, W]`, uint8 or uint16."""
+    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+        raise BoneAgeError(
+            "prepare() takes a grey image [H, W] of 8 or 16 bit without sign, "
+            f"not {image.dtype} of shape {image.shape}; decode() makes one."
+        )
+
+
 def _floats(field: str, values: Any) -> tuple[float, ...]:
     try:
         return tuple(float(value) for value in values)
     except (TypeError, ValueError):
         raise BoneAgeError(f"preprocessing.{field} must be a list of numbers, not {values!r}.") from None
+
+
+def _around(shape: tuple[int, ...], hand: Hand, margin: float) -> tuple[int, int, int, int]:
+    """The square (of the squashed picture) around the hand: left, top, right, bottom in pixels, beyond it too."""
+    left, top, right, bottom = hand.box
+    half = max(right - left, bottom - top) * (1 + margin) / 2
+    height, width = shape
+    x = [round(((left + right) / 2 + side * half) * width) for side in (-1, 1)]
+    y = [round(((top + bottom) / 2 + side * half) * height) for side in (-1, 1)]
+    return x[0], y[0], x[1], y[1]
+
+
+def _cut(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
+    """What the window shows; what lies beyond the picture is black."""
+    left, top, right, bottom = window
+    height, width = image.shape
+    beyond = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
+    image = image[max(top, 0) : bottom, max(left, 0) : right]
+    return cv2.copyMakeBorder(image, *beyond, cv2.BORDER_CONSTANT, value=0)
+
+
+def _hand_exposure(image: np.ndarray, hand: Hand) -> tuple[float, float]:
+    """The grey levels of the background beside the hand (median) and of its brightest bone (99th percentile)."""
+    side = hand.mask.shape[0]
+    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+    left, top, right, bottom = (round(edge * side) for edge in hand.box)
+    grown = cv2.dilate(hand.mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    beside = small[top:bottom, left:right][~grown[top:bottom, left:right]]
+    white = float(np.percentile(small[hand.mask], 99))
+    black = float(np.median(beside)) if beside.size else 0.0
+    return (black, white) if black < white else (float(small.min()), float(small.max()))
+
+
+def _stretch(image: np.ndarray, black: float, white: float) -> np.ndarray:
+    """Maps two grey levels to 0 and 255, by a table."""
+    levels = np.arange(np.iinfo(image.dtype).max + 1, dtype=np.float32)
+    return np.clip(np.rint((levels - black) * (255 / max(white - black, 1))), 0, 255).astype(np.uint8)[image]
 
 
 def _square(image: np.ndarray, size: int) -> np.ndarray:
@@ -182,5 +256,4 @@ def _expose(image: np.ndarray, percentiles: tuple[float, float] | None) -> np.nd
     share = np.cumsum(np.bincount(image.ravel(), minlength=levels)) / image.size
     # The first level is the darkest that occurs, not 0, which every share would reach.
     low, high = (int(np.searchsorted(share, max(p / 100, np.finfo(float).tiny))) for p in percentiles)
-    table = (np.arange(levels, dtype=np.float32) - low) * (255 / max(high - low, 1))
-    return np.clip(np.rint(table), 0, 255).astype(np.uint8)[image]
+    return _stretch(image, float(low), float(high))

@@ -96,7 +96,7 @@ def test_symmetric_maps_to_minus_one_and_one_and_standardise_to_unit_variance():
 
 
 def test_to_dict_and_back():
-    preprocessing = Preprocessing(size=64, exposure=None, clahe_clips=(1.0, 2.5), scaling="standardise")
+    preprocessing = Preprocessing(size=64, exposure=None, clahe_clips=(1.0, 2.5), scaling="standardise", region="hand")
     assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
     with pytest.raises(BoneAgeError, match="clahe_clip;"):
         Preprocessing.from_dict({"size": 64, "clahe_clip": 2})
@@ -123,6 +123,10 @@ def check(fields):
         {"exposure": (1.0,)},
         {"exposure": (-1.0, 99.0)},
         {"scaling": "imagenet"},
+        {"region": "wrist"},
+        {"margin": -0.1},
+        {"margin": 2},
+        {"margin": "wide"},
         {"crop": -1},
         {"crop": 65},
         {"crop": 32.0},

@@ -1,0 +1,386 @@
+import itertools
+
+import cv2
+import dicom_files as files
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    MPEG2MPML,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+)
+
+from boneage_jax.data import dicom_pixels, radiograph
+from boneage_jax.data.header import FEMALE, MALE, Header, contradictions
+from boneage_jax.data.radiograph import decode, read
+from boneage_jax.errors import BoneAgeError
+
+SMOOTH = cv2.normalize(
+    cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (41, 30)).astype(np.uint8), (0, 0), 4),
+    None, 0, 255, cv2.NORM_MINMAX,
+)  # fmt: skip
+TWELVE = SMOOTH.astype(np.uint16) * 16
+SIXTEEN = SMOOTH.astype(np.uint16) * 257
+
+
+def table(values, bits, first=0):
+    item = Dataset()
+    item.LUTDescriptor = [len(values), first, bits]
+    item["LUTDescriptor"].VR = "SS" if first < 0 else "US"
+    item.LUTData = list(values)
+    item["LUTData"].VR = "US"
+    return [item]
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize(("image", "bits"), [(SMOOTH, 8), (TWELVE, 12), (SIXTEEN, 16)])
+def test_uncompressed_pixels_arrive_as_stored(syntax, image, bits):
+    decoded = decode(files.make(image, syntax, bits=bits), "a.dcm")
+    assert decoded.dtype == image.dtype
+    np.testing.assert_array_equal(decoded, image)
+
+
+def test_big_endian_pixels_arrive_as_stored():
+    made = files.dataset(TWELVE, bits=12)
+    made.PixelData = TWELVE.astype(">u2").tobytes()
+    np.testing.assert_array_equal(decode(files.write(made, ExplicitVRBigEndian), "a.dcm"), TWELVE)
+
+
+@pytest.mark.parametrize(("image", "bits"), [(SMOOTH, 8), (TWELVE, 12), (SIXTEEN, 16)])
+def test_rle_arrives_as_stored(image, bits):
+    np.testing.assert_array_equal(decode(files.make_rle(image, bits=bits), "a.dcm"), image)
+
+
+@pytest.mark.parametrize("kind", [k for k in files.GDCM_SYNTAXES if k not in ("jpeg_baseline", "jpeg_extended_12_bit")])
+@pytest.mark.parametrize(("image", "bits"), [(SMOOTH, 8), (TWELVE, 12), (SIXTEEN, 16), (TWELVE.astype(np.int16), 16)])
+def test_lossless_jpeg_of_every_kind_arrives_as_stored(kind, image, bits, tmp_path):
+    data = files.make_by_gdcm(image, kind, tmp_path, bits=bits)
+    plain = decode(files.make(image, bits=bits), "plain.dcm")
+    np.testing.assert_array_equal(decode(data, "a.dcm"), plain)
+
+
+def test_lossy_jpeg_encoded_by_opencv_arrives_nearly_as_stored():
+    code = cv2.imencode(".jpg", SMOOTH, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    decoded = decode(files.make_with_code(code, JPEGBaseline8Bit, SMOOTH), "a.dcm")
+    assert np.abs(decoded.astype(int) - SMOOTH).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("compressed", "plain"),
+    [
+        ("MR_small_RLE.dcm", "MR_small.dcm"),
+        ("MR_small_jp2klossless.dcm", "MR_small.dcm"),
+        ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm"),
+        ("MR_small_implicit.dcm", "MR_small.dcm"),
+        ("MR_small_bigendian.dcm", "MR_small.dcm"),
+    ],
+)
+def test_files_of_other_programs_equal_their_uncompressed_copies(compressed, plain):
+    images = [read(get_testdata_file(name))[0] for name in (compressed, plain)]
+    assert images[0].std() > 0
+    np.testing.assert_array_equal(*images)
+
+
+@pytest.mark.parametrize("name", ["JPGExtended.dcm", "JPEG-lossy.dcm"])
+def test_lossy_jpeg_of_twelve_bits_is_refused_with_advice(name):
+    with pytest.raises(BoneAgeError, match="lossy JPEG of 12 bits, which is not read; export it without"):
+        read(get_testdata_file(name))
+
+
+def expected(stored, *, slope, intercept, modality, voi, window, inverted, bits):
+    """The standard in few lines, for unsigned and signed values alike."""
+    low, high = 0, 2**bits - 1
+    values = stored.astype(float)
+    if np.issubdtype(stored.dtype, np.signedinteger):
+        low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    ends = np.array([low, high], float)
+    if modality is not None:
+        values, ends, bits = modality[np.clip(stored, 0, len(modality) - 1)].astype(float), np.array([0.0, 1023.0]), 10
+    else:
+        values, ends = values * slope + intercept, ends * slope + intercept
+    if voi is not None:
+        shown, bits = voi[np.clip(values, 0, len(voi) - 1).astype(int)] / 255, 8
+    elif window is not None:
+        centre, width = window
+        shown = np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
+    else:
+        shown = (values - ends.min()) / (ends.max() - ends.min())
+    return (1 - shown if inverted else shown) * (2**bits - 1)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "shape", "inverted"),
+    [
+        ("MONOCHROME2", None, False),
+        ("MONOCHROME2", "IDENTITY", False),
+        ("MONOCHROME2", "INVERSE", True),
+        ("MONOCHROME1", None, True),
+        ("MONOCHROME1", "IDENTITY", True),
+        ("MONOCHROME1", "INVERSE", True),
+    ],
+)
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (2.5, -1000), (-1, 4095)])
+@pytest.mark.parametrize("lut", ["none", "window", "two windows", "voi", "modality", "modality+window"])
+def test_pixels_are_shown_as_the_standard_says_and_inverted_once(photometric, shape, inverted, slope, intercept, lut):
+    modality = np.minimum(np.arange(3000) // 3, 1023) if "modality" in lut else None
+    voi = (np.sqrt(np.arange(2000) / 1999) * 255).astype(int) if lut == "voi" else None
+    window = {"window": (1500, 800), "two windows": (1500, 800), "modality+window": (400, 300)}.get(lut)
+    elements = {"RescaleSlope": slope, "PhotometricInterpretation": photometric}
+    if shape:
+        elements["PresentationLUTShape"] = shape
+    if window:
+        elements |= {"WindowCenter": window[0], "WindowWidth": window[1]}
+    if lut == "two windows":
+        elements |= {"WindowCenter": [window[0], 10], "WindowWidth": [window[1], 20]}
+    if modality is not None:
+        elements["ModalityLUTSequence"] = table(modality, 10)
+    if voi is not None:
+        elements |= {"VOILUTSequence": table(voi, 8), "WindowCenter": 40, "WindowWidth": 80}
+    options = {"slope": slope, "modality": modality, "voi": voi, "window": window, "inverted": inverted, "bits": 12}
+    signed = TWELVE.astype(np.int16) - 2048
+    for stored, offset in ((TWELVE, intercept), (signed, intercept + 2048 * slope))[: 1 if modality is not None else 2]:
+        decoded = decode(files.make(stored, bits=12, RescaleIntercept=offset, **elements), "a.dcm")
+        wanted = expected(stored, **options, intercept=offset)
+        assert np.abs(decoded - wanted).max() <= 0.501
+        assert decoded.std() > 1
+
+
+FUNCTIONS = st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+
+
+@given(st.floats(-5000, 5000), st.floats(1, 5000), FUNCTIONS, st.lists(st.integers(-40000, 40000), min_size=2))
+def test_a_window_rises_stays_within_its_bounds_and_is_half_at_its_centre(centre, width, function, values):
+    shown = dicom_pixels.window(np.sort(np.array(values, float)), centre, width, function, "a.dcm")
+    assert (np.diff(shown) >= 0).all()
+    assert ((shown >= 0) & (shown <= 1)).all()
+    middle = centre - 0.5 if function == "LINEAR" else centre
+    if width >= 2:
+        np.testing.assert_allclose(dicom_pixels.window(np.array([middle]), centre, width, function, "a.dcm"), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("function", "at", "shown"),
+    [
+        ("LINEAR", [1023.5, 2048 - 0.5, 3071.5], [0, 0.5, 1]),  # From c - 0.5 - (w - 1) / 2 on, PS3.3 C.11.2.1.2.1.
+        ("LINEAR_EXACT", [1024, 2048, 3072], [0, 0.5, 1]),
+        ("SIGMOID", [2048 - 512, 2048, 2048 + 512], [1 / (1 + np.e), 0.5, 1 / (1 + 1 / np.e)]),
+    ],
+)
+def test_window_functions_take_the_values_of_the_standard(function, at, shown):
+    width = 2049 if function == "LINEAR" else 2048
+    np.testing.assert_allclose(
+        dicom_pixels.window(np.array(at, float), 2048.0, float(width), function, "a"), shown, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        ({"WindowCenter": 5, "WindowWidth": 0}, "width 0, which LINEAR does not allow"),
+        ({"WindowCenter": 5, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, "window function 'CUBIC'"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 0}, "slope of 0, which leaves no image"),
+        ({"NumberOfFrames": 3}, "holds 3 frames; expected one"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "photometric interpretation PALETTE COLOR"),
+        ({"PixelData": None}, "without an image: it has no pixel data"),
+        ({"PixelData": None, "FloatPixelData": b"\0" * 4920}, "pixels in floating point"),
+        ({"HighBit": 15}, "keeps 12 bits of 16 per pixel up to bit 15"),
+        ({"BitsStored": 4, "HighBit": 3}, "keeps 4 bits of 16"),
+        ({"Rows": 0}, "30 x 0 pixels"),
+        ({"Rows": 9000, "Columns": 9000}, "decompression bomb"),
+        ({"Rows": 42}, "cannot be read"),
+        ({"Columns": None}, "cannot be read"),
+        ({"VOILUTSequence": table(range(7), 8)[0:0] + table([1, 2], 24)}, "look-up table of 2 entries of 24 bits"),
+        ({"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095}, "nothing but padding"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_by_name_and_reason(elements, message):
+    with pytest.raises(BoneAgeError, match=rf"^7\.dcm .*{message}"):
+        decode(files.make(TWELVE, bits=12, **elements), "7.dcm")
+
+
+def test_padding_takes_the_darkest_level_even_where_white_is_zero():
+    padded = TWELVE // 2 + 1000
+    padded[:5] = 77
+    inverse = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 77}
+    shown = decode(files.make(padded, bits=12, **inverse), "a.dcm")
+    np.testing.assert_array_equal(shown[5:], 4095 - padded[5:])
+    assert (shown[:5] == shown[5:].min()).all()
+
+
+def test_bits_above_the_stored_ones_are_ignored():
+    np.testing.assert_array_equal(decode(files.make(TWELVE | 0xA000, bits=12), "a.dcm"), TWELVE)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_colour_becomes_grey(photometric):
+    colour = np.stack([SMOOTH] * 3, axis=-1)
+    if photometric == "YBR_FULL":
+        colour[..., 1:] = 128
+    decoded = decode(files.make(colour, PhotometricInterpretation=photometric), "a.dcm")
+    assert np.abs(decoded.astype(int) - SMOOTH).max() <= 1
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("kind", ["plain", "deflated", "rle", "jpeg_lossless", "jpeg_ls", "jpeg_2000"])
+def test_a_truncated_file_is_refused(kind, share, tmp_path):
+    noise = np.random.default_rng(1).integers(0, 4096, (41, 30)).astype(np.uint16)
+    make = {
+        "plain": lambda: files.make(noise, bits=12),
+        "deflated": lambda: files.make(noise, DeflatedExplicitVRLittleEndian, bits=12),
+        "rle": lambda: files.make_rle(noise, bits=12),
+    }.get(kind, lambda: files.make_by_gdcm(noise, kind, tmp_path, bits=12))
+    data = make()
+    with pytest.raises(BoneAgeError, match=r"7\.dcm"):
+        decode(data[: int(len(data) * share)], "7.dcm")
+
+
+def test_a_compressed_image_that_is_larger_than_the_header_says_is_refused_before_decoding(monkeypatch):
+    monkeypatch.setattr(dicom_pixels, "pixel_array", lambda *_, **__: pytest.fail("it was decoded"))
+    for ending, syntax in ((".jpg", JPEGBaseline8Bit), (".jp2", JPEG2000Lossless)):
+        code = cv2.imencode(ending, np.zeros((900, 800), np.uint8))[1].tobytes()
+        code = code[code.find(b"\xff\x4f\xff\x51") :] if ending == ".jp2" else code
+        with pytest.raises(BoneAgeError, match="30 x 41 pixels, but its compressed image has 800 x 900"):
+            decode(files.make_with_code(code, syntax, SMOOTH), "a.dcm")
+
+
+def test_damaged_lossless_jpeg_is_refused_before_the_decoder_that_it_would_crash(monkeypatch, tmp_path):
+    data = bytearray(files.make_by_gdcm(TWELVE, "jpeg_lossless", tmp_path, bits=12))
+    data[data.find(b"\xff\xc4")] = 0x6E
+    monkeypatch.setattr(dicom_pixels, "pixel_array", lambda *_, **__: pytest.fail("it was decoded"))
+    with pytest.raises(BoneAgeError, match="not intact JPEG code"):
+        decode(bytes(data), "a.dcm")
+
+
+def test_lossy_code_in_a_lossless_syntax_is_refused():
+    code = cv2.imencode(".jpg", SMOOTH)[1].tobytes()
+    with pytest.raises(BoneAgeError, match="compressed otherwise than its header says"):
+        decode(files.make_with_code(code, JPEGLossless, SMOOTH), "a.dcm")
+
+
+def test_video_is_refused_by_the_name_of_its_syntax():
+    with pytest.raises(BoneAgeError, match="compressed as 'MPEG2 Main Profile"):
+        decode(files.make_with_code(b"\0" * 20, MPEG2MPML, SMOOTH), "a.dcm")
+
+
+def test_a_deflated_bomb_is_refused(monkeypatch):
+    from boneage_jax.data import dicom
+
+    monkeypatch.setattr(dicom, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(BoneAgeError, match="decompression bomb: more than 1,000 bytes"):
+        decode(files.make(SMOOTH, DeflatedExplicitVRLittleEndian), "a.dcm")
+
+
+def test_a_file_without_preamble_or_meta_information_is_read():
+    for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian):
+        data = files.make(SMOOTH, syntax)
+        np.testing.assert_array_equal(decode(data[132:], "a.dcm"), SMOOTH)
+        np.testing.assert_array_equal(decode(data[144 + int.from_bytes(data[140:144], "little") :], "a.dcm"), SMOOTH)
+
+
+@pytest.mark.parametrize(
+    "name", ["rtplan.dcm", "test-SR.dcm", "waveform_ecg.dcm", "examples_ybr_color.dcm", "badVR.dcm"]
+)
+def test_dicom_files_of_other_kinds_are_refused(name):
+    with pytest.raises(BoneAgeError, match=name):
+        read(get_testdata_file(name))
+
+
+def test_the_header_gives_what_matters_and_no_name():
+    elements = {"PatientSex": "F", "PatientAge": "012Y", "Laterality": "L", "BodyPartExamined": "HAND"}
+    data = files.make(SMOOTH, **elements, ViewPosition="PA", PixelSpacing=[0.15, 0.2])
+    _, header = read(data)
+    assert header == Header(FEMALE, 144.0, 12.0, "", "L", "HAND", "PA", (0.15, 0.2))
+    assert "Doe" not in repr(header)
+    assert "4711" not in repr(header)
+    assert contradictions(header, FEMALE, 150.0) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "months", "step"),
+    [("144M", 144, 1), ("052W", 11.96, 0.23), ("300D", 9.86, 0.033), ("12", None, 0), ("", None, 0)],
+)
+def test_ages_are_read_in_every_unit(text, months, step):
+    _, header = read(files.make(SMOOTH, PatientAge=text))
+    assert header.age == pytest.approx(months, abs=0.01)
+    assert header.age_step == pytest.approx(step, abs=0.01)
+
+
+def test_dates_are_finer_than_the_stated_age_and_their_contradiction_is_told():
+    dates = {"PatientBirthDate": "20100115", "StudyDate": "20200715"}
+    _, header = read(files.make(SMOOTH, PatientAge="010Y", **dates))
+    assert header.age == pytest.approx(126, abs=0.1)
+    assert (header.age_step, header.stated_age) == (0, "")
+    _, header = read(files.make(SMOOTH, PatientAge="004Y", **dates))
+    assert header.age == pytest.approx(126, abs=0.1)
+    assert contradictions(header) == [
+        "The file's header contradicts itself: the patient's age is 004Y, but birth and study dates are 126 months "
+        "apart; the dates are used."
+    ]
+
+
+@pytest.mark.parametrize("born", ["20990101", "19000230", "", "x"])
+def test_impossible_dates_are_left_out(born):
+    _, header = read(files.make(SMOOTH, PatientAge="010Y", PatientBirthDate=born, StudyDate="20200715"))
+    assert header.age == 120
+
+
+@pytest.mark.parametrize("sex", ["O", "", None])
+def test_an_unknown_sex_is_none_and_contradicts_nothing(sex):
+    _, header = read(files.make(SMOOTH, **({} if sex is None else {"PatientSex": sex})))
+    assert header.sex is None
+    assert contradictions(header, MALE, 100.0) == []
+
+
+def test_contradictions_are_told_in_sentences():
+    header = Header(sex=FEMALE, age=144.0, age_step=12.0, laterality="R", body_part="CHEST")
+    assert contradictions(header, MALE, 100.0) == [
+        "The given sex is male, but the file's header says female.",
+        "The given age is 100 months, but the file's header says 144 to 156 months.",
+        "The file's header says the right side; a left hand is expected.",
+        "The file's header says that this is the body part CHEST, not a hand.",
+    ]
+    assert contradictions(header) == contradictions(header, MALE, 100.0)[2:]
+
+
+def test_pictures_have_no_header(tmp_path):
+    path = tmp_path / "a.dcm"  # The bytes count, not the name.
+    path.write_bytes(cv2.imencode(".png", SMOOTH)[1].tobytes())
+    image, header = read(path)
+    assert header is None
+    np.testing.assert_array_equal(image, SMOOTH)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(BoneAgeError, match=r"nowhere\.dcm cannot be read: No such file"):
+        read(tmp_path / "nowhere.dcm")
+
+
+def test_noise_never_raises_anything_but_a_clear_error():
+    data = files.make(TWELVE, bits=12, WindowCenter=2000, WindowWidth=900)
+    for seed, start in itertools.product(range(30), (0, 132)):
+        rng = np.random.default_rng(seed)
+        damaged = bytearray(data)
+        for place in rng.integers(start, len(data), 5):
+            damaged[place] = rng.integers(256)
+        try:
+            image = decode(bytes(damaged), "7.dcm")
+        except BoneAgeError as error:
+            assert "7.dcm" in str(error)  # noqa: PT017 (either outcome is right)
+        else:
+            assert image.ndim == 2
+
+
+def test_the_size_is_checked_before_decoding(monkeypatch):
+    monkeypatch.setattr(radiograph, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(dicom_pixels, "pixel_array", lambda *_, **__: pytest.fail("it was decoded"))
+    with pytest.raises(BoneAgeError, match="decompression bomb"):
+        decode(files.make(SMOOTH), "a.dcm")
