@@ -1,17 +1,21 @@
 """Reading radiographs: from files in any form to random access to prepared images with their labels."""
 
 from boneage_jax.data.dataset import Split, input_statistics, label_statistics, load
+from boneage_jax.data.header import Header, contradictions
 from boneage_jax.data.preprocess import Preprocessing
-from boneage_jax.data.radiograph import FEMALE, MALE, Radiograph, decode
+from boneage_jax.data.radiograph import FEMALE, MALE, Radiograph, decode, read
 
 __all__ = [
     "FEMALE",
     "MALE",
+    "Header",
     "Preprocessing",
     "Radiograph",
     "Split",
+    "contradictions",
     "decode",
     "input_statistics",
     "label_statistics",
     "load",
+    "read",
 ]

@@ -68,6 +68,10 @@ class View:
         centre = np.full(2, (size - 1) / 2)
         return np.column_stack([linear, centre + np.array(self.shift) - linear @ centre - self.corner])
 
+    def source(self, size: int) -> np.ndarray:
+        """Returns the inverse of `matrix`: from a pixel (x, y) of the window to its place in the image."""
+        return cv2.invertAffineTransform(self.matrix(size))
+
     def table(self) -> np.ndarray:
         """Returns the new grey value of each old one, uint8 [256]: (v - 127.5) * gain + 127.5 + offset."""
         values = (np.arange(256) - MID_GREY) * self.gain + MID_GREY + self.offset
@@ -110,6 +114,15 @@ class Augmentation:
                 bounds = "from 0 to below 1" if limit is None else f"from 0 to {limit}"
                 raise BoneAgeError(f"augmentation.{field.name} must be a number {bounds}, not {value!r}.")
             object.__setattr__(self, field.name, float(value))
+
+    def sample_batch(self, seed: int, number: int, count: int, size: int, crop: int = 0) -> list[View]:
+        """Draws the views of batch `number`, of `count` images, in the stream that the seed gives (see `sample`).
+
+        An image's view depends on its place in the stream alone, wherever the stream is started.
+        """
+        # Philox makes four numbers per count.
+        rng = np.random.Generator(np.random.Philox(key=seed, counter=number * count * DRAWS // 4))
+        return [self.sample(rng, size, crop) for _ in range(count)]
 
     def sample(self, rng: np.random.Generator, size: int, crop: int = 0) -> View:
         """Draws the view of one image of `size` pixels a side, and the place of its window of `crop` pixels.

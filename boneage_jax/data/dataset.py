@@ -55,14 +55,17 @@ class Split:
 
             self._records = builder.open_records(pathlib.Path(self._folder), self.name)
         record = self._records[index]
-        inputs = {name: values[index] for name, values in self.inputs.items()}
+        known = self.labels(index)
         if self.heatmap:
-            inputs[self.heatmap] = record["heatmap"]
+            known["inputs"][self.heatmap] = record["heatmap"]
+        return {"image": record["image"], **known}
+
+    def labels(self, index: int) -> dict[str, Any]:
+        """Returns what is known of one image, without the image and its heat map: nothing is read from the disk."""
         return {
-            "image": record["image"],
             "sex": self.sex[index],
             "age": self.age[index],
-            "inputs": inputs,
+            "inputs": {name: values[index] for name, values in self.inputs.items()},
             "index": np.int32(index),
         }
 

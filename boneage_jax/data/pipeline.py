@@ -1,24 +1,15 @@
 """Batches for training and evaluation, the same for any number of worker processes and hosts (grain)."""
 
 import dataclasses
-import gc
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import cv2
-import grain
 import numpy as np
-from absl import flags
 
-from boneage_jax.data.augment import DRAWS, Augmentation, apply
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.data.augment import Augmentation, View, apply
+from boneage_jax.data.stream import Batch, Batches, evaluation_stream, training_stream
 
 Example = dict[str, Any]
-Batch = dict[str, Any]
-
-# Batches that each worker process, or the threads of this one, prepare ahead.
-AHEAD = 2
 
 
 @runtime_checkable
@@ -31,39 +22,6 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
-
-
-class Batches(Iterator[Batch]):
-    """An iterator over batches that ends its worker processes at `close` or at the end of a `with` block.
-
-    Left open, they end with this object or with the program.
-    """
-
-    def __init__(self, batches: grain.DatasetIterator):
-        self._source = [batches]
-        self._finalizer = weakref.finalize(self, _close, self._source)
-
-    def __next__(self) -> Batch:
-        if not self._source:
-            raise ValueError("These batches are closed.")
-        # Out of the workers' shared memory, which is scarce and must not outlive them.
-        return _copied(next(self._source[0]))
-
-    def __enter__(self) -> "Batches":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends worker processes and threads; there are no more batches afterwards. May be called twice."""
-        self._finalizer()
-
-
-def _close(source: list[grain.DatasetIterator]) -> None:
-    """Closes and lets go of grain's iterator, whose own clean-up prints errors if it outlives the modules."""
-    source.pop().close()
-    gc.collect()  # parts of it refer to each other
 
 
 def steps_per_epoch(split: Examples, batch_size: int) -> int:
@@ -108,20 +66,16 @@ def train_batches(
       BoneAgeError: the numbers do not fit together, or the split is smaller than a batch, or the images than the
         crop (when they are read).
     """
-    local = _local_size(batch_size, workers, process_index, process_count)
-    if len(split) < batch_size:
-        raise BoneAgeError(
-            f"The training split has {len(split)} images, fewer than one batch of {batch_size}: "
-            "choose a smaller batch size or more data."
-        )
-    if not 0 <= seed < 2**32:
-        raise BoneAgeError(f"The seed of the training data must lie between 0 and 2**32 - 1, not {seed}.")
-    if start_step < 0:
-        raise BoneAgeError(f"Training cannot start at step {start_step}: it must be 0 or more.")
-    indices = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat().batch(local, drop_remainder=True)
-    # Numbered before anything is sliced: an example's view depends on its place in the stream alone.
-    batches = indices.map_with_index(_TrainingReader(split, augmentation, crop, seed))
-    return _start(batches[process_index::process_count][start_step:], workers)
+    return training_stream(
+        len(split),
+        _TrainingReader(split, augmentation, crop, seed),
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        workers=workers,
+        process_index=process_index,
+        process_count=process_count,
+    )
 
 
 def evaluation_batches(
@@ -141,46 +95,14 @@ def evaluation_batches(
     Raises:
       BoneAgeError: the numbers do not fit together, or the split is empty.
     """
-    local = _local_size(batch_size, workers, process_index, process_count)
-    if len(split) == 0:
-        raise BoneAgeError("The split to evaluate has no images: check which split is named in the config.")
-    whole = -(-len(split) // batch_size) * batch_size
-    batches = grain.MapDataset.range(whole).batch(local).map(_EvaluationReader(split))
-    return _start(batches[process_index::process_count], workers)
-
-
-def _local_size(batch_size: int, workers: int, process_index: int, process_count: int) -> int:
-    """Returns the examples per batch of one process, or says which number does not fit."""
-    if batch_size < 1:
-        raise BoneAgeError(f"The batch size must be 1 or more, not {batch_size}.")
-    if workers < 0:
-        raise BoneAgeError(f"The number of data workers must be 0 or more, not {workers}.")
-    if not 0 <= process_index < process_count:
-        raise BoneAgeError(f"There is no process {process_index} among {process_count}.")
-    if batch_size % process_count:
-        raise BoneAgeError(
-            f"A batch of {batch_size} cannot be shared evenly by {process_count} processes: "
-            f"choose a multiple of {process_count}."
-        )
-    return batch_size // process_count
-
-
-def _start(batches: grain.MapDataset, workers: int) -> Batches:
-    cv2.setNumThreads(0)  # parallel over images, not inside one: its own threads would fight for the same cores
-    threads = 0 if workers else 1
-    stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD))
-    if workers:
-        if not flags.FLAGS.is_parsed():
-            # grain's workers read absl flags, which nobody parses in a notebook or a plain script.
-            flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
-        stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
-    return Batches(iter(stream))
-
-
-def _start_worker(index: int, count: int) -> None:
-    del index, count
-    cv2.setNumThreads(0)
+    return evaluation_stream(
+        len(split),
+        _EvaluationReader(split),
+        batch_size=batch_size,
+        workers=workers,
+        process_index=process_index,
+        process_count=process_count,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,19 +121,10 @@ class _TrainingReader:
     def __call__(self, number: int, indices: np.ndarray) -> Batch:
         examples = [self.split[index] for index in indices.tolist()]
         if self.crop or self.augmentation != Augmentation():
-            place = number * len(indices)
-            # Philox makes four numbers per count.
-            rng = np.random.Generator(np.random.Philox(key=self.seed, counter=place * DRAWS // 4))
-            examples = [self._viewed(example, rng) for example in examples]
+            size = examples[0]["image"].shape[0]
+            views = self.augmentation.sample_batch(self.seed, number, len(examples), size, self.crop)
+            examples = [_viewed(*pair) for pair in zip(examples, views, strict=True)]
         return _stack(examples)
-
-    def _viewed(self, example: Example, rng: np.random.Generator) -> Example:
-        view = self.augmentation.sample(rng, example["image"].shape[0], self.crop)
-        inputs = {
-            name: apply(value, view.without_greys()) if _is_map(value) else value
-            for name, value in example["inputs"].items()
-        }
-        return {**example, "image": apply(example["image"], view), "inputs": inputs}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,22 +147,29 @@ class _EvaluationReader:
         return _stack(examples + [blank] * (len(indices) - len(examples)))
 
 
+def _viewed(example: Example, view: View) -> Example:
+    inputs = {
+        name: apply(value, view.without_greys()) if _is_map(value) else value
+        for name, value in example["inputs"].items()
+    }
+    return {**example, "image": apply(example["image"], view), "inputs": inputs}
+
+
 def _is_map(value: Any) -> bool:
     return np.ndim(value) == 3
 
 
 def _stack(examples: Sequence[Example]) -> Batch:
-    """Returns the examples as one batch; those with a negative index are padding."""
+    return {"image": np.stack([example["image"] for example in examples]), **stack_labels(examples)}
+
+
+def stack_labels(examples: Sequence[Example]) -> Batch:
+    """Returns the examples as one batch without images; those with a negative index are padding."""
     index = np.array([example["index"] for example in examples], np.int32)
     return {
-        "image": np.stack([example["image"] for example in examples]),
         "sex": np.array([example["sex"] for example in examples], np.int32),
         "age": np.array([example["age"] for example in examples], np.float32),
         "inputs": {name: np.stack([example["inputs"][name] for example in examples]) for name in examples[0]["inputs"]},
         "index": index,
         "mask": index >= 0,
     }
-
-
-def _copied(batch: Batch) -> Batch:
-    return {key: _copied(value) if isinstance(value, dict) else np.array(value) for key, value in batch.items()}

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping
 
 from absl import logging
 
-from boneage_jax.data import splits
+from boneage_jax.data import radiograph, splits
 from boneage_jax.data.files import File, list_files
 from boneage_jax.data.inputs import Kind
 from boneage_jax.data.labels import Label, LabelTable, read_labels, split_of_path
 from boneage_jax.errors import BoneAgeError
 
 SPLITS = ("train", "validation", "test")
-_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _TABLE_ENDINGS = (".csv", ".xlsx")
 _WHERE_TO_GET_IT = (
     "Get boneage-training-dataset.zip and boneage-training-dataset.csv from "
@@ -60,14 +59,46 @@ def find(
         raise BoneAgeError(f"The data folder {directory} does not exist. {_WHERE_TO_GET_IT}")
     files = list_files(directory)
     tables = _all_tables(files, directory, inputs)
-    images = [file for file in files if file.name.lower().endswith(_IMAGE_ENDINGS)]
+    images = [file for file in files if file.name.lower().endswith(radiograph.ENDINGS)]
     found = {}
     for split in SPLITS:
-        if pairs := _pair(split, tables.get(split), _candidates(split, images), on_missing):
+        if pairs := _pair(f"{split} split", tables.get(split), _candidates(split, images), on_missing):
             found[split] = pairs
     if "train" not in found:
         raise BoneAgeError(f"{directory} holds labels but no training image (<id>.png). {_WHERE_TO_GET_IT}")
     return found if "validation" in found else {**found, **_hold_out(found["train"])}
+
+
+def find_labelled(
+    labels: pathlib.Path, directory: pathlib.Path, on_missing: str = "error", inputs: Mapping[str, Kind] = {}
+) -> list[LabelledImage]:
+    """Pairs the images below a folder with one label table, whatever split their names speak of; sorted by id.
+
+    Args:
+      labels: csv or xlsx, with the columns of any table of the challenge.
+      directory: the folder with the images, packed or unpacked.
+      on_missing: as in `find`.
+      inputs: further columns of the table.
+
+    Raises:
+      BoneAgeError: no table of labels, no bone ages, no images, or (unless skipped) unpaired ones.
+    """
+    if not labels.is_file():
+        raise BoneAgeError(f"The label table {labels} does not exist; expected a csv or xlsx file.")
+    if not directory.is_dir():
+        raise BoneAgeError(f"The image folder {directory} does not exist.")
+    table = read_labels(File(labels.name, labels.stat().st_size, 0, labels), inputs)
+    if table is None:
+        raise BoneAgeError(f"{labels} is no label table; expected the columns id, boneage (months), and male or sex.")
+    if not table.labels or any(label.age is None for label in table.labels):
+        raise BoneAgeError(f"{labels} has no bone ages; expected a column boneage with a number of months in each row.")
+    images = [file for file in list_files(directory) if file.name.lower().endswith(radiograph.ENDINGS)]
+    if not images:
+        raise BoneAgeError(f"{directory} holds no image; expected files named by their id: {table.labels[0].id}.png.")
+    pairs = _pair(f"table {labels.name}", table, _by_id(images), on_missing, skip="--on-missing=skip")
+    if not pairs:
+        raise BoneAgeError(f"No image in {directory} has a label in {labels}; expected files named by their id.")
+    return pairs
 
 
 def _all_tables(files: Iterable[File], directory: pathlib.Path, inputs: Mapping[str, Kind]) -> dict[str, LabelTable]:
@@ -99,20 +130,29 @@ def _candidates(split: str, images: Iterable[File]) -> dict[str, File]:
     named = [file for file in images if split_of_path(file.name) == split]
     if not named and split == "train":
         named = [file for file in images if split_of_path(file.name) is None]
-    chosen: dict[str, File] = {}
-    for file in sorted(named, key=lambda file: (file.depth, file.name)):
-        chosen.setdefault(pathlib.PurePosixPath(file.name).stem, file)
+    chosen = _by_id(named)
     if len(chosen) < len(named):
         logging.info("%s: %d further copies of images are ignored.", split, len(named) - len(chosen))
     return chosen
 
 
-def _pair(split: str, table: LabelTable | None, files: dict[str, File], on_missing: str) -> list[LabelledImage]:
+def _by_id(images: Iterable[File]) -> dict[str, File]:
+    """Of several copies, the one in the fewest archives."""
+    chosen: dict[str, File] = {}
+    for file in sorted(images, key=lambda file: (file.depth, file.name)):
+        chosen.setdefault(pathlib.PurePosixPath(file.name).stem, file)
+    return chosen
+
+
+def _pair(
+    name: str, table: LabelTable | None, files: dict[str, File], on_missing: str, skip: str = "data.on_missing=skip"
+) -> list[LabelledImage]:
+    """Labels with their images; `name` and `skip` are what messages call the labels and the way to skip."""
     labels = table.labels if table else []
     if not table or not labels or not files:
         if labels or files:
             missing = "labels" if files else "images"
-            logging.info("No %s of the %s split found; it is left out.", missing, split)
+            logging.info("No %s of the %s found; it is left out.", missing, name)
         return []
     table.refuse_gaps()
     known = {label.id for label in labels}
@@ -122,9 +162,9 @@ def _pair(split: str, table: LabelTable | None, files: dict[str, File], on_missi
     ):
         if unpaired:
             first = ", ".join(sorted(unpaired, key=_id_order)[:10])
-            message = f"The {split} split has {len(unpaired)} {what}: {first}{', ...' * (len(unpaired) > 10)}"
+            message = f"The {name} has {len(unpaired)} {what}: {first}{', ...' * (len(unpaired) > 10)}"
             if on_missing == "error":
-                raise BoneAgeError(f"{message}; complete the data, or set data.on_missing=skip.")
+                raise BoneAgeError(f"{message}; complete the data, or set {skip}.")
             logging.warning("%s; they are skipped.", message)
     return [
         LabelledImage(label.id, label.sex, label.age, files[label.id], label.inputs)

@@ -1,0 +1,135 @@
+"""The order in which a split is read, and the processes or threads that read it ahead (grain)."""
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from boneage_jax.errors import BoneAgeError
+
+Batch = dict[str, Any]
+
+# Batches that each worker process, or the threads of this one, prepare ahead.
+AHEAD = 2
+
+
+class Batches(Iterator[Batch]):
+    """An iterator over batches that ends its worker processes at `close` or at the end of a `with` block.
+
+    Left open, they end with this object or with the program.
+    """
+
+    def __init__(self, batches: grain.DatasetIterator):
+        self._source = [batches]
+        self._finalizer = weakref.finalize(self, _close, self._source)
+
+    def __next__(self) -> Batch:
+        if not self._source:
+            raise ValueError("These batches are closed.")
+        # Out of the workers' shared memory, which is scarce and must not outlive them.
+        return _copied(next(self._source[0]))
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends worker processes and threads; there are no more batches afterwards. May be called twice."""
+        self._finalizer()
+
+
+def _close(source: list[grain.DatasetIterator]) -> None:
+    """Closes and lets go of grain's iterator, whose own clean-up prints errors if it outlives the modules."""
+    source.pop().close()
+    gc.collect()  # parts of it refer to each other
+
+
+def training_stream(
+    count: int,
+    read: Callable[[int, np.ndarray], Batch],
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    workers: int,
+    process_index: int,
+    process_count: int,
+) -> Batches:
+    """The order of `train_batches` over `count` images: `read` makes a batch of its number and its indices [b]."""
+    local = _local_size(batch_size, workers, process_index, process_count)
+    if count < batch_size:
+        raise BoneAgeError(
+            f"The training split has {count} images, fewer than one batch of {batch_size}: "
+            "choose a smaller batch size or more data."
+        )
+    if not 0 <= seed < 2**32:
+        raise BoneAgeError(f"The seed of the training data must lie between 0 and 2**32 - 1, not {seed}.")
+    if start_step < 0:
+        raise BoneAgeError(f"Training cannot start at step {start_step}: it must be 0 or more.")
+    indices = grain.MapDataset.range(count).seed(seed).shuffle().repeat().batch(local, drop_remainder=True)
+    # Numbered before anything is sliced: an example's view depends on its place in the stream alone.
+    batches = indices.map_with_index(read)
+    return _start(batches[process_index::process_count][start_step:], workers)
+
+
+def evaluation_stream(
+    count: int,
+    read: Callable[[np.ndarray], Batch],
+    *,
+    batch_size: int,
+    workers: int,
+    process_index: int,
+    process_count: int,
+) -> Batches:
+    """The order of `evaluation_batches` over `count` images; indices from `count` on are padding."""
+    local = _local_size(batch_size, workers, process_index, process_count)
+    if count == 0:
+        raise BoneAgeError("The split to evaluate has no images: check which split is named in the config.")
+    whole = -(-count // batch_size) * batch_size
+    batches = grain.MapDataset.range(whole).batch(local).map(read)
+    return _start(batches[process_index::process_count], workers)
+
+
+def _local_size(batch_size: int, workers: int, process_index: int, process_count: int) -> int:
+    """Returns the examples per batch of one process, or says which number does not fit."""
+    if batch_size < 1:
+        raise BoneAgeError(f"The batch size must be 1 or more, not {batch_size}.")
+    if workers < 0:
+        raise BoneAgeError(f"The number of data workers must be 0 or more, not {workers}.")
+    if not 0 <= process_index < process_count:
+        raise BoneAgeError(f"There is no process {process_index} among {process_count}.")
+    if batch_size % process_count:
+        raise BoneAgeError(
+            f"A batch of {batch_size} cannot be shared evenly by {process_count} processes: "
+            f"choose a multiple of {process_count}."
+        )
+    return batch_size // process_count
+
+
+def _start(batches: grain.MapDataset, workers: int) -> Batches:
+    cv2.setNumThreads(0)  # parallel over images, not inside one: its own threads would fight for the same cores
+    threads = 0 if workers else 1
+    stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD))
+    if workers:
+        if not flags.FLAGS.is_parsed():
+            # grain's workers read absl flags, which nobody parses in a notebook or a plain script.
+            flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
+        stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
+    return Batches(iter(stream))
+
+
+def _start_worker(index: int, count: int) -> None:
+    del index, count
+    cv2.setNumThreads(0)
+
+
+def _copied(batch: Batch) -> Batch:
+    return {key: _copied(value) if isinstance(value, dict) else np.array(value) for key, value in batch.items()}

@@ -1,0 +1,116 @@
+"""Where the prepared images lie while a split is trained on or evaluated: with the host, or on every device.
+
+Both places give batches of the same images, in the same order and with the same views; `resident.view` makes either
+of them into images inside the compiled step.
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from absl import logging
+
+from boneage_jax.data import pipeline, views
+from boneage_jax.data.augment import Augmentation
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.train import parallel
+
+PLACEMENTS = ("host", "device")
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A split from which batches are taken."""
+
+    def train_batches(
+        self, *, batch_size: int, seed: int, augmentation: Augmentation, crop: int, start_step: int, workers: int
+    ) -> pipeline.Batches:
+        """This process' part of the endless stream, see `pipeline.train_batches`."""
+        ...
+
+    def evaluation_batches(self, *, batch_size: int, workers: int) -> pipeline.Batches:
+        """This process' part of every image once, see `pipeline.evaluation_batches`."""
+        ...
+
+    def lay_out(self, batch: pipeline.Batch) -> pipeline.Batch:
+        """A batch as compiled steps take it: split over the devices of this process."""
+        ...
+
+
+def create(placement: str, split: views.Labelled) -> Source:
+    """The source of a split for `data.placement`.
+
+    Raises:
+        BoneAgeError: there is no such place, or the device is too small for the images.
+    """
+    if placement not in PLACEMENTS:
+        raise BoneAgeError(f"data.placement is {placement!r}, expected one of {', '.join(PLACEMENTS)}")
+    return _OnDevice(split) if placement == "device" else _OnHost(split)
+
+
+def _this_process() -> dict[str, Any]:
+    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
+
+
+class _OnHost:
+    """Images are read and augmented by the host and travel with each batch."""
+
+    def __init__(self, split: views.Labelled):
+        self._split = split
+
+    def train_batches(self, **settings: Any) -> pipeline.Batches:
+        return pipeline.train_batches(self._split, **settings, **_this_process())
+
+    def evaluation_batches(self, **settings: Any) -> pipeline.Batches:
+        return pipeline.evaluation_batches(self._split, **settings, **_this_process())
+
+    def lay_out(self, batch: pipeline.Batch) -> pipeline.Batch:
+        return parallel.split(batch)
+
+
+class _OnDevice:
+    """All images lie on every device; batches say which of them are seen, and how. Needs no workers."""
+
+    def __init__(self, split: views.Labelled):
+        self._split = split
+        images = _read(split)
+        self._size = images["image"].shape[1]
+        self._resident = parallel.keep(images)
+
+    def train_batches(self, *, workers: int, **settings: Any) -> pipeline.Batches:
+        del workers
+        return views.train_batches(self._split, size=self._size, **settings, **_this_process())
+
+    def evaluation_batches(self, *, workers: int, **settings: Any) -> pipeline.Batches:
+        del workers
+        return views.evaluation_batches(self._split, **settings, **_this_process())
+
+    def lay_out(self, batch: pipeline.Batch) -> pipeline.Batch:
+        return {**parallel.split(batch), "resident": self._resident}
+
+
+def _read(split: views.Labelled) -> dict[str, Any]:
+    """All images of a split, {"image": uint8 [N, S, S, C], "inputs": {name: uint8 [N, S, S, 1]}}."""
+    first = split[0]
+    pictures = {"image": first["image"], "inputs": {k: v for k, v in first["inputs"].items() if np.ndim(v) == 3}}
+    needed = len(split) * sum(picture.nbytes for picture in jax.tree.leaves(pictures))
+    _check_room(split, needed)
+    logging.info("Putting %d images (%.2f GB) on each device.", len(split), needed / 1e9)
+    whole = jax.tree.map(lambda picture: np.empty((len(split), *picture.shape), picture.dtype), pictures)
+    for i in range(len(split)):
+        example = split[i]
+        whole["image"][i] = example["image"]
+        for name, pictures_of_input in whole["inputs"].items():
+            pictures_of_input[i] = example["inputs"][name]
+    return whole
+
+
+def _check_room(split: views.Labelled, needed: int) -> None:
+    for device in jax.local_devices():
+        memory = device.memory_stats() or {}  # None on the CPU
+        free = memory.get("bytes_limit", float("inf")) - memory.get("bytes_in_use", 0)
+        if needed > free:
+            raise BoneAgeError(
+                f"the {len(split)} images of the split take {needed / 1e9:.2f} GB, and {device} has "
+                f"{free / 1e9:.2f} GB free: use data.placement=host, or a smaller preprocess.size"
+            )

@@ -1,0 +1,85 @@
+"""Images that lie on the device: the jitted step picks, moves and recolours them as `data.augment.apply` does.
+
+A batch whose images lie there has in place of "image" (and of the maps among "inputs"):
+  "resident": {"image": uint8 [N, S, S, C], "inputs": {name: uint8 [N, S, S, 1]}}, the whole split;
+  "index" [b] into it, and "mask" [b]: false for padding, whose images are black;
+  in training "source" [b, 2, 3] and "greys" [b, 256], what `data.views.train_batches` has drawn.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+Batch = Mapping[str, Any]
+
+
+def view(batch: Batch, side: int) -> Batch:
+    """The batch with its images: those that came with it, or those of the split on the device, seen as drawn.
+
+    Args:
+        batch: from the pipeline, or as described above.
+        side: pixels per side of the window that training cuts.
+    """
+    if "resident" not in batch:
+        return batch
+    resident = batch["resident"]
+
+    def seen(images: jax.Array) -> jax.Array:
+        images = _picked(images, batch["index"], batch["mask"])
+        return warp(images, batch["source"], side) if "source" in batch else images
+
+    image = seen(resident["image"])
+    if "greys" in batch:
+        image = recolour(image, batch["greys"])
+    return {**batch, "image": image, "inputs": {**batch["inputs"], **jax.tree.map(seen, resident["inputs"])}}
+
+
+def _picked(images: jax.Array, index: jax.Array, mask: jax.Array) -> jax.Array:
+    # Whole images first: places within one image fit in 32 bits, places within a data set need not.
+    return jnp.where(mask[:, None, None, None], images.at[index].get(mode="clip"), jnp.uint8(0))
+
+
+@partial(jax.vmap, in_axes=(0, 0, None))
+def warp(image: UInt8[Array, "S S C"], source: Float[Array, "2 3"], side: int) -> UInt8[Array, "s s C"]:
+    """Bilinear, black beyond the edge, rounded to bytes: `cv2.warpAffine` (mapped over a batch).
+
+    With 1, 3 or 4 channels, cv2 computes in the same way, and one pixel in some thousands differs by one
+    grey, from rounding. With 2 it takes places to 1/32 of a pixel only, which this does not imitate.
+
+    Args:
+        image: [B, S, S, C].
+        source: [B, 2, 3], from a pixel (x, y) of the window to its place in the image.
+        side: pixels of the window.
+
+    Returns:
+        [B, side, side, C].
+    """
+    size, _, channels = image.shape
+    pixels = jnp.arange(side, dtype=jnp.float32)
+    x, y = pixels[None, :], pixels[:, None]
+    right = source[0, 0] * x + (source[0, 1] * y + source[0, 2])  # [side, side]
+    down = source[1, 0] * x + (source[1, 1] * y + source[1, 2])
+    left, top = jnp.floor(right), jnp.floor(down)
+    flat = image.reshape(size * size, channels)
+
+    def tap(columns: int, rows: int) -> jax.Array:
+        column, row = left.astype(jnp.int32) + columns, top.astype(jnp.int32) + rows
+        inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
+        values = flat.at[jnp.where(inside, row * size + column, 0)].get(mode="promise_in_bounds")
+        return jnp.where(inside[..., None], values.astype(jnp.float32), 0.0)  # [side, side, C]
+
+    across, along = (right - left)[..., None], (down - top)[..., None]
+    upper, lower = tap(0, 0), tap(0, 1)
+    upper += across * (tap(1, 0) - upper)
+    lower += across * (tap(1, 1) - lower)
+    return jnp.rint(upper + along * (lower - upper)).astype(jnp.uint8)
+
+
+@jax.vmap
+def recolour(image: UInt8[Array, "S S C"], greys: UInt8[Array, "256"]) -> UInt8[Array, "S S C"]:
+    """The new grey of every old one: `cv2.LUT` (mapped over a batch: [B, S, S, C] and [B, 256])."""
+    return greys.at[image.astype(jnp.int32)].get(mode="promise_in_bounds")
