@@ -20,9 +20,11 @@ from boneage_jax.errors import BoneAgeError
 
 def run() -> None:
     """Does what the flags say."""
-    from boneage_jax.train import parallel  # jax starts here, after the flags have been found good
+    from boneage_jax import compilation  # jax starts here, after the flags have been found good
+    from boneage_jax.train import parallel
 
     config = FLAGS.config
+    compilation.use_cache(compilation.cache_folder(config.compilation_cache))
     workdir = Path(FLAGS.workdir or Path("runs", config.name)).absolute()
     parallel.connect(**config.distributed.to_dict())
     if FLAGS.mode == "benchmark":

@@ -36,7 +36,7 @@ def parse(argv: list[str]) -> None:
     try:
         rest = FLAGS(argv)
     except (AttributeError, KeyError) as error:
-        raise BoneAgeError(_unknown_key(str(error).strip("'\""), argv)) from error
+        raise BoneAgeError(_unknown_key(" ".join(str(error.args[0]).split()), argv)) from error
     except (flags.Error, TypeError, ValueError, OSError, ImportError) as error:
         raise BoneAgeError(str(error).strip("'\"")) from error
     if len(rest) > 1:

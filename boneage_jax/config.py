@@ -13,6 +13,7 @@ from boneage_jax.errors import BoneAgeError
 
 # What may change between two starts of one run: where and how it is run, never what it computes.
 _PLACE = {
+    "compilation_cache",
     "data.dir",
     "data.cache",
     "data.workers",
@@ -33,12 +34,15 @@ def base() -> ConfigDict:
     config = ConfigDict()
     config.name = "base"
     config.seed = 0
+    config.compilation_cache = ""  # folder of compiled functions; "" for the user's cache folder, or "off"
 
     config.data = ConfigDict()
     config.data.name = "rsna_bone_age"  # or "phantom", the procedural hand
     config.data.dir = ""  # folder with the official RSNA files, in any form
     config.data.cache = ""  # prepared images; "" for boneage_jax in the user's cache folder
     config.data.on_missing = "error"  # "skip": go on without images or labels that are missing
+    # "device": all prepared images lie in the memory of every device, and the compiled step augments them.
+    config.data.placement = "host"
     config.data.workers = 1  # processes that prepare batches; 0 for threads of this one
     config.data.limit = 0  # images of each split, evenly spread, for a quick trial; 0 for all
     # Further inputs beside the sex, by the name of their column: "number", or the categories such as
@@ -49,6 +53,8 @@ def base() -> ConfigDict:
 
     config.preprocess = ConfigDict()
     config.preprocess.size = 299  # pixels per side
+    config.preprocess.region = "image"  # "hand": the square around the hand, exposed for the hand
+    config.preprocess.margin = 0.06  # of that square around the hand, as a fraction
     config.preprocess.exposure = (1.0, 99.0)  # percentiles mapped to black and white
     config.preprocess.clahe_clips = (2.0,)  # one channel per clip limit; () without CLAHE
     config.preprocess.clahe_grid = 8  # tiles per side
@@ -67,7 +73,7 @@ def base() -> ConfigDict:
     config.model.name = "xception"
     config.model.options = ConfigDict()  # of the trunk
     config.model.input_channels = "native"  # "rgb": repeat grey to three channels
-    config.model.init_from = ""  # file with ImageNet weights for the trunk: Keras, timm or torchvision
+    config.model.init_from = ""  # file with weights for the trunk: Keras', timm's, torchvision's, or ours
     config.model.head = "regression"
     config.model.head_options = ConfigDict()
     config.model.dtype = "float32"  # of the computation; parameters are float32
@@ -111,6 +117,7 @@ def base() -> ConfigDict:
     config.benchmark = ConfigDict()
     config.benchmark.steps = 20
     config.benchmark.warmup = 3
+    config.benchmark.profile = False  # trace the training step, list its costliest operations and its floor
 
     config.distributed = ConfigDict()
     config.distributed.coordinator = ""  # host:port of process 0; "" for one process

@@ -1,9 +1,10 @@
-"""Test session: four fake CPU devices, no silent rank promotion, shapes of public signatures checked."""
+"""Test session: four fake CPU devices, no silent rank promotion, nothing compiled kept, public shapes checked."""
 
 import os
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("BONEAGE_TEST_PLATFORMS", "cpu")  # benchmarks/gpu.py names others
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # nothing compiled by a test lands in the user's cache folder
 
 import jax
 from absl import flags

@@ -41,6 +41,7 @@ def assert_one_clear_error(found: subprocess.CompletedProcess, *words: str) -> N
     [
         ([TINY, "--config.train.batchsize=8"], ["batchsize", "did you mean train.batch_size?"]),
         ([TINY, "--config.model.options.width=8"], ["width"]),
+        ([TINY, "--config.model.optoins.width=8"], ["no such key: 'optoins' Did you mean"]),
         ([TINY, "--config.train.epochs=many"], ["epochs", "many"]),
         ([TINY, "--workdri=x"], ["workdri"]),
         ([TINY, "train"], ["'train' is not a flag", "--config.section.key=value"]),
@@ -49,7 +50,7 @@ def assert_one_clear_error(found: subprocess.CompletedProcess, *words: str) -> N
         ([], ["no configuration is named", "--config=configs/quickstart.py"]),
         (["--mode=evaluate", "--workdir=nowhere"], ["nowhere holds no run"]),
     ],
-    ids=["key", "option", "type", "flag", "positional", "mode", "missing file", "no config", "no run"],
+    ids=["key", "option", "section", "type", "flag", "positional", "mode", "missing file", "no config", "no run"],
 )
 def test_a_mistake_in_the_flags_is_one_line(arguments, words):
     assert_one_clear_error(launch(*arguments), *words)

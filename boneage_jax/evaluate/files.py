@@ -1,5 +1,6 @@
 """Files that are either whole or absent: written beside their place, then renamed into it."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +25,19 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         reason = error.strerror or error
         raise BoneAgeError(f"cannot write {path}: {reason}; free or choose another place and run again") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as a folder that is a file, which has been told above
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """`write_whole` for a text in UTF-8."""
-    write_whole(path, lambda temporary: _fill(temporary, text))
+    write_bytes(path, text.encode())
 
 
-def _fill(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_whole` for bytes."""
+    write_whole(path, lambda temporary: _fill(temporary, content))
+
+
+def _fill(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

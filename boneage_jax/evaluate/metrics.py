@@ -7,7 +7,7 @@ import dataclasses
 import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from boneage_jax.errors import BoneAgeError
 
@@ -46,6 +46,7 @@ class Metrics:
     upper_limit: Interval
     concordance: Interval  # Lin's concordance correlation coefficient
     loss: Interval | None = None  # mean training loss; None where it was not measured
+    coverage: Interval | None = None  # share of ages within the predictions' own intervals; None without intervals
 
     def to_dict(self) -> dict:
         """Values for JSON: `{"count": n, "mae": {"value": v, "interval": [low, high]}, ...}`, nan as None."""
@@ -68,6 +69,7 @@ def summarise(
     predicted: Float[np.ndarray, " n"],
     *,
     loss: Float[np.ndarray, " n"] | None = None,
+    covered: Bool[np.ndarray, " n"] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Metrics:
@@ -77,6 +79,7 @@ def summarise(
         age: reference bone age in months.
         predicted: predicted bone age in months.
         loss: the training loss of each image, if it is to be reported too.
+        covered: whether the age lies within the interval that was predicted, if one was.
         resamples: bootstrap resamples of the images, drawn with replacement.
         seed: of the resampling; the same seed gives the same intervals.
 
@@ -86,24 +89,25 @@ def summarise(
     count = len(age)
     if count == 0:
         raise BoneAgeError("there is no image to evaluate: a split with at least one image was expected")
-    columns = [age.astype(np.float64), predicted.astype(np.float64)]
-    if loss is not None:
-        columns.append(loss.astype(np.float64))
-    values = _statistics(*(column[None] for column in columns))
+    given = {"age": age, "predicted": predicted, "loss": loss, "covered": covered}
+    columns = {name: column.astype(np.float64) for name, column in given.items() if column is not None}
+    values = _statistics(**{name: column[None] for name, column in columns.items()})
     draws: list[dict[str, np.ndarray]] = []
     if count > 1:
         rng = np.random.default_rng(seed)
         block = max(1, _BLOCK // count)
         for start in range(0, resamples, block):
             chosen = rng.integers(0, count, (min(block, resamples - start), count))
-            draws.append(_statistics(*(column[chosen] for column in columns)))
+            draws.append(_statistics(**{name: column[chosen] for name, column in columns.items()}))
     intervals = {
         name: Interval(float(value[0]), *_bounds([draw[name] for draw in draws])) for name, value in values.items()
     }
     return Metrics(count=count, **intervals)
 
 
-def _statistics(age: np.ndarray, predicted: np.ndarray, loss: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def _statistics(
+    age: np.ndarray, predicted: np.ndarray, loss: np.ndarray | None = None, covered: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Every metric of each row of [resamples, n]: the data and the resamples go through the same formulas."""
     error = predicted - age
     absolute = np.abs(error)
@@ -131,6 +135,8 @@ def _statistics(age: np.ndarray, predicted: np.ndarray, loss: np.ndarray | None 
     }
     if loss is not None:
         result["loss"] = np.mean(loss, axis=-1)
+    if covered is not None:
+        result["coverage"] = np.mean(covered, axis=-1)
     return result
 
 

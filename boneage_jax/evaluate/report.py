@@ -30,6 +30,7 @@ def write(
     split: str,
     loss: Float[np.ndarray, " n"] | None = None,
     std: Float[np.ndarray, " n"] | None = None,
+    interval: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]] | None = None,
 ) -> dict:
     """Writes the four files of an evaluation into `directory` and returns what metrics.json holds.
 
@@ -42,17 +43,31 @@ def write(
         hospital: where each image is from, "" where unknown.
         split: its name, for the titles and the file.
         loss: the training loss of each image.
-        std: what the network itself takes for the standard deviation of each prediction, months.
+        std: of each prediction, months: what the network itself takes for it, or the calibrated one.
+        interval: lower and upper ends of each prediction's 90 % interval, months.
 
     Raises:
         BoneAgeError: no images, lengths that differ, a sex that is neither, values that are not finite
             (the images are named), a file that cannot be written.
     """
-    _check(ids=ids, sex=sex, age=age, predicted=predicted, hospital=hospital, loss=loss, std=std, split=split)
+    low, high = interval or (None, None)
+    _check(
+        ids=ids,
+        sex=sex,
+        age=age,
+        predicted=predicted,
+        hospital=hospital,
+        loss=loss,
+        std=std,
+        low=low,
+        high=high,
+        split=split,
+    )
+    covered = None if interval is None else (interval[0] <= age) & (age <= interval[1])
 
     def summarise(chosen: np.ndarray) -> metrics.Metrics:
-        part = None if loss is None else loss[chosen]
-        return metrics.summarise(age[chosen], predicted[chosen], loss=part, resamples=_RESAMPLES, seed=_SEED)
+        further = {name: x[chosen] for name, x in (("loss", loss), ("covered", covered)) if x is not None}
+        return metrics.summarise(age[chosen], predicted[chosen], **further, resamples=_RESAMPLES, seed=_SEED)
 
     def grouped(groups: dict[str, np.ndarray]) -> dict[str, dict]:
         return {name: summarise(chosen).to_dict() for name, chosen in groups.items() if chosen.any()}
@@ -71,8 +86,7 @@ def write(
     directory = Path(directory)
     errors = (predicted - age).tolist()
     columns = {"age": age.tolist(), "predicted": predicted.tolist(), "error": errors}
-    if std is not None:
-        columns["std"] = std.tolist()
+    columns |= {name: x.tolist() for name, x in (("std", std), ("low", low), ("high", high)) if x is not None}
     letters = [_LETTERS[code] for code in sex.tolist()]
     write_whole(directory / "predictions.csv", lambda path: _write_csv(path, ids, letters, columns))
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
@@ -119,6 +133,7 @@ _ROWS = (
     ("within_6_months", "within 6 months (%)", 1, 100),
     ("within_12_months", "within 12 months (%)", 1, 100),
     ("within_24_months", "within 24 months (%)", 1, 100),
+    ("coverage", "within its 90 % interval (%)", 1, 100),
     ("loss", "loss", 4, 1),
 )
 
@@ -157,7 +172,7 @@ def _check(*, split: str, ids: Sequence[str], **columns: Sequence[str] | np.ndar
         raise BoneAgeError(f"evaluation of split '{split}': there is no image; choose a split that has some")
     sex = np.asarray(columns["sex"])
     _refuse(ids, ~np.isin(sex, list(_LETTERS)), f"split '{split}': sex is neither {FEMALE} nor {MALE}")
-    for name in ("age", "predicted", "loss", "std"):
+    for name in ("age", "predicted", "loss", "std", "low", "high"):
         if columns[name] is not None:
             _refuse(ids, ~np.isfinite(np.asarray(columns[name])), f"split '{split}': {name} is not finite")
 

@@ -1,20 +1,24 @@
 """Evaluates the best checkpoint of a work directory, from what is stored there."""
 
-import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from boneage_jax import data
-from boneage_jax.data import pipeline
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import report
-from boneage_jax.train import parallel
-from boneage_jax.train.checkpoint import Store
+from boneage_jax.evaluate.files import write_text
+from boneage_jax.predict.calibration import Calibration
+from boneage_jax.train import parallel, placement
+from boneage_jax.train.checkpoint import Store, digest
 from boneage_jax.train.experiment import Experiment, load_data, predict
 from boneage_jax.train.state import TrainState
+
+_CALIBRATION = "calibration.json"
 
 
 def restore_best(workdir: Path) -> tuple[Experiment, TrainState]:
@@ -37,6 +41,8 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Predicts one split with the best checkpoint and writes the report to `workdir/evaluate/<split>`.
 
+    If the checkpoint has been calibrated (`boneage export-weights`), the calibrated months and intervals are reported.
+
     Args:
         workdir: of a training run.
         config: the sections `data` and `evaluate` are used; everything else comes from the checkpoint.
@@ -47,32 +53,76 @@ def evaluate_checkpoint(
     """
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
     experiment, state = restore_best(workdir)
-    stored = experiment.config.copy_and_resolve_references().unlock()
-    inputs = stored.data.inputs
-    stored.data, stored.evaluate = config.data, config.evaluate
-    stored.data.inputs = inputs  # the network has been trained with these
-    experiment = dataclasses.replace(experiment, config=stored)
-    splits = splits or load_data(stored)
-    name = config.evaluate.split
+    experiment = experiment.on_data_of(config)
+    split, found = predict_split(experiment, state.variables, splits)
+    return write_report(workdir, split, found, stored_calibration(workdir, experiment, state.variables))
+
+
+def predict_split(
+    experiment: Experiment, variables: Any, splits: dict[str, data.Split] | None = None
+) -> tuple[data.Split, dict[str, np.ndarray]]:
+    """The split that `evaluate.split` names, and what the network finds on it (see `experiment.predict`)."""
+    settings = experiment.config
+    splits = splits or load_data(settings)
+    name = settings.evaluate.split
     if name not in splits:
         raise BoneAgeError(f"evaluate.split is {name!r}; the data have {', '.join(splits)}")
     split = splits[name]
-    with pipeline.evaluation_batches(
-        split,
-        batch_size=config.evaluate.batch_size,
-        workers=config.data.workers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    ) as batches:
-        found = predict(experiment.compile_inference(), state.variables, batches, len(split))
+    source = placement.create(settings.data.placement, split)
+    batch_size, workers = settings.evaluate.batch_size, settings.data.workers
+    with source.evaluation_batches(batch_size=batch_size, workers=workers) as batches:
+        return split, predict(experiment.compile_inference(), variables, batches, len(split), source.lay_out)
+
+
+def write_report(
+    workdir: Path, split: data.Split, found: dict[str, np.ndarray], calibration: Calibration | None
+) -> dict[str, Any]:
+    """Writes the report of a split, calibrated if that is possible, and returns what `report.write` returns."""
+    months, std, interval = found["months"], found.get("std"), None
+    if calibration:
+        published = calibration.apply(months, std)
+        months, std, interval = published.months, published.std, (published.low, published.high)
     return report.write(
-        workdir / "evaluate" / name,
+        workdir / "evaluate" / split.name,
         ids=split.ids,
         sex=split.sex,
         age=split.age,
-        predicted=found["months"],
-        std=found.get("std"),
+        predicted=months,
+        std=std,
+        interval=interval,
         hospital=split.hospital,
-        split=name,
+        split=split.name,
         loss=found["loss"],
     )
+
+
+def store_calibration(workdir: Path, experiment: Experiment, variables: Any, calibration: Calibration) -> None:
+    """Keeps the calibration of a checkpoint beside it, for later evaluations."""
+    told = {**_calibrated(experiment, variables), "calibration": calibration.to_dict()}
+    write_text(workdir / _CALIBRATION, json.dumps(told, indent=2) + "\n")
+
+
+def stored_calibration(workdir: Path, experiment: Experiment, variables: Any) -> Calibration | None:
+    """The calibration of this checkpoint with these views, if there is one.
+
+    Raises:
+        BoneAgeError: the file is damaged.
+    """
+    path = workdir / _CALIBRATION
+    if not path.exists():
+        return None
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        calibration = Calibration.from_dict(told.pop("calibration"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BoneAgeError(f"{path} is damaged ({error}); delete it, and export the weights again") from error
+    if told != _calibrated(experiment, variables):
+        logging.warning("%s is of another checkpoint or other views; it is not applied.", path)
+        return None
+    logging.info("Months and intervals are calibrated by %s.", path)
+    return calibration
+
+
+def _calibrated(experiment: Experiment, variables: Any) -> dict[str, str]:
+    """What a calibration belongs to."""
+    return {"sha256": digest(parallel.to_host(variables)), "views": experiment.config.evaluate.views}

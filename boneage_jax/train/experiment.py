@@ -1,8 +1,7 @@
 """From a configuration to the parts of a run: data, preprocessing, network, optimiser and compiled functions."""
 
 import dataclasses
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from ml_collections import ConfigDict
 
 from boneage_jax import config as configuration
 from boneage_jax import data, models
+from boneage_jax.cache import folder as cache_folder
 from boneage_jax.data.augment import Augmentation
+from boneage_jax.inference import Description
 from boneage_jax.pretrained import start_from
 from boneage_jax.train import losses, optimizer, parallel, state, step
 
@@ -30,21 +31,17 @@ class Experiment:
 
     @classmethod
     def create(cls, config: ConfigDict, statistics: "Statistics") -> "Experiment":
-        """Makes the network for a training split of these statistics."""
-        network = models.create(
-            config.model.name,
-            head=config.model.head,
-            head_options=config.model.head_options.to_dict(),
-            dtype=config.model.dtype,
-            label_mean=statistics.label_mean,
-            label_std=statistics.label_std,
-            inputs=network_inputs(config, statistics),
-            axis_name=parallel.AXIS if config.train.sync_batch_norm else None,
-            remat=config.model.remat,
-            input_channels=config.model.input_channels,
-            **config.model.options.to_dict(),
+        """Makes the network for a training split of these statistics.
+
+        Raises:
+            BoneAgeError: parts of the configuration that do not exist or do not fit together.
+        """
+        prepare = preprocessing(config)
+        prepare.check_views(config.evaluate.views)
+        network = describe_network(config, statistics).network(
+            axis_name=parallel.AXIS if config.train.sync_batch_norm else None, remat=config.model.remat
         )
-        return cls(config, preprocessing(config), statistics, network)
+        return cls(config, prepare, statistics, network)
 
     @classmethod
     def from_about(cls, about: dict[str, Any], where: Path | str) -> "Experiment":
@@ -59,6 +56,14 @@ class Experiment:
             "preprocessing": self.preprocessing.to_dict(),
             "statistics": dataclasses.asdict(self.statistics),
         }
+
+    def on_data_of(self, config: ConfigDict) -> "Experiment":
+        """The same network on other data, evaluated in another way: the sections `data` and `evaluate` of `config`."""
+        stored = self.config.copy_and_resolve_references().unlock()
+        inputs = stored.data.inputs
+        stored.data, stored.evaluate = config.data, config.evaluate
+        stored.data.inputs = inputs  # the network has been trained with these
+        return dataclasses.replace(self, config=stored)
 
     @property
     def loss(self) -> losses.Loss:
@@ -138,6 +143,21 @@ def preprocessing(config: ConfigDict) -> data.Preprocessing:
     return data.Preprocessing.from_dict(config.preprocess.to_dict())
 
 
+def describe_network(config: ConfigDict, statistics: Statistics) -> Description:
+    """The section `model` and what the network must know of its training split."""
+    return Description(
+        name=config.model.name,
+        options=config.model.options.to_dict(),
+        head=config.model.head,
+        head_options=config.model.head_options.to_dict(),
+        dtype=config.model.dtype,
+        input_channels=config.model.input_channels,
+        inputs=network_inputs(config, statistics),
+        label_mean=statistics.label_mean,
+        label_std=statistics.label_std,
+    )
+
+
 def network_inputs(config: ConfigDict, statistics: Statistics) -> tuple[models.Input, ...]:
     """The section `data.inputs` as the network's further inputs."""
     specs = []
@@ -163,7 +183,7 @@ def load_data(config: ConfigDict) -> dict[str, data.Split]:
     options = settings.options.to_dict()
     if settings.name == "rsna_bone_age":
         options["on_missing"] = settings.on_missing
-    cache = settings.cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "boneage_jax")
+    cache = settings.cache or cache_folder()
     inputs = {name: kind if isinstance(kind, str) else tuple(kind) for name, kind in settings.inputs.items()}
     if settings.keypoints:
         options["keypoints"] = settings.keypoints
@@ -178,7 +198,13 @@ def load_data(config: ConfigDict) -> dict[str, data.Split]:
     )
 
 
-def predict(infer: Any, variables: Any, batches: Iterable[dict[str, Any]], count: int) -> dict[str, np.ndarray]:
+def predict(
+    infer: Any,
+    variables: Any,
+    batches: Iterable[dict[str, Any]],
+    count: int,
+    lay_out: Callable[[dict[str, Any]], Any] = parallel.split,
+) -> dict[str, np.ndarray]:
     """Predicts every image of a split once.
 
     Args:
@@ -186,6 +212,7 @@ def predict(infer: Any, variables: Any, batches: Iterable[dict[str, Any]], count
         variables: from `TrainState.variables`.
         batches: from `data.evaluation_batches`, of this process.
         count: images of the split.
+        lay_out: a batch as `infer` takes it, see `placement.Source`.
 
     Returns:
         What `infer` finds ("months", "loss", "std" if the head knows it), each [count], in the order of the split, on
@@ -193,8 +220,7 @@ def predict(infer: Any, variables: Any, batches: Iterable[dict[str, Any]], count
     """
     pending: list[tuple[np.ndarray, dict[str, jax.Array]]] = []
     for batch in batches:
-        numbers = {key: batch[key] for key in ("image", "sex", "age", "inputs")}
-        pending.append((batch["index"], infer(variables, parallel.split(numbers))))
+        pending.append((batch["index"], infer(variables, lay_out(batch))))
         if len(pending) > AHEAD:  # images wait in memory until they have been predicted
             jax.block_until_ready(pending[-AHEAD][1])
     found: dict[str, np.ndarray] = {}

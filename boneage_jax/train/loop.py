@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -24,7 +23,7 @@ from boneage_jax import config as configuration
 from boneage_jax import data
 from boneage_jax.data import pipeline
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.train import optimizer, parallel
+from boneage_jax.train import optimizer, parallel, placement
 from boneage_jax.train.checkpoint import Store
 from boneage_jax.train.evaluation import evaluate_checkpoint
 from boneage_jax.train.experiment import Experiment, Statistics, augmentation, load_data, predict
@@ -55,10 +54,12 @@ class Run:
     config: ConfigDict
     experiment: Experiment
     splits: dict[str, data.Split]
+    sources: dict[str, placement.Source]
     latest: Store
     best: Store
     log: MetricsLog
     infer: Callable[[Any, Any], Any]
+    judge: Callable[..., Any] | None  # the plateau rule; None when it is switched off
     steps_per_epoch: int
 
     @property
@@ -86,13 +87,18 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     _check_same_run(config, workdir)
     splits = load_data(config)
     experiment = Experiment.create(config, Statistics.of(splits["train"]))
+    sources = {name: placement.create(config.data.placement, splits[name]) for name in ("train", "validation")}
     steps_per_epoch = pipeline.steps_per_epoch(splits["train"], config.train.batch_size)
     latest, best = Store(workdir / "checkpoints/latest"), Store(workdir / "checkpoints/best", keep=1)
     transform, fresh = experiment.fresh_state(steps_per_epoch, pretrained=not latest.steps())
     describe_run(workdir, config)  # not before the configuration has been found good: another one would be refused
     state, progress = _resume(latest, best, fresh, config.checkpoint.step)
     log = MetricsLog(workdir, after_step=int(state.step))
-    run = Run(config, experiment, splits, latest, best, log, experiment.compile_inference(), steps_per_epoch)
+    rule = optimizer.plateau(config.optimizer)
+    # Compiled once: as single operations, its branches would be compiled again at each evaluation.
+    judge = jax.jit(rule.update) if rule else None
+    infer = experiment.compile_inference()
+    run = Run(config, experiment, splits, sources, latest, best, log, infer, judge, steps_per_epoch)
     try:
         _train(run, parallel.replicate(state), progress, experiment.compile_train_step(transform))
     finally:
@@ -148,7 +154,7 @@ def _train(run: Run, state: TrainState, progress: Progress, train_step: Callable
                 run.latest.wait()
                 raise StoppedError(f"stopped at step {step}, which is saved; the same command goes on from there")
             batch = next(batches)
-            state, metrics = train_step(state, parallel.split(batch))
+            state, metrics = train_step(state, run.sources["train"].lay_out(batch))
             step += 1
             window.add(step, batch["index"], metrics)
             bar.update()
@@ -162,16 +168,10 @@ def _train(run: Run, state: TrainState, progress: Progress, train_step: Callable
 
 def _evaluate(run: Run, state: TrainState, progress: Progress, step: int) -> tuple[TrainState, Progress]:
     """One validation: plateau, early stopping, best and latest checkpoint."""
-    split = run.splits["validation"]
+    split, source = run.splits["validation"], run.sources["validation"]
     started = time.perf_counter()
-    with pipeline.evaluation_batches(
-        split,
-        batch_size=run.config.evaluate.batch_size,
-        workers=0,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    ) as batches:
-        months = predict(run.infer, state.variables, batches, len(split))["months"]
+    with source.evaluation_batches(batch_size=run.config.evaluate.batch_size, workers=0) as batches:
+        months = predict(run.infer, state.variables, batches, len(split), source.lay_out)["months"]
     mae = float(np.abs(months - split.age).mean())
     if not math.isfinite(mae):
         raise BoneAgeError(f"the validation MAE at step {step} is not finite; lower optimizer.learning_rate")
@@ -197,11 +197,9 @@ def _evaluate(run: Run, state: TrainState, progress: Progress, step: int) -> tup
 
 
 def _judge_plateau(run: Run, state: TrainState, mae: float) -> TrainState:
-    rule = optimizer.plateau(run.config.optimizer)
-    if rule is None:
+    if run.judge is None:
         return state
-    host = parallel.to_host(state.plateau)
-    _, plateau = rule.update({}, jax.tree.map(jnp.asarray, host), value=jnp.float32(mae))
+    _, plateau = run.judge({}, parallel.to_host(state.plateau), value=np.float32(mae))
     return state.replace(plateau=parallel.replicate(plateau))
 
 
@@ -282,16 +280,13 @@ class _StopSignals:
 
 
 def _batches(run: Run, step: int) -> Any:
-    return pipeline.train_batches(
-        run.splits["train"],
+    return run.sources["train"].train_batches(
         batch_size=run.config.train.batch_size,
         seed=run.config.seed,
         augmentation=augmentation(run.config),
         crop=run.experiment.preprocessing.crop,
         start_step=step,
         workers=run.config.data.workers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
     )
 
 

@@ -44,6 +44,19 @@ def replicate(tree: Any) -> Any:
     return jax.tree.map(place, tree)
 
 
+def keep(tree: Any) -> Any:
+    """Host arrays as [devices, ...], a whole copy on each device of this process: a part of a batch that stays."""
+    devices = jax.local_devices()
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+
+    def place(x: np.ndarray) -> jax.Array:
+        copies = [jax.device_put(x[None], device) for device in devices]
+        return jax.make_array_from_single_device_arrays((len(devices), *x.shape), sharding, copies)
+
+    return jax.tree.map(place, tree)
+
+
 def split(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays [b, ...] of this process to [devices, b / devices, ...]; a batch may hold dictionaries of arrays."""
     devices = jax.local_device_count()

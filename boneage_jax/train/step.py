@@ -1,19 +1,19 @@
 """The training step and the inference function: pure functions of (state, batch) and (variables, batch)."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from boneage_jax.data import Preprocessing
-from boneage_jax.models import Estimate, Network
+from boneage_jax.inference import Batch, further_inputs, make_estimate
+from boneage_jax.models import Network
 from boneage_jax.train.losses import Loss
 from boneage_jax.train.parallel import AXIS
+from boneage_jax.train.resident import view
 from boneage_jax.train.state import TrainState
-
-Batch = Mapping[str, Any]  # arrays, and under "inputs" arrays by name
 
 
 def make_train_step(
@@ -33,6 +33,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS))
+        batch = view(batch, preprocessing.visible)
         image = preprocessing.scale(batch["image"])
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
@@ -83,41 +84,14 @@ def make_inference(
     Returns:
         A function `(variables, batch) -> {"months" [B], "loss" [B], "std" [B] if the head knows it}`.
     """
+    estimates = make_estimate(network, preprocessing, views)
 
     def infer(variables: Any, batch: Batch) -> dict[str, jax.Array]:
-        image = preprocessing.views(batch["image"], views)  # [V, B, s, s, C]
-        count = image.shape[0]
-
-        def repeated(x: jax.Array) -> jax.Array:
-            return jnp.concatenate(list(preprocessing.views(x, views)) if x.ndim == 4 else [x] * count)
-
-        inputs = further_inputs(jax.tree.map(repeated, batch.get("inputs", {})))
-        scaled = preprocessing.scale(image.reshape(-1, *image.shape[2:]))
-        estimate = cast(Estimate, network.apply(variables, scaled, repeated(batch["sex"]), inputs, train=False))
-        estimate = _mean_estimate(estimate, count)
+        estimate = estimates(variables, view(batch, preprocessing.visible))
         found = {"months": estimate.months, "loss": loss(estimate, batch["age"])}
         return found if estimate.std is None else {**found, "std": estimate.std}
 
     return infer
-
-
-def further_inputs(inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """What the network takes beside image and sex: heat maps come as bytes and are scaled to 0..1."""
-    return {name: x.astype(jnp.float32) / 255 if x.ndim == 4 else x for name, x in inputs.items()}
-
-
-def _mean_estimate(estimate: Estimate, views: int) -> Estimate:
-    """[V * B] to [B]: the mean of the distributions, whose variance is that within and between the views."""
-    if views == 1:
-        return estimate
-    months = estimate.months.reshape(views, -1)
-    std, logits = estimate.std, estimate.logits
-    if std is not None:
-        std = jnp.sqrt((std.reshape(views, -1) ** 2).mean(axis=0) + months.var(axis=0))
-    if logits is not None:
-        log_shares = jax.nn.log_softmax(logits).reshape(views, -1, logits.shape[-1])
-        logits = jax.nn.logsumexp(log_shares, axis=0)
-    return Estimate(months=months.mean(axis=0), std=std, logits=logits)
 
 
 def _averaged(state: TrainState, params: Any, batch_stats: Any, decay: float) -> Any:

@@ -133,3 +133,19 @@ def test_the_table_shows_every_metric_and_every_group(tmp_path, evaluation):
     line = next(line for line in text.splitlines() if line.strip().startswith("girls"))
     assert re.search(r"girls +2 +2\.54 \[1\.07, 4\.00\] +-1\.46 \[-4\.00, 1\.07\] +2\.93 +100\.0 %", line)
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_intervals_stand_beside_their_predictions_and_their_coverage_is_measured(tmp_path, evaluation):
+    low, high = evaluation["predicted"] - 5, evaluation["predicted"] + 5
+    result = report.write(tmp_path, interval=(low, high), std=np.full(5, 2.5), **evaluation)
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))
+    assert (rows[0]["std"], rows[0]["low"], rows[0]["high"]) == ("2.5000", "21.5000", "31.5000")
+    assert result["overall"]["coverage"]["value"] == pytest.approx(2 / 5)
+    assert result["by_sex"]["F"]["coverage"]["value"] == 1
+    assert "within its 90 % interval (%)    40.0 [0.0, 80.0]" in report.table(result)
+
+
+def test_an_interval_that_is_not_finite_is_refused_by_id(tmp_path, evaluation):
+    high = evaluation["predicted"] + np.array([1, np.nan, 1, 1, 1])
+    with pytest.raises(BoneAgeError, match=r"high is not finite for 1 of 5 images \(ids 1378\)"):
+        report.write(tmp_path, interval=(evaluation["predicted"], high), **evaluation)

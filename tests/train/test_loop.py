@@ -204,3 +204,10 @@ def test_fewer_images_than_one_batch_are_refused(config, tmp_path):
     config.train.batch_size = 32
     with pytest.raises(BoneAgeError, match="24 images, fewer than one batch of 32"):
         loop.train_and_evaluate(config, tmp_path / "run")
+
+
+def test_views_that_cannot_be_cut_are_refused_before_training(config, tmp_path):
+    config.evaluate.views = "ten_crop"
+    with pytest.raises(BoneAgeError, match=r"'ten_crop' need preprocessing\.crop"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,81 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from boneage_jax import cache, compilation
+
+SETTINGS = (
+    "jax_compilation_cache_dir",
+    "jax_enable_compilation_cache",
+    "jax_persistent_cache_min_compile_time_secs",
+)
+
+
+@pytest.fixture(autouse=True)
+def enabled():
+    """The cache allowed, as outside of tests; everything as before afterwards."""
+    before = {name: getattr(jax.config, name) for name in SETTINGS}
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def compile_afresh():
+    """Compiles the same program as the last call, from another function."""
+    jax.jit(lambda x: jnp.sin(x) * 3)(jnp.ones(5)).block_until_ready()
+
+
+def test_what_was_compiled_once_is_found_again(tmp_path):
+    events = []
+    jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
+    try:
+        compilation.use_cache(tmp_path / "new/compiled")
+        compile_afresh()
+        assert list((tmp_path / "new/compiled").glob("*-cache"))
+        assert "/jax/compilation_cache/cache_hits" not in events
+        compile_afresh()
+        assert "/jax/compilation_cache/cache_hits" in events
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+def test_a_folder_that_cannot_be_made_is_told_and_left_alone(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    compilation.use_cache(tmp_path / "file/compiled")
+
+    assert "file/compiled cannot be made" in caplog.text
+    assert jax.config.jax_compilation_cache_dir is None
+    compile_afresh()
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_left_alone(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)  # as for anybody but root
+    compilation.use_cache(tmp_path)
+
+    assert f"{tmp_path} cannot be written" in caplog.text
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_a_folder_that_the_user_has_named_to_jax_stays(tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compilation.use_cache(tmp_path / "ours")
+
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+    assert not (tmp_path / "ours").exists()
+
+
+def test_without_a_folder_nothing_is_kept():
+    compilation.use_cache(None)
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_the_configuration_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.folder() == tmp_path / "boneage_jax"
+    assert compilation.cache_folder("") == tmp_path / "boneage_jax/compiled"
+    assert compilation.cache_folder("off") is None
+    assert compilation.cache_folder(str(tmp_path / "mine")) == tmp_path / "mine"
