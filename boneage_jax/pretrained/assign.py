@@ -8,7 +8,7 @@ from flax import traverse_util
 
 from boneage_jax.errors import BoneAgeError
 
-SOURCES = ("keras", "torch")
+SOURCES = ("keras", "torch", "ours")
 _LISTED = 10
 
 
@@ -19,7 +19,7 @@ def assign(arrays: Mapping[str, np.ndarray], names: Mapping[str, str], like: Any
         arrays: what the original holds, by its keys; anything that `names` does not mention is an error.
         names: our leaf ("block1_conv1/kernel", without the collection) to the original's key, for every leaf.
         like: our variables {"params": ..., "batch_stats": ...}, of which shapes and structure are taken.
-        source: "keras" (HWIO kernels, depthwise ones as HWC1) or "torch" (OIHW kernels, [out, in] matrices).
+        source: "keras" (HWIO kernels, depthwise ones as HWC1), "torch" (OIHW kernels, [out, in] matrices) or "ours".
 
     Returns:
         A tree like `like`, float32.

@@ -19,7 +19,17 @@ from boneage_jax.models.efficientnet import EfficientNet
 from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.models.xception import Xception
-from boneage_jax.pretrained import convmixer, convnextv2, efficientnet, formats, inception_v3, resnet, xception
+from boneage_jax.predict.weights import is_released
+from boneage_jax.pretrained import (
+    convmixer,
+    convnextv2,
+    efficientnet,
+    formats,
+    inception_v3,
+    released,
+    resnet,
+    xception,
+)
 from boneage_jax.pretrained.assign import assign
 
 # The tables of names of a trunk: the functions `keras_names`, `timm_names`, ... of its module.
@@ -49,13 +59,13 @@ Names = dict[str, str]
 
 
 def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
-    """Replaces the trunk's variables by those of a file; the head stays as it is.
+    """Replaces the trunk's variables by those of a file; the head stays as it is, unless the file is one of ours.
 
     A stem that has seen colours is made one for grey images by summing over its input channels: it then gives for
     a grey image what it gave for the image repeated in all three channels.
 
     Args:
-        path: of a file that `formats.read` reads.
+        path: of a file that `formats.read` reads, or of weights of this package.
         name: of the trunk, for messages.
         trunk: the module.
         variables: of the network, {"params": {"trunk", "head"}, "batch_stats": {"trunk"}}.
@@ -66,6 +76,9 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
     Raises:
         BoneAgeError: the file cannot be read, or any key is missing, unexpected or of another shape.
     """
+    path = Path(path).expanduser()
+    if is_released(path):
+        return released.start_from(path, name, trunk, variables)
     source, stored = formats.read(path)
     like = {kind: tree["trunk"] for kind, tree in variables.items() if "trunk" in tree}
     alone = OURS_ALONE.get(type(trunk), ())

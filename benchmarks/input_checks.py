@@ -1,0 +1,111 @@
+"""Measures the checks of input images: false alarms on validation radiographs, detections of a made set of bad inputs.
+
+pip install -r benchmarks/requirements-inputs.txt
+python benchmarks/input_checks.py --data DIR [--limit N] [--out benchmarks/results/input-checks.json]
+
+DIR holds the RSNA files. The checks are fitted on two thirds of the training split and their limits on the rest (some
+minutes); they are measured on the validation split. The made kinds and their seeds are in bad_inputs.py.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import bad_inputs
+import numpy as np
+
+from boneage_jax.data import rsna
+from boneage_jax.data.radiograph import decode
+from boneage_jax.data.splits import STANFORD, hospital
+from boneage_jax.evaluate.files import write_text
+from boneage_jax.predict.check_fitting import fit_rsna
+from boneage_jax.predict.checks import Checks
+
+
+def made(images: list[np.ndarray], count: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Bad inputs by kind: `count` of each, from different radiographs, or parts of pictures."""
+    for number, (kind, make) in enumerate(bad_inputs.MADE.items()):
+        rng = np.random.default_rng([2018, number])
+        for place in rng.choice(len(images), min(count, len(images)), replace=False):
+            yield kind, make(images[place], rng)
+    for number, pictures in enumerate((bad_inputs.photographs, bad_inputs.other_medical)):
+        rng = np.random.default_rng([1959, number])
+        for part in bad_inputs.parts(pictures(), count, rng):
+            yield pictures.__name__.rstrip("s"), part
+
+
+def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict:
+    """False alarms by hospital and detections by kind."""
+    found = rsna.find(directory)["validation"]
+    images = [decode(image.file.read(), image.file.name) for image in found]
+    start = time.perf_counter()
+    alarms = [[finding.code for finding in checks.inspect(image)[1]] for image in images]
+    seconds = (time.perf_counter() - start) / len(images)
+    stanford = [hospital(image.id) == STANFORD for image in found]
+    result: dict = {
+        "images": len(images),
+        "milliseconds": round(seconds * 1e3, 2),
+        "false_alarms": {},
+        "detections": {},
+    }
+    for name, chosen in (
+        ("all", [True] * len(images)),
+        ("Stanford", stanford),
+        ("Colorado", [not s for s in stanford]),
+    ):
+        codes = [code for code, wanted in zip(alarms, chosen, strict=True) if wanted]
+        result["false_alarms"][name] = {
+            "images": len(codes),
+            "share": float(np.mean([bool(code) for code in codes])),
+            "codes": dict(Counter(one for code in codes for one in code)),
+        }
+    result["false_alarm_ids"] = [image.id for image, codes in zip(found, alarms, strict=True) if codes]
+    codes_by_kind: dict[str, list[list[str]]] = {}
+    for kind, image in made(images, count):
+        codes_by_kind.setdefault(kind, []).append([finding.code for finding in checks.inspect(image)[1]])
+    for kind, codes in codes_by_kind.items():
+        wanted = bad_inputs.CODES.get(kind, kind)
+        result["detections"][kind] = {
+            "images": len(codes),
+            "share": float(np.mean([bool(code) for code in codes])),
+            "named": float(np.mean([wanted in code for code in codes])),
+            "codes": dict(Counter(one for code in codes for one in code)),
+        }
+    every = [bool(code) for codes in codes_by_kind.values() for code in codes]
+    result["detected"] = float(np.mean(every))
+    return result
+
+
+def table(result: dict) -> str:
+    """The result in Markdown."""
+    lines = ["| good radiographs | images | false alarms |", "|---|---|---|"]
+    lines += [
+        f"| {k} | {v['images']} | {v['share']:.2%} {v['codes'] or ''} |" for k, v in result["false_alarms"].items()
+    ]
+    lines += ["", "| bad input | images | detected | as what it is |", "|---|---|---|---|"]
+    for kind, v in result["detections"].items():
+        lines.append(f"| {kind.replace('_', ' ')} | {v['images']} | {v['share']:.1%} | {v['named']:.1%} |")
+    lines += [f"| all | | {result['detected']:.1%} | |", "", f"{result['milliseconds']:.1f} ms per image."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Fits, measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
+    parser.add_argument("--limit", type=int, default=0, help="training radiographs to fit on; 0 for all")
+    parser.add_argument("--count", type=int, default=100, help="images of each bad kind")
+    parser.add_argument("--out", type=pathlib.Path, help="where to write the result as JSON")
+    flags = parser.parse_args()
+    checks = fit_rsna(flags.data, flags.limit)
+    result = {"limit": flags.limit, "settings": checks.to_parts()[0]} | measure(checks, flags.data, flags.count)
+    print(table(result))
+    if flags.out:
+        write_text(flags.out, json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

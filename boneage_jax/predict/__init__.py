@@ -1,0 +1,1 @@
+"""Bone age from an image: released weights, their calibration, and the predictor that uses them."""

@@ -1,0 +1,175 @@
+"""What a network's estimates are worth, learnt from images that it was not trained on: bias, spread, 90 % interval."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from boneage_jax.errors import BoneAgeError
+
+COVERAGE = 0.9  # share of the images whose reference age lies within the interval
+MINIMUM = 100  # images: the quantile of fewer says little
+REPEATS, SEED = 50, 0  # of the cross-fit
+_KNOTS = tuple(range(0, 241, 12))  # months
+_BANDWIDTH, _PRIOR = 12.0, 10.0  # months; images that the mean of all ages counts for
+
+Months = Float[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """What is published of `n` estimates, in months."""
+
+    months: Months
+    std: Months
+    low: Months
+    high: Months
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """From a network's estimate to the months, standard deviation and 90 % interval that are published.
+
+    The interval is split conformal (Lei et al., J Am Stat Assoc 2018; 113:1094-1111): the months plus and minus
+    `quantile` times a spread. The spread is the network's own standard deviation if its head has one, and otherwise
+    the usual absolute error at that age.
+
+    Attributes:
+        slope: of the correction of a bias that is linear in the estimate; 1 for none.
+        intercept: months; 0 for none.
+        spread: months at the ages of `_KNOTS`, linear between them; None where the network has its own.
+        std_scale: from the spread to the root mean square error that is to be expected.
+        quantile: from the spread to half the width of the interval.
+        images: on how many it was fitted.
+    """
+
+    slope: float
+    intercept: float
+    spread: tuple[float, ...] | None
+    std_scale: float
+    quantile: float
+    images: int
+
+    def apply(self, months: Months, std: Months | None) -> Calibrated:
+        """Calibrates the estimates of a network; ages and intervals end at 0 months."""
+        corrected = np.maximum(self.slope * months.astype(np.float64) + self.intercept, 0)
+        spread = _spread(self.spread, corrected, std)
+        half = self.quantile * spread
+        return Calibrated(corrected, self.std_scale * spread, np.maximum(corrected - half, 0), corrected + half)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON types."""
+        return {**dataclasses.asdict(self), "spread": None if self.spread is None else list(self.spread)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Calibration":
+        """The inverse of `to_dict`."""
+        spread = fields["spread"]
+        return cls(**{**fields, "spread": None if spread is None else tuple(spread)})
+
+
+def fit(age: Months, months: Months, std: Months | None) -> Calibration:
+    """Fits to images that the network was not trained on; the bias is corrected only if that helps on held-out halves.
+
+    Args:
+        age: reference bone age.
+        months: what the network says.
+        std: what it takes for its standard deviation, if its head knows it.
+
+    Raises:
+        BoneAgeError: fewer than `MINIMUM` images.
+    """
+    if len(age) < MINIMUM:
+        raise BoneAgeError(
+            f"the calibration of intervals needs at least {MINIMUM} images that the network was not trained on, and "
+            f"there are {len(age)}; take a larger split, or do without intervals"
+        )
+    plain, corrected = (_mean(_held_out(age, months, std, correct=c), "mae") for c in (False, True))
+    return _fit(age, months, std, correct=corrected < plain)
+
+
+def measure(age: Months, months: Months, std: Months | None) -> dict[str, Any]:
+    """How well `fit` does on images that it has not seen: means over halves of the images, drawn `REPEATS` times.
+
+    Returns:
+        JSON types: the mean absolute error in months without and with the calibration, the share of reference ages
+        within the interval, its mean width, and the root mean square of error and of the published deviation.
+    """
+    plain = _held_out(age, months, std, correct=False)
+    chosen = _held_out(age, months, std, correct=fit(age, months, std).slope != 1)
+    told = {key: _mean(chosen, key) for key in ("mae", "coverage", "width", "rmse", "std")}
+    how = f"fitted on a random half, measured on the other; mean of {2 * REPEATS} halves, seed {SEED}"
+    return {"images": len(age), "how": how, "mae_uncorrected": _mean(plain, "mae"), **told}
+
+
+def _held_out(age: Months, months: Months, std: Months | None, *, correct: bool) -> list[dict[str, float]]:
+    """Fits on each half and measures on the other, again and again."""
+    rng = np.random.default_rng(SEED)
+    found = []
+    for _ in range(REPEATS):
+        order = rng.permutation(len(age))
+        halves = order[: len(order) // 2], order[len(order) // 2 :]
+        for here, there in (halves, halves[::-1]):
+            fitted = _fit(age[here], months[here], None if std is None else std[here], correct=correct)
+            found.append(_judge(age[there], fitted.apply(months[there], None if std is None else std[there])))
+    return found
+
+
+def _judge(age: Months, published: Calibrated) -> dict[str, float]:
+    error = published.months - age
+    return {
+        "mae": float(np.abs(error).mean()),
+        "coverage": float(((published.low <= age) & (age <= published.high)).mean()),
+        "width": float((published.high - published.low).mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "std": float(np.sqrt((published.std**2).mean())),
+    }
+
+
+def _fit(age: Months, months: Months, std: Months | None, *, correct: bool) -> Calibration:
+    age, months = age.astype(np.float64), months.astype(np.float64)
+    slope, intercept = 1.0, 0.0
+    if correct and np.ptp(months) > 0:
+        slope, intercept = (float(x) for x in np.polyfit(months, age, 1))
+    corrected = np.maximum(slope * months + intercept, 0)
+    absolute = np.abs(corrected - age)
+    curve = _usual_error(corrected, absolute) if std is None else None
+    spread = _spread(curve, corrected, std)
+    return Calibration(
+        slope=slope,
+        intercept=intercept,
+        spread=curve,
+        std_scale=float(np.sqrt((absolute**2).sum() / (spread**2).sum())),
+        quantile=_conformal_quantile(absolute / spread),
+        images=len(age),
+    )
+
+
+def _conformal_quantile(scores: Months) -> float:
+    """The score that a new one stays under with probability `COVERAGE`, whatever their distribution."""
+    rank = int(np.ceil((len(scores) + 1) * COVERAGE))
+    return float(np.sort(scores)[min(rank, len(scores)) - 1])
+
+
+def _usual_error(months: Months, absolute: Months) -> tuple[float, ...]:
+    """Mean absolute error around each knot, drawn towards that of all ages where images are few."""
+    weight = np.exp(-0.5 * ((np.array(_KNOTS)[:, None] - months[None]) / _BANDWIDTH) ** 2)  # [knots, n]
+    near = (weight @ absolute + _PRIOR * absolute.mean()) / (weight.sum(axis=1) + _PRIOR)
+    return tuple(float(x) for x in near)
+
+
+def _spread(curve: tuple[float, ...] | None, months: Months, std: Months | None) -> Months:
+    """What errors are measured in: never less than a hundredth of a month, so that they can be divided by it."""
+    if curve is not None:
+        spread = np.interp(months, _KNOTS, curve)
+    elif std is not None:
+        spread = std.astype(np.float64)
+    else:
+        raise BoneAgeError("this calibration is for a network that knows its standard deviation; this one does not")
+    return np.maximum(spread, 0.01)
+
+
+def _mean(found: list[dict[str, float]], key: str) -> float:
+    return float(np.mean([one[key] for one in found]))

@@ -1,0 +1,154 @@
+"""The model card of released weights, in Markdown, made from nothing but their header."""
+
+from typing import Any
+
+from boneage_jax.predict.weights import Header
+
+_USE = """\
+To estimate the bone age from a radiograph of a child's left hand and wrist, in research and education. It reads images
+like those that it was trained on; the sex has to be given, or both readings are shown.
+
+**Not a medical device.** It has not been tested for, and is not to be used in, the care of patients."""
+
+_LIMITS = """\
+- Labels are readings by people, who differ from each other by 5 to 8 months; the network learns their habits.
+- The checkpoint may have been chosen by the images that are measured here, which makes the figures slightly too good.
+  Intervals in brackets are 95 % bootstrap intervals over these images, and say nothing about other hospitals.
+- Errors grow where images are few (see the table by age). Predictions tend towards the mean: the youngest are read too
+  old, the oldest too young.
+- Other populations, other hands (right, casts, malformations), photographs and other devices have not been measured.
+- An interval covers nine of ten images like those that it was fitted on; far from them, it may not."""
+
+
+def text(header: Header) -> str:
+    """The card; what the header does not tell is left out or said to be unknown."""
+    parts = [
+        f"# {header.name}",
+        _summary(header),
+        "## Intended use",
+        _USE,
+        "## How to use it",
+        _how_to_use(header),
+        "## Data and terms",
+        _data(header.data),
+        "## Results",
+        *_results(header),
+        "## Calibration",
+        _calibration(header),
+        "## Limits",
+        _LIMITS,
+        "## How it was made",
+        _making(header),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(header: Header) -> str:
+    size = header.preprocessing["size"]
+    told = f"Bone age in months from a hand radiograph ({size} x {size} pixels) and the child's sex"
+    further = ", ".join(spec["name"] for spec in header.model["inputs"])
+    told += f", with the further inputs {further}" if further else ""
+    if "overall" not in header.figures:
+        return f"{told}. Nothing has been measured."
+    overall, data = header.figures["overall"], header.data
+    name, images = data.get("measured_split", "measured"), overall["count"]
+    return f"{told}. Mean absolute error {_cell(overall['mae'])} months on {images:,} images of the {name} split."
+
+
+def _how_to_use(header: Header) -> str:
+    inputs = "".join(f", {spec['name']}=..." for spec in header.model["inputs"])
+    further = f", inputs=dict({inputs[2:]})" if inputs else ""
+    return (
+        "```python\nimport boneage_jax\n\npredictor = boneage_jax.load(FILE)  # the name or the path of the weights\n"
+        f'prediction = predictor.predict("hand.png", sex="F"{further})\n'
+        "prediction.months, prediction.std, prediction.interval\n```"
+    )
+
+
+def _data(data: dict[str, Any]) -> str:
+    if not data:
+        return "Unknown."
+    lines = [
+        f"- Trained on {data['train_images']:,} images of: {data['title']}{', ' + data['url'] if data['url'] else ''}",
+        f"- Measured on {data['measured_images']:,} images of its {data['measured_split']} split",
+        f"- Terms of the data, which hold for these weights too: {data['terms']}",
+    ]
+    if data["citation"]:
+        lines.append(f"- Cite: {data['citation']}")
+    return "\n".join(lines)
+
+
+def _results(header: Header) -> list[str]:
+    figures = header.figures
+    if "overall" not in figures:
+        return ["Nothing has been measured."]
+    tables = [
+        _table("group", {"all": figures["overall"]} | _named(figures["by_sex"], {"F": "girls", "M": "boys"})),
+        _table("age, years", figures["by_age_in_years"]),
+    ]
+    if figures["by_hospital"]:
+        tables.append(_table("hospital", figures["by_hospital"]))
+    return [f"Months; errors are predicted minus reference age. {figures['intervals']}.", *tables]
+
+
+def _named(groups: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names[key]: group for key, group in groups.items()}
+
+
+def _table(title: str, groups: dict[str, Any]) -> str:
+    covered = all("coverage" in group for group in groups.values())
+    lines = [
+        f"| {title} | images | MAE | bias | RMSE | within 12 months |{' in its 90 % interval |' if covered else ''}",
+        f"|---|---|---|---|---|---|{'---|' if covered else ''}",
+    ]
+    for name, group in groups.items():
+        row = (
+            f"| {name} | {group['count']:,} | {_cell(group['mae'])} | {_cell(group['bias'])} | {_cell(group['rmse'])} "
+        )
+        row += f"| {_share(group['within_12_months'])} |"
+        lines.append(f"{row} {_share(group['coverage'])} |" if covered else row)
+    return "\n".join(lines)
+
+
+def _calibration(header: Header) -> str:
+    fitted, measured = header.calibration, header.figures.get("calibration")
+    if fitted is None or measured is None:
+        return "None: no intervals are given, and a standard deviation is the network's own."
+    if fitted["slope"] == 1 and fitted["intercept"] == 0:
+        bias = "No correction of bias: a linear one did not help on held-out halves."
+    else:
+        bias = f"Bias: months = {fitted['slope']:.4f} x estimate {fitted['intercept']:+.2f}."
+    spread = "the network's own standard deviation" if fitted["spread"] is None else "the usual error at that age"
+    return (
+        f"{bias} 90 % intervals: split conformal on {fitted['images']:,} images, in proportion to {spread}.\n\n"
+        f"Cross-fitted ({measured['how']}): MAE {measured['mae']:.2f} months ({measured['mae_uncorrected']:.2f} "
+        f"without the correction); {100 * measured['coverage']:.1f} % of the reference ages within their interval, "
+        f"whose mean width is {measured['width']:.1f} months; root mean square error {measured['rmse']:.2f}, of the "
+        f"published standard deviation {measured['std']:.2f}. The tables above are of the published months, whose "
+        "calibration has seen the same images."
+    )
+
+
+def _making(header: Header) -> str:
+    model = header.model
+    options = ", ".join(f"{key}={value}" for key, value in sorted(model["options"].items()))
+    lines = [
+        f"- Network: `{model['name']}`{f' ({options})' if options else ''}, head `{model['head']}`, computed in "
+        f"{model['dtype']}, stored in {header.storage}",
+        f"- Views averaged: {header.views}",
+        f"- Written by boneage_jax {header.version}; trained by the code of commit {header.commit or 'unknown'}",
+        "- The whole configuration, the preprocessing and all figures are in the header of the file, under the key "
+        "`boneage_jax`",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(measure: dict[str, Any]) -> str:
+    value, (low, high) = measure["value"], measure["interval"]
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if low is None or high is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _share(measure: dict[str, Any]) -> str:
+    return f"{100 * measure['value']:.1f} %"

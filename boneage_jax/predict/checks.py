@@ -1,0 +1,201 @@
+"""Tells what is not a left-hand radiograph as trained, from the image alone: no network has to run first.
+
+A linear classifier on `describe` knows hands that are turned, inverted, cut off, too small or several, and pictures of
+something else; a Gaussian around the training radiographs knows how far from them an image lies. Both are fitted by
+`check_fitting` and travel with the weights. A right hand is not told: networks are trained on mirror images too, and at
+a tolerable rate of false alarms it cannot be told reliably.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.predict.descriptor import LENGTH, describe
+
+WARNING, CORRECTED = "warning", "corrected"
+
+GOOD = "good"
+INVERTED = "inverted"
+TEXTS = {
+    INVERTED: "The image was inverted (dark bones on bright ground); it was turned into its negative before reading.",
+    "turned_left": "The hand seems to point to the left; turn the image so that the fingers point up.",
+    "turned_right": "The hand seems to point to the right; turn the image so that the fingers point up.",
+    "upside_down": "The hand seems to point down; turn the image so that the fingers point up.",
+    "cut_off": "A good part of the hand seems to be cut off; the whole hand with the wrist has to be seen.",
+    "small_hand": "The hand fills only a small part of the image; crop the image to the hand and the wrist.",
+    "several_hands": "There seems to be more than one hand in the image; crop it to the left one.",
+    "unlike": "This does not look like the radiographs of hands that the network was trained on.",
+    "blank": "The image is blank: it has next to no contrast.",
+    "few_levels": "The image has very few grey levels; it is strongly underexposed or was converted wrongly.",
+    "saturated": "A large part of the image is saturated at its brightest level; details of the bones are lost.",
+    "few_pixels": "The image has very few pixels; the growth plates cannot be seen at this size.",
+}
+"""What is found, by its code, in a sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something about an image: a `code` of `TEXTS`, a sentence, and "warning", or "corrected" if it was mended."""
+
+    code: str
+    text: str
+    severity: str = WARNING
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The fitted limits, and those that are set by hand.
+
+    Attributes:
+      kinds: names of the classifier's outputs; `GOOD` is one, and "unlike" stands for pictures of something else.
+      least_good: log probability of `GOOD` below which an image is none.
+      largest_distance: from the training radiographs, above which an image is unlike them.
+      least_side: pixels of the shorter side.
+      least_contrast: share of the type's range between the first and the last hundredth of the grey levels.
+      least_levels: grey levels that occur there.
+      largest_saturation: share of the pixels at the brightest level that occurs.
+    """
+
+    kinds: tuple[str, ...]
+    least_good: float
+    largest_distance: float
+    least_side: int = 96
+    least_contrast: float = 0.03
+    least_levels: int = 12
+    largest_saturation: float = 0.2
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Settings":
+        """The inverse of `dataclasses.asdict` after a way through JSON.
+
+        Raises:
+          BoneAgeError: a key is missing or unknown, or a kind is.
+        """
+        try:
+            settings = cls(**{**fields, "kinds": tuple(fields["kinds"])})
+        except (TypeError, KeyError) as error:
+            raise BoneAgeError(
+                f"the settings of the checks do not fit this version ({error}); fit them again"
+            ) from None
+        if unknown := set(settings.kinds) - {GOOD, *TEXTS}:
+            raise BoneAgeError(f"the checks have the unknown kinds {sorted(unknown)}; fit them again")
+        return settings
+
+
+SHAPES = {"weights": (LENGTH, None), "bias": (None,), "mean": (LENGTH,), "axes": (LENGTH, None), "spread": (None,)}
+"""Of the fitted arrays. A spread beyond the last axis is that of everything outside the axes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checks:
+    """Fitted checks.
+
+    Attributes:
+      settings: limits.
+      arrays: float32. `weights` [D, K] and `bias` [K] of the classifier; `mean` [D], `axes` [D, A] and `spread` [A + 1]
+        (standard deviations) of the training radiographs.
+    """
+
+    settings: Settings
+    arrays: Mapping[str, np.ndarray]
+
+    def __post_init__(self):
+        kinds, axes = len(self.settings.kinds), self.arrays["axes"].shape[-1] if "axes" in self.arrays else 0
+        free = {"weights": kinds, "bias": kinds, "axes": axes, "spread": axes + 1}
+        for name, shape in SHAPES.items():
+            wanted = tuple(free[name] if side is None else side for side in shape)
+            found = self.arrays[name].shape if name in self.arrays else None
+            if found != wanted:
+                raise BoneAgeError(
+                    f"the checks' array {name!r} has the shape {found}, expected {wanted}; fit them again"
+                )
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Settings as JSON types, and arrays: what a file of weights keeps of the checks."""
+        return {**dataclasses.asdict(self.settings), "kinds": list(self.settings.kinds)}, dict(self.arrays)
+
+    @classmethod
+    def from_parts(cls, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Checks":
+        """The inverse of `to_parts`.
+
+        Raises:
+          BoneAgeError: they do not fit this version or each other.
+        """
+        return cls(Settings.from_dict(settings), arrays)
+
+    def inspect(self, image: np.ndarray) -> tuple[np.ndarray, list[Finding]]:
+        """Looks at a grey image `[H, W]` (uint8 or uint16) as `decode` gives it.
+
+        Returns:
+          The image, or its negative if it was inverted, and what was found; an empty list for a good one.
+        """
+        if code := self._useless(image):
+            return image, [Finding(code, TEXTS[code])]
+        findings = []
+        if (kind := self._kind(image)) == INVERTED:
+            negative = np.iinfo(image.dtype).max - image
+            if (kind := self._kind(negative)) != INVERTED:
+                image = negative
+                findings.append(Finding(INVERTED, TEXTS[INVERTED], CORRECTED))
+            else:
+                kind = "unlike"  # Inverted either way.
+        codes = ([] if kind == GOOD else [kind]) + self._exposure(image)
+        return image, findings + [Finding(code, TEXTS[code]) for code in codes]
+
+    def _useless(self, image: np.ndarray) -> str:
+        """The code of what makes every further look useless, or ""."""
+        if min(image.shape) < self.settings.least_side:
+            return "few_pixels"
+        low, high, _ = _levels(image)
+        # Files of 10 to 14 bits use the lower part of 16: contrast counts by the brightest level, rounded up to bits.
+        full = max(2 ** int(image.max()).bit_length(), 256) - 1
+        return "blank" if (high - low) / full < self.settings.least_contrast else ""
+
+    def _exposure(self, image: np.ndarray) -> list[str]:
+        low, high, levels = _levels(image)
+        found = []
+        if np.count_nonzero(levels[low : high + 1]) < self.settings.least_levels:
+            found.append("few_levels")
+        if levels[int(image.max())] / image.size > self.settings.largest_saturation:
+            found.append("saturated")
+        return found
+
+    def _kind(self, image: np.ndarray) -> str:
+        described = describe(image)
+        logits = described @ self.arrays["weights"] + self.arrays["bias"]
+        good = self.settings.kinds.index(GOOD)
+        if log_softmax(logits)[good] < self.settings.least_good:
+            return self.settings.kinds[int(np.argmax(np.where(np.arange(logits.size) == good, -np.inf, logits)))]
+        return GOOD if self.distance(described) <= self.settings.largest_distance else "unlike"
+
+    def distance(self, described: np.ndarray) -> np.ndarray:
+        """Of descriptors `[..., D]` from the training radiographs: root mean square of deviations, typically 1."""
+        return distance(described, self.arrays)
+
+
+def _levels(image: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """The levels at the first and the last hundredth, and how many pixels each level has."""
+    count = np.iinfo(image.dtype).max + 1
+    levels = cv2.calcHist([image], [0], None, [count], [0, count]).ravel().astype(np.int64)
+    low, high = np.searchsorted(np.cumsum(levels), (0.01 * image.size, 0.99 * image.size))
+    return int(low), int(high), levels
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithm of the softmax over the last axis."""
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def distance(described: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """As `Checks.distance`: along the main axes and across them, each part counting by its own spread."""
+    centred = described - arrays["mean"]
+    along = centred @ arrays["axes"]
+    spread = arrays["spread"]
+    rest = np.maximum((centred**2).sum(axis=-1) - (along**2).sum(axis=-1), 0) / (LENGTH - along.shape[-1])
+    inside = ((along / spread[:-1]) ** 2).mean(axis=-1)
+    return np.asarray(np.sqrt((inside + rest / spread[-1] ** 2) / 2))

@@ -1,0 +1,101 @@
+"""Measures trained weights on a folder of labelled radiographs, as `launch.py --mode=evaluate` measures a run."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boneage_jax.data.rsna import LabelledImage
+    from boneage_jax.models import Input
+    from boneage_jax.predict.predictor import Prediction
+
+NAME = "evaluate"
+HELP = "measure weights on a folder of labelled images"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        help="csv or xlsx: id, boneage (months), male or sex; or the official test's",
+    )
+    parser.add_argument(
+        "--images", type=Path, required=True, help="folder with <id>.png and the like, or their archive"
+    )
+    parser.add_argument("--weights", help="name or file; default: the most accurate ones in the package")
+    parser.add_argument("--out", type=Path, help="folder for the report; default: evaluate-<name of the labels>")
+    parser.add_argument(
+        "--on-missing", choices=("error", "skip"), default="error", help="images without labels and the reverse"
+    )
+    parser.add_argument("--rsna", action="store_true", help="the ids are the challenge's: report its hospitals apart")
+    parser.add_argument("--keypoints", type=Path, help="key points, for networks that read a heat map of them")
+    parser.add_argument("--batch-size", type=int, default=16, help="images at once (default: 16)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predicts every labelled image, prints the figures and writes the report."""
+    from tqdm import tqdm
+
+    from boneage_jax import load
+    from boneage_jax.data import rsna  # what follows jax takes seconds to import
+    from boneage_jax.evaluate import report
+    from boneage_jax.predict import weights
+
+    predictor = load(arguments.weights or weights.most_accurate())
+    specs = predictor.network.inputs
+    images = rsna.find_labelled(arguments.labels, arguments.images, arguments.on_missing, _columns(specs))
+    predictions = predictor.predict_many(_items(images, specs, arguments.keypoints), batch_size=arguments.batch_size)
+    found = list(tqdm(predictions, total=len(images), unit=" images", desc="predicting", mininterval=1))
+    out = arguments.out or Path(f"evaluate-{arguments.labels.stem}")
+    result = report.write(out, **_report_columns(images, found, arguments))
+    print(f"\n{report.table(result)}\n\nwritten to {out}")
+    return 0
+
+
+def _columns(specs: "tuple[Input, ...]") -> dict[str, Any]:
+    """The further inputs that stand in the label table."""
+    return {spec.name: spec.categories or spec.kind for spec in specs if spec.kind != "heatmap"}
+
+
+def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints: Path | None) -> list[Any]:
+    from boneage_jax.data.keypoints import read_key_points
+    from boneage_jax.errors import BoneAgeError
+    from boneage_jax.predict.predictor import Item
+
+    heatmaps = [spec.name for spec in specs if spec.kind == "heatmap"]
+    if not heatmaps:
+        return [Item(image.file, image.sex, image.inputs) for image in images]
+    if keypoints is None:
+        raise BoneAgeError("these weights read a heat map of key points: name their file with --keypoints")
+    marked = read_key_points(keypoints)
+    if unmarked := [image.id for image in images if image.id not in marked]:
+        first = ", ".join(unmarked[:10])
+        raise BoneAgeError(f"{keypoints} has no key points of {len(unmarked)} images: {first}; complete it")
+    return [
+        Item(image.file, image.sex, {**image.inputs, **dict.fromkeys(heatmaps, marked[image.id])}) for image in images
+    ]
+
+
+def _report_columns(
+    images: "list[LabelledImage]", found: "list[Prediction]", arguments: argparse.Namespace
+) -> Mapping[str, Any]:
+    """What `report.write` takes."""
+    import numpy as np
+
+    from boneage_jax.data.splits import hospital
+
+    std = [one.std for one in found]
+    intervals = [one.interval for one in found if one.interval is not None]
+    return {
+        "ids": [image.id for image in images],
+        "sex": np.array([image.sex for image in images], np.int32),
+        "age": np.array([image.age for image in images], np.float64),
+        "predicted": np.array([one.months for one in found], np.float64),
+        "std": None if None in std else np.array(std, np.float64),
+        "interval": tuple(np.array(intervals, np.float64).T) if intervals else None,
+        "hospital": [hospital(image.id) if arguments.rsna else "" for image in images],
+        "split": arguments.labels.stem,
+    }

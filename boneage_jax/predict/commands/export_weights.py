@@ -1,0 +1,55 @@
+"""Packs the best checkpoint of a training run as one file of weights, with its model card beside it."""
+
+import argparse
+from pathlib import Path
+
+NAME = "export-weights"
+HELP = "pack a run's best checkpoint as one file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the training run")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, .safetensors")
+    parser.add_argument(
+        "--storage", default="float32", help="float32 (default), bfloat16 or float16; vectors stay float32"
+    )
+    parser.add_argument("--split", help="on which to calibrate and measure; default: the run's evaluate.split")
+    parser.add_argument("--views", help="centre, flip or ten_crop; default: the run's evaluate.views")
+    parser.add_argument("--data-dir", help="folder of the data; default: where the run found them")
+    parser.add_argument(
+        "--checks",
+        type=int,
+        metavar="N",
+        help="radiographs of RSNA's training split on which to fit the checks of input images (8000); 0 for no checks",
+    )
+    parser.add_argument(
+        "--no-calibration", action="store_true", help="without correction of bias and without intervals"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exports."""
+    from boneage_jax.evaluate import report
+    from boneage_jax.predict.export import CHECKS_IMAGES, export  # jax and the data pipeline take seconds to import
+
+    header = export(
+        arguments.workdir.absolute(),
+        arguments.out,
+        storage=arguments.storage,
+        split=arguments.split,
+        data_dir=arguments.data_dir,
+        views=arguments.views,
+        calibrated=not arguments.no_calibration,
+        checks=CHECKS_IMAGES if arguments.checks is None else arguments.checks,
+    )
+    print(report.table(header.figures))
+    if header.calibration is not None:
+        measured = header.figures["calibration"]
+        print(
+            f"\ncross-fitted: MAE {measured['mae']:.2f} months ({measured['mae_uncorrected']:.2f} uncorrected), "
+            f"{100 * measured['coverage']:.1f} % within the 90 % interval, mean width {measured['width']:.1f} months"
+        )
+    card = arguments.out.with_suffix(".md")
+    print(f"\nwritten to {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB) and {card}")
+    return 0

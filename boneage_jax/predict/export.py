@@ -1,0 +1,156 @@
+"""Packs the best checkpoint of a run as released weights: calibrated and measured on images it was not trained on."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from boneage_jax import __version__, data
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.evaluate.files import write_text
+from boneage_jax.predict import calibration as calibrating
+from boneage_jax.predict import card, check_fitting
+from boneage_jax.predict import weights as released
+from boneage_jax.train import evaluation, parallel
+from boneage_jax.train.experiment import Experiment, describe_network, load_data
+
+CHECKS_IMAGES = 8000  # on which the checks' rates have been measured
+
+# Where a configuration says what lies where: nobody else's business.
+_PATHS = ("data.dir", "data.cache", "data.keypoints")
+SOURCES: dict[str, dict[str, str]] = {
+    "rsna_bone_age": {
+        "title": "RSNA Pediatric Bone Age Machine Learning Challenge 2017 "
+        "(Stanford University, University of Colorado, UCLA)",
+        "url": "https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017",
+        "terms": "academic research, education and other non-commercial use; no attempt to identify anyone",
+        "citation": "Halabi SS, Prevedello LM, Kalpathy-Cramer J, et al. The RSNA Pediatric Bone Age Machine Learning "
+        "Challenge. Radiology 2018; 290(2):498-503",
+    },
+    "phantom": {
+        "title": "phantoms: drawn hands of children who do not exist",
+        "url": "",
+        "terms": "none",
+        "citation": "",
+    },
+}
+
+
+def export(
+    workdir: Path,
+    out: Path,
+    *,
+    storage: str = "float32",
+    split: str | None = None,
+    data_dir: str | None = None,
+    views: str | None = None,
+    calibrated: bool = True,
+    checks: int = CHECKS_IMAGES,
+) -> released.Header:
+    """Writes the weights to `out` and their model card beside them, as `.md`.
+
+    The split is predicted anew: its report goes to `workdir/evaluate/<split>`, the calibration to `workdir`, so that
+    later evaluations of the run give the months that the exported file gives.
+
+    Args:
+        workdir: of a training run.
+        out: the file to write, ".safetensors".
+        storage: "float32", "bfloat16" or "float16".
+        split: on whose images to calibrate and measure; by default the one that the run evaluated.
+        data_dir: where the data are, if not where the run found them.
+        views: over which to average, if not as the run was evaluated.
+        checks: radiographs of RSNA's training split on which to fit the checks of input images; 0 for no checks.
+        calibrated: whether to fit calibration; without it there are neither intervals nor a correction of bias.
+
+    Returns:
+        What the file tells about itself.
+
+    Raises:
+        BoneAgeError: no checkpoint, no such split, too few images to calibrate on, a file that cannot be written.
+    """
+    if out.suffix != ".safetensors":
+        raise BoneAgeError(f"{out} does not end in .safetensors; the model card goes beside it as .md")
+    if storage not in released.STORAGES:
+        raise BoneAgeError(f"storage is {storage!r}, expected one of {', '.join(released.STORAGES)}")
+    experiment, state = evaluation.restore_best(workdir)
+    experiment = _placed(experiment, split, data_dir, views)
+    splits = load_data(experiment.config)
+    measured, found = evaluation.predict_split(experiment, state.variables, splits)
+    if measured.name == "train":
+        raise BoneAgeError("figures of images that the network was trained on mean nothing; name another split")
+    fitted, figures = None, {}
+    if calibrated:
+        fitted = calibrating.fit(measured.age, found["months"], found.get("std"))
+        figures["calibration"] = calibrating.measure(measured.age, found["months"], found.get("std"))
+        evaluation.store_calibration(workdir, experiment, state.variables, fitted)
+    figures |= evaluation.write_report(workdir, measured, found, fitted)
+    fitted_checks = _checks(experiment.config, checks)
+    header = released.Header(
+        name=experiment.config.name,
+        model=describe_network(experiment.config, experiment.statistics).to_dict(),
+        preprocessing=experiment.preprocessing.to_dict(),
+        views=experiment.config.evaluate.views,
+        calibration=None if fitted is None else fitted.to_dict(),
+        data=_told_of_data(experiment, splits, measured),
+        figures=figures,
+        config=_without_paths(experiment.config),
+        commit=_commit(workdir),
+        version=__version__,
+        storage=storage,
+        checks=fitted_checks[0],
+    )
+    released.write(out, released.Weights(header, parallel.to_host(state.variables), fitted_checks[1]))
+    write_text(out.with_suffix(".md"), card.text(released.read_header(out)))
+    return header
+
+
+def _checks(config: ConfigDict, images: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Settings and arrays of the checks; none for other data, whose images nobody has told good from bad."""
+    if not images or config.data.name != "rsna_bone_age":
+        return {}, {}
+    try:
+        return check_fitting.fit_rsna(config.data.dir, images).to_parts()
+    except BoneAgeError as error:
+        raise BoneAgeError(f"{error}; --checks=0 exports the weights without them") from error
+
+
+def _placed(experiment: Experiment, split: str | None, data_dir: str | None, views: str | None) -> Experiment:
+    """The experiment, evaluated on this split, from this folder, over these views."""
+    config = experiment.config.copy_and_resolve_references().unlock()
+    config.data.dir = data_dir or config.data.dir
+    config.evaluate.split = split or config.evaluate.split
+    config.evaluate.views = views or config.evaluate.views
+    experiment.preprocessing.check_views(config.evaluate.views)
+    parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
+    return dataclasses.replace(experiment, config=config)
+
+
+def _told_of_data(experiment: Experiment, splits: dict[str, data.Split], measured: data.Split) -> dict[str, Any]:
+    name = experiment.config.data.name
+    return {
+        "name": name,
+        **SOURCES[name],
+        "train_images": len(splits["train"]),
+        "measured_split": measured.name,
+        "measured_images": len(measured),
+    }
+
+
+def _without_paths(config: ConfigDict) -> dict[str, Any]:
+    fields = json.loads(config.to_json_best_effort())
+    for path in _PATHS:
+        section, key = path.split(".")
+        fields[section][key] = ""
+    fields["model"]["init_from"] = Path(fields["model"]["init_from"]).name
+    return fields
+
+
+def _commit(workdir: Path) -> str | None:
+    """Of the code that trained the run, as the run has written it down."""
+    try:
+        return json.loads((workdir / "run.json").read_text(encoding="utf-8"))["commit"]
+    except (OSError, ValueError, KeyError):
+        return None

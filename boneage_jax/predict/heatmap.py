@@ -1,0 +1,137 @@
+"""Which regions of a radiograph moved its reading: integrated gradients from its blurred copy to itself.
+
+The blurred copy shows the hand without its details. On the straight way from it to the picture, the gradient of the
+bone age tells what each pixel's detail adds; over all pixels, that sums up to the months by which the details as a
+whole moved the reading (Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017). It needs no layer
+of its own, so that it works with every trunk and head, in the resolution of the image.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from boneage_jax.data import Preprocessing
+from boneage_jax.evaluate.files import write_bytes
+from boneage_jax.inference import Batch, make_estimate
+from boneage_jax.models import Network
+from boneage_jax.predict.predictor import Item, Predictor
+
+STEPS = 8  # on the way from the blurred copy
+BLUR = 0.05  # standard deviations of Gaussians, in sides of the image: of what counts as detail
+SMOOTH = 0.02  # and of what counts as one region
+LARGEST = 1024  # pixels per side of the pictures
+_STRONG = 99.5  # percentile of the map that gets the strongest colour
+
+
+def make_moved(network: Network, preprocessing: Preprocessing, views: str) -> Callable[[Any, Batch], Array]:
+    """The function to compile: `(variables, {"image", "sex", "inputs"}) -> [B, S, S]`, months that each pixel adds.
+
+    Args:
+        network: from `models.create`.
+        preprocessing: its preprocessing; the images are prepared ones.
+        views: over which the estimate is averaged, see `Preprocessing.views`.
+    """
+    estimate = make_estimate(network, preprocessing, views)
+
+    def moved(variables: Any, batch: Batch) -> Array:
+        image = jnp.asarray(batch["image"], jnp.float32)  # [B, S, S, C]
+        blurred = _blurred(image, BLUR * image.shape[1])
+
+        def gradient(share: Array) -> Array:
+            def months(image: Array) -> Array:
+                return estimate(variables, {**batch, "image": image}).months.sum()
+
+            return jax.grad(months)(blurred + share * (image - blurred))
+
+        shares = (jnp.arange(STEPS) + 0.5) / STEPS
+        return ((image - blurred) * jax.lax.map(gradient, shares).mean(axis=0)).sum(axis=-1)
+
+    return moved
+
+
+class Maps:
+    """The heat maps of a predictor's readings."""
+
+    def __init__(self, predictor: Predictor):
+        self._predictor = predictor
+        self._moved = jax.jit(make_moved(predictor.network, predictor.preprocessing, predictor.header.views))
+
+    def find(self, item: Item) -> Float[np.ndarray, "size size"]:
+        """Finds what moved the reading, for a girl and a boy together where the sex is unknown.
+
+        Returns:
+            0 to 1 over the window that the network sees (`Preprocessing.window`): absolute months around each pixel,
+            of which the strongest are 1.
+
+        Raises:
+            BoneAgeError: as `Predictor.predict`.
+        """
+        prepared = self._predictor.prepare(item)
+        further = {name: np.asarray(value)[None] for name, value in prepared.inputs.items()}
+        total = np.zeros(prepared.image.shape[:2], np.float32)
+        for sex in prepared.sexes:
+            batch = {"image": prepared.image[None], "sex": np.array([sex], np.int32), "inputs": further}
+            total += regions(np.asarray(self._moved(self._predictor.variables, batch))[0])
+        strongest = float(np.percentile(total, _STRONG))
+        return np.clip(total / strongest, 0, 1) if strongest > 0 else total
+
+    def overlay(self, item: Item) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture, and beside it the same under the map in colours.
+
+        Args:
+            item: its image is pixels, as `Predictor.look` gives them.
+        """
+        pixels = np.asarray(item.image)
+        return side_by_side(pixels, self.find(item), self._predictor.preprocessing.window(pixels))
+
+
+def regions(moved: Float[np.ndarray, "size size"]) -> Float[np.ndarray, "size size"]:
+    """Months by which the pixels around each moved the reading, up or down."""
+    return cv2.GaussianBlur(np.abs(moved), (0, 0), SMOOTH * len(moved))
+
+
+def side_by_side(
+    pixels: np.ndarray, found: Float[np.ndarray, "size size"], window: tuple[int, int, int, int]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The grey picture [H, W], scaled to at most `LARGEST` pixels, and beside it the same under the map in colours.
+
+    Blue, green and red, as OpenCV writes them. What lies outside the window keeps its greys.
+    """
+    height, width = pixels.shape
+    scale = min(1.0, LARGEST / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    grey = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    low, high = np.percentile(grey, (0.5, 99.5))
+    grey = np.clip((grey - low) * (255 / max(high - low, 1)), 0, 255)[..., None]
+    left, top, right, bottom = window
+    across, down = (right - left) / len(found) * size[0] / width, (bottom - top) / len(found) * size[1] / height
+    # Pixels are squares whose middles lie at half numbers.
+    shift = (left * size[0] / width + across / 2 - 0.5, top * size[1] / height + down / 2 - 0.5)
+    matrix = np.array([[across, 0, shift[0]], [0, down, shift[1]]])
+    shown = cv2.warpAffine(found, matrix, size, flags=cv2.INTER_LINEAR)
+    colours = cv2.applyColorMap(np.rint(255 * shown).astype(np.uint8), cv2.COLORMAP_INFERNO).astype(np.float32)
+    share = 0.6 * shown[..., None]  # where nothing moved, the radiograph stays as it is
+    plain = np.broadcast_to(grey, colours.shape)
+    return np.rint(np.concatenate([plain, plain * (1 - share) + colours * share], axis=1)).astype(np.uint8)
+
+
+def write(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Writes a picture as PNG, as a whole."""
+    write_bytes(path, cv2.imencode(".png", picture)[1].tobytes())
+
+
+def _blurred(images: Float[Array, "B S S C"], sigma: float) -> Float[Array, "B S S C"]:
+    """Gaussian blur; beyond its edges, an image goes on as it ends."""
+    reach = int(np.ceil(3 * sigma))
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    side = images.shape[1]
+    images = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    images = sum(w * images[:, i : i + side] for i, w in enumerate(weights))
+    return sum(w * images[:, :, i : i + side] for i, w in enumerate(weights))

@@ -1,0 +1,352 @@
+"""Bone age of images, by released weights: one path for one image and for many."""
+
+import dataclasses
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import flax.errors
+import jax
+import numpy as np
+
+from boneage_jax import compilation
+from boneage_jax.data import FEMALE, MALE, Preprocessing, radiograph
+from boneage_jax.data import inputs as further
+from boneage_jax.data.files import File
+from boneage_jax.data.header import Header, contradictions
+from boneage_jax.data.keypoints import KeyPoints
+from boneage_jax.data.preprocess import check_grey
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.inference import Description, make_estimate
+from boneage_jax.models import Input, check_inputs
+from boneage_jax.predict import weights as released
+from boneage_jax.predict.calibration import Calibration
+from boneage_jax.predict.checks import Checks
+
+LETTERS = {FEMALE: "F", MALE: "M"}
+UNKNOWN = "unknown"
+
+Source = np.ndarray | bytes | str | os.PathLike | File
+"""A grey image `[H, W]` of 8 or 16 bit, the bytes of an image file, its path, or its place in an archive."""
+
+Sex = str | int | np.integer
+"""FEMALE or MALE, or "F", "M", "female", "male", "unknown" in any case."""
+
+
+class MissingSexError(BoneAgeError):
+    """Neither the caller nor the file's header names the sex."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The bone age of one image, in months.
+
+    Where the sex is unknown, `by_sex` has the reading for each, and there is no other number.
+
+    Attributes:
+        months: bone age; None where the sex is unknown.
+        std: the error that is to be expected (root mean square); None for a network that knows none.
+        interval: in which the reference age lies for nine of ten images; None without calibration.
+        sex: "F", "M" or "unknown".
+        by_sex: both readings, as "F" and "M", where the sex is unknown.
+        warnings: what speaks against relying on it, in sentences.
+        header: what the file says beside the pixels; None for all but DICOM.
+    """
+
+    months: float | None
+    std: float | None
+    interval: tuple[float, float] | None
+    sex: str
+    by_sex: Mapping[str, "Prediction"] | None = None
+    warnings: tuple[str, ...] = ()
+    header: Header | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON types."""
+        by_sex = None if self.by_sex is None else {sex: one.to_dict() for sex, one in self.by_sex.items()}
+        interval = None if self.interval is None else list(self.interval)
+        return {
+            "months": self.months,
+            "std": self.std,
+            "interval": interval,
+            "sex": self.sex,
+            "by_sex": by_sex,
+            "warnings": list(self.warnings),
+        }
+
+
+class Item(NamedTuple):
+    """What is to be predicted: an image, the child's sex, and the network's further inputs by name.
+
+    Without a sex, that of the file's header counts, which only DICOM has; nothing is assumed.
+    """
+
+    image: Source
+    sex: Sex | None
+    inputs: Mapping[str, Any] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimates:
+    """What the network itself says, before calibration: months, and what it takes for its standard deviation."""
+
+    months: np.ndarray
+    std: np.ndarray | None
+
+
+class Picture(NamedTuple):
+    """A file once read: pixels [H, W] with bright bones, what it is called in errors, and what it says of itself."""
+
+    pixels: np.ndarray
+    name: str
+    header: Header | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class _Prepared(NamedTuple):
+    """An item as the network takes it: `sexes` has two where it is read for both."""
+
+    image: np.ndarray  # uint8 [S, S, C]
+    sexes: tuple[int, ...]
+    inputs: dict[str, Any]
+    header: Header | None
+    warnings: tuple[str, ...]
+
+
+class Predictor:
+    """A network with its weights, preprocessing and calibration.
+
+        predictor = boneage_jax.load("runs/xception.safetensors")
+        predictor.predict("hand.png", sex="F").months
+        predictor.predict(pixels, sex="M").interval
+
+    Attributes:
+        weights: header and numbers of the file.
+        preprocessing: from a grey image to what the network sees.
+        network: its `features` is where heat maps start from.
+        calibration: None if the file has none.
+        checks: of what is not a hand radiograph as trained; None if the file has none.
+        variables: of the network, on the device.
+    """
+
+    def __init__(self, weights: released.Weights):
+        header = weights.header
+        self.weights = weights
+        self.preprocessing = Preprocessing.from_dict(header.preprocessing)
+        self.network = Description.from_dict(header.model).network()
+        self.calibration = None if header.calibration is None else Calibration.from_dict(header.calibration)
+        self.checks = Checks.from_parts(header.checks, weights.checks) if header.checks else None
+        self.variables = jax.device_put(weights.variables)
+        self._estimate = jax.jit(make_estimate(self.network, self.preprocessing, header.views))
+
+    @property
+    def header(self) -> released.Header:
+        """What is told about the weights."""
+        return self.weights.header
+
+    def predict(self, image: Source, *, sex: Sex | None, inputs: Mapping[str, Any] = {}) -> Prediction:
+        """Predicts one image.
+
+        Args:
+            image: grey pixels `[H, W]` of 8 or 16 bit, or the path or the bytes of an image file.
+            sex: "F" or "M" (or FEMALE, MALE), "unknown" for a reading of each, or None for what the header of a DICOM
+                file says.
+            inputs: the further inputs that the network was trained with: a number, the name of a category, or for a
+                heat map the key points, pixels (right, down) of the image [points, 2].
+
+        Raises:
+            BoneAgeError: no image, a sex that is none of these, inputs that are missing or do not fit.
+        """
+        return self._predictions([self.prepare(Item(image, sex, inputs))], batch_size=1)[0]
+
+    def predict_many(
+        self, items: Iterable[Item], *, batch_size: int = 8, on_error: Literal["raise", "yield"] = "raise"
+    ) -> Iterator[Any]:
+        """Predicts images in their order, read ahead of the network by threads.
+
+        Args:
+            items: what to predict; read as it is needed.
+            batch_size: images that the network sees at once; a batch of fewer is filled up, so that each size is
+                compiled once. The predictions do not depend on it, but for rounding.
+            on_error: "raise", or "yield" the BoneAgeError in place of the prediction of its item.
+
+        Yields:
+            A `Prediction` for each item.
+        """
+        if batch_size < 1:
+            raise BoneAgeError(f"batch_size is {batch_size}, expected 1 or more images")
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+            waiting: deque[list[Future[_Prepared]]] = deque()
+            for chunk in _chunks(items, batch_size):
+                waiting.append([pool.submit(self.prepare, item) for item in chunk])
+                if len(waiting) > 1:
+                    yield from self._answers(waiting.popleft(), batch_size, on_error)
+            while waiting:
+                yield from self._answers(waiting.popleft(), batch_size, on_error)
+
+    def prepare(self, item: Item) -> _Prepared:
+        """Reads and prepares one image, and checks what is said of it."""
+        picture = self.look(item.image)
+        pixels, header, where = picture.pixels, picture.header, picture.name
+        sexes = _sexes(item.sex, header, where)
+        inputs = _checked_inputs(self.network.inputs, item.inputs, pixels.shape, self.preprocessing.size, where)
+        against = [] if header is None else contradictions(header, sexes[0] if len(sexes) == 1 else None)
+        return _Prepared(
+            self.preprocessing.prepare(pixels), sexes, inputs, header, warnings=(*picture.warnings, *against)
+        )
+
+    def look(self, source: Source) -> Picture:
+        """Reads an image as `prepare` takes it: corrected if it was inverted, with what the checks warn about.
+
+        Raises:
+            BoneAgeError: it is none, or damaged.
+        """
+        picture = _read_picture(source)
+        check_grey(picture.pixels)
+        if self.checks is None:
+            return picture
+        pixels, found = self.checks.inspect(picture.pixels)
+        return picture._replace(pixels=pixels, warnings=tuple(one.text for one in found))
+
+    def estimate(self, images: np.ndarray, sexes: np.ndarray, inputs: Mapping[str, np.ndarray]) -> Estimates:
+        """Runs the network on prepared images uint8 [B, S, S, C]; compiled once for each B."""
+        batch = {"image": images, "sex": sexes.astype(np.int32), "inputs": dict(inputs)}
+        try:
+            found = self._estimate(self.variables, batch)
+        except flax.errors.FlaxError as error:
+            raise BoneAgeError(
+                f"the weights {self.header.name!r}, written by version {self.header.version}, do not fit the network "
+                f"that this version makes ({str(error).splitlines()[0]})"
+            ) from error
+        return Estimates(np.asarray(found.months), None if found.std is None else np.asarray(found.std))
+
+    def _answers(self, futures: Sequence[Future[_Prepared]], batch_size: int, on_error: str) -> Iterator[Any]:
+        prepared: list[_Prepared] = []
+        errors: dict[int, BoneAgeError] = {}
+        for place, future in enumerate(futures):
+            try:
+                prepared.append(future.result())
+            except BoneAgeError as error:
+                if on_error == "raise":
+                    raise
+                errors[place] = error
+        predictions = iter(self._predictions(prepared, batch_size))
+        for place in range(len(futures)):
+            yield errors[place] if place in errors else next(predictions)
+
+    def _predictions(self, prepared: Sequence[_Prepared], batch_size: int) -> list[Prediction]:
+        """One prediction for each, from one or two readings of its image."""
+        readings = [(one, sex) for one in prepared for sex in one.sexes]
+        found: list[Prediction] = []
+        for start in range(0, len(readings), batch_size):
+            found += self._read(readings[start : start + batch_size], batch_size)
+        each = iter(found)
+        answers = [_both(next(each), next(each)) if len(one.sexes) == 2 else next(each) for one in prepared]
+        return [
+            dataclasses.replace(answer, warnings=one.warnings, header=one.header)
+            for answer, one in zip(answers, prepared, strict=True)
+        ]
+
+    def _read(self, readings: Sequence[tuple[_Prepared, int]], batch_size: int) -> list[Prediction]:
+        """At most `batch_size` readings, filled up with the first one."""
+        filled = [*readings, *[readings[0]] * (batch_size - len(readings))]
+        inputs = {name: np.stack([one.inputs[name] for one, _ in filled]) for name in filled[0][0].inputs}
+        images = np.stack([one.image for one, _ in filled])
+        raw = self.estimate(images, np.array([sex for _, sex in filled]), inputs)
+        months, std = raw.months[: len(readings)], None if raw.std is None else raw.std[: len(readings)]
+        letters = [LETTERS[sex] for _, sex in readings]
+        if self.calibration is None:
+            stds = [None] * len(months) if std is None else std.tolist()
+            return [Prediction(m, s, None, x) for m, s, x in zip(months.tolist(), stds, letters, strict=True)]
+        published = self.calibration.apply(months, std)
+        columns = (published.months, published.std, published.low, published.high)
+        rows = zip(*(column.tolist() for column in columns), letters, strict=True)
+        return [Prediction(m, s, (low, high), x) for m, s, low, high, x in rows]
+
+
+def load(name_or_path: str | Path) -> Predictor:
+    """Loads released weights: a name from `weights.names`, or the path of a file.
+
+    What jax compiles is kept in the user's cache folder, so that the next program starts faster.
+
+    Raises:
+        BoneAgeError: there are none of that name, or the file is damaged or of a later version.
+    """
+    weights = released.read(released.find(name_or_path))
+    compilation.use_cache(compilation.cache_folder(""))
+    return Predictor(weights)
+
+
+def _read_picture(source: Source) -> Picture:
+    if isinstance(source, np.ndarray):
+        return Picture(source, "the image")
+    if isinstance(source, bytes):
+        data, name = source, "the image"
+    elif isinstance(source, File):
+        data, name = source.read(), source.name
+    else:
+        path = Path(source)
+        data, name = File(str(path), 0, 0, path).read(), str(path)
+    pixels, header = radiograph.read(data, name)
+    return Picture(pixels, name, header)
+
+
+def _sexes(sex: Sex | None, header: Header | None, where: str) -> tuple[int, ...]:
+    known = {"f": (FEMALE,), "m": (MALE,), "female": (FEMALE,), "male": (MALE,), UNKNOWN: (FEMALE, MALE)}
+    if sex is None and header is not None and header.sex is not None:
+        return (header.sex,)
+    if sex is None:
+        said = "does not name it either" if header is None else "does not name it in its header either"
+        raise MissingSexError(
+            f"{where}: the sex is not given, and the file {said}; give 'F', 'M', or 'unknown' for a reading of each"
+        )
+    if isinstance(sex, str) and sex.casefold() in known:
+        return known[sex.casefold()]
+    if isinstance(sex, int | np.integer) and not isinstance(sex, bool) and int(sex) in LETTERS:
+        return (int(sex),)
+    raise BoneAgeError(f"{where}: the sex {sex!r} is none; expected 'F', 'M', or 'unknown' for a reading of each")
+
+
+def _checked_inputs(
+    specs: Iterable[Input], given: Mapping[str, Any], shape: tuple[int, ...], size: int, where: str
+) -> dict[str, Any]:
+    """The further inputs as the network takes them: float32, the place of a category, a heat map uint8 [S, S, 1]."""
+    check_inputs(specs, given)
+    values: dict[str, Any] = {}
+    for spec in specs:
+        value = given[spec.name]
+        if spec.kind == "heatmap":
+            points = value if isinstance(value, KeyPoints) else KeyPoints(where, _points(value, spec.name, where))
+            values[spec.name] = points.heatmap(shape, size)
+        elif spec.kind == "category":
+            cell = further.read_cell(spec.name, spec.categories, str(value), where)
+            values[spec.name] = np.int32(spec.categories.index(str(cell)))
+        else:
+            values[spec.name] = np.float32(further.read_cell(spec.name, further.NUMBER, str(value), where))
+    return values
+
+
+def _points(value: Any, name: str, where: str) -> np.ndarray:
+    try:
+        return np.asarray(value, np.float64).reshape(-1, 2)
+    except (TypeError, ValueError) as error:
+        raise BoneAgeError(f"{where}: {name} is {value!r:.80}, expected key points [points, 2] in pixels") from error
+
+
+def _both(girl: Prediction, boy: Prediction) -> Prediction:
+    by_sex = {LETTERS[FEMALE]: girl, LETTERS[MALE]: boy}
+    return Prediction(None, None, None, UNKNOWN, by_sex=by_sex)
+
+
+def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    chunk: list[Item] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,55 @@
+"""How far a bone age lies from the chronological age, in the standard deviations of a named reference table."""
+
+import numpy as np
+
+from boneage_jax.data.header import FEMALE, MALE, SEX_NAMES
+
+TABLE = "Brush Foundation (Greulich and Pyle), as given second-hand in later tables"
+"""The only table so far; Greulich and Pyle's atlas of 1959 lists the deviations of Cleveland's Brush Foundation study.
+
+The numbers below were taken from a secondary source and not compared with the atlas itself.
+"""
+
+_AGES = (3, 6, 9, 12, 18, 24, 30, 36, 42, 48, 54, 60, 72, 84, 96, 108, 120, 132, 144, 156, 168, 180, 192, 204)
+_DEVIATIONS = {
+    MALE: (
+        *(0.69, 1.13, 1.43, 1.97, 3.52, 3.92, 4.52, 5.08, 5.40, 6.66, 8.36, 8.79),
+        *(9.17, 8.91, 9.10, 9.00, 9.79, 10.09, 10.38, 10.44, 10.72, 11.32, 12.86, 13.05),
+    ),
+    FEMALE: (
+        *(0.72, 1.16, 1.36, 1.77, 3.49, 4.64, 5.37, 5.97, 7.48, 8.98, 10.73, 11.65),
+        *(10.23, 9.64, 10.23, 10.74, 11.73, 11.94, 10.24, 10.67, 11.30, 9.23, 7.31),
+    ),
+}
+
+
+def deviation(age: float, sex: int) -> float | None:
+    """Standard deviation of bone age, in months, at a chronological age in months; None outside the table.
+
+    Between the table's ages it is interpolated linearly; there is no extrapolation.
+    """
+    values = _DEVIATIONS[sex]
+    ages = _AGES[: len(values)]
+    if not ages[0] <= age <= ages[-1]:
+        return None
+    return float(np.interp(age, ages, values))
+
+
+def sd_score(bone_age: float, age: float, sex: int) -> tuple[float | None, str]:
+    """(Bone age minus chronological age) / standard deviation of healthy children of that age and sex.
+
+    Args:
+      bone_age: months.
+      age: chronological age in months.
+      sex: FEMALE or MALE.
+
+    Returns:
+      The score and "", or None and the reason in a sentence.
+    """
+    if (spread := deviation(age, sex)) is None:
+        last = _AGES[len(_DEVIATIONS[sex]) - 1]
+        return None, (
+            f"No SD score: the table {TABLE} covers {_AGES[0]} to {last} months for {SEX_NAMES[sex]} children, "
+            f"and the chronological age is {age:.1f} months."
+        )
+    return (bone_age - age) / spread, ""

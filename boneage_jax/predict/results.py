@@ -1,0 +1,160 @@
+"""What `boneage predict` says of one file: bone age, interval, and how they compare with the chronological age."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from boneage_jax.data.header import FEMALE, MALE, Header, contradictions
+from boneage_jax.predict import reference
+from boneage_jax.predict.predictor import LETTERS, Prediction
+
+_CODES = {"F": FEMALE, "M": MALE}
+READING_KEYS = ("months", "years_months", "std", "low", "high", "difference", "sd_score")
+_DIGITS = 4  # of months in JSON: far finer than they are worth, and the same as everywhere to 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """The bone age for one sex, in months.
+
+    Attributes:
+        sex: "F" or "M".
+        months: bone age.
+        std: the error that is to be expected, or None.
+        interval: in which nine of ten reference ages lie, or None.
+        difference: bone age minus chronological age; None without an age.
+        sd_score: the difference in standard deviations of healthy children; None where the table has none.
+    """
+
+    sex: str
+    months: float
+    std: float | None
+    interval: tuple[float, float] | None
+    difference: float | None
+    sd_score: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types; "years_months" says the bone age in words."""
+        low, high = self.interval or (None, None)
+        numbers = (self.std, low, high, self.difference, self.sd_score)
+        values = (_rounded(self.months), years_months(self.months), *map(_rounded, numbers))
+        return dict(zip(READING_KEYS, values, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """All that is said of one file.
+
+    Attributes:
+        file: its name.
+        sex: "F", "M" or "unknown"; None if it was not read.
+        sex_from: "--sex", "--labels" or "header".
+        age: chronological age in months, or None.
+        age_from: "--age" or "header".
+        readings: one; for an unknown sex that of a girl and that of a boy; none if there is an error.
+        heatmap: the file of the heat map, or None.
+        warnings: what speaks against relying on it.
+        notes: what else is to be known.
+        error: why it was not read, or "".
+    """
+
+    file: str
+    sex: str | None = None
+    sex_from: str | None = None
+    age: float | None = None
+    age_from: str | None = None
+    readings: tuple[Reading, ...] = ()
+    heatmap: str | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types under keys that are always there; `by_sex` has both readings where the sex is unknown."""
+        one = self.readings[0].to_dict() if len(self.readings) == 1 else dict.fromkeys(READING_KEYS)
+        both = {reading.sex: reading.to_dict() for reading in self.readings}
+        return {
+            "file": self.file,
+            "error": self.error or None,
+            "sex": self.sex,
+            "sex_from": self.sex_from,
+            **one,
+            "by_sex": both if len(self.readings) == 2 else None,
+            "age": _rounded(self.age),
+            "age_from": self.age_from,
+            "sd_table": reference.TABLE if any(one.sd_score is not None for one in self.readings) else None,
+            "heatmap": self.heatmap,
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+        }
+
+
+def failed(file: str, error: str, warnings: tuple[str, ...] = ()) -> Result:
+    """The result of a file that was not read."""
+    return Result(file, error=error, warnings=warnings)
+
+
+def result(file: str, prediction: Prediction, sex_from: str | None, age: float | None, *, strict: bool) -> Result:
+    """What is said of a prediction.
+
+    Args:
+        file: name of the file.
+        prediction: of the network.
+        sex_from: where the sex comes from; None for the header.
+        age: chronological age in months that the user gives; None for that of the header, if it has one.
+        strict: whether warnings refuse the file.
+    """
+    header = prediction.header or Header()
+    given = _CODES.get(prediction.sex) if sex_from else None
+    # The predictor knows of no age, and has compared the rest already.
+    warnings = tuple(dict.fromkeys([*prediction.warnings, *contradictions(header, given, age)]))
+    if strict and warnings:
+        return failed(file, f"{file} is refused (--strict): {' '.join(warnings)}", warnings)
+    age_from = "--age" if age is not None else "header" if header.age is not None else None
+    known = header.age if age is None else age
+    by_sex: Mapping[str, Prediction] = prediction.by_sex or {prediction.sex: prediction}
+    compared = [_reading(one, known) for one in by_sex.values()]
+    return Result(
+        file,
+        sex=prediction.sex,
+        sex_from=sex_from or "header",
+        age=known,
+        age_from=age_from,
+        readings=tuple(reading for reading, _ in compared),
+        warnings=warnings,
+        notes=(*_notes(prediction, header, age_from), *dict.fromkeys(reason for _, reason in compared if reason)),
+    )
+
+
+def years_months(months: float) -> str:
+    """112.3 as "9 years 4 months"."""
+    years, rest = divmod(round(months), 12)
+    return f"{years} {'year' if years == 1 else 'years'} {rest} {'month' if rest == 1 else 'months'}"
+
+
+def _reading(prediction: Prediction, age: float | None) -> tuple[Reading, str]:
+    """The reading, and why there is no SD score though there is an age."""
+    months = prediction.months
+    assert months is not None  # of one sex
+    plain = Reading(prediction.sex, months, prediction.std, prediction.interval, None, None)
+    if age is None:
+        return plain, ""
+    score, reason = reference.sd_score(months, age, _CODES[prediction.sex])
+    return dataclasses.replace(plain, difference=months - age, sd_score=score), reason
+
+
+def _notes(prediction: Prediction, header: Header, age_from: str | None) -> list[str]:
+    notes = []
+    if prediction.by_sex:
+        said = "" if header.sex is None else f" (the file's header says {LETTERS[header.sex]})"
+        notes.append(f"The sex is unknown{said}: read as a girl's and as a boy's hand.")
+    if age_from == "header" and header.age_step == 12:
+        notes.append(
+            "The header gives the age in whole years: the child may be up to 12 months older, and the difference that "
+            "much lower."
+        )
+    return notes
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, _DIGITS)

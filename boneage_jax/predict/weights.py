@@ -1,0 +1,235 @@
+"""The released form of a network: one safetensors file with its numbers and all that is needed to use them.
+
+Tensors are named "params/trunk/...", "batch_stats/trunk/..." and "checks/...". The file's metadata have one key,
+"boneage_jax", with a JSON object: the fields of `Header`, the number of the format and a SHA-256 of all of it.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from boneage_jax import __version__
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.evaluate.files import write_bytes
+
+KEY = "boneage_jax"
+FORMAT = 1
+FOLDER = Path(__file__).parents[1] / "weights"
+STORAGES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+COLLECTIONS = ("params", "batch_stats")
+_CHECKS = "checks/"
+_SUFFIX = ".safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What is told about the numbers; every field holds JSON types alone.
+
+    Attributes:
+        name: of the configuration that was trained.
+        model: what makes the network, see `inference.Description`.
+        preprocessing: see `Preprocessing.to_dict`.
+        views: over which the estimate is averaged, see `Preprocessing.views`.
+        calibration: see `Calibration.to_dict`; None for a network that has none.
+        checks: settings of the checks of input images.
+        data: what it was trained on, with its terms and citation.
+        figures: metrics of the validation images, see `export`.
+        config: the whole configuration, without paths.
+        commit: of the code that trained it, if known.
+        version: of the package that wrote the file.
+        storage: type in which arrays of two and more axes are stored; vectors are few, and stay float32.
+    """
+
+    name: str
+    model: dict[str, Any]
+    preprocessing: dict[str, Any]
+    views: str
+    calibration: dict[str, Any] | None = None
+    checks: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    commit: str | None = None
+    version: str = __version__
+    storage: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A network's header and numbers.
+
+    Attributes:
+        header: what is told about them.
+        variables: {"params": ..., "batch_stats": ...}, trees of float32 arrays; those that evaluation uses.
+        checks: arrays for the checks of input images, by name.
+    """
+
+    header: Header
+    variables: dict[str, Any]
+    checks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def names() -> list[str]:
+    """The weights that the package brings along, in alphabetical order."""
+    return sorted(path.name.removesuffix(_SUFFIX) for path in FOLDER.glob(f"*{_SUFFIX}"))
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The file of weights that the package brings along under this name, or that lies at this path.
+
+    Raises:
+        BoneAgeError: there is none.
+    """
+    text, path = str(name_or_path), Path(name_or_path).expanduser()
+    if text in names():
+        return FOLDER / f"{text}{_SUFFIX}"
+    if path.is_file():
+        return path
+    if path.suffix or path.name != text:
+        raise BoneAgeError(f"there is no file of weights {path}; those in the package: {_listed_names()}")
+    close = difflib.get_close_matches(text, names(), n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise BoneAgeError(f"there are no weights {text!r}; those in the package: {_listed_names()}{hint}")
+
+
+def most_accurate() -> str:
+    """The name of the weights in the package with the lowest validation MAE.
+
+    Raises:
+        BoneAgeError: the package has none.
+    """
+    if not names():
+        raise BoneAgeError("this copy of boneage_jax brings no weights along; name a file of weights")
+    return min(names(), key=lambda name: read_header(FOLDER / f"{name}{_SUFFIX}").figures["overall"]["mae"]["value"])
+
+
+def write(path: Path | str, weights: Weights) -> None:
+    """Writes the file as a whole, in the storage that the header names.
+
+    Raises:
+        BoneAgeError: a number that is not finite, or not any more in that storage; the file cannot be written.
+    """
+    header = weights.header
+    if header.storage not in STORAGES:
+        raise BoneAgeError(f"storage is {header.storage!r}, expected one of {', '.join(STORAGES)}")
+    tensors = {name: _stored(name, x, header.storage) for name, x in _flat(weights.variables).items()}
+    tensors |= {_CHECKS + name: np.asarray(x, order="C") for name, x in weights.checks.items()}
+    told = {"format": FORMAT, **dataclasses.asdict(header)}
+    text = json.dumps({**told, "sha256": digest(told, tensors)}, allow_nan=False)
+    content = save(tensors, metadata={KEY: text})  # `save_file` would make a file that only its owner may read
+    write_bytes(Path(path), content)
+
+
+def read(path: Path | str) -> Weights:
+    """Reads a file and verifies its checksum.
+
+    Raises:
+        BoneAgeError: there is no such file, it is damaged, holds something else, or is of a later version.
+    """
+    told, tensors = _open(Path(path), with_tensors=True)
+    if digest({key: value for key, value in told.items() if key != "sha256"}, tensors) != told.get("sha256"):
+        raise BoneAgeError(f"{path} is damaged: its contents do not match their checksum; fetch or export it again")
+    variables = _nested({name: x for name, x in tensors.items() if not name.startswith(_CHECKS)})
+    checks = {name.removeprefix(_CHECKS): x for name, x in tensors.items() if name.startswith(_CHECKS)}
+    return Weights(_header(path, told), variables, checks)
+
+
+def read_header(path: Path | str) -> Header:
+    """Reads what is told about the numbers, without them: quick, and not verified."""
+    return _header(path, _open(Path(path), with_tensors=False)[0])
+
+
+def digest(told: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over the header and over the tensors' names, types, shapes and bytes."""
+    total = hashlib.sha256(json.dumps(told, sort_keys=True, allow_nan=False).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        total.update(f"{name}|{array.dtype.name}|{list(array.shape)}|".encode())
+        total.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+    return total.hexdigest()
+
+
+def is_released(path: Path | str) -> bool:
+    """Whether this is a safetensors file of the form that `write` makes."""
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    if not path.is_file():
+        raise BoneAgeError(f"there is no file of weights {path}")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise BoneAgeError(f"{path} is no intact safetensors file ({error}); fetch or export it again") from error
+    if KEY not in metadata:
+        raise BoneAgeError(
+            f"{path} holds no network of ours: its metadata lack the key {KEY!r}; `boneage export-weights` makes such "
+            "files, and model.init_from takes those of others"
+        )
+    try:
+        told = json.loads(metadata[KEY])
+        number = int(told["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BoneAgeError(f"{path} is damaged: its header cannot be read ({error}); fetch it again") from error
+    if number > FORMAT:
+        raise BoneAgeError(
+            f"{path} has format {number}, which a later version of boneage_jax ({told.get('version')}) writes; this "
+            f"one ({__version__}) reads up to format {FORMAT}: update it"
+        )
+    return told, tensors
+
+
+def _listed_names() -> str:
+    return ", ".join(names()) or "none in this copy of boneage_jax"
+
+
+def _header(path: Path | str, told: Mapping[str, Any]) -> Header:
+    fields = {key: value for key, value in told.items() if key not in ("format", "sha256")}
+    known = {field.name for field in dataclasses.fields(Header)}
+    if fields.keys() != known:
+        different = ", ".join(sorted(fields.keys() ^ known))
+        raise BoneAgeError(f"{path} is damaged: its header lacks keys, or has others ({different}); fetch it again")
+    return Header(**fields)
+
+
+def _stored(name: str, value: Any, storage: str) -> np.ndarray:
+    array = np.asarray(value, np.float32)
+    with np.errstate(over="ignore"):  # told below
+        stored = array.astype(STORAGES[storage]) if array.ndim > 1 else array
+    if not np.isfinite(stored.astype(np.float32)).all():
+        raise BoneAgeError(f"{name} holds numbers that are not finite in {stored.dtype.name}, so that it is not stored")
+    return np.asarray(stored, order="C")
+
+
+def _flat(variables: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in variables.items():
+        inner = {f"{name}/{key}": x for key, x in _flat(value).items()} if isinstance(value, Mapping) else {name: value}
+        flat |= inner
+    return flat
+
+
+def _nested(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {name: {} for name in COLLECTIONS}
+    for name, array in tensors.items():
+        *folders, leaf = name.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[leaf] = array.astype(np.float32)
+    return tree

@@ -1,0 +1,126 @@
+"""The forms in which `boneage predict` prints results: a table to read, JSON and CSV for programs, all as they come."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from boneage_jax.predict import reference
+from boneage_jax.predict.results import Reading, Result, years_months
+
+CSV_COLUMNS = (
+    *("file", "sex", "sex_from", "months", "years_months", "std", "low", "high"),
+    *("age", "age_from", "difference", "sd_score", "sd_table", "heatmap", "warnings", "notes", "error"),
+)
+
+
+class Table:
+    """One line per reading; files that could not be read are told on stderr alone."""
+
+    def __init__(self, width: int):
+        self._width = width
+        self._results: list[Result] = []
+
+    def begin(self) -> str:
+        """The titles."""
+        return self._line("file", "sex", "bone age, months", "", "SD", "90 % interval", "age", "difference", "SD score")
+
+    def each(self, result: Result) -> str:
+        """A line per reading, with a question mark where the sex is unknown."""
+        self._results.append(result)
+        return "\n".join(self._reading(result, one) for one in result.readings)
+
+    def end(self) -> str:
+        """What has to be known to read the table."""
+        readings = [one for result in self._results for one in result.readings]
+        lines = []
+        if any(result.sex == "unknown" for result in self._results):
+            lines.append("F?, M?: the sex is unknown; both readings are shown, and neither is preferred")
+        if any(one.sd_score is not None for one in readings):
+            lines.append(f"SD score: (bone age - age) / standard deviation of healthy children, from {reference.TABLE}")
+        return "\n".join(["", *lines]) if lines else ""
+
+    def _reading(self, result: Result, one: Reading) -> str:
+        low_high = "-" if one.interval is None else f"{one.interval[0]:.1f} to {one.interval[1]:.1f}"
+        return self._line(
+            result.file,
+            one.sex + "?" * (result.sex == "unknown"),
+            f"{one.months:.1f}",
+            f"({years_months(one.months)})",
+            _number(one.std, ".1f"),
+            low_high,
+            _number(result.age, ".1f"),
+            _number(one.difference, "+.1f"),
+            _number(one.sd_score, "+.2f"),
+        )
+
+    def _line(self, *cells: str) -> str:
+        file, sex, months, words, std, interval, age, difference, score = cells
+        months = f"{months} {words}" if words else months
+        line = f"{file:<{self._width}}  {sex:<3}  {months:<26}  {std:>5}  {interval:<14}  {age:>5}"
+        return f"{line}  {difference:>10}  {score:>8}".rstrip()
+
+
+class Json:
+    """A list with one object per file, see `Result.to_dict`."""
+
+    def __init__(self):
+        self._first = True
+
+    def begin(self) -> str:
+        """Opens the list."""
+        return "["
+
+    def each(self, result: Result) -> str:
+        """One object; the comma goes before it, as nobody knows which is the last."""
+        comma, self._first = "" if self._first else ",\n", False
+        return comma + json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
+
+    def end(self) -> str:
+        """Closes it."""
+        return "]"
+
+
+class Csv:
+    """A header, then a row per reading (two where the sex is unknown, with sex_from "unknown"), or per error."""
+
+    def begin(self) -> str:
+        """The titles."""
+        return _row(CSV_COLUMNS)
+
+    def each(self, result: Result) -> str:
+        """Its rows."""
+        told = result.to_dict()
+        told |= {"warnings": " ".join(result.warnings), "notes": " ".join(result.notes)}
+        if not result.readings:
+            return self._row(told)
+        unknown = {"sex_from": "unknown"} if result.sex == "unknown" else {}
+        return "\n".join(self._row({**told, **one.to_dict(), "sex": one.sex, **unknown}) for one in result.readings)
+
+    def end(self) -> str:
+        """Nothing."""
+        return ""
+
+    def _row(self, told: dict[str, Any]) -> str:
+        return _row(["" if told[name] is None else told[name] for name in CSV_COLUMNS])
+
+
+def make(form: str, files: Sequence[str]) -> Table | Json | Csv:
+    """The writer of "table", "json" or "csv" for files of these names.
+
+    Each has the text before all results, that of one, and that after them, without the end of the last line.
+    """
+    if form == "table":
+        return Table(max(len(name) for name in ["file", *files]))
+    return Json() if form == "json" else Csv()
+
+
+def _row(cells: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,66 @@
+"""Starts from weights of this package (`boneage export-weights`): the trunk, and the head where it is the same."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+from absl import logging
+from flax import traverse_util
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.inference import Description
+from boneage_jax.predict import weights
+from boneage_jax.pretrained.assign import assign
+
+# Fields of a trunk that do not change what it computes.
+_HOW = ("axis_name", "remat", "dtype", "parent", "name")
+
+
+def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
+    """As `load.start_from`, for a file of released weights.
+
+    Raises:
+        BoneAgeError: the file is damaged, or its trunk is another one.
+    """
+    stored = weights.read(path)
+    try:
+        _check_same(
+            stored.header.model["name"], name, Description.from_dict(stored.header.model).network().trunk, trunk
+        )
+        loaded = {"trunk": _part(stored.variables, variables, "trunk")}
+    except BoneAgeError as error:
+        raise BoneAgeError(f"{name} cannot start from {path}: {error}") from error
+    try:
+        loaded["head"] = _part(stored.variables, variables, "head")
+        logging.info("%s starts from %s, its trunk and its head.", name, path)
+    except BoneAgeError as error:
+        logging.info("%s starts from %s, its trunk alone; of its head, %s.", name, path, error)
+    return {
+        kind: tree | {part: found[kind] for part, found in loaded.items() if kind in found}
+        for kind, tree in variables.items()
+    }
+
+
+def _check_same(their_name: str, our_name: str, theirs: nn.Module, ours: nn.Module) -> None:
+    """Raises BoneAgeError, which names what differs, unless both trunks compute the same."""
+    if type(theirs) is not type(ours):
+        raise BoneAgeError(f"it holds a {their_name}; set model.name to that, or take another file")
+    different = [
+        f"{field.name} is {getattr(theirs, field.name)!r} there, here {getattr(ours, field.name)!r}"
+        for field in dataclasses.fields(ours)
+        if field.name not in _HOW and getattr(theirs, field.name) != getattr(ours, field.name)
+    ]
+    if different:
+        raise BoneAgeError(
+            f"it holds a {their_name} with other options than the configured {our_name}: {'; '.join(different)}"
+        )
+
+
+def _part(stored: dict[str, Any], variables: dict[str, Any], part: str) -> dict[str, Any]:
+    """The variables of the trunk or the head, if they are exactly those that are expected."""
+    theirs = {kind: tree[part] for kind, tree in stored.items() if part in tree}
+    like = {kind: tree[part] for kind, tree in variables.items() if part in tree}
+    leaves = {"/".join(path[1:]): "/".join(path[1:]) for path in traverse_util.flatten_dict(like)}
+    arrays = {"/".join(path[1:]): value for path, value in traverse_util.flatten_dict(theirs).items()}
+    return assign(arrays, leaves, like, "ours")

@@ -1,0 +1,72 @@
+"""Small released networks with random numbers, for tests that need no training."""
+
+import dataclasses
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from boneage_jax import data
+from boneage_jax.data import phantom
+from boneage_jax.inference import Description
+from boneage_jax.models import Input
+from boneage_jax.predict.calibration import Calibration
+from boneage_jax.predict.predictor import Predictor
+from boneage_jax.predict.weights import Header, Weights
+
+PREPROCESSING = data.Preprocessing(size=32, clahe_grid=4, scaling="standardise")
+CALIBRATION = Calibration(slope=1.1, intercept=-8.0, spread=None, std_scale=0.5, quantile=1.5, images=200)
+AGE = (Input("chronological_age", "number", mean=100.0, std=40.0),)
+
+
+@cache
+def weights(
+    *,
+    head: str = "distribution",
+    views: str = "centre",
+    calibration: Calibration | None = None,
+    inputs: tuple[Input, ...] = (),
+    dtype: str = "float32",
+) -> Weights:
+    """A ConvMixer of one block with the numbers of a fixed seed."""
+    description = Description(
+        name="convmixer",
+        options={"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 8},
+        head=head,
+        head_options={} if head == "sex_split_distribution" else {"hidden": (8,)},
+        dtype=dtype,
+        input_channels="native",
+        inputs=inputs,
+        label_mean=100.0,
+        label_std=40.0,
+    )
+    network = description.network()
+    image = jnp.zeros((1, 32, 32, 1))
+    further = {spec.name: spec.example(image) for spec in inputs}
+    initialise = jax.jit(lambda key: network.init(key, image, jnp.zeros(1, jnp.int32), further, train=False))
+    drawn = initialise(jax.random.key(1))
+    variables = jax.tree.map(np.asarray, {"params": drawn["params"], "batch_stats": drawn.get("batch_stats", {})})
+    header = Header(
+        name="tiny",
+        model=description.to_dict(),
+        preprocessing=PREPROCESSING.to_dict(),
+        views=views,
+        calibration=None if calibration is None else calibration.to_dict(),
+    )
+    return Weights(header, variables)
+
+
+@cache
+def predictor(**how) -> Predictor:
+    return Predictor(weights(**how))
+
+
+def stored_as(storage: str, **how) -> Weights:
+    released = weights(**how)
+    return dataclasses.replace(released, header=dataclasses.replace(released.header, storage=storage))
+
+
+def hand(number: int) -> np.ndarray:
+    """A phantom of its own age, larger than the network's images."""
+    return phantom.render(30.0 + 12 * number, number % 2, size=80, seed=number).image

@@ -1,0 +1,111 @@
+"""Bias, spread and intervals from predictions that have a known truth."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.predict import calibration
+from boneage_jax.predict.calibration import Calibration
+
+
+def drawn(count, *, seed=0, slope=1.0, shift=0.0):
+    """Ages, estimates whose error grows with age from 3 to 12 months, and that error's standard deviation."""
+    rng = np.random.default_rng(seed)
+    best = rng.uniform(20, 210, count)
+    sigma = 3 + 9 * best / 210
+    age = np.clip(best + rng.normal(0, sigma), 0, 240)
+    return age, (best - shift) / slope, sigma
+
+
+def coverage(age, published):
+    return ((published.low <= age) & (age <= published.high)).mean()
+
+
+@pytest.mark.parametrize("knows_std", [True, False])
+def test_nine_of_ten_new_images_lie_within_the_interval(knows_std):
+    age, months, sigma = drawn(1000)
+    fitted = calibration.fit(age, months, 0.3 * sigma if knows_std else None)  # the network is far too sure of itself
+    age, months, sigma = drawn(20000, seed=1)
+    published = fitted.apply(months, 0.3 * sigma if knows_std else None)
+    assert coverage(age, published) == pytest.approx(0.9, abs=0.02)
+    for low, high in ((20, 80), (80, 150), (150, 210)):
+        inside = (low <= months) & (months < high)
+        part = dataclasses.replace(published, **{k: v[inside] for k, v in vars(published).items()})
+        assert coverage(age[inside], part) == pytest.approx(0.9, abs=0.04)
+        error = np.sqrt(((part.months - age[inside]) ** 2).mean())
+        assert np.sqrt((part.std**2).mean()) == pytest.approx(error, rel=0.12)
+
+
+def test_a_linear_bias_is_corrected_and_the_interval_follows():
+    age, months, sigma = drawn(1000, slope=1.2, shift=-10.0)
+    fitted = calibration.fit(age, months, sigma)
+    assert fitted.slope == pytest.approx(1.2, abs=0.05)
+    assert fitted.intercept == pytest.approx(-10.0, abs=4)
+    published = fitted.apply(months, sigma)
+    assert abs((published.months - age).mean()) < 0.5
+    np.testing.assert_allclose((published.low + published.high) / 2, published.months)
+
+
+def test_a_correction_that_does_not_help_on_held_out_halves_is_left_out():
+    age, months, sigma = drawn(1000)
+    fitted = calibration.fit(age, months, sigma)
+    assert (fitted.slope, fitted.intercept) == (1.0, 0.0)
+    np.testing.assert_array_equal(fitted.apply(months, sigma).months, np.maximum(months, 0))
+
+
+def test_ages_and_intervals_end_at_zero():
+    fitted = Calibration(1.0, -5.0, None, std_scale=1.0, quantile=2.0, images=100)
+    published = fitted.apply(np.array([2.0, 10.0]), np.array([3.0, 4.0]))
+    assert published.months.tolist() == [0.0, 5.0]
+    assert published.low.tolist() == [0.0, 0.0]
+    assert published.high.tolist() == [6.0, 13.0]
+
+
+def test_without_a_standard_deviation_of_its_own_the_spread_is_that_of_the_age():
+    fitted = Calibration(1.0, 0.0, tuple(map(float, range(21))), std_scale=2.0, quantile=3.0, images=100)
+    published = fitted.apply(np.array([18.0, 120.0, 999.0]), None)  # knots lie 12 months apart
+    assert published.std.tolist() == [3.0, 20.0, 40.0]
+    assert (published.high - published.months).tolist() == [4.5, 30.0, 60.0]
+
+
+def test_the_quantile_is_the_conformal_one():
+    scores = np.arange(1.0, 101.0)
+    assert calibration._conformal_quantile(np.random.default_rng(0).permutation(scores)) == 91  # of 101 tenths, up
+
+
+def test_the_measure_is_of_images_that_the_fit_has_not_seen():
+    age, months, sigma = drawn(400)
+    found = calibration.measure(age, months, sigma)
+    assert found["images"] == 400
+    assert found["coverage"] == pytest.approx(0.9, abs=0.02)
+    assert found["mae"] == found["mae_uncorrected"] == pytest.approx(np.abs(months - age).mean(), rel=1e-3)
+    assert found["std"] == pytest.approx(found["rmse"], rel=0.05)
+    assert found == calibration.measure(age, months, sigma)
+    biased = calibration.measure(*drawn(400, slope=1.2))
+    assert biased["mae"] < biased["mae_uncorrected"]
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(BoneAgeError, match="at least 100 images that the network was not trained on, and there are 99"):
+        calibration.fit(*drawn(99))
+
+
+def test_a_network_without_std_is_refused_by_the_calibration_of_one_that_has_it():
+    fitted = Calibration(1.0, 0.0, None, std_scale=1.0, quantile=2.0, images=100)
+    with pytest.raises(BoneAgeError, match="knows its standard deviation; this one does not"):
+        fitted.apply(np.ones(2), None)
+
+
+@pytest.mark.parametrize("knows_std", [True, False])
+def test_a_calibration_survives_the_way_through_json_types(knows_std):
+    age, months, sigma = drawn(200)
+    fitted = calibration.fit(age, months, sigma if knows_std else None)
+    assert Calibration.from_dict(fitted.to_dict()) == fitted
+
+
+def test_estimates_that_are_all_the_same_are_calibrated_too():
+    fitted = calibration.fit(np.linspace(50, 150, 100), np.full(100, 100.0), None)
+    assert fitted.slope == 1.0
+    assert np.isfinite(fitted.apply(np.array([100.0]), None).high).all()

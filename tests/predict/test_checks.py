@@ -1,0 +1,168 @@
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from boneage_jax.data import phantom
+from boneage_jax.data.radiograph import FEMALE, MALE
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.predict import check_fitting, checks, spoiled
+from boneage_jax.predict.checks import Checks, Settings
+from boneage_jax.predict.descriptor import LENGTH, describe
+
+
+def hand(seed, size=128):
+    rng = np.random.default_rng(seed)
+    return phantom.render(float(rng.uniform(40, 200)), (FEMALE, MALE)[seed % 2], size=size, seed=seed).image
+
+
+@pytest.fixture(scope="module")
+def hands():
+    """Few drawn hands, each in four places: drawing takes longer than looking."""
+    places = [(0, 0), (-4, 3), (5, -2), (2, 6)]
+    return [np.roll(image, place, (0, 1)) for image in map(hand, range(40)) for place in places]
+
+
+@pytest.fixture(scope="module")
+def fitted(hands):
+    return check_fitting.fit(hands)
+
+
+@pytest.fixture
+def plain():
+    """Checks that take everything for a hand, so that exposure and size alone count."""
+    kinds = ("good", "inverted", "unlike")
+    arrays = {"weights": (LENGTH, 3), "bias": 3, "mean": LENGTH, "axes": (LENGTH, 2), "spread": 3}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in arrays.items()}
+    arrays |= {"bias": np.array([9, 0, 0], np.float32), "spread": np.ones(3, np.float32)}
+    return Checks(Settings(kinds, least_good=-1.0, largest_distance=1e9), arrays)
+
+
+def codes(found):
+    return [finding.code for finding in found]
+
+
+@pytest.mark.slow
+def test_good_hands_pass_unchanged_at_any_size_depth_and_side(fitted):
+    passed = 0
+    for seed in range(1000, 1010):
+        image = hand(seed, 200)
+        for good in (image, image.astype(np.uint16) * 257, image.astype(np.uint16) * 16, image[:, ::-1].copy()):
+            same, found = fitted.inspect(good)
+            assert same is good
+            passed += not found
+    assert passed >= 38  # Of 40: limits from 50 phantoms are coarse.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [1, 16, 257])
+def test_an_inverted_hand_is_corrected_once_and_that_is_said(fitted, scale):
+    image = (hand(2000, 200).astype(np.uint16) * scale).astype(np.uint8 if scale == 1 else np.uint16)
+    most = np.iinfo(image.dtype).max if scale != 16 else 16 * 255
+    corrected, found = fitted.inspect(most - image)
+    assert codes(found) == ["inverted"]
+    assert found[0].severity == "corrected"
+    assert "inverted" in found[0].text
+    assert corrected.dtype == image.dtype
+    assert np.corrcoef(corrected.ravel().astype(float), image.ravel().astype(float))[0, 1] > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in spoiled.SPOILED if kind not in ("inverted", "unlike")])
+def test_a_spoiled_hand_is_told_by_its_code_as_a_warning(fitted, kind):
+    rng = np.random.default_rng(3)
+    spoil = spoiled.SPOILED[kind]
+    found = [fitted.inspect(check_fitting.square(spoil(hand(seed), rng)))[1] for seed in range(3000, 3010)]
+    assert sum(codes(one) == [kind] for one in found) >= 8
+    assert all(finding.severity == "warning" for one in found for finding in one)
+
+
+@pytest.mark.slow
+def test_what_is_no_hand_is_unlike(fitted):
+    rng = np.random.default_rng(4)
+    made = [check_fitting.square(spoiled.something_else(hand(seed), rng)) for seed in range(4000, 4020)]
+    found = [fitted.inspect(image)[1] for image in made]
+    assert sum(bool(one) for one in found) >= 18
+
+
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        (np.zeros((200, 150), np.uint8), "blank"),
+        (np.full((200, 150), 65535, np.uint16), "blank"),
+        (np.random.default_rng(0).integers(100, 104, (200, 150)).astype(np.uint8), "blank"),
+        (np.zeros((95, 150), np.uint8), "few_pixels"),
+    ],
+)
+def test_what_is_useless_is_told_without_a_further_look(plain, image, code):
+    same, found = plain.inspect(image)
+    assert same is image
+    assert codes(found) == [code]
+
+
+def test_bad_exposure_is_told(plain):
+    image = hand(5000, 200)
+    assert "few_levels" in codes(plain.inspect((image // 64) * 64)[1])
+    burnt = np.where(image > np.percentile(image, 60), 255, image).astype(np.uint8)
+    assert "saturated" in codes(plain.inspect(burnt)[1])
+
+
+def test_the_checks_survive_the_way_through_a_file(plain):
+    settings, arrays = plain.to_parts()
+    again = Checks.from_parts(json.loads(json.dumps(settings)), arrays)
+    assert again.settings == plain.settings
+    image = hand(6000)
+    assert again.inspect(image)[1] == plain.inspect(image)[1] == []
+
+
+def test_parts_that_do_not_fit_are_refused(plain):
+    settings, arrays = plain.to_parts()
+    with pytest.raises(BoneAgeError, match="'weights' has the shape None"):
+        Checks.from_parts(settings, {k: v for k, v in arrays.items() if k != "weights"})
+    with pytest.raises(BoneAgeError, match="'bias' has the shape"):
+        Checks.from_parts(
+            {**settings, "kinds": settings["kinds"][:-1]}, {**arrays, "weights": arrays["weights"][:, :-1]}
+        )
+    with pytest.raises(BoneAgeError, match="unknown kinds \\['dog'\\]"):
+        Settings.from_dict({**settings, "kinds": ["good", "dog"]})
+    with pytest.raises(BoneAgeError, match="do not fit this version"):
+        Settings.from_dict({**settings, "colour": 1})
+
+
+@pytest.mark.slow
+def test_a_fit_is_the_same_each_time(fitted, hands):
+    again = check_fitting.fit(hands)
+    assert again.settings == fitted.settings
+    assert all((again.arrays[name] == fitted.arrays[name]).all() for name in checks.SHAPES)
+
+
+@pytest.mark.slow
+def test_too_few_radiographs_are_refused(hands):
+    with pytest.raises(BoneAgeError, match="at least 100"):
+        check_fitting.fit(hands[:99])
+
+
+def test_the_descriptor_ignores_brightness_and_contrast():
+    image = cv2.GaussianBlur(hand(7000, 300), (0, 0), 2)
+    image = image.astype(np.uint16) * 40
+    dim = image // 2 + 9000
+    described = describe(image)
+    assert described.shape == (LENGTH,)
+    assert np.linalg.norm(described - describe(dim)) < 0.02 * np.linalg.norm(described)
+    assert np.linalg.norm(described - describe(65535 - image)) > 0.5 * np.linalg.norm(described)
+
+
+def test_every_kind_of_spoiling_has_a_sentence_and_keeps_bytes():
+    rng, drawn = np.random.default_rng(0), hand(8000)
+    for kind, spoil in spoiled.SPOILED.items():
+        assert checks.TEXTS[kind].endswith(".")
+        for _ in range(12):
+            made = spoil(drawn, rng)
+            assert made.dtype == np.uint8
+            assert made.ndim == 2
+
+
+def test_settings_are_json(plain):
+    assert json.loads(json.dumps(dataclasses.asdict(plain.settings)))["least_side"] == 96

@@ -1,0 +1,226 @@
+"""From a run to a file to a report: the same months everywhere, and mistakes that are one line."""
+
+import csv
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import boneage_jax
+from boneage_jax.data import phantom
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.predict import calibration, weights
+from boneage_jax.predict.command import main
+from boneage_jax.predict.export import export
+from boneage_jax.predict.predictor import Item
+from boneage_jax.train import loop
+from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
+from train.tiny_run import get_config
+
+TRAIN, VALIDATION = 24, 120
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Phantoms in the form of the challenge: some to train on, and an official validation set of both hospitals."""
+    folder = tmp_path_factory.mktemp("rsna")
+    training = ["id,boneage,male", *drawn(folder / "boneage-training-dataset", 9000, TRAIN, "{id},{age},{male}")]
+    (folder / "boneage-training-dataset.csv").write_text("\n".join(training))
+    validation = drawn(folder / "boneage-validation-dataset", 4500, VALIDATION, "{id},{male},{age}")
+    (folder / "Validation Dataset.csv").write_text("\n".join(["Image ID,male,Bone Age (months)", *validation]))
+    return folder
+
+
+def drawn(folder, first_id: int, count: int, row: str) -> list[str]:
+    """Draws files and returns their rows."""
+    folder.mkdir()
+    ages, sexes = phantom.sample_children(count, seed=first_id)
+    rows = []
+    for i, (age, sex) in enumerate(zip(ages.round(1), sexes, strict=True), start=first_id):
+        cv2.imwrite(str(folder / f"{i}.png"), phantom.render(float(age), int(sex), size=48, seed=i).image)
+        rows.append(row.format(id=i, age=age, male=bool(sex)))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def config(folder, tmp_path_factory) -> ConfigDict:
+    """Three steps, of which nothing is learnt but that everything is in the file."""
+    config = get_config()
+    config.data.name = "rsna_bone_age"
+    config.data.dir = str(folder)
+    config.data.options = ConfigDict()
+    config.data.cache = str(tmp_path_factory.mktemp("cache"))
+    config.model.head = "distribution"
+    config.train.epochs = 1
+    config.evaluate.batch_size = 40
+    config.evaluate.views = "flip"
+    config.optimizer.ema_decay = 0.5
+    return config
+
+
+@pytest.fixture(scope="module")
+def exported(config, tmp_path_factory):
+    """The work directory of a run, and its weights."""
+    folder = tmp_path_factory.mktemp("runs")
+    loop.train_and_evaluate(config, folder / "run")
+    flags = [f"--workdir={folder / 'run'}", f"--out={folder / 'tiny.safetensors'}", "--checks=0"]
+    assert main(["export-weights", *flags]) == 0
+    return folder / "run", folder / "tiny.safetensors"
+
+
+def predictions_csv(folder) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+
+
+def test_the_same_file_has_the_same_age_in_an_evaluation_and_by_the_predictor(exported, folder, config):
+    workdir, path = exported
+    evaluate_checkpoint(workdir, config)
+    rows = predictions_csv(workdir / "evaluate/validation")
+    items = [Item(folder / f"boneage-validation-dataset/{row['id']}.png", row["sex"]) for row in rows]
+    found = list(boneage_jax.load(path).predict_many(items, batch_size=16))
+
+    assert len(rows) == VALIDATION
+    for name, values in (
+        ("predicted", [one.months for one in found]),
+        ("std", [one.std for one in found]),
+        ("low", [one.interval[0] for one in found]),
+        ("high", [one.interval[1] for one in found]),
+    ):
+        np.testing.assert_allclose([float(row[name]) for row in rows], values, atol=0.01, err_msg=name)
+
+
+def test_boneage_evaluate_writes_what_the_evaluation_of_the_run_writes(exported, folder, config, tmp_path, capsys):
+    workdir, path = exported
+    expected = evaluate_checkpoint(workdir, config)
+    labels, images = folder / "Validation Dataset.csv", folder / "boneage-validation-dataset"
+    arguments = [f"--labels={labels}", f"--images={images}", f"--weights={path}", f"--out={tmp_path}", "--rsna"]
+    assert main(["evaluate", *arguments]) == 0
+
+    written = {file.name for file in tmp_path.iterdir()}
+    assert written == {"bland_altman.png", "metrics.json", "predictions.csv", "scatter.png"}
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    del expected["overall"]["loss"]  # which only training knows
+    assert found["overall"].keys() == expected["overall"].keys()
+    for group in ("by_sex", "by_hospital", "by_age_in_years"):
+        assert {name: one["count"] for name, one in found[group].items()} == {
+            name: one["count"] for name, one in expected[group].items()
+        }
+    for name in ("mae", "bias", "coverage", "upper_limit"):
+        assert found["overall"][name]["interval"] == pytest.approx(expected["overall"][name]["interval"], abs=0.01)
+    ours, theirs = (
+        {row["id"]: float(row["predicted"]) for row in predictions_csv(place)}
+        for place in (tmp_path, workdir / "evaluate/validation")
+    )
+    assert ours == pytest.approx(theirs, abs=0.01)
+    assert "within its 90 % interval" in capsys.readouterr().out
+
+
+def test_the_header_tells_everything_and_no_path(exported, config):
+    workdir, path = exported
+    header = weights.read(path).header
+    assert header.name == "tiny"
+    assert header.views == "flip"
+    assert header.data["train_images"] == TRAIN
+    assert "non-commercial" in header.data["terms"]
+    assert header.data["measured_images"] == VALIDATION
+    assert header.calibration["images"] == VALIDATION
+    assert header.figures["overall"]["count"] == VALIDATION
+    assert 0.8 < header.figures["calibration"]["coverage"] < 1
+    assert header.commit == json.loads((workdir / "run.json").read_text())["commit"]
+    for place in (config.data.dir, config.data.cache):
+        assert place not in json.dumps(header.config)
+    assert header.config["model"]["head"] == "distribution"
+
+
+def test_the_weights_are_the_moving_average(exported):
+    workdir, path = exported
+    kernel = weights.read(path).variables["params"]["head"]["logits"]["kernel"]
+    _, state = restore_best(workdir)
+    np.testing.assert_array_equal(kernel, np.asarray(state.ema["params"]["head"]["logits"]["kernel"]))
+    assert (kernel != np.asarray(state.params["head"]["logits"]["kernel"])).any()
+
+
+def test_the_card_lies_beside_the_weights(exported):
+    _, path = exported
+    text = path.with_suffix(".md").read_text()
+    for words in (
+        "# tiny",
+        "Not a medical device",
+        "Halabi",
+        "| girls |",
+        "| Stanford |",
+        "| 8-10 |",
+        "split conformal",
+        "flip",
+    ):
+        assert words in text
+
+
+def test_half_precision_gives_nearly_the_same_months(exported, tmp_path):
+    workdir, path = exported
+    export(workdir, tmp_path / "half.safetensors", storage="float16", checks=0)
+    whole, half = (boneage_jax.load(file) for file in (path, tmp_path / "half.safetensors"))
+    image = phantom.render(100.0, 0, size=32, seed=5).image
+    assert half.predict(image, sex="F").months == pytest.approx(whole.predict(image, sex="F").months, abs=0.1)
+    assert (tmp_path / "half.safetensors").stat().st_size < path.stat().st_size
+
+
+def test_a_calibration_of_another_checkpoint_is_not_applied(exported, config, tmp_path):
+    workdir = shutil.copytree(exported[0], tmp_path / "run")
+    stored = json.loads((workdir / "calibration.json").read_text())
+    (workdir / "calibration.json").write_text(json.dumps(stored | {"sha256": "another"}))
+    evaluate_checkpoint(workdir, config)
+    assert "low" not in predictions_csv(workdir / "evaluate/validation")[0]
+    (workdir / "calibration.json").write_text("{")
+    with pytest.raises(BoneAgeError, match=r"calibration\.json is damaged"):
+        evaluate_checkpoint(workdir, config)
+
+
+def test_too_few_images_need_a_word_that_there_are_no_intervals(exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(calibration, "MINIMUM", VALIDATION + 1)
+    workdir = shutil.copytree(exported[0], tmp_path / "run")
+    (workdir / "calibration.json").unlink()
+    arguments = ["export-weights", f"--workdir={workdir}", f"--out={tmp_path / 'a.safetensors'}"]
+    assert main(arguments) == 1
+    assert "at least 121 images" in capsys.readouterr().err
+    assert not (tmp_path / "a.safetensors").exists()
+    assert main([*arguments, "--no-calibration", "--checks=0"]) == 0
+    assert weights.read(tmp_path / "a.safetensors").header.calibration is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["export-weights", "--workdir=WORKDIR", "--out=a.bin"], "does not end in .safetensors"),
+        (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--storage=int8"], "storage is 'int8'"),
+        (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--split=test"], "the data have train, valid"),
+        (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--split=train"], "name another split"),
+        (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--views=ten_crop"], "need preprocessing.crop"),
+        (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors"], "--checks=0 exports the weights without them"),
+        (["export-weights", "--workdir=absent", "--out=a.safetensors"], "absent/checkpoints/best holds no checkpoint"),
+        (["evaluate", "--labels=a.csv", "--images=.", "--weights=absent"], "there are no weights 'absent'"),
+        (["evaluate", "--labels=a.csv", "--images=.", "--weights=WEIGHTS"], "label table a.csv does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line(exported, arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    places = {"WORKDIR": str(exported[0]), "WEIGHTS": str(exported[1])}
+    for name, place in places.items():
+        arguments = [argument.replace(name, place) for argument in arguments]
+    assert main(arguments) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert words in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [[], ["predict-nothing"], ["evaluate"]])
+def test_wrong_arguments_end_with_status_1(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    assert "usage: boneage" in capsys.readouterr().err

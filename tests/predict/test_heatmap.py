@@ -1,0 +1,136 @@
+"""Heat maps: months that add up, on the right place of the radiograph, and on what tells the age."""
+
+import runpy
+from pathlib import Path
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import released
+from released import CALIBRATION, hand, predictor
+
+from boneage_jax.data import phantom
+from boneage_jax.predict import heatmap, weights
+from boneage_jax.predict.heatmap import Maps, side_by_side
+from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.train import evaluation, loop, parallel
+from boneage_jax.train.experiment import describe_network
+
+AGE = {"chronological_age": 96.0}
+QUICKSTART = Path(__file__).parents[2] / "configs/quickstart.py"
+
+
+@pytest.mark.parametrize("views", ["centre", "flip"])
+def test_the_details_of_all_pixels_add_up_to_what_they_moved(views):
+    ours = predictor(head="regression", views=views)
+    moved = jax.jit(heatmap.make_moved(ours.network, ours.preprocessing, views))
+    image = ours.prepare(Item(hand(3), "F")).image[None].astype(np.float32)
+    blurred = np.asarray(heatmap._blurred(jnp.asarray(image), heatmap.BLUR * image.shape[1]))
+    sexes = np.zeros(1, np.int32)
+    whole, without = (float(ours.estimate(one, sexes, {}).months[0]) for one in (image, blurred))
+    found = float(moved(ours.variables, {"image": image, "sex": sexes, "inputs": {}}).sum())
+    assert abs(whole - without) > 0.1
+    assert found == pytest.approx(whole - without, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("head", "inputs", "given"),
+    [
+        ("regression", (), {}),
+        ("distribution", (), {}),
+        ("sex_split_distribution", (), {}),
+        ("relative", released.AGE, AGE),
+    ],
+)
+def test_every_head_has_a_map(head, inputs, given):
+    found = Maps(predictor(head=head, inputs=inputs)).find(Item(hand(3), "F", given))
+    assert found.shape == (32, 32)
+    assert found.min() >= 0
+    assert found.max() == 1
+    assert found.std() > 0.05
+
+
+def test_the_map_depends_on_the_sex_and_that_of_an_unknown_one_on_both():
+    maps = Maps(predictor(head="sex_split_distribution"))
+    girl, boy, both = (maps.find(Item(hand(3), sex)) for sex in ("F", "M", "unknown"))
+    assert np.abs(girl - boy).max() > 0.01
+    assert np.abs(both - girl).max() > 0.005
+    assert np.abs(both - boy).max() > 0.005
+
+
+def test_a_blank_image_has_an_empty_map():
+    picture = Maps(predictor(calibration=CALIBRATION)).overlay(Item(np.full((40, 30), 7, np.uint8), "F"))
+    np.testing.assert_array_equal(picture[:, :30], picture[:, 30:])
+
+
+@pytest.mark.parametrize("scale", [1, 20])
+def test_the_map_lies_where_the_window_is(scale):
+    spot = np.zeros((10, 10), np.float32)
+    spot[7, 2] = 1  # rows 38 to 42 and columns 30 to 34 of the picture
+    pixels = np.full((100 * scale, 80 * scale), 128, np.uint8)
+    pixels[0] = 255  # or it would be blank
+    picture = side_by_side(pixels, spot, (20 * scale, 10 * scale, 70 * scale, 50 * scale))
+    height, width = picture.shape[0], picture.shape[1] // 2
+    assert height == min(100 * scale, heatmap.LARGEST)
+    plain, shown = picture[:, :width].astype(int), picture[:, width:].astype(int)
+    rows, columns = np.nonzero(np.abs(plain - shown).sum(axis=-1) > 30)
+    assert rows.mean() / height == pytest.approx(0.40, abs=0.01)
+    assert columns.mean() / width == pytest.approx(32.5 / 80, abs=0.01)
+
+
+def test_a_window_that_reaches_beyond_the_picture_is_cut():
+    found = np.ones((8, 8), np.float32)
+    picture = side_by_side(hand(3), found, (-40, 40, 40, 120))
+    changed = (picture[:, :80] != picture[:, 80:]).any(axis=-1)
+    assert changed[50:, :30].all()
+    assert not changed[:35].any()
+    assert not changed[:, 45:].any()
+
+
+def auc(score, mask):
+    """Probability that a pixel of the mask has a higher score than one outside."""
+    ordered = mask.ravel()[np.argsort(score, axis=None, kind="stable")]
+    inside, outside = ordered.sum(), (~ordered).sum()
+    ranks = np.flatnonzero(ordered) + 1
+    return (ranks.sum() - inside * (inside + 1) / 2) / (inside * outside)
+
+
+@pytest.mark.slow  # three minutes of training
+def test_the_map_finds_growth_plates_better_than_chance_and_than_brightness(tmp_path):
+    config = runpy.run_path(str(QUICKSTART))["get_config"]()
+    config.data.cache = str(tmp_path / "cache")
+    config.model.head = "distribution"
+    config.train.loss = "cross_entropy"
+    loop.train_and_evaluate(config, tmp_path / "run")
+    experiment, state = evaluation.restore_best(tmp_path / "run")
+    network = describe_network(experiment.config, experiment.statistics).to_dict()
+    header = weights.Header("quickstart", network, experiment.preprocessing.to_dict(), "centre")
+    check_growth_plates(Predictor(weights.Weights(header, parallel.to_host(state.variables))))
+
+
+def check_growth_plates(ours: Predictor) -> None:
+    """On 32 phantoms of 3 to 14 years; growth plates are taken with what lies within 4 % of the side."""
+    side = ours.preprocessing.size
+    reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(0.04 * side) + 1,) * 2)
+    maps, rng = Maps(ours), np.random.default_rng(1)
+    areas, found = [], []
+    for seed in range(32):
+        drawn = phantom.render(rng.uniform(36, 168), seed % 2, size=side, seed=70_000 + seed)
+        plates = cv2.dilate(drawn.growth_plates.astype(np.uint8), reach).astype(bool)
+        bright = ours.preprocessing.prepare(drawn.image)[..., 0].astype(np.float32)
+        smooth = cv2.GaussianBlur(bright, (0, 0), heatmap.SMOOTH * side)
+        areas.append(plates.mean())
+        found.append([agreement(image, plates) for image in (maps.find(Item(drawn.image, seed % 2)), bright, smooth)])
+    of_map, *brightness = np.mean(found, axis=0)
+    print(f"area {np.mean(areas):.3f}; mass, strongest, auc: map {of_map}, brightness {brightness}")
+    assert of_map[0] > 2 * np.mean(areas)
+    assert (of_map[:2] > 1.1 * np.max(brightness, axis=0)[:2]).all()
+    assert of_map[2] > np.max(brightness, axis=0)[2]
+
+
+def agreement(score, mask) -> tuple[float, float, float]:
+    """Share of the score inside the mask, of its strongest twentieth there, and the area under the ROC curve."""
+    strongest = score >= np.quantile(score, 0.95)
+    return score[mask].sum() / score.sum(), mask[strongest].mean(), auc(score, mask)

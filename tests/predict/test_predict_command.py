@@ -1,0 +1,371 @@
+"""`boneage predict`: every format, every source of sex and age, every form of output, and what goes wrong."""
+
+import csv
+import dataclasses
+import functools
+import json
+
+import cv2
+import numpy as np
+import pytest
+import released
+from PIL import Image
+from released import CALIBRATION, hand
+
+import boneage_jax
+from boneage_jax.models import Input
+from boneage_jax.predict import checks, descriptor, weights
+from boneage_jax.predict import predictor as module
+from boneage_jax.predict.command import main
+from data import dicom_files
+
+cached_load = functools.cache(module.load)  # compiles once for all tests
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    weights.write(path, released.weights(calibration=CALIBRATION))
+    return str(path)
+
+
+@pytest.fixture
+def run(tiny, tmp_path, monkeypatch, capsys):
+    """Runs the command in an empty folder; returns its status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(boneage_jax, "load", cached_load)
+
+    def run(*arguments):
+        status = main(["predict", f"--weights={tiny}", *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def read(run):
+    """Runs it with --format=json and returns the objects."""
+
+    def read(*arguments, status=0):
+        found, out, _ = run(*arguments, "--format=json")
+        assert found == status
+        return json.loads(out)
+
+    return read
+
+
+def write(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        Image.fromarray(image).save(path)
+    elif path.suffix == ".dcm" or not path.suffix:
+        path.write_bytes(dicom_files.make(image))
+    else:
+        cv2.imwrite(str(path), image)
+    return path
+
+
+def dicom(path, **elements):
+    path.write_bytes(dicom_files.make(hand(1), **elements))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ending", "bits"),
+    [*((ending, 8) for ending in ("png", "jpg", "jpeg", "webp", "tif", "dcm")), ("png", 16), ("tif", 16), ("dcm", 16)],
+)
+def test_every_format_has_the_age_that_the_predictor_reads(ending, bits, read, tiny, tmp_path):
+    image = hand(1) if bits == 8 else hand(1).astype(np.uint16) * 257
+    (found,) = read(write(tmp_path / f"hand.{ending}", image), "--sex=F")
+    assert found["months"] == pytest.approx(cached_load(tiny).predict(tmp_path / f"hand.{ending}", sex="F").months)
+    if ending not in ("jpg", "jpeg", "webp"):
+        assert found["months"] == pytest.approx(cached_load(tiny).predict(image, sex="F").months, abs=0.01)
+
+
+def test_a_reading_has_age_deviation_and_interval_in_stable_keys(read, tiny, tmp_path):
+    (found,) = read(write(tmp_path / "hand.png", hand(1)), "--sex=m")
+    expected = cached_load(tiny).predict(hand(1), sex="M")
+    assert list(found) == [
+        *("file", "error", "sex", "sex_from", "months", "years_months", "std", "low", "high", "difference"),
+        *("sd_score", "by_sex", "age", "age_from", "sd_table", "heatmap", "warnings", "notes"),
+    ]
+    assert found["file"] == str(tmp_path / "hand.png")
+    assert (found["sex"], found["sex_from"]) == ("M", "--sex")
+    assert found["months"] == pytest.approx(expected.months, abs=1e-4)
+    assert found["std"] == pytest.approx(expected.std, abs=1e-4)
+    assert [found["low"], found["high"]] == pytest.approx(expected.interval, abs=1e-4)
+    years, months = divmod(round(expected.months), 12)
+    assert found["years_months"] == f"{years} years {months} months"
+    for key in ("error", "by_sex", "age", "difference", "sd_score", "sd_table", "heatmap"):
+        assert found[key] is None
+
+
+def test_the_chronological_age_gives_difference_and_sd_score(read, tmp_path):
+    (found,) = read(write(tmp_path / "hand.png", hand(1)), "--sex=F", "--age=8")
+    assert (found["age"], found["age_from"]) == (96, "--age")
+    assert found["difference"] == pytest.approx(found["months"] - 96, abs=1e-3)
+    assert found["sd_score"] == pytest.approx(found["difference"] / 10.23, abs=1e-3)  # girls of 96 months
+    assert "Brush" in found["sd_table"]
+
+
+def test_an_age_outside_the_table_has_a_difference_and_the_reason_why_no_more(read, tmp_path):
+    (found,) = read(write(tmp_path / "hand.png", hand(1)), "--sex=F", "--age=17")
+    assert found["difference"] == pytest.approx(found["months"] - 204, abs=1e-3)
+    assert (found["sd_score"], found["sd_table"]) == (None, None)
+    assert "covers 3 to 192 months for female children" in found["notes"][0]
+
+
+def test_an_unknown_sex_gives_both_readings_and_says_so(run, read, tiny, tmp_path):
+    path = write(tmp_path / "hand.png", hand(1))
+    (found,) = read(path, "--sex=unknown", "--age=8")
+    assert found["months"] is None
+    for sex in "FM":
+        assert found["by_sex"][sex]["months"] == pytest.approx(
+            cached_load(tiny).predict(path, sex=sex).months, abs=1e-3
+        )
+        assert found["by_sex"][sex]["sd_score"] is not None
+    assert "The sex is unknown" in found["notes"][0]
+    status, out, err = run(path, "--sex=unknown")
+    assert status == 0
+    assert "F?" in out
+    assert "M?" in out
+    assert "both readings are shown" in out
+    assert "note: The sex is unknown" in err
+
+
+def test_without_a_sex_there_is_no_reading(run, tmp_path):
+    status, out, err = run(write(tmp_path / "hand.png", hand(1)))
+    assert status == 1
+    assert "hand.png" not in out
+    assert "the sex is not given" in err
+    assert "--sex" in err
+    assert "--labels" in err
+
+
+def test_labels_name_the_sex_of_each_file(read, tmp_path):
+    for name in ("1377", "1378", "1379"):
+        write(tmp_path / f"images/{name}.png", hand(1))
+    (tmp_path / "a.csv").write_text("id,male\n1377,True\n1378,False\n")
+    (tmp_path / "b.csv").write_text("id,sex\n1377,M\n1378,F\n")
+    for table in ("a.csv", "b.csv"):
+        found = read("images", f"--labels={table}", status=2)
+        assert [one["sex"] for one in found] == ["M", "F", None]
+        assert [one["sex_from"] for one in found] == ["--labels", "--labels", None]
+        assert "1379" in found[2]["error"]
+    found = read("images", "--labels=a.csv", "--sex=unknown")
+    assert [one["sex"] for one in found] == ["M", "F", "unknown"]
+    found = read("images", "--labels=a.csv", "--sex=F", status=2)
+    assert [one["sex"] for one in found] == [None, "F", "F"]
+    assert "--sex says F, but the label table says M" in found[0]["error"]
+
+
+def test_the_header_of_a_dicom_names_sex_and_age(read, tmp_path):
+    path = dicom(tmp_path / "hand.dcm", PatientSex="M", PatientBirthDate="20100101", StudyDate="20180101")
+    (found,) = read(path)
+    assert (found["sex"], found["sex_from"], found["age_from"]) == ("M", "header", "header")
+    assert found["age"] == pytest.approx(96, abs=0.1)
+    assert found["sd_score"] is not None
+    assert found["warnings"] == []
+
+
+def test_an_age_in_whole_years_is_said_to_be_coarse(read, tmp_path):
+    (found,) = read(dicom(tmp_path / "hand.dcm", PatientSex="M", PatientAge="008Y"))
+    assert found["age"] == 96
+    assert "up to 12 months older" in found["notes"][0]
+
+
+def test_a_contradiction_with_the_header_is_reported_and_refused_if_strict(run, read, tmp_path):
+    path = dicom(tmp_path / "hand.dcm", PatientSex="M", PatientAge="008Y")
+    (found,) = read(path, "--sex=F", "--age=12")
+    assert (found["sex"], found["age"]) == ("F", 144)
+    assert [text[:13] for text in found["warnings"]] == ["The given sex", "The given age"]
+    status, out, err = run(path, "--sex=F", "--strict")
+    assert status == 1
+    assert "hand.dcm" not in out
+    assert "is refused (--strict): The given sex is female" in err
+    (found,) = read(path, "--sex=F", "--strict", status=1)
+    assert found["months"] is None
+    assert len(found["warnings"]) == 1
+
+
+def test_a_folder_is_read_recursively_in_order_and_only_its_images(read, tmp_path):
+    names = ["a/2.png", "a/10.jpg", "b/c/1.tif", "b/IM0001", "z.dcm"]
+    for number, name in enumerate(names):
+        write(tmp_path / "in" / name, hand(number))
+    for name in ("notes.txt", ".hidden.png", "a/1-heatmap.png", "README"):
+        (tmp_path / "in" / name).write_text("no image")
+    found = read("in", "--sex=F")
+    assert [one["file"] for one in found] == [f"in/{name}" for name in sorted(names)]
+    assert len({one["months"] for one in found}) == len(names)
+
+
+def test_a_bad_file_does_not_stop_the_rest(run, tmp_path):
+    for name in ("1.png", "4.png"):
+        write(tmp_path / "in" / name, hand(1))
+    (tmp_path / "in/2.png").write_text("not an image")
+    (tmp_path / "in/3.png").write_bytes(b"")
+    (tmp_path / "in/5.dcm").write_bytes(dicom_files.make(hand(1))[:3000])
+    (tmp_path / "in/6.png").write_bytes((tmp_path / "in/1.png").read_bytes()[:1000])
+    status, out, err = run("in", "absent.png", "--sex=F", "--format=csv")
+    assert status == 2
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [bool(row["months"]) for row in rows] == [True, False, False, True, False, False, False]
+    for row, words in zip(
+        [rows[i] for i in (1, 2, 4, 5, 6)],
+        ["in/2.png is not a", "in/3.png is empty", "in/5.dcm", "in/6.png is truncated", "absent.png cannot be read"],
+        strict=True,
+    ):
+        assert words in row["error"]
+        assert f"error: {row['error']}" in err
+    assert "2 of 7 read, 5 not" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["empty", "--sex=F"], "empty holds no image"),
+        (["absent", "--sex=F"], "absent cannot be read"),
+        (["hand.png", "--labels=absent.csv"], "label table absent.csv does not exist"),
+        (["hand.png", "--labels=other.csv"], "other.csv is no label table"),
+        (["hand.png", "--labels=wrong.csv"], "wrong.csv, row 2: the sex 'x' is unknown"),
+    ],
+)
+def test_nothing_read_is_status_1(arguments, words, run, tmp_path):
+    write(tmp_path / "hand.png", hand(1))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "wrong.csv").write_text("id,sex\nhand,x\n")
+    status, _, err = run(*arguments)
+    assert status == 1
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sex=F"], "FILE|FOLDER"),
+        (["hand.png", "--sex=girl"], "'girl' is none of F, M and unknown"),
+        (["hand.png", "--sex=F", "--age=96"], "no age in years from 0 to 25"),
+        (["hand.png", "--sex=F", "--age=nan"], "no age in years"),
+        (["hand.png", "--sex=F", "--format=xml"], "invalid choice"),
+    ],
+)
+def test_wrong_usage_is_status_1(arguments, words, run, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert ended.value.code == 1
+    assert words in capsys.readouterr().err
+
+
+def test_missing_weights_are_one_line(run, tmp_path):
+    status, out, err = run(write(tmp_path / "hand.png", hand(1)), "--sex=F", "--weights=absent")
+    assert (status, out) == (1, "")
+    assert "there are no weights 'absent'" in err
+
+
+def test_weights_that_read_what_no_flag_gives_are_refused(run, tmp_path):
+    path = tmp_path / "race.safetensors"
+    weights.write(path, released.weights(inputs=(Input("race", "category", categories=("a", "b")),)))
+    status, _, err = run(write(tmp_path / "hand.png", hand(1)), "--sex=F", f"--weights={path}")
+    assert status == 1
+    assert "also read race" in err
+
+
+def test_weights_that_read_the_chronological_age_take_that_of_the_flag(read, tmp_path):
+    path = tmp_path / "age.safetensors"
+    weights.write(path, released.weights(inputs=released.AGE))
+    image = write(tmp_path / "hand.png", hand(1))
+    (found,) = read(image, "--sex=F", "--age=8", f"--weights={path}")
+    expected = cached_load(str(path)).predict(image, sex="F", inputs={"chronological_age": 96}).months
+    assert found["months"] == pytest.approx(expected, abs=1e-3)
+    (found,) = read(image, "--sex=F", f"--weights={path}", status=1)
+    assert "chronological_age" in found["error"]
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """Weights with checks that take bright pictures for inverted ones."""
+    brightness = np.zeros((descriptor.LENGTH, 2), np.float32)
+    brightness[-256:] = np.array([-0.5, 0.5]) * 100 / 256
+    arrays = {
+        "weights": brightness,
+        "bias": np.array([25, -25], np.float32),
+        "mean": np.zeros(descriptor.LENGTH, np.float32),
+        "axes": np.eye(descriptor.LENGTH, 1, dtype=np.float32),
+        "spread": np.full(2, 1e3, np.float32),
+    }
+    settings = checks.Settings(kinds=("good", "inverted"), least_good=-0.5, largest_distance=9.0, least_side=70)
+    plain = released.weights()
+    header = dataclasses.replace(plain.header, checks=dataclasses.asdict(settings))
+    weights.write(tmp_path / "checked.safetensors", dataclasses.replace(plain, header=header, checks=arrays))
+    return f"--weights={tmp_path / 'checked.safetensors'}"
+
+
+def test_what_the_checks_find_is_shown_per_file_and_refused_if_strict(run, read, checked, tmp_path):
+    write(tmp_path / "in/1.png", hand(1))
+    write(tmp_path / "in/2.png", np.full((80, 80), 9, np.uint8))
+    write(tmp_path / "in/3.png", hand(1)[:60])
+    found = read("in", "--sex=F", checked)
+    assert [len(one["warnings"]) for one in found] == [0, 1, 1]
+    assert "blank" in found[1]["warnings"][0]
+    assert "few pixels" in found[2]["warnings"][0]
+    status, out, err = run("in", "--sex=F", checked, "--strict")
+    assert status == 2
+    assert "in/1.png" in out
+    assert "in/2.png" not in out
+    assert "in/2.png is refused (--strict): The image is blank" in err
+
+
+def test_an_inverted_image_is_read_as_its_negative_and_said_to_be(read, checked, tmp_path):
+    plain, inverted = read(
+        write(tmp_path / "1.png", hand(1)), write(tmp_path / "2.png", 255 - hand(1)), "--sex=F", checked
+    )
+    assert plain["warnings"] == []
+    assert "was inverted" in inverted["warnings"][0]
+    assert inverted["months"] == pytest.approx(plain["months"], abs=1e-3)
+
+
+def test_the_table_shows_one_line_per_reading(run, tmp_path):
+    paths = [write(tmp_path / name, hand(number)) for number, name in enumerate(("1.png", "second.png"))]
+    status, out, err = run(*paths, "--sex=F", "--age=8.5")
+    assert (status, err) == (0, "")
+    title, first, second, empty, legend = out.splitlines()
+    assert title.split()[:4] == ["file", "sex", "bone", "age,"]
+    assert title.endswith("difference  SD score")
+    assert first.startswith(f"{paths[0]} ")
+    assert second.startswith(f"{paths[1]} ")
+    assert " 102.0 " in first
+    assert first.index("F  ") == second.index("F  ")
+    assert empty == ""
+    assert legend.startswith("SD score: (bone age - age) / standard deviation")
+
+
+def test_csv_has_one_header_and_a_row_per_reading(run, tmp_path):
+    path = write(tmp_path / "a, b.png", hand(1))
+    _, out, _ = run(path, path, "--sex=unknown", "--format=csv")
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [(row["file"], row["sex"], row["sex_from"]) for row in rows] == [
+        (str(path), sex, "unknown") for sex in "FMFM"
+    ]
+    assert all(float(row["low"]) < float(row["months"]) < float(row["high"]) for row in rows)
+
+
+def test_heat_maps_are_written_beside_each_other(read, tmp_path):
+    names = ["a/1.png", "a/1.dcm", "2.png"]
+    for name in names:
+        write(tmp_path / "in" / name, hand(1))
+    found = read("in", "--sex=unknown", "--heatmap=maps/of")
+    written = {str(path.relative_to(tmp_path)) for path in (tmp_path / "maps").rglob("*.png")}
+    assert {one["heatmap"] for one in found} == written
+    assert written == {f"maps/of/{name}-heatmap.png" for name in ("2", "in_a_1.png", "in_a_1.dcm")}
+    picture = cv2.imread(str(tmp_path / "maps/of/2-heatmap.png"))
+    assert picture.shape == (80, 160, 3)
+    assert (picture[:, :80] != picture[:, 80:]).any()
+
+
+def test_a_folder_of_heat_maps_that_cannot_be_made_is_one_line(run, tmp_path):
+    (tmp_path / "maps").write_text("a file")
+    status, out, err = run(write(tmp_path / "hand.png", hand(1)), "--sex=F", "--heatmap=maps")
+    assert (status, out) == (1, "")
+    assert "the folder maps of --heatmap cannot be made" in err

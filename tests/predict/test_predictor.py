@@ -1,0 +1,211 @@
+"""The predictor: one answer for one image, however it comes and with whom it is read."""
+
+import subprocess
+import sys
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import released
+from released import CALIBRATION, hand, predictor
+
+import boneage_jax
+from boneage_jax import inference
+from boneage_jax.data import FEMALE, MALE
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.models import Input
+from boneage_jax.predict import predictor as module
+from boneage_jax.predict import weights
+from boneage_jax.predict.predictor import Item, Predictor
+
+
+def months(predictions) -> list[float]:
+    return [one.months for one in predictions]
+
+
+def test_a_prediction_is_what_the_network_says_of_the_prepared_image():
+    found = predictor().predict(hand(3), sex="M")
+    image = jnp.asarray(released.PREPROCESSING.scale(released.PREPROCESSING.prepare(hand(3))))[None]
+    expected = predictor().network.apply(predictor().variables, image, jnp.array([MALE]), train=False)
+    assert found.months == pytest.approx(float(expected.months[0]), abs=1e-3)
+    assert found.std == pytest.approx(float(expected.std[0]), abs=1e-3)
+    assert found.interval is None
+    assert found.sex == "M"
+    assert found.by_sex is None
+
+
+def test_a_calibrated_prediction_has_an_interval():
+    plain = predictor().predict(hand(3), sex="F")
+    found = predictor(calibration=CALIBRATION).predict(hand(3), sex="F")
+    assert found.months == pytest.approx(1.1 * plain.months - 8)
+    assert found.std == pytest.approx(0.5 * plain.std)
+    assert found.interval == pytest.approx((max(found.months - 1.5 * plain.std, 0), found.months + 1.5 * plain.std))
+
+
+def test_a_head_without_std_has_none():
+    found = predictor(head="regression").predict(hand(3), sex="F")
+    assert (found.std, found.interval) == (None, None)
+
+
+@pytest.mark.parametrize("views", ["centre", "flip"])
+def test_one_image_and_many_in_any_batch_have_the_same_age(views):
+    ours = predictor(views=views)
+    items = [Item(hand(i), i % 2) for i in range(5)]
+    alone = [ours.predict(item.image, sex=item.sex) for item in items]
+    for batch_size in (2, 5):
+        together = list(ours.predict_many(items, batch_size=batch_size))
+        np.testing.assert_allclose(months(together), months(alone), atol=1e-3)
+        assert [one.sex for one in together] == ["F", "M", "F", "M", "F"]
+    assert len({round(one, 2) for one in months(alone)}) == 5
+
+
+def test_each_batch_size_is_compiled_once(monkeypatch):
+    traced = []
+    original = inference._mean_estimate
+    monkeypatch.setattr(inference, "_mean_estimate", lambda *a: traced.append(1) or original(*a))
+    ours = Predictor(released.weights())
+    list(ours.predict_many([Item(hand(i), "F") for i in range(5)], batch_size=2))
+    list(ours.predict_many([Item(hand(0), "unknown")], batch_size=2))
+    assert len(traced) == 1
+
+
+def test_the_ways_in_give_the_same_age(tmp_path):
+    cv2.imwrite(str(tmp_path / "hand.png"), hand(2))
+    ways = [hand(2), tmp_path / "hand.png", str(tmp_path / "hand.png"), (tmp_path / "hand.png").read_bytes()]
+    found = [predictor().predict(way, sex=FEMALE).months for way in ways]
+    assert found == [found[0]] * 4
+
+
+@pytest.mark.parametrize(("sex", "letter"), [("F", "F"), ("m", "M"), ("female", "F"), (MALE, "M"), (np.int32(0), "F")])
+def test_the_sex_is_given_by_letter_word_or_number(sex, letter):
+    assert predictor().predict(hand(0), sex=sex).sex == letter
+
+
+@pytest.mark.parametrize("sex", ["", "x", True, 2, "unknown?"])
+def test_a_sex_that_is_none_is_refused(sex):
+    with pytest.raises(BoneAgeError, match=r"the sex .* is none; expected 'F', 'M', or 'unknown'"):
+        predictor().prepare(Item(hand(0), sex))
+
+
+def test_an_unknown_sex_gives_both_readings_and_no_other_number():
+    found = predictor(calibration=CALIBRATION).predict(hand(3), sex="unknown")
+    girl, boy = (predictor(calibration=CALIBRATION).predict(hand(3), sex=sex) for sex in "FM")
+    assert (found.months, found.std, found.interval, found.sex) == (None, None, None, "unknown")
+    assert found.by_sex == {"F": girl, "M": boy}
+    assert girl.months != boy.months
+
+
+def test_known_and_unknown_sexes_keep_their_order_in_a_batch():
+    items = [Item(hand(0), "F"), Item(hand(1), "unknown"), Item(hand(2), "unknown"), Item(hand(3), "M")]
+    found = list(predictor().predict_many(items, batch_size=3))
+    assert [one.sex for one in found] == ["F", "unknown", "unknown", "M"]
+    expected = predictor().predict(hand(2), sex="M").months
+    assert found[2].by_sex["M"].months == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_prediction_becomes_json_types():
+    found = predictor(calibration=CALIBRATION).predict(hand(3), sex="unknown").to_dict()
+    assert found.keys() == {"months", "std", "interval", "sex", "by_sex", "warnings"}
+    assert isinstance(found["by_sex"]["F"]["interval"], list)
+    assert found["warnings"] == []
+
+
+def test_one_bad_file_need_not_stop_the_others(tmp_path):
+    items = [Item(hand(0), "F"), Item(tmp_path / "absent.png", "F"), Item(b"no image", "M"), Item(hand(1), "M")]
+    with pytest.raises(BoneAgeError, match=r"absent\.png cannot be read: No such file"):
+        list(predictor().predict_many(items))
+    found = list(predictor().predict_many(items, batch_size=2, on_error="yield"))
+    assert [type(one).__name__ for one in found] == ["Prediction", "BoneAgeError", "BoneAgeError", "Prediction"]
+    assert found[3].months == pytest.approx(predictor().predict(hand(1), sex="M").months, abs=1e-3)
+
+
+def test_items_are_read_as_they_are_needed():
+    taken = []
+
+    def items():
+        for i in range(100):
+            taken.append(i)
+            yield Item(hand(0), "F")
+
+    stream = predictor().predict_many(items(), batch_size=2)
+    next(stream)
+    assert len(taken) <= 6
+    stream.close()
+
+
+def test_nothing_to_predict_is_no_prediction():
+    assert list(predictor().predict_many([])) == []
+
+
+def test_a_batch_of_no_image_is_refused():
+    with pytest.raises(BoneAgeError, match="batch_size is 0"):
+        next(predictor().predict_many([], batch_size=0))
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4))])
+def test_an_array_that_is_no_grey_image_is_refused(image):
+    with pytest.raises(BoneAgeError, match="takes a grey image"):
+        predictor().predict(image, sex="F")
+
+
+def test_a_further_input_is_needed_and_used():
+    ours = predictor(inputs=released.AGE)
+    young, old = (ours.predict(hand(1), sex="F", inputs={"chronological_age": age}).months for age in (24, 200))
+    assert abs(young - old) > 0.1
+    with pytest.raises(BoneAgeError, match=r"lack chronological_age \(number\)"):
+        ours.predict(hand(1), sex="F")
+    with pytest.raises(BoneAgeError, match="the image: chronological_age 999 lies outside 0 to 300 months"):
+        ours.predict(hand(1), sex="F", inputs={"chronological_age": 999})
+    with pytest.raises(BoneAgeError, match="no further input weight"):
+        predictor().predict(hand(1), sex="F", inputs={"weight": 30})
+
+
+def test_categories_go_by_name_and_heat_maps_by_points():
+    specs = (Input("race", "category", categories=("asian", "unknown")), Input("hand", "heatmap"))
+    given = {"race": "Asian", "hand": [[10, 20], [30, 40]]}
+    found = module._checked_inputs(specs, given, (60, 50), 16, "a.png")
+    assert found["race"] == 0
+    assert found["hand"].shape == (16, 16, 1)
+    assert found["hand"].max() > 200
+    with pytest.raises(BoneAgeError, match=r"a\.png: race 'martian' is not known; expected asian, unknown"):
+        module._checked_inputs(specs, given | {"race": "martian"}, (60, 50), 16, "a.png")
+    with pytest.raises(BoneAgeError, match=r"a\.png: hand is \[1, 2, 3\], expected key points"):
+        module._checked_inputs(specs, given | {"hand": [1, 2, 3]}, (60, 50), 16, "a.png")
+
+
+@pytest.mark.parametrize(("storage", "difference"), [("float32", 0.0), ("float16", 0.2), ("bfloat16", 1.0)])
+def test_a_loaded_file_predicts_as_it_did(tmp_path, storage, difference):
+    weights.write(tmp_path / "a.safetensors", released.stored_as(storage, calibration=CALIBRATION))
+    loaded = boneage_jax.load(tmp_path / "a.safetensors")
+    for i in range(4):
+        found, expected = (p.predict(hand(i), sex="F") for p in (loaded, predictor(calibration=CALIBRATION)))
+        assert found.months == pytest.approx(expected.months, abs=difference)
+        assert found.interval == pytest.approx(expected.interval, abs=2 * difference)
+
+
+def test_weights_that_do_not_fit_the_network_are_refused():
+    other = released.weights()
+    variables = {**other.variables, "params": {**other.variables["params"], "trunk": {}}}
+    with pytest.raises(BoneAgeError, match=r"the weights 'tiny', written by version .*, do not fit the network"):
+        Predictor(weights.Weights(other.header, variables)).predict(hand(0), sex="F")
+
+
+def test_the_feature_map_is_within_reach():
+    ours = predictor()
+    image = jnp.asarray(ours.preprocessing.scale(ours.preprocessing.prepare(hand(0))))[None]
+    features = ours.network.apply(ours.variables, image, train=False, method="features")
+    assert features.shape == (1, 4, 4, 8)
+
+
+@pytest.mark.slow
+def test_the_package_is_imported_without_what_only_training_needs():
+    program = (
+        "import sys, boneage_jax\n"
+        "assert 'jax' not in sys.modules and 'numpy' not in sys.modules\n"
+        "import boneage_jax.predict.predictor\n"
+        "heavy = {'tensorflow_datasets', 'grain', 'orbax', 'optax', 'matplotlib', 'array_record', 'h5py', 'openpyxl'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,191 @@
+"""Files of released weights: what is written is read, and what is wrong is one clear error."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import released
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.predict import weights
+
+
+@pytest.fixture
+def path(tmp_path):
+    weights.write(tmp_path / "tiny.safetensors", released.weights())
+    return tmp_path / "tiny.safetensors"
+
+
+def rewritten(path, change):
+    """The file with another header, or none."""
+    with safe_open(str(path), framework="numpy") as file:
+        metadata = change(file.metadata())
+    save_file(load_file(path), path, metadata=metadata)
+    return path
+
+
+def told(change):
+    def changed(metadata):
+        header = json.loads(metadata[weights.KEY])
+        change(header)
+        return {weights.KEY: json.dumps(header)}
+
+    return changed
+
+
+def test_what_is_written_is_read(path):
+    stored, found = released.weights(), weights.read(path)
+    assert found.header == stored.header == weights.read_header(path)
+    assert jax.tree.structure(found.variables) == jax.tree.structure(stored.variables)
+    for a, b in zip(jax.tree.leaves(found.variables), jax.tree.leaves(stored.variables), strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_array_equal(a, b)
+    assert path.stat().st_mode & 0o777 == usual_mode(path.parent)
+
+
+def usual_mode(folder) -> int:
+    """Of any file that is made there."""
+    (folder / "any").touch()
+    return (folder / "any").stat().st_mode & 0o777
+
+
+def test_a_scalar_and_arrays_of_checks_keep_shape_and_type(tmp_path):
+    checks = {"mean": np.arange(6, dtype=np.float64).reshape(2, 3), "count": np.array(7)}
+    variables = {"params": {"head": {"scale": np.float32(0.5)}}, "batch_stats": {}}
+    header = dataclasses.replace(released.weights().header, checks={"limit": 3.5})
+    weights.write(tmp_path / "a.safetensors", weights.Weights(header, variables, checks))
+    found = weights.read(tmp_path / "a.safetensors")
+    assert found.variables["params"]["head"]["scale"].shape == ()
+    assert found.variables["batch_stats"] == {}
+    assert found.header.checks == {"limit": 3.5}
+    for name, value in checks.items():
+        assert found.checks[name].dtype == value.dtype
+        np.testing.assert_array_equal(found.checks[name], value)
+
+
+@pytest.mark.parametrize(("storage", "error"), [("float16", 2**-11), ("bfloat16", 2**-8)])
+def test_half_precision_rounds_matrices_and_leaves_vectors_alone(path, storage, error):
+    small = path.with_name(f"{storage}.safetensors")
+    weights.write(small, released.stored_as(storage))
+    exact, found = (weights.read(file).variables for file in (path, small))
+    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(found), strict=True):
+        assert b.dtype == np.float32
+        np.testing.assert_allclose(a, b, rtol=error if a.ndim > 1 else 0, atol=1e-7 if a.ndim > 1 else 0)
+    matrices = sum(x.nbytes for x in load_file(small).values() if x.ndim > 1)
+    assert matrices == sum(x.nbytes for x in load_file(path).values() if x.ndim > 1) / 2
+
+
+@pytest.mark.parametrize(("value", "storage"), [(1e6, "float16"), (np.nan, "float32"), (np.inf, "bfloat16")])
+def test_a_number_that_the_storage_cannot_hold_is_refused_and_nothing_is_written(tmp_path, value, storage):
+    variables = {"params": {"trunk": {"kernel": np.full((2, 2), value)}}, "batch_stats": {}}
+    stored = weights.Weights(released.stored_as(storage).header, variables)
+    with pytest.raises(BoneAgeError, match=f"params/trunk/kernel holds numbers that are not finite in {storage}"):
+        weights.write(tmp_path / "a.safetensors", stored)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_storage_is_refused(tmp_path):
+    with pytest.raises(BoneAgeError, match="storage is 'int8', expected one of float32, bfloat16, float16"):
+        weights.write(tmp_path / "a.safetensors", released.stored_as("int8"))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0"])
+def test_what_is_no_safetensors_file_is_refused(path, content):
+    path.write_bytes(content)
+    with pytest.raises(BoneAgeError, match=r"tiny\.safetensors is no intact safetensors file"):
+        weights.read(path)
+
+
+def test_a_truncated_file_is_refused(path):
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(BoneAgeError, match="is no intact safetensors file"):
+        weights.read(path)
+
+
+@pytest.mark.parametrize("place", [-1, -400])
+def test_a_byte_that_has_changed_is_noticed(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BoneAgeError, match="is damaged: its contents do not match their checksum"):
+        weights.read(path)
+
+
+def test_a_header_that_has_been_changed_is_noticed(path):
+    rewritten(path, told(lambda header: header["model"].update(label_mean=90.0)))
+    with pytest.raises(BoneAgeError, match="do not match their checksum"):
+        weights.read(path)
+
+
+def test_a_file_of_somebody_else_is_refused(path):
+    rewritten(path, lambda _: {"format": "pt"})
+    with pytest.raises(BoneAgeError, match="its metadata lack the key 'boneage_jax'; `boneage export-weights` makes"):
+        weights.read(path)
+    assert not weights.is_released(path)
+
+
+def test_a_later_format_asks_for_an_update(path):
+    rewritten(path, told(lambda header: header.update(format=2, version="9.0", something="new")))
+    with pytest.raises(
+        BoneAgeError, match=r"format 2, which a later version of boneage_jax \(9\.0\) writes.*update it"
+    ):
+        weights.read(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": null}'])
+def test_a_header_that_cannot_be_read_is_called_damaged(path, text):
+    rewritten(path, lambda _: {weights.KEY: text})
+    for reader in (weights.read, weights.read_header):
+        with pytest.raises(BoneAgeError, match="is damaged: its header cannot be read"):
+            reader(path)
+
+
+def test_a_header_without_a_key_is_called_damaged(path):
+    rewritten(path, told(lambda header: header.pop("views")))
+    with pytest.raises(BoneAgeError, match=r"header lacks keys, or has others \(views\)"):
+        weights.read_header(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(BoneAgeError, match=r"there is no file of weights .*absent\.safetensors"):
+        weights.read(tmp_path / "absent.safetensors")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package with two files of weights."""
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "package")
+    for name, mae in (("fast", 9.0), ("best", 6.5)):
+        figures = {"overall": {"mae": {"value": mae}}}
+        header = dataclasses.replace(released.weights().header, figures=figures)
+        weights.write(tmp_path / f"package/{name}.safetensors", dataclasses.replace(released.weights(), header=header))
+    return tmp_path / "package"
+
+
+def test_weights_of_the_package_go_by_their_name(package):
+    assert weights.names() == ["best", "fast"]
+    assert weights.find("fast") == package / "fast.safetensors"
+    assert weights.find(package / "best.safetensors") == package / "best.safetensors"
+    assert weights.most_accurate() == "best"
+
+
+def test_an_unknown_name_is_refused_with_the_nearest(package):
+    with pytest.raises(BoneAgeError, match="no weights 'fats'; those in the package: best, fast; did you mean fast"):
+        weights.find("fats")
+
+
+def test_a_path_without_a_file_is_refused_as_a_path(package):
+    with pytest.raises(BoneAgeError, match=r"there is no file of weights runs/a\.safetensors; those in the package: b"):
+        weights.find("runs/a.safetensors")
+
+
+def test_a_package_without_weights_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    with pytest.raises(BoneAgeError, match="brings no weights along"):
+        weights.most_accurate()
+    with pytest.raises(BoneAgeError, match="those in the package: none in this copy"):
+        weights.find("best")

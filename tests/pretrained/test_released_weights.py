@@ -1,0 +1,75 @@
+"""`model.init_from` with weights that this package has exported."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from boneage_jax import models
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.inference import Description
+from boneage_jax.predict import weights
+from boneage_jax.pretrained import start_from
+from predict import released
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    weights.write(path, released.weights())
+    return path
+
+
+def network(**changes) -> models.Network:
+    description = Description.from_dict(released.weights().header.model)
+    return dataclasses.replace(description, **changes).network(axis_name="data", remat=True)
+
+
+def zeros(of=None):
+    return jax.tree.map(np.zeros_like, (of or released.weights()).variables)
+
+
+def same(a, b) -> bool:
+    return jax.tree.all(jax.tree.map(np.array_equal, a, b))
+
+
+def test_trunk_and_head_are_replaced(path):
+    started = start_from(path, "convmixer", network(dtype="bfloat16").trunk, zeros())
+    assert jax.tree.structure(started) == jax.tree.structure(zeros())
+    assert same(started, released.weights().variables)
+
+
+def test_a_head_of_another_kind_stays_as_it_was_made(path):
+    ours = zeros(released.weights(head="regression"))
+    started = start_from(path, "convmixer", network(head="regression").trunk, ours)
+    for kind in ("params", "batch_stats"):
+        assert same(started[kind]["trunk"], released.weights().variables[kind]["trunk"])
+    assert same(started["params"]["head"], ours["params"]["head"])
+
+
+def test_another_model_is_refused(path):
+    trunk = models.create("convnextv2_atto").trunk
+    with pytest.raises(BoneAgeError, match=r"convnextv2_atto cannot start from .*: it holds a convmixer; set model\.n"):
+        start_from(path, "convnextv2_atto", trunk, zeros())
+
+
+def test_other_options_are_refused_by_name(path):
+    options = {**released.weights().header.model["options"], "dim": 16, "activation": "relu"}
+    with pytest.raises(BoneAgeError, match=r"other options .*: dim is 8 there, here 16; activation is 'gelu'"):
+        start_from(path, "convmixer", network(options=options).trunk, zeros())
+
+
+def test_images_of_more_channels_are_refused(path):
+    ours = zeros()
+    ours["params"]["trunk"]["patch_embedding"]["kernel"] = np.zeros((8, 8, 3, 8), np.float32)
+    with pytest.raises(BoneAgeError, match=r"1 of another shape: patch_embedding/kernel \(8x8x1x8, expected 8x8x3x8\)"):
+        start_from(path, "convmixer", network().trunk, ours)
+
+
+def test_a_damaged_file_is_refused(path, tmp_path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(BoneAgeError, match="do not match their checksum"):
+        start_from(tmp_path / "a.safetensors", "convmixer", network().trunk, zeros())
