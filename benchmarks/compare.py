@@ -75,11 +75,17 @@ class Contestant:
         self._errors.close()
 
 
-def compare(task: dict[str, Any], names: list[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """One row for each contestant that can do the task; ours is the first."""
+def compare(
+    task: dict[str, Any], names: list[str], rounds: int, seconds: float, *, together: bool = False
+) -> list[dict[str, Any]]:
+    """One row for each contestant that can do the task; ours is the first.
+
+    They prepare themselves one after the other, because that is compiling, which takes all cores; or all `together`,
+    where there are many cores and little time. Nobody runs before all are prepared.
+    """
     present = []
-    for name in names:  # one after the other: preparing is compiling, which takes all cores
-        contestant = Contestant(name, task)
+    started = (Contestant(name, task) for name in names)
+    for contestant in list(started) if together else started:
         if (said := contestant.ready()) is not None:
             present.append((contestant, said))
         else:

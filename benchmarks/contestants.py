@@ -22,6 +22,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "inception_v3": {"ours": ("inception_v3", {"framework": "torch"}), "torch": "inception_v3", "keras": "InceptionV3"},
     "efficientnet_b0": {"ours": ("efficientnet_b0", {}), "torch": "efficientnet_b0", "keras": "EfficientNetB0"},
     "convnextv2_atto": {"ours": ("convnextv2_atto", {}), "torch": "convnextv2_atto"},
+    "tiny": {"ours": ("convmixer", {"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 8})},  # gpu.py --tiny
 }
 
 
@@ -88,11 +89,15 @@ def torch(task: dict[str, Any], compiled: bool) -> Step:
         def forward(self, image: Any, sex: Any) -> Any:
             return self.head(framework.cat([self.trunk(image), self.sex(sex).relu()], 1))[:, 0]
 
+    device = "cuda" if framework.cuda.is_available() else "cpu"
+    finish = framework.cuda.synchronize if device == "cuda" else lambda: None
     framework.manual_seed(0)
-    network = Network().to(memory_format=framework.channels_last)
-    image = framework.randn(task["batch"], 3, task["size"], task["size"]).to(memory_format=framework.channels_last)
-    sex, age = framework.randint(0, 2, (task["batch"], 1)).float(), framework.randn(task["batch"])
-    autocast = framework.autocast("cpu", framework.bfloat16, enabled=task["dtype"] == "bfloat16")
+    network = Network().to(device, memory_format=framework.channels_last)
+    image = framework.randn(task["batch"], 3, task["size"], task["size"])
+    image = image.to(device, memory_format=framework.channels_last)
+    sex = framework.randint(0, 2, (task["batch"], 1)).float().to(device)
+    age = framework.randn(task["batch"]).to(device)
+    autocast = framework.autocast(device, framework.bfloat16, enabled=task["dtype"] == "bfloat16")
     run = framework.compile(network) if compiled else network
     if task["work"] == "inference":
         network.eval()
@@ -100,6 +105,7 @@ def torch(task: dict[str, Any], compiled: bool) -> Step:
         def infer() -> None:
             with framework.inference_mode(), autocast:
                 run(image, sex)
+            finish()
 
         return infer
     optimizer = framework.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
@@ -110,6 +116,7 @@ def torch(task: dict[str, Any], compiled: bool) -> Step:
             loss = nn.functional.mse_loss(run(image, sex).float(), age)
         loss.backward()
         optimizer.step()
+        finish()
 
     return step
 

@@ -14,7 +14,7 @@ from jax.extend import core
 class Program:
     """A compiled function with what XLA's buffer assignment says of it (bytes per device)."""
 
-    call: Callable[..., Any]  # the compiled function: calling it never compiles again
+    call: Any  # the compiled function: calling it never compiles again
     compile_seconds: float  # tracing, lowering and compilation
     argument_bytes: int
     output_bytes: int
@@ -47,6 +47,12 @@ def compile_program(function: Any, *arguments: Any) -> Program:
         temporary_bytes=memory.temp_size_in_bytes,
         aliased_bytes=memory.alias_size_in_bytes,
     )
+
+
+def bytes_accessed(program: Program) -> float:
+    """Bytes that the program's instructions read and write on one device, by XLA's analysis of what it fused."""
+    found = program.call.cost_analysis()
+    return float((found[0] if isinstance(found, list) else found)["bytes accessed"])
 
 
 def device_peak_bytes() -> int | None:

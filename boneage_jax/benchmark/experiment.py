@@ -12,11 +12,13 @@ from boneage_jax.benchmark import report
 from boneage_jax.benchmark.pipeline import Batch
 from boneage_jax.benchmark.run import run
 from boneage_jax.data import pipeline
-from boneage_jax.train import experiment, parallel
+from boneage_jax.train import experiment, parallel, placement
 
 
 def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
     """Measures a configuration's network, step and pipeline, and writes `workdir/benchmark.json`.
+
+    Inference is measured from host arrays wherever `data.placement` has the training images.
 
     Without `data.dir`, the images are phantoms of the same size: the speed does not depend on what they show.
 
@@ -35,12 +37,13 @@ def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
         chosen = np.arange(count) % batch_size
         return jax.tree.map(lambda values: values[chosen], sample)
 
-    with pipeline.train_batches(
-        split,
+    source = placement.create(config.data.placement, split)
+    with source.train_batches(
         batch_size=batch_size,
         seed=config.seed,
         augmentation=experiment.augmentation(config),
         crop=parts.preprocessing.crop,
+        start_step=0,
         workers=config.data.workers,
     ) as batches:
         result = run(
@@ -52,10 +55,11 @@ def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
             variables=state.variables,
             make_batch=make_batch,
             train_batch=next(batches),
-            split=parallel.split,
+            split=lambda batch: source.lay_out(dict(batch)),
             steps=config.benchmark.steps,
             warmup=config.benchmark.warmup,
             batches=batches,
+            profile=workdir / "profile" if config.benchmark.profile else None,
         )
     workdir.mkdir(parents=True, exist_ok=True)
     result.write(workdir / "benchmark.json")

@@ -26,7 +26,7 @@ def images_per_second(batches: Iterator[Batch], *, warmup: int, count: int) -> f
     images = 0
     start = time.perf_counter()
     for taken in range(warmup, warmup + count):
-        images += len(_next(batches, taken, warmup + count)["image"])
+        images += len(_next(batches, taken, warmup + count)["age"])
     return images / (time.perf_counter() - start)
 
 

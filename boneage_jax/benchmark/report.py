@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 
 import boneage_jax
+from boneage_jax.benchmark.floor import Floor
+from boneage_jax.benchmark.profile import Profile
 from boneage_jax.evaluate.files import write_text
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
@@ -48,6 +50,8 @@ class Result:
     steps: int
     hardware: str
     versions: dict[str, str]
+    train_floor: Floor | None = None
+    train_profile: Profile | None = None
 
     def table(self) -> str:
         """The table of the project, one measure per line."""
@@ -78,7 +82,12 @@ class Result:
             ("step time waiting for data", _optional(self.data_wait_share, "{:.1%}")),
         )
         title = f"{self.model}, {size}, batch {self.batch_size}, {self.dtype} ({self.steps} timed steps)"
-        return "\n".join([title, "", *(f"  {name:<30}{value}" for name, value in rows)])
+        parts = ["\n".join([title, "", *(f"  {name:<30}{value}" for name, value in rows)])]
+        if self.train_floor:
+            parts.append(self.train_floor.table(self.train_step_p50_seconds))
+        if self.train_profile:
+            parts.append(f"{self.train_profile.table()}\n\n  trace: {self.train_profile.folder}")
+        return "\n\n".join(parts)
 
     def write(self, path: Path | str) -> None:
         """Writes all fields as JSON; a file of that name is replaced as a whole."""

@@ -1,12 +1,14 @@
 """The whole benchmark of one model, from functions passed in: it knows no training loop and no config."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from boneage_jax.benchmark import cost, pipeline, report, throughput
+from boneage_jax.benchmark import cost, floor, pipeline, report, throughput
 from boneage_jax.benchmark.pipeline import Batch
+from boneage_jax.benchmark.profile import record
 
 
 def run(
@@ -23,6 +25,7 @@ def run(
     steps: int,
     warmup: int = 2,
     batches: Iterator[Batch] | None = None,
+    profile: Path | None = None,
 ) -> report.Result:
     """Measures training, inference, memory and data of one model.
 
@@ -45,13 +48,16 @@ def run(
         warmup: untimed steps before each loop.
         batches: the training stream, of which `2 * (warmup + steps)` batches are taken; None leaves the
             pipeline unmeasured.
+        profile: folder for a trace of the training step, which is then read, and its floor measured.
     """
-    batch_size = len(train_batch["image"])
+    batch_size = len(train_batch["age"])
     batch = make_batch(batch_size)
     parameters = cost.count_parameters(variables["params"])
     # Inference first: the device's own peak never goes down, and training's would hide it.
     inference = _inference(infer, variables, batch, make_batch(1), warmup=warmup, steps=steps)
-    training = _training(train_step, state, train_batch, split, batches, warmup=warmup, steps=steps)
+    training = _training(
+        train_step, state, train_batch, split, batches, warmup=warmup, steps=steps, dtype=dtype, profile=profile
+    )
     return report.Result(
         model=model,
         image_size=batch["image"].shape[1],
@@ -95,6 +101,8 @@ def _training(
     *,
     warmup: int,
     steps: int,
+    dtype: str,
+    profile: Path | None,
 ) -> dict[str, Any]:
     """The fields of the result that training and its data decide."""
     on_devices = jax.block_until_ready(split(batch))
@@ -111,8 +119,15 @@ def _training(
     if batches is not None:
         rate = pipeline.images_per_second(batches, warmup=warmup, count=steps)
         share = pipeline.data_wait_share(batches, lambda fresh: advance(split(fresh)), warmup=warmup, steps=steps)
+    needs: dict[str, Any] = {}
+    if profile is not None:
+        flops = cost.count_flops(train_step, state, on_devices) / jax.local_device_count()
+        needs["train_floor"] = floor.measure(dtype, flops=flops, traffic=cost.bytes_accessed(program))
+        text = program.call.as_text()
+        needs["train_profile"] = record(lambda: advance(on_devices), profile, steps=min(steps, 5), program_text=text)
     return {
-        "train_images_per_second": timing.images_per_second(len(batch["image"])),
+        **needs,
+        "train_images_per_second": timing.images_per_second(len(batch["age"])),
         "train_step_p50_seconds": timing.p50,
         "train_step_p95_seconds": timing.p95,
         "train_compile_seconds": program.compile_seconds,

@@ -33,7 +33,7 @@ def clock(monkeypatch):
 def batches(pause, images=4, clock=time):
     for step in itertools.count():
         clock.sleep(pause)
-        yield {"image": np.zeros((images, 2, 2, 1), np.uint8), "index": step}
+        yield {"age": np.zeros(images, np.float32), "index": step}
 
 
 def test_the_rate_is_that_of_the_iterator(clock):
@@ -76,7 +76,7 @@ def test_a_slow_first_step_does_not_count(clock):
 
     def step(batch):
         clock.sleep(next(work))
-        return batch["image"]
+        return batch["age"]
 
     share = pipeline.data_wait_share(batches(1, clock=clock), step, warmup=1, steps=3)
     assert share == pytest.approx(0.5)

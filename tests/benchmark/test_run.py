@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boneage_jax.benchmark import Result, run
+from boneage_jax.benchmark import Result, floor, run
 
 SIZE, DEVICES = 6, 4
 
@@ -159,3 +159,17 @@ def test_hardware_and_versions_are_named(result):
     assert result.hardware.endswith(" cores")
     assert result.versions["jax"] == jax.__version__
     assert math.isfinite(result.gflops_per_image)
+
+
+def test_a_profile_names_the_costliest_operations_and_the_floor(arguments, monkeypatch, tmp_path):
+    monkeypatch.setattr(floor, "flops_per_second", lambda dtype: 1e9)
+    monkeypatch.setattr(floor, "bytes_per_second", lambda: 1e9)
+    found = run(**arguments, state=state_of(arguments["variables"]), profile=tmp_path / "profile")
+
+    # Forward 2 per weight and image, gradient of the weights the same; two images on each device.
+    assert found.train_floor.flops == 2 * 2 * SIZE * SIZE * 2
+    assert found.train_floor.bytes > 2 * SIZE * SIZE
+    assert "costliest operations" in found.table()
+    assert "Floor of a training step" in found.table()
+    found.write(tmp_path / "benchmark.json")
+    assert json.loads((tmp_path / "benchmark.json").read_text())["train_profile"]["operations"]

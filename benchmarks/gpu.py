@@ -1,0 +1,260 @@
+"""Everything that needs a GPU, in one command of at most ten minutes.
+
+    pip install -e ".[cuda,test]" -r benchmarks/requirements.txt
+    python benchmarks/gpu.py            # writes benchmarks/results/gpu.json and gpu.md
+    python benchmarks/gpu.py --tiny     # the same in miniature, on a CPU too: does the command work?
+
+Parts, the most telling ones first: our step with the images on the host and on the device (rate, share of the matrix
+rate, waiting for data, memory), ours against compiled PyTorch in bfloat16, the depthwise shapes, the tests. What fails
+is written down with its reason, what no longer fits into the time as left out, and the rest is measured all the same:
+`--parts torch depthwise` measures that in a run of its own.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import compare
+import depthwise
+from contestants import NETWORKS
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+RSNA_IMAGES = 12_611
+PARTS = ("steps", "torch", "depthwise", "tests")
+BFLOAT16 = "--config.model.dtype=bfloat16"
+_XCEPTION_299 = (
+    "--config=configs/xception.py",
+    "--config.preprocess.size=299",
+    "--config.train.batch_size=64",
+    BFLOAT16,
+)
+_TINY = ("--config=tests/train/tiny_run.py", "--config.benchmark.steps=3", "--config.benchmark.warmup=1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is measured."""
+
+    launches: dict[str, tuple[str, ...]]  # flags of launch.py, under "name, where the images lie"
+    networks: dict[str, tuple[int, int]]  # pixels, batch
+    depthwise: tuple[str, ...]  # flags of depthwise.py
+    tests: tuple[str, ...]
+    seconds: float  # of each contestant in each round
+    rounds: int
+
+
+FULL = Plan(
+    launches={
+        "Xception 299, device": _XCEPTION_299,
+        "Xception 299, host": _XCEPTION_299,
+        "Xception 500, device": ("--config=configs/xception.py", "--config.train.batch_size=32", BFLOAT16),
+        "ConvMixer 256, device": ("--config=configs/convmixer.py", "--config.train.batch_size=64", BFLOAT16),
+    },
+    networks={
+        "xception": (500, 32),
+        "convmixer": (256, 64),
+        "inception_v3": (500, 32),
+        "efficientnet_b0": (512, 32),
+        "convnextv2_atto": (512, 64),
+        "resnet50": (224, 128),
+    },
+    depthwise=(),
+    tests=("tests/models/test_depthwise.py", "tests/models/test_golden.py", "tests/models/test_models.py"),
+    seconds=3.0,
+    rounds=3,
+)
+TINY = Plan(
+    launches={"tiny, host": _TINY, "tiny, device": _TINY},
+    networks={"tiny": (32, 8)},
+    depthwise=("--tiny", "--steps=2", "--batch=2"),
+    tests=("tests/models/test_layers.py",),
+    seconds=0.2,
+    rounds=2,
+)
+
+
+class OutOfTimeError(Exception):
+    """The command's time is over."""
+
+
+class Clock:
+    """The time that is left for the whole command."""
+
+    def __init__(self, minutes: float):
+        self._end = time.monotonic() + 60 * minutes
+
+    def left(self, needed: float = 0.0) -> float:
+        """Seconds until the end.
+
+        Raises:
+            OutOfTimeError: fewer than `needed`.
+        """
+        seconds = self._end - time.monotonic()
+        if seconds < max(needed, 1.0):
+            raise OutOfTimeError
+        return seconds
+
+
+def run(command: list[str], clock: Clock, needed: float, **environment: str) -> str:
+    """What a Python program prints; it is stopped when the command's time is over.
+
+    Raises:
+        OutOfTimeError: there is not enough time left, or it took longer.
+        RuntimeError: it failed; the last line that it printed is told.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=clock.left(needed),
+        )
+    except subprocess.TimeoutExpired:
+        raise OutOfTimeError from None
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise RuntimeError(lines[-1] if lines else f"exit status {done.returncode}")
+    return done.stdout
+
+
+def launch(flags: tuple[str, ...], placement: str, clock: Clock) -> dict[str, Any]:
+    """The benchmark of `launch.py` with its profile, the images on the host or on the device."""
+    with tempfile.TemporaryDirectory() as workdir:
+        command = ["launch.py", "--mode=benchmark", *flags, f"--workdir={workdir}", "--config.benchmark.profile=True"]
+        run([*command, f"--config.data.placement={placement}"], clock, needed=60)
+        found = json.loads(Path(workdir, "benchmark.json").read_text())
+    found["train_profile"]["operations"] = found["train_profile"]["operations"][:10]
+    floor = found["train_floor"]
+    done = floor["flops"] / found["train_step_p50_seconds"]
+    return {**found, "placement": placement, "share_of_matrix_rate": done / floor["flops_per_second"]}
+
+
+def against_torch(network: str, work: str, plan: Plan, clock: Clock) -> list[dict[str, Any]]:
+    """Ours and compiled PyTorch in turns, bfloat16."""
+    clock.left(needed=90)
+    size, batch = plan.networks[network]
+    task = {"network": network, "work": work, "size": size, "batch": batch, "dtype": "bfloat16"}
+    names = ["ours", *(["torch compiled"] if "torch" in NETWORKS[network] else [])]
+    rows = compare.compare(task, names, plan.rounds, plan.seconds, together=True)
+    if not rows:
+        raise RuntimeError("nobody could do it; the reasons are printed above")
+    return rows
+
+
+def tests(plan: Plan, clock: Clock) -> str:
+    """The last line of pytest, run on the default device with full precision of matrix products."""
+    command = ["-m", "pytest", "-p", "no:cacheprovider", *plan.tests]
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    out = run(command, clock, needed=30, BONEAGE_TEST_PLATFORMS=platforms, JAX_DEFAULT_MATMUL_PRECISION="highest")
+    return out.strip().splitlines()[-1]
+
+
+def parts(plan: Plan, clock: Clock) -> list[tuple[str, str, Callable[[], Any]]]:
+    """Section, name and function of everything that is measured, in order."""
+    steps: list[tuple[str, str, Callable[[], Any]]] = []
+    for name, flags in plan.launches.items():
+        placement = name.rpartition(", ")[2]
+        steps.append(("steps", name, lambda f=flags, p=placement: launch(f, p, clock)))
+    shapes = ["benchmarks/depthwise.py", "--json", *plan.depthwise]
+    against = [
+        ("torch", f"{n} {w}", lambda n=n, w=w: against_torch(n, w, plan, clock))
+        for n in plan.networks
+        for w in ("training", "inference")
+    ]
+    return [
+        *steps,
+        *against[:4],
+        ("depthwise", "shapes", lambda: json.loads(run(shapes, clock, needed=60))),
+        ("tests", "tests", lambda: tests(plan, clock)),
+        *against[4:],
+    ]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The result for a reader."""
+    found, lines = result["found"], [f"`{result['command']}`, {result['date']}"]
+    if steps := found.get("steps"):
+        first = next(iter(steps.values()))
+        lines += ["", f"{first['hardware']}; {', '.join(f'{k} {v}' for k, v in first['versions'].items())}", ""]
+        lines += [
+            "| step, images on | images/s | epoch of RSNA, s | of the matrix rate | over its floor | waiting for data "
+            "| memory, MB |",
+            "|---|---|---|---|---|---|---|",
+            *(_step_row(name, step) for name, step in steps.items()),
+        ]
+        for name, step in steps.items():
+            lines += ["", f"Costliest operations, {name}:", ""]
+            lines += [f"- {o['share']:.1%} {o['name']} {o['source']}" for o in step["train_profile"]["operations"]]
+    if rows := [row for part in found.get("torch", {}).values() for row in part]:
+        lines += ["", compare.table(rows)]
+    if shapes := found.get("depthwise"):
+        lines += ["", "Microseconds forward + both gradients:", "", depthwise.table(shapes["shapes"])]
+    if outcome := found.get("tests"):
+        lines += ["", f"Tests: {outcome['tests']}"]
+    lines += ["", *(f"- not measured: {name} ({why})" for name, why in result["missing"].items())]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _step_row(name: str, step: dict[str, Any]) -> str:
+    floor, seconds = step["train_floor"], step["train_step_p50_seconds"]
+    least = max(floor["flops"] / floor["flops_per_second"], floor["bytes"] / floor["bytes_per_second"])
+    cells = (
+        name,
+        f"{step['train_images_per_second']:.1f}",
+        f"{RSNA_IMAGES / step['train_images_per_second']:.1f}",
+        f"{step['share_of_matrix_rate']:.1%}",
+        f"{seconds / least:.1f} x",
+        f"{step['data_wait_share']:.1%}",
+        f"{(step['train_device_peak_bytes'] or step['train_memory_bytes']) / 1e6:,.0f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measures part after part, and writes after each."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--tiny", action="store_true", help="in miniature: does the command work?")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu.json")
+    flags = parser.parse_args()
+    # Several processes share the card, so none may take its memory beforehand.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    result: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        "command": " ".join(["python", *sys.argv]),
+        "found": {},
+        "missing": {},
+    }
+    flags.out.parent.mkdir(parents=True, exist_ok=True)
+    for section, name, measure in parts(TINY if flags.tiny else FULL, Clock(flags.minutes)):
+        if section not in flags.parts:
+            continue
+        print(f"{section}: {name}", file=sys.stderr, flush=True)
+        try:
+            result["found"].setdefault(section, {})[name] = measure()
+        except OutOfTimeError:
+            result["missing"][f"{section}: {name}"] = "no time left"
+        except Exception as error:
+            result["missing"][f"{section}: {name}"] = str(error)
+        result["found"] = {key: value for key, value in result["found"].items() if value}
+        flags.out.write_text(json.dumps(result, indent=1) + "\n")
+        flags.out.with_suffix(".md").write_text(markdown(result))
+    print(markdown(result))
+    sys.exit(1 if any(why != "no time left" for why in result["missing"].values()) else 0)
+
+
+if __name__ == "__main__":
+    main()

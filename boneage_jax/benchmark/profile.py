@@ -1,0 +1,104 @@
+"""Where the time of a step goes: a trace by JAX's profiler, read back operation by operation."""
+
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.profiler import ProfileData
+
+from boneage_jax.errors import BoneAgeError
+
+# An instruction of a compiled module, with the place in the model that it came from.
+_INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = .*metadata=\{[^}]*op_name="([^"]*)"', re.MULTILINE)
+# What JAX's transformations add to the names of the layers.
+_WRAPPED = re.compile(r"(?:jit|jvp|transpose|vmap|checkpoint|remat|shard_map|pmap|rematted_computation)\(([^()]*)\)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One instruction of the compiled step."""
+
+    name: str  # as XLA names it
+    source: str  # layer and primitive it came from, "" where XLA does not tell
+    seconds: float  # per step, without operations inside it; summed over threads and devices
+    share: float  # of all operations
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """The operations of a step, the costliest first, and the folder of the trace (TensorBoard, Perfetto)."""
+
+    operations: tuple[Operation, ...]
+    folder: str
+
+    def table(self, count: int = 10) -> str:
+        """The costliest operations, one per line."""
+        head = f"  {'share':>6}{'ms':>10}  operation"
+        lines = [f"  {o.share:6.1%}{1000 * o.seconds:10.3f}  {o.name}  {o.source}" for o in self.operations[:count]]
+        return "\n".join([f"The {len(lines)} costliest operations of a training step", "", head, *lines])
+
+
+def record(step: Callable[[], Any], folder: Path, *, steps: int, program_text: str) -> Profile:
+    """Traces so many steps into `folder`.
+
+    Args:
+        step: runs one step and returns arrays that are ready when it is done.
+        folder: of the trace; earlier traces in it stay.
+        steps: how many; the seconds are the mean over them.
+        program_text: the compiled step, `compiled.as_text()`, which tells where its operations came from.
+    """
+    with jax.profiler.trace(str(folder)):
+        for _ in range(steps):
+            jax.block_until_ready(step())
+    traces = sorted(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+    if not traces:
+        raise BoneAgeError(f"the profiler has written no trace to {folder}; is the disk full?")
+    return summarise(ProfileData.from_file(str(traces[-1])), str(folder), steps=steps, program_text=program_text)
+
+
+def summarise(trace: Any, folder: str, *, steps: int, program_text: str) -> Profile:
+    """Adds up the events of a trace (a `ProfileData`, or what looks like one) that are operations of the program."""
+    sources = {name: _layer(source) for name, source in _INSTRUCTION.findall(program_text)}
+    seconds: dict[str, float] = defaultdict(float)
+    for plane in trace.planes:
+        for line in plane.lines:
+            for name, nanoseconds in _own_times(_operations(line)):
+                seconds[name] += nanoseconds / 1e9 / steps
+    total = sum(seconds.values())
+    if not total:
+        raise BoneAgeError(f"the trace in {folder} holds no operations: this JAX or this device does not tell them")
+    costliest = sorted(seconds.items(), key=lambda item: -item[1])
+    return Profile(tuple(Operation(n, sources.get(n, ""), s, s / total) for n, s in costliest), folder)
+
+
+def _operations(line: Any) -> Iterator[tuple[float, float, str]]:
+    """Start, end (ns) and name of the events on one thread or stream that carry out an instruction."""
+    for event in line.events:
+        stats = dict(event.stats)
+        if "hlo_op" in stats:
+            yield event.start_ns, event.start_ns + event.duration_ns, str(stats["hlo_op"])
+
+
+def _own_times(events: Iterable[tuple[float, float, str]]) -> Iterator[tuple[str, float]]:
+    """Name and nanoseconds of each event, without those of the events inside it (the body of a loop, say)."""
+    inside: list[tuple[float, str, list[float]]] = []  # end, name, [own time], of the events that are open
+    for start, end, name in sorted(events, key=lambda event: (event[0], -event[1])):
+        while inside and inside[-1][0] <= start:
+            _, done, own = inside.pop()
+            yield done, own[0]
+        if inside:
+            inside[-1][2][0] -= end - start
+        inside.append((end, name, [end - start]))
+    yield from ((name, own[0]) for _, name, own in inside)
+
+
+def _layer(source: str) -> str:
+    """A source such as "jit(step)/transpose(jvp(Network))/trunk/block1/dot_general" without what JAX added."""
+    before = None
+    while source != before:
+        before, source = source, _WRAPPED.sub(r"\1", source)
+    return "/".join(part for part in source.split("/") if part)

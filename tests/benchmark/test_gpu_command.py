@@ -1,0 +1,84 @@
+"""`benchmarks/gpu.py`: everything is measured or its absence is told."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import gpu  # noqa: E402
+
+
+def command(out, *flags):
+    return subprocess.run(
+        [sys.executable, "benchmarks/gpu.py", "--tiny", f"--out={out}", *flags],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+@pytest.mark.slow
+def test_the_whole_command_runs_in_miniature(tmp_path):
+    done = command(tmp_path / "gpu.json")
+    found = json.loads((tmp_path / "gpu.json").read_text())
+
+    assert done.returncode == 0, done.stderr
+    assert found["missing"] == {}
+    assert set(found["found"]["steps"]) == {"tiny, host", "tiny, device"}
+    assert {"tiny training", "tiny inference"} == set(found["found"]["torch"])
+    assert "passed" in found["found"]["tests"]["tests"]
+    assert "| tiny, device |" in (tmp_path / "gpu.md").read_text()
+
+
+def measured(monkeypatch, tmp_path, *parts):
+    """What the command writes when its parts are these: (section, name, function)."""
+    monkeypatch.setattr(gpu, "parts", lambda plan, clock: list(parts))
+    monkeypatch.setattr(sys, "argv", ["gpu.py", f"--out={tmp_path / 'gpu.json'}"])
+    with pytest.raises(SystemExit) as stopped:
+        gpu.main()
+    return stopped.value.code, json.loads((tmp_path / "gpu.json").read_text())
+
+
+def fail():
+    raise RuntimeError("no kernel for this card")
+
+
+def late():
+    raise gpu.OutOfTimeError
+
+
+def test_what_fails_is_told_and_the_rest_is_measured_all_the_same(monkeypatch, tmp_path):
+    code, found = measured(monkeypatch, tmp_path, ("depthwise", "shapes", fail), ("tests", "tests", lambda: "3 passed"))
+
+    assert code == 1
+    assert found["missing"] == {"depthwise: shapes": "no kernel for this card"}
+    assert found["found"] == {"tests": {"tests": "3 passed"}}
+    assert "- not measured: depthwise: shapes (no kernel for this card)" in (tmp_path / "gpu.md").read_text()
+
+
+def test_what_no_longer_fits_into_the_time_is_left_out(monkeypatch, tmp_path):
+    code, found = measured(monkeypatch, tmp_path, ("tests", "tests", late))
+    assert (code, found["missing"]) == (0, {"tests: tests": "no time left"})
+
+
+def test_a_program_that_fails_tells_its_last_line():
+    with pytest.raises(RuntimeError, match=r"^out of paper$"):
+        gpu.run(["-c", "import sys; sys.exit('first\\nout of paper')"], gpu.Clock(1), needed=1)
+
+
+def test_a_program_that_takes_longer_than_is_left_is_stopped():
+    with pytest.raises(gpu.OutOfTimeError):
+        gpu.run(["-c", "import time; time.sleep(60)"], gpu.Clock(1.2 / 60), needed=1)
+
+
+def test_nothing_is_started_without_time_for_it():
+    with pytest.raises(gpu.OutOfTimeError):
+        gpu.Clock(1).left(needed=61)
