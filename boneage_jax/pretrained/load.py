@@ -19,7 +19,7 @@ from boneage_jax.models.efficientnet import EfficientNet
 from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.models.xception import Xception
-from boneage_jax.predict.weights import is_released
+from boneage_jax.predict import weights
 from boneage_jax.pretrained import (
     convmixer,
     convnextv2,
@@ -65,7 +65,7 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
     a grey image what it gave for the image repeated in all three channels.
 
     Args:
-        path: of a file that `formats.read` reads, or of weights of this package.
+        path: of a file that `formats.read` reads, or of weights of this package, or the name of those it brings along.
         name: of the trunk, for messages.
         trunk: the module.
         variables: of the network, {"params": {"trunk", "head"}, "batch_stats": {"trunk"}}.
@@ -76,8 +76,8 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
     Raises:
         BoneAgeError: the file cannot be read, or any key is missing, unexpected or of another shape.
     """
-    path = Path(path).expanduser()
-    if is_released(path):
+    path = weights.find(path) if str(path) in weights.names() else Path(path).expanduser()
+    if weights.is_released(path):
         return released.start_from(path, name, trunk, variables)
     source, stored = formats.read(path)
     like = {kind: tree["trunk"] for kind, tree in variables.items() if "trunk" in tree}

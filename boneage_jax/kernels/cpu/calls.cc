@@ -9,6 +9,7 @@
 #include "depthwise.h"
 #include "pooling.h"
 #include "sums.h"
+#include "winograd.h"
 
 namespace boneage {
 
@@ -19,25 +20,37 @@ auto* Data(Buffer&& buffer) {
   return static_cast<typename T::Number*>(buffer.untyped_data());
 }
 
+template <typename T>
+void ConvolveAnyWay(ffi::ThreadPool& pool, ffi::AnyBuffer& image, ffi::AnyBuffer& kernel, const Shape& s,
+                    bool transpose, ffi::AnyBuffer& out) {
+  if constexpr (T::kGroup == 1)
+    if (FitsWinograd(s)) return WinogradConvolve<T>(pool, Data<T>(image), Data<T>(kernel), s, transpose, Data<T>(out));
+  Convolve<T>(pool, Data<T>(image), Data<T>(kernel), s, transpose, Data<T>(out));
+}
+
 ffi::Error ConvolutionCall(ffi::ThreadPool pool, ffi::AnyBuffer image, ffi::AnyBuffer kernel,
                            ffi::Result<ffi::AnyBuffer> out, bool transpose, int64_t top, int64_t left) {
   auto x = image.dimensions(), w = kernel.dimensions(), y = out->dimensions();
   Shape s{x[0], x[1], x[2], x[3], y[1], y[2], y[3], w[0], top, left};
-  if (image.element_type() == ffi::F32)
-    Convolve<Float32>(pool, Data<Float32>(image), Data<Float32>(kernel), s, transpose, Data<Float32>(*out));
-  else
-    Convolve<BFloat16>(pool, Data<BFloat16>(image), Data<BFloat16>(kernel), s, transpose, Data<BFloat16>(*out));
+  image.element_type() == ffi::F32 ? ConvolveAnyWay<Float32>(pool, image, kernel, s, transpose, *out)
+                                   : ConvolveAnyWay<BFloat16>(pool, image, kernel, s, transpose, *out);
   return ffi::Error::Success();
+}
+
+template <typename T>
+void KernelGradientAnyWay(ffi::ThreadPool& pool, ffi::AnyBuffer& image, ffi::AnyBuffer& gradient, const Shape& s,
+                          float* out) {
+  if constexpr (T::kGroup == 1)
+    if (FitsWinograd(s)) return WinogradKernelGradient<T>(pool, Data<T>(image), Data<T>(gradient), s, out);
+  ConvolveKernelGradient<T>(pool, Data<T>(image), Data<T>(gradient), s, out);
 }
 
 ffi::Error KernelGradientCall(ffi::ThreadPool pool, ffi::AnyBuffer image, ffi::AnyBuffer gradient,
                               ffi::Result<ffi::BufferR4<ffi::F32>> out, int64_t top, int64_t left) {
   auto x = image.dimensions(), g = gradient.dimensions();
   Shape s{x[0], x[1], x[2], x[3], g[1], g[2], g[3], out->dimensions()[0], top, left};
-  if (image.element_type() == ffi::F32)
-    ConvolveKernelGradient<Float32>(pool, Data<Float32>(image), Data<Float32>(gradient), s, out->typed_data());
-  else
-    ConvolveKernelGradient<BFloat16>(pool, Data<BFloat16>(image), Data<BFloat16>(gradient), s, out->typed_data());
+  image.element_type() == ffi::F32 ? KernelGradientAnyWay<Float32>(pool, image, gradient, s, out->typed_data())
+                                   : KernelGradientAnyWay<BFloat16>(pool, image, gradient, s, out->typed_data());
   return ffi::Error::Success();
 }
 

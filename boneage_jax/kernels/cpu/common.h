@@ -1,29 +1,23 @@
 // What all kernels share: threads, scratch memory, numbers.
 #pragma once
 
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512BF16__)
-#error "this processor has no AVX-512 with bfloat16"
-#endif
-
-#include <immintrin.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <memory>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "vector.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace boneage {
 
 namespace ffi = xla::ffi;
 
-constexpr int kLanes = 16;    // float32 numbers in a register
 constexpr int kPartials = 8;  // independent sums over the batch, added up in order
 
 // ---- Threads ---------------------------------------------------------------------------------------------
@@ -59,44 +53,84 @@ T* Scratch(size_t count) {
   return reinterpret_cast<T*>(address);
 }
 
-// ---- Numbers: kGroup neighbours along the summed axis are multiplied and added at once --------------------
+// The first kLanes numbers at p, or as many as there are.
+template <typename T>
+Vector LoadLanes(const typename T::Number* p, int64_t lanes) {
+  if (lanes >= kLanes) return T::Load(p);
+  typename T::Number all[kLanes] = {};
+  std::copy_n(p, lanes, all);
+  return T::Load(all);
+}
 
-struct Float32 {
-  using Number = float;
+template <typename T>
+void StoreLanes(Vector value, int64_t lanes, typename T::Number* to) {
+  if (lanes >= kLanes) return T::Store(to, value);
+  typename T::Number all[kLanes];
+  T::Store(all, value);
+  std::copy_n(all, lanes, to);
+}
+
+// ---- Numbers: how they are stored, and as what they are multiplied -----------------------------------------
+
+// Products of float32.
+struct FloatProducts {
+  using Work = float;
   static constexpr int kGroup = 1;
-  static __m512 Broadcast(const float* p) { return _mm512_set1_ps(*p); }
-  static __m512 LoadGroups(const float* p) { return _mm512_loadu_ps(p); }
-  static __m512 MultiplyAdd(__m512 sum, __m512 a, __m512 b) { return _mm512_fmadd_ps(a, b, sum); }
-  static __m512 Load(const float* p) { return _mm512_loadu_ps(p); }
-  static void Store(float* p, __m512 v) { _mm512_storeu_ps(p, v); }
-  static float ToFloat(float v) { return v; }
+  static Vector Broadcast(const float* p) { return Fill(*p); }
+  static Vector LoadGroups(const float* p) { return LoadFloats(p); }
+  static Vector MultiplyAdd(Vector sum, Vector a, Vector b) { return boneage::MultiplyAdd(a, b, sum); }
 };
 
-struct BFloat16 {
-  using Number = uint16_t;
+struct Float32 : FloatProducts {
+  using Number = float;
+  static Vector Load(const float* p) { return LoadFloats(p); }
+  static void Store(float* p, Vector v) { StoreFloats(p, v); }
+  static float ToFloat(float v) { return v; }
+  static float ToWork(float v) { return v; }
+};
+
+#if BONEAGE_AVX512
+// Products of bfloat16: kGroup neighbours along the summed axis are multiplied and added at once.
+struct BFloat16Products {
+  using Work = uint16_t;
   static constexpr int kGroup = 2;
-  static __m512 Broadcast(const uint16_t* p) {
+  static Vector Broadcast(const uint16_t* p) {
     int32_t pair;
     std::memcpy(&pair, p, 4);
     return _mm512_castsi512_ps(_mm512_set1_epi32(pair));
   }
-  static __m512 LoadGroups(const uint16_t* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
-  static __m512 MultiplyAdd(__m512 sum, __m512 a, __m512 b) {
+  static Vector LoadGroups(const uint16_t* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
+  static Vector MultiplyAdd(Vector sum, Vector a, Vector b) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
-  static __m512 Load(const uint16_t* p) {
-    __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-  }
-  static void Store(uint16_t* p, __m512 v) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
-  }
-  static float ToFloat(uint16_t v) {
-    uint32_t bits = uint32_t{v} << 16;
-    float out;
-    std::memcpy(&out, &bits, 4);
-    return out;
-  }
+  static uint16_t ToWork(uint16_t v) { return v; }
 };
+
+// kLanes numbers of each, side by side.
+inline void StorePairs(const uint16_t* a, const uint16_t* b, uint16_t* out) {
+  __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
+  __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
+  _mm512_storeu_si512(out, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
+#else
+struct BFloat16Products : FloatProducts {
+  static float ToWork(uint16_t v) { return BFloat16ToFloat(v); }
+};
+#endif
+
+struct BFloat16 : BFloat16Products {
+  using Number = uint16_t;
+  static Vector Load(const uint16_t* p) { return LoadBFloat16(p); }
+  static void Store(uint16_t* p, Vector v) { StoreBFloat16(p, v); }
+  static float ToFloat(uint16_t v) { return BFloat16ToFloat(v); }
+};
+
+template <typename T>
+void CopyToWork(const typename T::Number* from, int64_t count, typename T::Work* to) {
+  if constexpr (std::is_same_v<typename T::Number, typename T::Work>)
+    std::copy_n(from, count, to);
+  else
+    std::transform(from, from + count, to, T::ToWork);
+}
 
 }  // namespace boneage

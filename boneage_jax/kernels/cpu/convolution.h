@@ -5,6 +5,8 @@
 
 namespace boneage {
 
+constexpr int kWidest = BONEAGE_AVX512 ? 14 : 6;  // pixels whose sums stay in registers, with two for each
+constexpr int kDeepest = BONEAGE_AVX512 ? 8 : 6;  // input channels, in the gradient of the kernel
 constexpr int kChunkPixels = 512;  // of the kernel gradient's inner loop: its operands stay in the L2 cache
 
 // Of a convolution or of its gradients: `top` and `left` zeros stand before the image, and as many behind it as the
@@ -14,13 +16,13 @@ struct Shape {
   int64_t padded_width() const { return out_width + k - 1; }
 };
 
-// ---- Convolution: tiles of up to 14 pixels of a row by 32 (or 16) output channels stay in registers -------
+// ---- Convolution: tiles of up to kWidest pixels of a row by two (or one) registers of output channels ------
 
 // kernel [k, k, Ci, Co] to [Co / tile][k * k][Ci / group][tile][group]; turned around and with the channels
 // exchanged for the gradient of the image, where `s.in` are the kernel's output channels.
 template <typename T>
 void PackKernel(const typename T::Number* kernel, const Shape& s, bool transpose, int64_t tile, int64_t first,
-                typename T::Number* packed) {
+                typename T::Work* packed) {
   int64_t taps = s.k * s.k;
   for (int64_t tap = 0; tap < taps; ++tap) {
     const auto* source = kernel + (transpose ? taps - 1 - tap : tap) * s.in * s.out;
@@ -28,30 +30,29 @@ void PackKernel(const typename T::Number* kernel, const Shape& s, bool transpose
       for (int64_t o = 0; o < tile; ++o)
         for (int g = 0; g < T::kGroup; ++g) {
           int64_t from = c + g, to = first + o;
-          *packed++ = transpose ? source[to * s.in + from] : source[from * s.out + to];
+          *packed++ = T::ToWork(transpose ? source[to * s.in + from] : source[from * s.out + to]);
         }
   }
 }
 
 template <typename T, int kPixels, int kRegisters>
-void Tile(const typename T::Number* image, const Shape& s, const typename T::Number* kernel,
-          typename T::Number* out) {
-  __m512 sum[kPixels][kRegisters];
+void Tile(const typename T::Work* image, const Shape& s, const typename T::Work* kernel, typename T::Number* out) {
+  Vector sum[kPixels][kRegisters];
 #pragma GCC unroll 16
   for (int p = 0; p < kPixels; ++p)
 #pragma GCC unroll 2
-    for (int r = 0; r < kRegisters; ++r) sum[p][r] = _mm512_setzero_ps();
+    for (int r = 0; r < kRegisters; ++r) sum[p][r] = Zero();
   const int64_t in = s.in;
   for (int64_t ky = 0; ky < s.k; ++ky)
     for (int64_t kx = 0; kx < s.k; ++kx) {
       const auto* x = image + (ky * s.padded_width() + kx) * in;
       for (int64_t c = 0; c < in; c += T::kGroup, kernel += kRegisters * kLanes * T::kGroup) {
-        __m512 w[kRegisters];
+        Vector w[kRegisters];
 #pragma GCC unroll 2
         for (int r = 0; r < kRegisters; ++r) w[r] = T::LoadGroups(kernel + r * kLanes * T::kGroup);
 #pragma GCC unroll 16
         for (int p = 0; p < kPixels; ++p) {
-          __m512 v = T::Broadcast(x + p * in + c);
+          Vector v = T::Broadcast(x + p * in + c);
 #pragma GCC unroll 2
           for (int r = 0; r < kRegisters; ++r) sum[p][r] = T::MultiplyAdd(sum[p][r], v, w[r]);
         }
@@ -64,8 +65,7 @@ void Tile(const typename T::Number* image, const Shape& s, const typename T::Num
 }
 
 template <typename T, int kRegisters>
-using TileFunction = void (*)(const typename T::Number*, const Shape&, const typename T::Number*,
-                              typename T::Number*);
+using TileFunction = void (*)(const typename T::Work*, const Shape&, const typename T::Work*, typename T::Number*);
 
 template <typename T, int kRegisters, int... kCounts>
 TileFunction<T, kRegisters> TileFor(int64_t pixels, std::integer_sequence<int, kCounts...>) {
@@ -74,9 +74,8 @@ TileFunction<T, kRegisters> TileFor(int64_t pixels, std::integer_sequence<int, k
 }
 
 template <typename T, int kRegisters>
-void Rows(const typename T::Number* padded, const Shape& s, int64_t rows, const typename T::Number* packed,
+void Rows(const typename T::Work* padded, const Shape& s, int64_t rows, const typename T::Work* packed,
           typename T::Number* out) {
-  constexpr int kWidest = 14;
   using Counts = std::make_integer_sequence<int, kWidest>;
   int64_t pieces = (s.out_width + kWidest - 1) / kWidest;
   int64_t tile = kRegisters * kLanes, panel = s.k * s.k * s.in * tile;
@@ -91,18 +90,19 @@ void Rows(const typename T::Number* padded, const Shape& s, int64_t rows, const 
 }
 
 // Lines first - top ... of one image (as many as `lines`) with zeros around it, `line` pixels long each.
-template <typename Number>
-void PadLines(const Number* image, const Shape& s, int64_t first, int64_t lines, int64_t line, Number* padded) {
+template <typename T>
+void PadLines(const typename T::Number* image, const Shape& s, int64_t first, int64_t lines, int64_t line,
+              typename T::Work* padded) {
   int64_t shown = std::min(s.width, line - s.left);  // pixels of the image; VALID strides may leave the last out
   int64_t before = s.left * s.in, within = shown * s.in, size = line * s.in;
   for (int64_t y = first - s.top; y < first - s.top + lines; ++y, padded += size) {
     if (y < 0 || y >= s.height) {
-      std::fill(padded, padded + size, Number{0});
+      std::fill_n(padded, size, 0);
       continue;
     }
-    std::fill(padded, padded + before, Number{0});
-    std::copy_n(image + y * s.width * s.in, within, padded + before);
-    std::fill(padded + before + within, padded + size, Number{0});
+    std::fill_n(padded, before, 0);
+    CopyToWork<T>(image + y * s.width * s.in, within, padded + before);
+    std::fill(padded + before + within, padded + size, 0);
   }
 }
 
@@ -110,9 +110,9 @@ void PadLines(const Number* image, const Shape& s, int64_t first, int64_t lines,
 template <typename T>
 void Convolve(ffi::ThreadPool& pool, const typename T::Number* image, const typename T::Number* kernel,
               const Shape& s, bool transpose, typename T::Number* out) {
-  using Number = typename T::Number;
+  using Work = typename T::Work;
   int64_t tile = s.out % (2 * kLanes) ? kLanes : 2 * kLanes;
-  std::vector<Number> packed(s.k * s.k * s.in * s.out);
+  std::vector<Work> packed(s.k * s.k * s.in * s.out);
   ParallelFor(pool, s.out / tile, [&](int64_t i) {
     PackKernel<T>(kernel, s, transpose, tile, i * tile, packed.data() + i * s.k * s.k * s.in * tile);
   });
@@ -121,8 +121,8 @@ void Convolve(ffi::ThreadPool& pool, const typename T::Number* image, const type
   pieces = (s.out_height + rows - 1) / rows;
   ParallelFor(pool, s.batch * pieces, [&](int64_t task) {
     int64_t b = task / pieces, first = task % pieces * rows, count = std::min(rows, s.out_height - first);
-    auto* padded = Scratch<Number, 0>((count + s.k - 1) * s.padded_width() * s.in);
-    PadLines(image + b * s.height * s.width * s.in, s, first, count + s.k - 1, s.padded_width(), padded);
+    auto* padded = Scratch<Work, 0>((count + s.k - 1) * s.padded_width() * s.in);
+    PadLines<T>(image + b * s.height * s.width * s.in, s, first, count + s.k - 1, s.padded_width(), padded);
     auto* to = out + (b * s.out_height + first) * s.out_width * s.out;
     if (tile == kLanes)
       Rows<T, 1>(padded, s, count, packed.data(), to);
@@ -131,13 +131,12 @@ void Convolve(ffi::ThreadPool& pool, const typename T::Number* image, const type
   });
 }
 
-// ---- Gradient of the kernel: a product over all pixels, 8 (or 4) input by 32 (or 16) output channels ------
+// ---- Gradient of the kernel: a product over all pixels, kDeepest (or 4) input by two (or one) registers of output channels
 
 // Pixels 0 ... count of an image [*, channels] side by side: [count / group][channels][group]. `shift` is 0 or
 // 1; reads pixel `count` too if that is 1.
 template <typename T>
-void Interleave(const typename T::Number* image, int64_t count, int64_t channels, int shift,
-                typename T::Number* out) {
+void Interleave(const typename T::Work* image, int64_t count, int64_t channels, int shift, typename T::Work* out) {
   if constexpr (T::kGroup == 1) {
     std::copy_n(image, count * channels, out);
   } else {
@@ -145,9 +144,7 @@ void Interleave(const typename T::Number* image, int64_t count, int64_t channels
       const auto *a = image + q * channels, *b = a + channels;
       int64_t c = 0;
       for (; c + kLanes <= channels; c += kLanes, out += 2 * kLanes) {
-        __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + c)));
-        __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + c)));
-        _mm512_storeu_si512(out, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+        StorePairs(a + c, b + c, out);
       }
       for (; c < channels; ++c) {
         *out++ = a[c];
@@ -158,20 +155,20 @@ void Interleave(const typename T::Number* image, int64_t count, int64_t channels
 }
 
 template <typename T, int kIn, int kRegisters>
-void Accumulate(const typename T::Number* x, int64_t in, const typename T::Number* g, int64_t out, int64_t groups,
+void Accumulate(const typename T::Work* x, int64_t in, const typename T::Work* g, int64_t out, int64_t groups,
                 float* sums) {
-  __m512 sum[kIn][kRegisters];
+  Vector sum[kIn][kRegisters];
 #pragma GCC unroll 8
   for (int i = 0; i < kIn; ++i)
 #pragma GCC unroll 2
-    for (int r = 0; r < kRegisters; ++r) sum[i][r] = _mm512_loadu_ps(sums + i * out + r * kLanes);
+    for (int r = 0; r < kRegisters; ++r) sum[i][r] = LoadFloats(sums + i * out + r * kLanes);
   for (int64_t j = 0; j < groups; ++j, x += in * T::kGroup, g += out * T::kGroup) {
-    __m512 w[kRegisters];
+    Vector w[kRegisters];
 #pragma GCC unroll 2
     for (int r = 0; r < kRegisters; ++r) w[r] = T::LoadGroups(g + r * kLanes * T::kGroup);
 #pragma GCC unroll 8
     for (int i = 0; i < kIn; ++i) {
-      __m512 v = T::Broadcast(x + i * T::kGroup);
+      Vector v = T::Broadcast(x + i * T::kGroup);
 #pragma GCC unroll 2
       for (int r = 0; r < kRegisters; ++r) sum[i][r] = T::MultiplyAdd(sum[i][r], v, w[r]);
     }
@@ -179,23 +176,24 @@ void Accumulate(const typename T::Number* x, int64_t in, const typename T::Numbe
 #pragma GCC unroll 8
   for (int i = 0; i < kIn; ++i)
 #pragma GCC unroll 2
-    for (int r = 0; r < kRegisters; ++r) _mm512_storeu_ps(sums + i * out + r * kLanes, sum[i][r]);
+    for (int r = 0; r < kRegisters; ++r) StoreFloats(sums + i * out + r * kLanes, sum[i][r]);
 }
 
 template <typename T, int kRegisters>
-void AccumulateAll(const typename T::Number* x, const typename T::Number* g, const Shape& s, int64_t groups,
+void AccumulateAll(const typename T::Work* x, const typename T::Work* g, const Shape& s, int64_t groups,
                    float* sums) {
   for (int64_t c = 0; c < s.in;) {
-    bool eight = c + 8 <= s.in;
+    int64_t rest = s.in - c;
+    bool deep = rest == kDeepest || rest >= kDeepest + 4;  // `in` is a multiple of 4
     for (int64_t o = 0; o < s.out; o += kRegisters * kLanes) {
       const auto *from = x + c * T::kGroup, *to = g + o * T::kGroup;
       float* into = sums + c * s.out + o;
-      if (eight)
-        Accumulate<T, 8, kRegisters>(from, s.in, to, s.out, groups, into);
+      if (deep)
+        Accumulate<T, kDeepest, kRegisters>(from, s.in, to, s.out, groups, into);
       else
         Accumulate<T, 4, kRegisters>(from, s.in, to, s.out, groups, into);
     }
-    c += eight ? 8 : 4;
+    c += deep ? kDeepest : 4;
   }
 }
 
@@ -205,6 +203,7 @@ template <typename T>
 class KernelGradient {
  public:
   using Number = typename T::Number;
+  using Work = typename T::Work;
 
   explicit KernelGradient(const Shape& s) : s_(s), line_((s.padded_width() + 1) / 2 * 2) {}
 
@@ -222,20 +221,20 @@ class KernelGradient {
     int64_t lines = images * (rows + s_.k - 1);
     int64_t inner = (lines - s_.k + 1) * line_;  // pixels of the gradient
     int64_t pixels = (lines + 1) * line_;  // of the image; the last taps of the last pixels look beyond its lines
-    auto* x = Scratch<Number, 0>((pixels + 1) * s_.in);
-    auto* g = Scratch<Number, 1>(inner * s_.out);
-    std::fill(x + lines * line_ * s_.in, x + (pixels + 1) * s_.in, Number{0});
-    std::fill(g, g + inner * s_.out, Number{0});
+    auto* x = Scratch<Work, 0>((pixels + 1) * s_.in);
+    auto* g = Scratch<Work, 1>(inner * s_.out);
+    std::fill(x + lines * line_ * s_.in, x + (pixels + 1) * s_.in, Work{0});
+    std::fill(g, g + inner * s_.out, Work{0});
     for (int64_t i = 0; i < images; ++i) {
       int64_t line = i * (rows + s_.k - 1);
-      PadLines(image + (b + i) * s_.height * s_.width * s_.in, s_, y, rows + s_.k - 1, line_, x + line * line_ * s_.in);
+      PadLines<T>(image + (b + i) * s_.height * s_.width * s_.in, s_, y, rows + s_.k - 1, line_, x + line * line_ * s_.in);
       for (int64_t r = 0; r < rows; ++r)
-        std::copy_n(gradient + ((b + i) * s_.out_height + y + r) * s_.out_width * s_.out, s_.out_width * s_.out,
-                    g + (line + r) * line_ * s_.out);
+        CopyToWork<T>(gradient + ((b + i) * s_.out_height + y + r) * s_.out_width * s_.out, s_.out_width * s_.out,
+                      g + (line + r) * line_ * s_.out);
     }
-    auto* even = Scratch<Number, 2>(pixels * s_.in);
-    auto* odd = Scratch<Number, 3>(pixels * s_.in);
-    auto* beside = Scratch<Number, 4>(inner * s_.out);
+    auto* even = Scratch<Work, 2>(pixels * s_.in);
+    auto* odd = Scratch<Work, 3>(pixels * s_.in);
+    auto* beside = Scratch<Work, 4>(inner * s_.out);
     Interleave<T>(x, pixels, s_.in, 0, even);
     if (T::kGroup == 2 && s_.k > 1) Interleave<T>(x, pixels, s_.in, 1, odd);
     Interleave<T>(g, inner, s_.out, 0, beside);
@@ -255,6 +254,15 @@ class KernelGradient {
   int64_t line_;  // pixels of a padded line, even
 };
 
+// Adds [parts][size] to `out`, in order.
+inline void AddParts(ffi::ThreadPool& pool, const std::vector<float>& sums, int64_t parts, int64_t size, float* out) {
+  int64_t pieces = 16;
+  ParallelFor(pool, pieces, [&](int64_t piece) {
+    for (int64_t p = 0; p < parts; ++p)
+      for (int64_t i = piece * size / pieces; i < (piece + 1) * size / pieces; ++i) out[i] += sums[p * size + i];
+  });
+}
+
 template <typename T>
 void ConvolveKernelGradient(ffi::ThreadPool& pool, const typename T::Number* image,
                             const typename T::Number* gradient, const Shape& s, float* out) {
@@ -265,11 +273,7 @@ void ConvolveKernelGradient(ffi::ThreadPool& pool, const typename T::Number* ima
     KernelGradient<T>(s).Add(image, gradient, p * s.batch / parts, (p + 1) * s.batch / parts,
                              p ? sums.data() + (p - 1) * size : out);
   });
-  int64_t pieces = 16;
-  ParallelFor(pool, pieces, [&](int64_t piece) {
-    for (int64_t p = 0; p < parts - 1; ++p)
-      for (int64_t i = piece * size / pieces; i < (piece + 1) * size / pieces; ++i) out[i] += sums[p * size + i];
-  });
+  AddParts(pool, sums, parts - 1, size, out);
 }
 
 }  // namespace boneage

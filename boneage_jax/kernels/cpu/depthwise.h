@@ -1,4 +1,4 @@
-// Depthwise convolution: images [B, H, W, C], kernels [k, k, C]; any channels, sixteen at a time.
+// Depthwise convolution: images [B, H, W, C], kernels [k, k, C]; any channels, a register of them at a time.
 #pragma once
 
 #include "common.h"
@@ -9,12 +9,13 @@ struct DepthwiseShape {
   int64_t batch, height, width, channels, out_height, out_width, k, stride, top, left;
 };
 
-constexpr int kRun = 8;  // neighbouring output pixels that share what they read
+constexpr int kRun = BONEAGE_AVX512 ? 8 : 4;       // neighbouring output pixels that share what they read
+constexpr int kMostSeen = BONEAGE_AVX512 ? 20 : 11;  // input pixels that fit into registers beside their sums
 constexpr int64_t kBandBytes = 512 * 1024;  // of an image that is worked on at a time: half of a usual L2 cache
 
 // How an image is cut: bands of output lines, groups of channels.
 struct Bands {
-  int64_t rows, group;  // output lines and channels of a part; the channels are a multiple of 16
+  int64_t rows, group;  // output lines and channels of a part; the channels are whole registers
   int64_t line;         // pixels of a padded line
   int64_t row_parts, channel_parts;
 
@@ -53,38 +54,30 @@ void PadBand(const typename T::Number* image, const DepthwiseShape& s, const Ban
   }
 }
 
-template <typename T>
-void StoreLanes(__m512 value, int64_t lanes, typename T::Number* to) {
-  if (lanes >= kLanes) return T::Store(to, value);
-  typename T::Number all[kLanes];
-  T::Store(all, value);
-  std::copy_n(all, lanes, to);
-}
-
 // kRun output pixels; `x` is where the first one's window begins, `line` numbers from line to line.
 template <typename T, int kSize, int kStride>
 inline void WindowSums(const typename T::Number* x, int64_t line, int64_t group, const float* kernel,
-                       __m512 (&sum)[kRun]) {
+                       Vector (&sum)[kRun]) {
   constexpr int kSeen = (kRun - 1) * kStride + kSize;
 #pragma GCC unroll 8
-  for (int p = 0; p < kRun; ++p) sum[p] = _mm512_setzero_ps();
+  for (int p = 0; p < kRun; ++p) sum[p] = Zero();
   for (int ky = 0; ky < kSize; ++ky, x += line) {
-    if constexpr (kSeen <= 20) {
-      __m512 seen[kSeen];
+    if constexpr (kSeen <= kMostSeen) {
+      Vector seen[kSeen];
 #pragma GCC unroll 20
       for (int i = 0; i < kSeen; ++i) seen[i] = T::Load(x + i * group);
 #pragma GCC unroll 9
       for (int kx = 0; kx < kSize; ++kx) {
-        __m512 w = _mm512_loadu_ps(kernel + (ky * kSize + kx) * group);
+        Vector w = LoadFloats(kernel + (ky * kSize + kx) * group);
 #pragma GCC unroll 8
-        for (int p = 0; p < kRun; ++p) sum[p] = _mm512_fmadd_ps(seen[p * kStride + kx], w, sum[p]);
+        for (int p = 0; p < kRun; ++p) sum[p] = MultiplyAdd(seen[p * kStride + kx], w, sum[p]);
       }
     } else {
       for (int kx = 0; kx < kSize; ++kx) {
-        __m512 w = _mm512_loadu_ps(kernel + (ky * kSize + kx) * group);
+        Vector w = LoadFloats(kernel + (ky * kSize + kx) * group);
 #pragma GCC unroll 8
         for (int p = 0; p < kRun; ++p)
-          sum[p] = _mm512_fmadd_ps(T::Load(x + (p * kStride + kx) * group), w, sum[p]);
+          sum[p] = MultiplyAdd(T::Load(x + (p * kStride + kx) * group), w, sum[p]);
       }
     }
   }
@@ -113,7 +106,7 @@ void DepthwiseOf(ffi::ThreadPool& pool, const typename T::Number* image, const t
         auto* to = out + ((b * s.out_height + row + y) * s.out_width + x) * s.channels + channel;
         int64_t pixels = std::min<int64_t>(kRun, s.out_width - x);
         for (int64_t c = 0; c < shown; c += kLanes) {
-          __m512 sum[kRun];
+          Vector sum[kRun];
           WindowSums<T, kSize, kStride>(from + c, bands.line * bands.group, bands.group, taps + c, sum);
 #pragma GCC unroll 8
           for (int p = 0; p < kRun; ++p)
@@ -147,21 +140,21 @@ void DepthwiseKernelGradientOf(ffi::ThreadPool& pool, const typename T::Number* 
         for (int64_t i = 0; i < rows * s.out_width; ++i) std::copy_n(from + i * s.channels, shown, g + i * bands.group);
         for (int64_t c = 0; c < shown; c += kLanes)
           for (int ky = 0; ky < kSize; ++ky) {
-            __m512 sum[kSize];
+            Vector sum[kSize];
 #pragma GCC unroll 9
-            for (int kx = 0; kx < kSize; ++kx) sum[kx] = _mm512_loadu_ps(total + (ky * kSize + kx) * bands.group + c);
+            for (int kx = 0; kx < kSize; ++kx) sum[kx] = LoadFloats(total + (ky * kSize + kx) * bands.group + c);
             for (int64_t y = 0; y < rows; ++y) {
               const auto* x = band + (y * kStride + ky) * bands.line * bands.group + c;
               const auto* v = g + y * s.out_width * bands.group + c;
               for (int64_t i = 0; i < s.out_width; ++i) {
-                __m512 value = T::Load(v + i * bands.group);
+                Vector value = T::Load(v + i * bands.group);
 #pragma GCC unroll 9
                 for (int kx = 0; kx < kSize; ++kx)
-                  sum[kx] = _mm512_fmadd_ps(T::Load(x + (i * kStride + kx) * bands.group), value, sum[kx]);
+                  sum[kx] = MultiplyAdd(T::Load(x + (i * kStride + kx) * bands.group), value, sum[kx]);
               }
             }
 #pragma GCC unroll 9
-            for (int kx = 0; kx < kSize; ++kx) _mm512_storeu_ps(total + (ky * kSize + kx) * bands.group + c, sum[kx]);
+            for (int kx = 0; kx < kSize; ++kx) StoreFloats(total + (ky * kSize + kx) * bands.group + c, sum[kx]);
           }
       }
   });

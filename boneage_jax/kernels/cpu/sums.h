@@ -18,9 +18,9 @@ void ChannelSums(ffi::ThreadPool& pool, const typename T::Number* a, const typen
       const auto *x = a + n * channels, *y = b + n * channels;
       int64_t c = 0;
       for (; c + kLanes <= channels; c += kLanes) {
-        __m512 u = T::Load(x + c), v = _mm512_sub_ps(T::Load(y + c), _mm512_loadu_ps(centre + c));
-        _mm512_storeu_ps(first + c, _mm512_add_ps(_mm512_loadu_ps(first + c), u));
-        _mm512_storeu_ps(second + c, _mm512_fmadd_ps(u, v, _mm512_loadu_ps(second + c)));
+        Vector u = T::Load(x + c), v = Subtract(T::Load(y + c), LoadFloats(centre + c));
+        StoreFloats(first + c, Add(LoadFloats(first + c), u));
+        StoreFloats(second + c, MultiplyAdd(u, v, LoadFloats(second + c)));
       }
       for (; c < channels; ++c) {
         first[c] += T::ToFloat(x[c]);
