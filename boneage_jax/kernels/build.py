@@ -1,7 +1,8 @@
 """Compiles the C++ kernels with the system's compiler on first use, and keeps the result in the user's cache.
 
-They are for processors with AVX-512 and bfloat16 products (AMD since Zen 4, Intel since Cooper Lake). Where there
-is no such processor or no compiler, everything runs as XLA compiles it, and one line of the log says so.
+They are for x86 processors with AVX2, better with AVX-512 and bfloat16 products (AMD since Zen 4, Intel since Cooper
+Lake). Where there is no such processor or no compiler, everything runs as XLA compiles it, and one line of the log
+says so.
 BONEAGE_JAX_KERNELS=off switches them off.
 """
 
@@ -29,6 +30,8 @@ TARGETS = (
     "BoneageMaxPool",
     "BoneageMaxPoolGradient",
     "BoneageMaxPoolWinner",
+    "BoneageProduct",
+    "BoneageProductKernelGradient",
 )
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-w")

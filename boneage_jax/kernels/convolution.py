@@ -27,17 +27,9 @@ def conv_general_dilated(lhs: jax.Array, rhs: jax.Array, window_strides: Any, pa
     return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)
 
 
-def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Maps the channels of every pixel: images [B, H, W, Ci] and kernel [Ci, Co] to [B, H, W, Co].
-
-    A matrix product, but for bfloat16 on CPUs that have a kernel: XLA computes such products in float32 there.
-    """
-    as_image = kernel[None, None]
-    if x.dtype == jnp.bfloat16:
-        pads = _kernel_pads(x, as_image, (1, 1), "VALID", {"dimension_numbers": LAYOUT})
-        if pads is not None and build.available():
-            return _convolution(x, as_image, pads)
-    return jnp.tensordot(x, kernel, axes=1)
+def fits(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether there is a kernel for the convolution of images [B, H, W, Ci] by [k, k, Ci, Co] without padding."""
+    return _kernel_pads(x, kernel, (1, 1), "VALID", {"dimension_numbers": LAYOUT}) is not None
 
 
 def _kernel_pads(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, settings: dict[str, Any]) -> Pads | None:

@@ -35,7 +35,9 @@ def read(path: Path | str) -> tuple[Source, dict[str, np.ndarray]]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise BoneAgeError(f"{path} does not exist or is no file; model.init_from names a file of weights, or those in the package")
+        raise BoneAgeError(
+            f"{path} does not exist or is no file; model.init_from names a file of weights, or those in the package"
+        )
     try:
         source, arrays = _read(path)
         if not arrays:

@@ -8,6 +8,7 @@
 #include "convolution.h"
 #include "depthwise.h"
 #include "pooling.h"
+#include "product.h"
 #include "sums.h"
 #include "winograd.h"
 
@@ -119,6 +120,22 @@ ffi::Error MaxPoolGradientCall(ffi::ThreadPool pool, ffi::BufferR4<ffi::U8> winn
   return ffi::Error::Success();
 }
 
+using Matrices = ffi::Buffer<ffi::F32>;  // [..., channels]
+
+ffi::Error ProductCall(ffi::ThreadPool pool, Matrices a, Matrices b, ffi::Result<Matrices> out, bool transpose) {
+  int64_t depth = a.dimensions().back(), columns = out->dimensions().back();
+  MultiplyMatrices(pool, a.typed_data(), b.typed_data(), a.element_count() / depth, depth, columns, transpose,
+                   out->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error ProductKernelGradientCall(ffi::ThreadPool pool, Matrices x, Matrices gradient, ffi::Result<Matrices> out) {
+  int64_t in = x.dimensions().back(), out_channels = gradient.dimensions().back();
+  MultiplyTransposed(pool, x.typed_data(), gradient.typed_data(), x.element_count() / in, in, out_channels,
+                     out->typed_data());
+  return ffi::Error::Success();
+}
+
 ffi::Error ChannelSumsCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::BufferR1<ffi::F32> centre,
                            ffi::Result<ffi::BufferR2<ffi::F32>> out) {
   int64_t channels = a.dimensions().back(), pixels = a.element_count() / channels;
@@ -165,5 +182,9 @@ BONEAGE_HANDLER(BoneageMaxPoolWinner, MaxPoolWinnerCall,
 BONEAGE_HANDLER(BoneageMaxPoolGradient, MaxPoolGradientCall,
                 Bind().Arg<Bytes>().Arg<Any>().Ret<Any>().Attr<int64_t>("k").Attr<int64_t>("stride").Attr<int64_t>(
                     "top").Attr<int64_t>("left"));
+BONEAGE_HANDLER(BoneageProduct, ProductCall,
+                Bind().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Ret<boneage::Matrices>().Attr<bool>("transpose"));
+BONEAGE_HANDLER(BoneageProductKernelGradient, ProductKernelGradientCall,
+                Bind().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Ret<boneage::Matrices>());
 BONEAGE_HANDLER(BoneageChannelSums, ChannelSumsCall,
                 Bind().Arg<Any>().Arg<Any>().Arg<ffi::BufferR1<ffi::F32>>().Ret<Rank2>());

@@ -73,20 +73,25 @@ TileFunction<T, kRegisters> TileFor(int64_t pixels, std::integer_sequence<int, k
   return table[pixels - 1];
 }
 
+// One row of output pixels, as many channels as a tile has.
+template <typename T, int kRegisters>
+void TileRow(const typename T::Work* image, const Shape& s, const typename T::Work* panel, typename T::Number* out) {
+  using Counts = std::make_integer_sequence<int, kWidest>;
+  int64_t pieces = (s.out_width + kWidest - 1) / kWidest;
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    int64_t begin = piece * s.out_width / pieces, end = (piece + 1) * s.out_width / pieces;
+    TileFor<T, kRegisters>(end - begin, Counts())(image + begin * s.in, s, panel, out + begin * s.out);
+  }
+}
+
 template <typename T, int kRegisters>
 void Rows(const typename T::Work* padded, const Shape& s, int64_t rows, const typename T::Work* packed,
           typename T::Number* out) {
-  using Counts = std::make_integer_sequence<int, kWidest>;
-  int64_t pieces = (s.out_width + kWidest - 1) / kWidest;
   int64_t tile = kRegisters * kLanes, panel = s.k * s.k * s.in * tile;
   for (int64_t o = 0; o < s.out; o += tile)
     for (int64_t y = 0; y < rows; ++y)
-      for (int64_t piece = 0; piece < pieces; ++piece) {
-        int64_t begin = piece * s.out_width / pieces, end = (piece + 1) * s.out_width / pieces;
-        TileFor<T, kRegisters>(end - begin, Counts())(padded + (y * s.padded_width() + begin) * s.in, s,
-                                                      packed + o / tile * panel,
-                                                      out + (y * s.out_width + begin) * s.out + o);
-      }
+      TileRow<T, kRegisters>(padded + y * s.padded_width() * s.in, s, packed + o / tile * panel,
+                             out + y * s.out_width * s.out + o);
 }
 
 // Lines first - top ... of one image (as many as `lines`) with zeros around it, `line` pixels long each.

@@ -1,0 +1,58 @@
+"""1x1 convolution as a product of matrices: own kernels on the CPU, XLA's everywhere else."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from boneage_jax.kernels import build
+from boneage_jax.kernels.convolution import DTYPES, LAYOUT, conv_general_dilated, fits
+
+
+def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Maps the channels of every pixel: images [B, H, W, Ci] and kernel [Ci, Co] to [B, H, W, Co].
+
+    On CPUs that can, own kernels compute it in the type of the images, with sums in float32. XLA's product is as fast
+    in itself, but computes bfloat16 in float32, and rearranges whole images for the gradient of the kernel.
+    """
+    if x.size == 0 or x.dtype not in DTYPES or x.dtype != kernel.dtype or not build.available():
+        return _plain(x, kernel)
+    if x.dtype == jnp.bfloat16 and fits(x, as_image := kernel[None, None]):
+        return conv_general_dilated(x, as_image, (1, 1), "VALID", dimension_numbers=LAYOUT)
+    return _product(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype)
+
+
+def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jnp.tensordot(x, kernel, axes=1)
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.platform_dependent(x, kernel, cpu=partial(_call, transpose=False), default=_plain)
+
+
+def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _product(x, kernel), (x, kernel)
+
+
+def _backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return lax.platform_dependent(*residuals, gradient, cpu=_gradient_calls, default=_plain_gradients)
+
+
+_product.defvjp(_forward, _backward)
+
+
+def _plain_gradients(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(_plain, x, kernel)[1](gradient)
+
+
+def _call(a: jax.Array, b: jax.Array, *, transpose: bool) -> jax.Array:
+    out = jax.ShapeDtypeStruct((*a.shape[:-1], b.shape[0 if transpose else 1]), a.dtype)
+    return jax.ffi.ffi_call("BoneageProduct", out)(a, b, transpose=transpose)
+
+
+def _gradient_calls(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    out = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+    of_kernel = jax.ffi.ffi_call("BoneageProductKernelGradient", out)(x, gradient)
+    return _call(gradient, kernel, transpose=True), of_kernel

@@ -1,0 +1,83 @@
+"""The CPU's product of matrices, which is what 1x1 convolutions are, against numpy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boneage_jax.kernels import pointwise
+from kernels.machine import needs_kernels
+
+# Of the largest number: float32 sums in another order; one rounding to bfloat16's 8 bits.
+TOLERANCE = {"float32": 3e-6, "bfloat16": 2**-8}
+
+
+def check(batch, height, width, channels, features, dtype):
+    rng = np.random.default_rng([batch, height, width, channels, features])
+    sizes = (batch, height, width, channels), (channels, features), (batch, height, width, features)
+    x, kernel, g = (jnp.asarray(rng.normal(size=size), dtype) for size in sizes)
+    value, pull = jax.vjp(jax.jit(pointwise), x, kernel)
+    wide = [np.asarray(a, np.float64) for a in (x, kernel, g)]
+    exact = {
+        "value": wide[0] @ wide[1],
+        "image": wide[2] @ wide[1].T,
+        "kernel": np.einsum("bhwc,bhwd->cd", wide[0], wide[2]),
+    }
+    for (name, true), found in zip(exact.items(), (value, *pull(g)), strict=True):
+        assert found.dtype == jnp.dtype(dtype)
+        error = np.abs(np.asarray(found, np.float64) - true).max() / np.abs(true).max()
+        assert error < TOLERANCE[dtype], f"{name}: {error:.2e}"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 5, 6, 32, 16),
+        (3, 7, 9, 91, 45),  # no whole registers
+        (1, 19, 19, 200, 728),  # more channels and pixels than are worked on at a time
+        (1, 1, 1, 1, 1),
+        (5, 11, 13, 4, 3),
+    ],
+    ids=str,
+)
+def test_value_and_both_gradients_equal_the_exact_ones(shape, dtype):
+    check(*shape, dtype)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(1, 4),
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    channels=st.integers(1, 40),
+    features=st.integers(1, 70),
+    dtype=st.sampled_from(["float32", "bfloat16"]),
+)
+def test_any_small_shape_equals_the_exact_product(batch, height, width, channels, features, dtype):
+    check(batch, height, width, channels, features, dtype)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("dtype", "channels", "called"),
+    [("float32", 30, "BoneageProduct"), ("bfloat16", 32, "BoneageConvolution"), ("bfloat16", 30, "BoneageProduct")],
+)
+def test_each_type_is_given_to_the_kernel_for_it(dtype, channels, called):
+    x, kernel = jnp.ones((2, 5, 6, channels), dtype), jnp.ones((channels, 16), dtype)
+    assert f"target_name={called}" in str(jax.make_jaxpr(pointwise)(x, kernel))
+
+
+@needs_kernels
+def test_the_result_is_the_same_to_the_bit_every_time():
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((3, 40, 40, 50), (50, 70)))
+
+    def gradients():
+        value, pull = jax.vjp(jax.jit(pointwise), x, kernel)
+        return value, *pull(value)
+
+    for a, b in zip(gradients(), gradients(), strict=True):
+        np.testing.assert_array_equal(a, b)
