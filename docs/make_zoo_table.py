@@ -12,21 +12,23 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from boneage_jax.benchmark import cost
 from boneage_jax.train import parallel
 from boneage_jax.train.experiment import Experiment, Statistics
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NOT_PUBLISHED = {"quickstart", "convmixer_cpu"}
+NOT_PUBLISHED = ("quickstart", "convmixer_cpu", "release_")
 STATISTICS = Statistics(127.3, 41.2, {"chronological_age": (130.0, 45.0)})
 
 
 def main(names: list[str]) -> None:
     """One row for each configuration."""
-    names = names or sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in NOT_PUBLISHED)
-    print("| config | input | parameters, M | GFLOPs | batch | memory of a training step, GiB |")
-    print("|---|---|---|---|---|---|")
+    known = [path.stem for path in CONFIGS.glob("*.py")]
+    names = names or sorted(name for name in known if not name.startswith(NOT_PUBLISHED))
+    print("| config | input | parameters, M | GFLOPs | batch | memory of a training step, GiB | rematerialised |")
+    print("|---|---|---|---|---|---|---|")
     for name in names:
         print(row(name), flush=True)
 
@@ -37,9 +39,7 @@ def row(name: str) -> str:
     config.evaluate.views = "centre"
     experiment = Experiment.create(config, STATISTICS)
     size, channels = experiment.preprocessing.visible, experiment.preprocessing.channels
-    transform, state = experiment.fresh_state(steps_per_epoch=100)
-    batch = parallel.split(_batch(config.train.batch_size, size, channels, dict(config.data.inputs)))
-    step = cost.compile_program(experiment.compile_train_step(transform), state, batch)
+    _, state = experiment.fresh_state(steps_per_epoch=100)
     one = _batch(1, experiment.preprocessing.size, channels, dict(config.data.inputs))
     flops = cost.count_flops(experiment.inference(), state.variables, one)
     parameters = cost.count_parameters(state.params) / 1e6
@@ -49,9 +49,20 @@ def row(name: str) -> str:
         f"{parameters:.1f}",
         f"{flops / 1e9:.2f}",
         str(config.train.batch_size),
-        f"{step.memory_bytes / 2**30:.1f}",
+        f"{step_bytes(config) / 2**30:.1f}",
+        f"{step_bytes(config, remat=True) / 2**30:.1f}",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def step_bytes(config: ConfigDict, *, remat: bool = False) -> int:
+    """Memory of a training step, with every block computed again in the backward pass or not."""
+    config.model.remat = remat
+    experiment = Experiment.create(config, STATISTICS)
+    size, channels = experiment.preprocessing.visible, experiment.preprocessing.channels
+    transform, state = experiment.fresh_state(steps_per_epoch=100)
+    batch = parallel.split(_batch(config.train.batch_size, size, channels, dict(config.data.inputs)))
+    return cost.compile_program(experiment.compile_train_step(transform), state, batch).memory_bytes
 
 
 def _batch(count: int, size: int, channels: int, inputs: dict[str, str]) -> dict:

@@ -40,6 +40,12 @@ def test_trunk_and_head_are_replaced(path):
     assert same(started, released.weights().variables)
 
 
+def test_weights_in_the_package_are_named_without_a_path(path, monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", path.parent)
+    started = start_from("tiny", "convmixer", network().trunk, zeros())
+    assert same(started, released.weights().variables)
+
+
 def test_a_head_of_another_kind_stays_as_it_was_made(path):
     ours = zeros(released.weights(head="regression"))
     started = start_from(path, "convmixer", network(head="regression").trunk, ours)

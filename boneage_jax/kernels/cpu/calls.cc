@@ -1,9 +1,9 @@
-// What XLA calls: kernels for CPUs with AVX-512 and bfloat16 products.
+// What XLA calls: kernels for x86 CPUs with AVX2, or with AVX-512 and bfloat16 products.
 //
-// XLA's own convolutions on the CPU compute in float32 at a quarter of what the processor's bfloat16 products reach,
-// its depthwise ones and the gradients of its max pools at a fraction of that, and its sums over pixels run on one
-// core. Everything here adds in float32, in an order that depends on the shapes alone: the same numbers to the bit for
-// any count of threads.
+// XLA's own convolutions on the CPU compute in float32 whatever their type and take every product, its depthwise ones
+// and the gradients of its max pools run at a fraction of what the processor can, and its sums over pixels on one core.
+// Everything here adds in float32, in an order that depends on the shapes alone: the same numbers to the bit for any
+// count of threads.
 
 #include "convolution.h"
 #include "depthwise.h"
