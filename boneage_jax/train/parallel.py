@@ -4,7 +4,9 @@ A state is one tree, the same on every device, with no leading device axis; a ba
 over the processes (by the input pipeline) and over the devices of each process (here).
 """
 
+import types
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -63,12 +65,40 @@ def split(batch: Mapping[str, Any]) -> dict[str, Any]:
     return jax.tree.map(lambda values: values.reshape(devices, -1, *values.shape[1:]), dict(batch))
 
 
-def compile_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
+def compile_step(
+    step: Callable[[Any, Any], tuple[Any, Any]], *, remat: bool = False
+) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Compiles `(state, batch) -> (state, metrics)`; the state's memory is reused (the caller's copy is gone).
 
-    Inside, `AXIS` is the mapped axis; both results must be the same on all devices.
+    Inside, `AXIS` is the mapped axis; both results must be the same on all devices. `remat` says that the step computes
+    parts of the forward pass again instead of keeping them.
     """
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    return _Recomputing(mapped) if remat and jax.default_backend() == "cpu" else mapped
+
+
+class _Recomputing:
+    """A mapped function that XLA's CPU compiler lets compute again what it is to compute again.
+
+    Left to itself, that compiler removes the barriers around such computations before it merges what is computed twice
+    and before it schedules, so that everything is kept all the same. `jax.pmap` takes no options of the compiler.
+    """
+
+    OPTIONS = types.MappingProxyType({"xla_disable_hlo_passes": "cse_barrier_expander"})
+
+    def __init__(self, mapped: Any):
+        self._mapped = mapped
+        self._compiled: Any = None
+
+    def lower(self, *arguments: Any) -> Any:
+        """As that of `jax.pmap`: its `compile()` takes the options along."""
+        lowered = self._mapped.lower(*arguments)
+        return types.SimpleNamespace(compile=partial(lowered.compile, compiler_options=dict(self.OPTIONS)))
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._compiled is None:
+            self._compiled = self.lower(*arguments).compile()
+        return self._compiled(*arguments)
 
 
 def compile_inference(infer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

@@ -19,17 +19,14 @@ def preprocessing() -> Preprocessing:
     return Preprocessing(size=32, exposure=None, clahe_clips=(), clahe_grid=4, scaling="standardise")  # one channel
 
 
-def parts(*, axis_name=parallel.AXIS):
+def parts(*, axis_name=parallel.AXIS, **settings):
     network = models.create(
         "convmixer",
         head_options={"hidden": (8,)},
         label_mean=MEAN,
         label_std=STD,
         axis_name=axis_name,
-        dim=8,
-        depth=1,
-        kernel_size=3,
-        patch_size=8,
+        **{"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 8, **settings},
     )
     plateau = optax.contrib.reduce_on_plateau(factor=0.5)
     transform = optax.sgd(0.1)
@@ -183,3 +180,17 @@ def test_inference_gives_months_of_every_image_in_order(synchronised):
     expected = network.apply(jax.tree.map(jnp.asarray, synchronised.fresh.variables), image, sex, train=False).months
     np.testing.assert_allclose(months, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(parallel.gather(found["loss"]), np.abs(months - values["age"]), rtol=1e-5, atol=1e-5)
+
+
+def test_rematerialising_takes_half_the_memory_and_gives_the_same_step():
+    deep = {"dim": 32, "depth": 6, "patch_size": 2}
+    results, temporary = [], []
+    for remat in (False, True):
+        fresh, function = parts(**deep, remat=remat)
+        compiled = parallel.compile_step(function, remat=remat)
+        program = compiled.lower(parallel.replicate(fresh), parallel.split(batch(0))).compile()
+        temporary.append(program.memory_analysis().temp_size_in_bytes)
+        results.append(after(compiled, parallel.replicate(fresh), map(batch, range(2))))
+    assert temporary[1] < temporary[0] / 2
+    for plain, again in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(again, plain, rtol=1e-4, atol=1e-4)
