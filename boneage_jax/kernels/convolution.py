@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from boneage_jax.kernels import build
+from boneage_jax.kernels.kept import kept
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 DTYPES = (jnp.float32, jnp.bfloat16)
@@ -23,8 +24,8 @@ def conv_general_dilated(lhs: jax.Array, rhs: jax.Array, window_strides: Any, pa
     """
     pads = _kernel_pads(lhs, rhs, window_strides, padding, settings)
     if pads is not None and build.available():
-        return _convolution(lhs, rhs, pads)
-    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)
+        return kept(_convolution(lhs, rhs, pads))
+    return kept(lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings))
 
 
 def fits(x: jax.Array, kernel: jax.Array) -> bool:

@@ -10,6 +10,7 @@ from jax import lax
 
 from boneage_jax.kernels import build
 from boneage_jax.kernels.convolution import DTYPES, Pads
+from boneage_jax.kernels.kept import kept
 
 LARGEST = 15  # whose pixels can be counted in a byte
 
@@ -31,7 +32,7 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: Any = "VALID") -> ja
     top, left = ((int(low), int(high)) for low, high in padding)
     settings: dict[str, Any] = {"size": size, "stride": stride, "pads": (top, left)}
     fits = x.dtype in DTYPES and size <= LARGEST and x.size > 0
-    return _pool(x, **settings) if fits and build.available() else _plain(x, **settings)
+    return kept(_pool(x, **settings) if fits and build.available() else _plain(x, **settings))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -45,7 +46,7 @@ def _forward(x: jax.Array, size: int, stride: int, pads: Pads) -> tuple[jax.Arra
     y, winner = lax.platform_dependent(
         x, cpu=partial(_winner_call, **settings), default=partial(_plain_winner, **settings)
     )
-    return y, (winner, jnp.zeros((0, *x.shape[1:3]), x.dtype))  # the second for its shape
+    return y, (kept(winner), jnp.zeros((0, *x.shape[1:3]), x.dtype))  # the second for its shape
 
 
 def _backward(

@@ -8,6 +8,7 @@ from jax import lax
 
 from boneage_jax.kernels import build
 from boneage_jax.kernels.convolution import DTYPES, LAYOUT, conv_general_dilated, fits
+from boneage_jax.kernels.kept import kept
 
 
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -17,10 +18,10 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     in itself, but computes bfloat16 in float32, and rearranges whole images for the gradient of the kernel.
     """
     if x.size == 0 or x.dtype not in DTYPES or x.dtype != kernel.dtype or not build.available():
-        return _plain(x, kernel)
+        return kept(_plain(x, kernel))
     if x.dtype == jnp.bfloat16 and fits(x, as_image := kernel[None, None]):
         return conv_general_dilated(x, as_image, (1, 1), "VALID", dimension_numbers=LAYOUT)
-    return _product(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype)
+    return kept(_product(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype))
 
 
 def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.models.layers import Conv, Layer, Pointwise, StochasticDepth, batch_norm
+from boneage_jax.models.layers import Conv, Layer, Pointwise, StochasticDepth, batch_norm, recomputed
 
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -76,7 +76,7 @@ class CompactResNet(nn.Module):
     def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
         """Returns the output of the last block, before pooling."""
         norm = batch_norm(train=train, momentum=0.9, epsilon=1e-5, axis_name=self.axis_name, dtype=self.dtype)
-        block = nn.remat(BasicBlock, static_argnums=(2,)) if self.remat else BasicBlock
+        block = recomputed(BasicBlock, remat=self.remat, static_argnums=(2,))
         rates = iter(np.linspace(0, self.drop_path, sum(self.blocks)).tolist())
         x = space_to_depth(image.astype(self.dtype))  # [B, H/2, W/2, 4 C]
         x = Conv3x3(self.widths[0], norm, dtype=self.dtype, name="stem")(x)

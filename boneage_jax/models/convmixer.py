@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.depthwise import DepthwiseConv
-from boneage_jax.models.layers import Layer, Pointwise, batch_norm
+from boneage_jax.models.layers import Layer, Pointwise, batch_norm, recomputed
 
 # The paper's GELU is PyTorch's default, the exact one. Its ConvMixer-768/32 was trained with ReLU.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -69,7 +69,7 @@ class ConvMixer(nn.Module):
         embed = nn.Conv(self.dim, patch, patch, padding="VALID", dtype=self.dtype, name="patch_embedding")
         x = ACTIVATIONS[self.activation](embed(image.astype(self.dtype)))
         x = norm(name="patch_embedding_bn")(x)  # [B, h, w, dim]
-        block = nn.remat(MixerBlock) if self.remat else MixerBlock
+        block = recomputed(MixerBlock, remat=self.remat)
         for i in range(self.depth):
             x = block(self.kernel_size, self.activation, norm, dtype=self.dtype, name=f"block{i + 1}")(x)
         return x

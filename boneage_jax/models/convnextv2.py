@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.depthwise import DepthwiseConv
-from boneage_jax.models.layers import Layer, Pointwise, StochasticDepth
+from boneage_jax.models.layers import Layer, Pointwise, StochasticDepth, recomputed
 
 
 class Size(NamedTuple):
@@ -106,7 +106,7 @@ class ConvNeXtV2(nn.Module):
         depths, dims = VARIANTS[self.variant]
         # In one pass the variance is E[x^2] - E[x]^2, of which float32 leaves little where the mean is large.
         norm = partial(nn.LayerNorm, epsilon=EPSILON, dtype=self.dtype, use_fast_variance=False)
-        block = partial(nn.remat(Block) if self.remat else Block, norm=norm, train=train, dtype=self.dtype)
+        block = partial(recomputed(Block, remat=self.remat), norm=norm, train=train, dtype=self.dtype)
         blocks = sum(depths)
         rates = (self.drop_path * i / (blocks - 1) for i in range(blocks))
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from boneage_jax.kernels import depthwise as kernels
+from boneage_jax.kernels.kept import kept
 
 Padding = Literal["SAME", "VALID"]
 
@@ -36,7 +37,7 @@ def depthwise_conv(
     Returns:
         [B, h, w, C] with h = ceil(H / stride) for SAME, ceil((H - kh + 1) / stride) for VALID.
     """
-    return _depthwise(x, kernel, stride, padding)
+    return kept(_depthwise(x, kernel, stride, padding))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.depthwise import DepthwiseConv, Padding
-from boneage_jax.models.layers import Layer, Pointwise, StochasticDepth, batch_norm
+from boneage_jax.models.layers import Layer, Pointwise, StochasticDepth, batch_norm, recomputed
 
 
 class Stage(NamedTuple):
@@ -190,7 +190,7 @@ class EfficientNet(nn.Module):
     def stages(self, x: Float[Array, "B H W C"], norm: Layer, *, train: bool) -> Float[Array, "B h w D"]:
         """The blocks of all stages, the later ones dropped the more often."""
         width, depth = VARIANTS[self.variant]
-        block = nn.remat(InvertedResidual) if self.remat else InvertedResidual
+        block = recomputed(InvertedResidual, remat=self.remat)
         total = sum(scaled_blocks(stage.blocks, depth) for stage in STAGES)
         done = 0
         for i, stage in enumerate(STAGES, start=1):

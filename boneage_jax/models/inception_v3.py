@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from boneage_jax import kernels
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.models.layers import Conv, Layer, Pointwise, batch_norm
+from boneage_jax.models.layers import Conv, Layer, Pointwise, batch_norm, recomputed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +231,7 @@ class InceptionV3(nn.Module):
 
     def stem_layer(self, name: str, norm: Layer) -> nn.Module:
         """A stem of that name."""
-        stem = nn.remat(Stem) if self.remat else Stem
+        stem = recomputed(Stem, remat=self.remat)
         return stem(norm=norm, dtype=self.dtype, name=name)
 
     def mixed_flow(self, x: Float[Array, "B h w 192"], norm: Layer) -> Float[Array, "B h2 w2 2048"]:
@@ -247,6 +247,6 @@ class InceptionV3(nn.Module):
         return x  # [B, H/32, W/32, 2048]
 
     def _mixed(self, kind: type[Mixed], number: int, norm: Layer, **settings: Any) -> nn.Module:
-        block = nn.remat(kind) if self.remat else kind
+        block = recomputed(kind, remat=self.remat)
         count_padding = FRAMEWORKS[self.framework].count_padding
         return block(norm=norm, count_padding=count_padding, dtype=self.dtype, name=f"mixed{number}", **settings)

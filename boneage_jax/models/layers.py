@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from boneage_jax import kernels
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.kernels.kept import NAME as KEPT
 from boneage_jax.models.depthwise import DepthwiseConv
 from boneage_jax.models.normalisation import BatchNorm
 
@@ -41,6 +42,15 @@ def batch_norm(
         axis_name=axis_name,
         dtype=dtype,
     )
+
+
+def recomputed(block: type[nn.Module], *, remat: bool, static_argnums: tuple[int, ...] = ()) -> type[nn.Module]:
+    """`block`, whose backward pass computes again what takes little time: all but convolutions and sums over pixels.
+
+    With `remat` it computes everything again, from the input of the block: the least memory, and another forward pass.
+    """
+    policy = None if remat else jax.checkpoint_policies.save_only_these_names(KEPT)
+    return nn.remat(block, policy=policy, static_argnums=static_argnums)
 
 
 class Pointwise(nn.Module):

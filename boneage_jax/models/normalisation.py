@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from boneage_jax.kernels import channel_sums
+from boneage_jax.kernels.kept import kept
 
 
 class BatchNorm(nn.Module):
@@ -38,6 +39,7 @@ class BatchNorm(nn.Module):
             mean, mean_square = _moments(x)
             if self.axis_name is not None and not self.is_initializing():
                 mean, mean_square = jax.lax.pmean((mean, mean_square), self.axis_name)
+            mean, mean_square = kept(mean), kept(mean_square)
             var = jnp.maximum(mean_square - mean**2, 0.0)
             if not self.is_initializing():
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean

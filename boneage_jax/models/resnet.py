@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from boneage_jax import kernels
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.models.layers import Conv, Layer, Pointwise, batch_norm
+from boneage_jax.models.layers import Conv, Layer, Pointwise, batch_norm, recomputed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ class ResNet50(nn.Module):
             dtype=self.dtype,
         )
         x = self.stem(image.astype(self.dtype), norm)  # [B, H/4, W/4, width]
-        block = nn.remat(Bottleneck) if self.remat else Bottleneck
+        block = recomputed(Bottleneck, remat=self.remat)
         bottleneck = partial(block, framework=framework, norm=norm, dtype=self.dtype)
         for i, blocks in enumerate(self.blocks):
             features = self.width * 2**i

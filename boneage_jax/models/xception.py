@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from boneage_jax import kernels
-from boneage_jax.models.layers import Conv, Layer, Pointwise, SeparableConv, batch_norm
+from boneage_jax.models.layers import Conv, Layer, Pointwise, SeparableConv, batch_norm, recomputed
 
 
 class ResidualBlock(nn.Module):
@@ -92,5 +92,5 @@ class Xception(nn.Module):
         return nn.relu(norm(name=f"{name}_bn")(conv(x)))
 
     def _block(self, features: tuple[int, ...], norm: Layer, name: str, **settings: Any) -> nn.Module:
-        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        block = recomputed(ResidualBlock, remat=self.remat)
         return block(features=features, norm=norm, dtype=self.dtype, name=name, **settings)

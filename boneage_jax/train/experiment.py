@@ -113,7 +113,7 @@ class Experiment:
             seed=self.config.seed,
             ema_decay=self.config.optimizer.ema_decay,
         )
-        return parallel.compile_step(function, remat=self.config.model.remat)
+        return parallel.compile_step(function)
 
     def inference(self) -> Any:
         """`(variables, batch) -> estimates`, to be compiled; see `step.make_inference`."""

@@ -65,16 +65,13 @@ def split(batch: Mapping[str, Any]) -> dict[str, Any]:
     return jax.tree.map(lambda values: values.reshape(devices, -1, *values.shape[1:]), dict(batch))
 
 
-def compile_step(
-    step: Callable[[Any, Any], tuple[Any, Any]], *, remat: bool = False
-) -> Callable[[Any, Any], tuple[Any, Any]]:
+def compile_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Compiles `(state, batch) -> (state, metrics)`; the state's memory is reused (the caller's copy is gone).
 
-    Inside, `AXIS` is the mapped axis; both results must be the same on all devices. `remat` says that the step computes
-    parts of the forward pass again instead of keeping them.
+    Inside, `AXIS` is the mapped axis; both results must be the same on all devices.
     """
     mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
-    return _Recomputing(mapped) if remat and jax.default_backend() == "cpu" else mapped
+    return _Recomputing(mapped) if jax.default_backend() == "cpu" else mapped
 
 
 class _Recomputing:

@@ -8,8 +8,8 @@ namespace boneage {
 
 constexpr int64_t kPanel = 2 * kLanes;         // columns that are worked on at a time
 constexpr int64_t kRowBytes = 256 * 1024;      // of the rows of a task: half of a usual L2 cache
-constexpr int64_t kGradientPixels = 128;       // whose channels are rearranged at a time
-constexpr int64_t kMostGradientChannels = 192; // of the input, in a task
+constexpr int64_t kSmallKernel = 65536;        // numbers: with so few, parts of the pixels have sums of their own
+constexpr int64_t kSharePixels = 1024;         // of such a part, at least
 
 inline int64_t PartsOf(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
@@ -71,36 +71,59 @@ void PackChannels(const float* x, int64_t pixels, int64_t channels, int64_t firs
     }
 }
 
-// `out` [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels]. A task has some of the
-// input's channels and goes through all pixels in their order.
+// How the product over all pixels is cut: shares of the pixels with sums of their own, strips of the input's channels.
+// The shares depend on the shapes alone, and so does the order of the sums.
+struct GradientCut {
+  int64_t shares, channels, pixels;  // shares; channels of a strip, pixels that are rearranged at a time
+
+  GradientCut(int64_t all, int64_t in, int64_t out_channels, int64_t threads) {
+    bool small = in * out_channels <= kSmallKernel;
+    shares = small ? std::clamp<int64_t>(all / kSharePixels, 1, kPartials) : 1;
+    pixels = small ? 96 : 128;
+    int64_t fair = PartsOf(in * shares, 2 * threads), most = small ? 132 : 192;
+    channels = std::min(PartsOf(std::min(fair, in), kDeepest), most / kDeepest) * kDeepest;
+  }
+};
+
+// [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels], of pixels begin ... end and a strip
+// of channels from `first` on.
+inline void MultiplyTransposedPart(const float* x, const float* g, int64_t begin, int64_t end, int64_t in,
+                                   int64_t out_channels, int64_t first, const GradientCut& cut, float* out) {
+  constexpr int64_t kTile = kDeepest * kPanel;
+  int64_t parts = cut.channels / kDeepest, panels = PartsOf(out_channels, kPanel);
+  auto* left = Scratch<float, 0>(parts * cut.pixels * kDeepest);
+  auto* right = Scratch<float, 1>(panels * cut.pixels * kPanel);
+  auto* sums = Scratch<float, 2>(parts * panels * kTile);
+  std::fill_n(sums, parts * panels * kTile, 0.0f);
+  for (int64_t p = begin; p < end; p += cut.pixels) {
+    int64_t count = std::min(cut.pixels, end - p);
+    PackChannels<kDeepest>(x + p * in, count, in, first, parts, left);
+    PackChannels<kPanel>(g + p * out_channels, count, out_channels, 0, panels, right);
+    for (int64_t panel = 0; panel < panels; ++panel)
+      for (int64_t part = 0; part < parts; ++part)
+        Accumulate<Float32, kDeepest, 2>(left + part * count * kDeepest, kDeepest, right + panel * count * kPanel,
+                                         kPanel, count, sums + (panel * parts + part) * kTile);
+  }
+  for (int64_t c = first; c < std::min(first + cut.channels, in); ++c)
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      int64_t part = (c - first) / kDeepest, row = (c - first) % kDeepest;
+      std::copy_n(sums + (panel * parts + part) * kTile + row * kPanel,
+                  std::min(kPanel, out_channels - panel * kPanel), out + c * out_channels + panel * kPanel);
+    }
+}
+
+// `out` [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels].
 inline void MultiplyTransposed(ffi::ThreadPool& pool, const float* x, const float* g, int64_t pixels, int64_t in,
                                int64_t out_channels, float* out) {
-  int64_t fair = PartsOf(PartsOf(in, 2 * pool.num_threads()), kDeepest) * kDeepest;
-  int64_t channels = std::min(fair, kMostGradientChannels / kDeepest * kDeepest);
-  int64_t parts = channels / kDeepest, panels = PartsOf(out_channels, kPanel);
-  ParallelFor(pool, PartsOf(in, channels), [&](int64_t task) {
-    int64_t first = task * channels;
-    constexpr int64_t kTile = kDeepest * kPanel;
-    auto* left = Scratch<float, 0>(parts * kGradientPixels * kDeepest);
-    auto* right = Scratch<float, 1>(panels * kGradientPixels * kPanel);
-    auto* sums = Scratch<float, 2>(parts * panels * kTile);
-    std::fill_n(sums, parts * panels * kTile, 0.0f);
-    for (int64_t p = 0; p < pixels; p += kGradientPixels) {
-      int64_t count = std::min(kGradientPixels, pixels - p);
-      PackChannels<kDeepest>(x + p * in, count, in, first, parts, left);
-      PackChannels<kPanel>(g + p * out_channels, count, out_channels, 0, panels, right);
-      for (int64_t panel = 0; panel < panels; ++panel)
-        for (int64_t part = 0; part < parts; ++part)
-          Accumulate<Float32, kDeepest, 2>(left + part * count * kDeepest, kDeepest, right + panel * count * kPanel,
-                                           kPanel, count, sums + (panel * parts + part) * kTile);
-    }
-    for (int64_t c = first; c < std::min(first + channels, in); ++c)
-      for (int64_t panel = 0; panel < panels; ++panel) {
-        int64_t part = (c - first) / kDeepest, row = (c - first) % kDeepest;
-        std::copy_n(sums + (panel * parts + part) * kTile + row * kPanel,
-                    std::min(kPanel, out_channels - panel * kPanel), out + c * out_channels + panel * kPanel);
-      }
+  const GradientCut cut(pixels, in, out_channels, pool.num_threads());
+  int64_t strips = PartsOf(in, cut.channels), size = in * out_channels;
+  std::vector<float> others(size * (cut.shares - 1));
+  ParallelFor(pool, cut.shares * strips, [&](int64_t task) {
+    int64_t share = task / strips;
+    MultiplyTransposedPart(x, g, share * pixels / cut.shares, (share + 1) * pixels / cut.shares, in, out_channels,
+                           task % strips * cut.channels, cut, share ? others.data() + (share - 1) * size : out);
   });
+  AddParts(pool, others, cut.shares - 1, size, out);
 }
 
 }  // namespace boneage
