@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ SIZES = {  # pixels, batch
     "resnet50": (224, 8),
     "inception_v3": (299, 8),
 }
-PACKAGES = ("jax", "flax", "torch", "timm", "keras", "numpy")
+PEERS = ("torch", "timm", "keras")
 
 
 class Contestant:
@@ -141,16 +140,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def main() -> None:
     """Runs the tasks that the flags name."""
     works = [f"{network}-{work}" for network in SIZES for work in ("training", "inference")]
@@ -175,7 +164,7 @@ def main() -> None:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
             "command": " ".join(["python", *sys.argv]),
             "hardware": report.hardware(),
-            "versions": _versions(),
+            "versions": report.versions(PEERS),
             "rows": rows,
         }
         flags.out.parent.mkdir(parents=True, exist_ok=True)

@@ -189,7 +189,7 @@ def main() -> None:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "command": " ".join(["python", *sys.argv]),
         "hardware": report.hardware(),
-        "versions": report.versions(),
+        "versions": report.versions(["albumentations", "torch", "keras"]),
         "images_per_second": rates,
         "first_batch_seconds": first,
     }

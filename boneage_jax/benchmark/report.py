@@ -1,9 +1,11 @@
 """The benchmark's table: for the terminal and as JSON."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -104,13 +106,13 @@ def hardware() -> str:
     return f"{len(devices)} x {kinds}; {_processor()}, {cores} cores"
 
 
-def versions() -> dict[str, str]:
-    """Versions of this package, Python and the packages that decide the speed."""
-    return {
-        "boneage_jax": boneage_jax.__version__,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in _PACKAGES},
-    }
+def versions(peers: Iterable[str] = ()) -> dict[str, str]:
+    """Versions of this package, Python, the packages that decide the speed, and those of `peers` that are installed."""
+    installed = {}
+    for name in (*_PACKAGES, *peers):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return {"boneage_jax": boneage_jax.__version__, "python": platform.python_version(), **installed}
 
 
 def _processor() -> str:

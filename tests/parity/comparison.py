@@ -147,7 +147,10 @@ def shake_normalisation(case: Case, model: Any) -> None:
 
 
 def trained_statistics(case: Case, model: Any, image: np.ndarray) -> dict[str, np.ndarray]:
-    """The original's running statistics after one pass in training mode, by key."""
+    """The original's running statistics after one pass in training mode, by key; PyTorch's in float64.
+
+    Rounding grows from one normalisation over few pixels to the next: in float32, two right answers drift apart.
+    """
     if case.source == "keras":
         with jax.numpy_rank_promotion("allow"):
             model(image, training=True)
@@ -156,7 +159,7 @@ def trained_statistics(case: Case, model: Any, image: np.ndarray) -> dict[str, n
 
     before = torch_arrays(model)
     with _counted(model) as counts, torch.no_grad():
-        model.train()(torch.from_numpy(image.transpose(0, 3, 1, 2).copy()))
+        model.double().train()(torch.from_numpy(image.transpose(0, 3, 1, 2).astype(np.float64)))
     after = {key: value for key, value in torch_arrays(model).items() if "running_" in key}
     for layer, (count, momentum) in counts.items():
         # PyTorch's running variance takes the unbiased batch variance, ours and Keras' the biased one.
