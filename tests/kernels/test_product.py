@@ -40,6 +40,7 @@ def check(batch, height, width, channels, features, dtype):
         (1, 19, 19, 200, 728),  # more channels and pixels than are worked on at a time
         (1, 1, 1, 1, 1),
         (5, 11, 13, 4, 3),
+        (1, 70, 71, 150, 300),  # shares of the pixels and strips of the channels, in the gradient of the kernel
     ],
     ids=str,
 )
