@@ -77,14 +77,37 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     Raises:
         ValueError: for products inside a `while` loop, whose number of turns is unknown.
     """
-    return _flops(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return _total(jax.make_jaxpr(function)(*arguments).jaxpr, _flops)
 
 
-def _flops(jaxpr: core.Jaxpr) -> int:
-    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+def count_kernel_bytes(function: Callable[..., Any], *arguments: Any) -> int:
+    """Bytes that kernels of our own read and write in `function(*arguments)`, of which XLA's analysis knows nothing."""
+    return _total(jax.make_jaxpr(function)(*arguments).jaxpr, _kernel_bytes)
 
 
-def _equation_flops(equation: core.JaxprEqn) -> int:
+def _total(jaxpr: core.Jaxpr, of_equation: Callable[[core.JaxprEqn], int]) -> int:
+    """The sum over all equations, also those inside of others; of several branches the one with the most."""
+    return sum(of_equation(equation) + _inside(equation, of_equation) for equation in jaxpr.eqns)
+
+
+def _inside(equation: core.JaxprEqn, of_equation: Callable[[core.JaxprEqn], int]) -> int:
+    name, parameters = equation.primitive.name, equation.params
+    inner = [_total(part, of_equation) for part in _inner(parameters)]
+    if name == "cond":
+        return max(inner)
+    if name == "while" and any(inner):
+        raise ValueError("products inside a while loop cannot be counted: its number of turns is unknown")
+    return _repeats(name, parameters) * sum(inner)
+
+
+def _kernel_bytes(equation: core.JaxprEqn) -> int:
+    if equation.primitive.name != "ffi_call":
+        return 0
+    buffers = [variable.aval for variable in (*equation.invars, *equation.outvars)]
+    return sum(math.prod(buffer.shape) * buffer.dtype.itemsize for buffer in buffers)
+
+
+def _flops(equation: core.JaxprEqn) -> int:
     name, parameters = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]
@@ -94,12 +117,7 @@ def _equation_flops(equation: core.JaxprEqn) -> int:
         kernel = _shape(equation.invars[1])
         per_output = math.prod(kernel) // kernel[parameters["dimension_numbers"].rhs_spec[0]]
         return 2 * math.prod(_shape(equation.outvars[0])) * per_output
-    inner = [_flops(part) for part in _inner(parameters)]
-    if name == "cond":
-        return max(inner)
-    if name == "while" and any(inner):
-        raise ValueError("products inside a while loop cannot be counted: its number of turns is unknown")
-    return _repeats(name, parameters) * sum(inner)
+    return 0
 
 
 def _shape(operand: Any) -> tuple[int, ...]:

@@ -121,8 +121,12 @@ def _training(
         share = pipeline.data_wait_share(batches, lambda fresh: advance(split(fresh)), warmup=warmup, steps=steps)
     needs: dict[str, Any] = {}
     if profile is not None:
-        flops = cost.count_flops(train_step, state, on_devices) / jax.local_device_count()
-        needs["train_floor"] = floor.measure(dtype, flops=flops, traffic=cost.bytes_accessed(program))
+        counted = (train_step, state, on_devices)
+        flops, traffic = (
+            count(*counted) / jax.local_device_count() for count in (cost.count_flops, cost.count_kernel_bytes)
+        )
+        traffic += cost.bytes_accessed(program)
+        needs["train_floor"] = floor.measure(dtype, flops=flops, traffic=traffic)
         text = program.call.as_text()
         needs["train_profile"] = record(lambda: advance(on_devices), profile, steps=min(steps, 5), program_text=text)
     return {

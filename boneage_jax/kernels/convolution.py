@@ -84,7 +84,13 @@ def _plain(x: jax.Array, kernel: jax.Array, *, pads: Pads) -> jax.Array:
 def _plain_gradients(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array, *, pads: Pads
 ) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(partial(_plain, pads=pads), x, kernel)[1](gradient)
+    # Not jax.vjp, which would compute the convolution itself as well.
+    (of_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, pads=pads), kernel)(gradient)
+    return _plain_image_gradient(x, kernel, gradient, pads), of_kernel
+
+
+def _plain_image_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, pads: Pads) -> jax.Array:
+    return jax.linear_transpose(lambda x: _plain(x, kernel, pads=pads), x)(gradient)[0]
 
 
 def _call(x: jax.Array, kernel: jax.Array, *, pads: Pads, transpose: bool = False) -> jax.Array:
@@ -98,7 +104,7 @@ def _call(x: jax.Array, kernel: jax.Array, *, pads: Pads, transpose: bool = Fals
 
 def _gradient_calls(x: jax.Array, kernel: jax.Array, gradient: jax.Array, *, pads: Pads) -> tuple[jax.Array, jax.Array]:
     if x.shape[-1] % 16:
-        of_image = jax.vjp(partial(_plain, kernel=kernel, pads=pads), x)[1](gradient)[0]
+        of_image = _plain_image_gradient(x, kernel, gradient, pads)
     else:
         rest = kernel.shape[0] - 1
         (top, bottom), (left, right) = pads

@@ -45,7 +45,10 @@ _product.defvjp(_forward, _backward)
 
 
 def _plain_gradients(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(_plain, x, kernel)[1](gradient)
+    # Not jax.vjp, which would compute the product itself as well.
+    (of_x,) = jax.linear_transpose(lambda x: _plain(x, kernel), x)(gradient)
+    (of_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel), kernel)(gradient)
+    return of_x, of_kernel
 
 
 def _call(a: jax.Array, b: jax.Array, *, transpose: bool) -> jax.Array:

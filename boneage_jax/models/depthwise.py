@@ -86,7 +86,11 @@ def _grouped(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding) 
 def _grouped_gradients(
     x: jax.Array, kernel: jax.Array, g: jax.Array, *, stride: int, padding: Padding
 ) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(partial(_grouped, stride=stride, padding=padding), x, kernel)[1](g)
+    # Not jax.vjp, which would compute the convolution itself as well.
+    form = partial(_grouped, stride=stride, padding=padding)
+    (of_x,) = jax.linear_transpose(lambda x: form(x, kernel), x)(g)
+    (of_kernel,) = jax.linear_transpose(lambda kernel: form(x, kernel), kernel)(g)
+    return of_x, of_kernel
 
 
 def _pads(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> kernels.Pads:

@@ -93,6 +93,8 @@ class _Recomputing:
         return types.SimpleNamespace(compile=partial(lowered.compile, compiler_options=dict(self.OPTIONS)))
 
     def __call__(self, *arguments: Any) -> Any:
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+            return self._mapped(*arguments)  # looked at by a transformation, not run
         if self._compiled is None:
             self._compiled = self.lower(*arguments).compile()
         return self._compiled(*arguments)
