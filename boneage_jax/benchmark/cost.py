@@ -103,7 +103,7 @@ def _inside(equation: core.JaxprEqn, of_equation: Callable[[core.JaxprEqn], int]
 def _kernel_bytes(equation: core.JaxprEqn) -> int:
     if equation.primitive.name != "ffi_call":
         return 0
-    buffers = [variable.aval for variable in (*equation.invars, *equation.outvars)]
+    buffers: list[Any] = [variable.aval for variable in (*equation.invars, *equation.outvars)]
     return sum(math.prod(buffer.shape) * buffer.dtype.itemsize for buffer in buffers)
 
 

@@ -33,14 +33,14 @@ class BoNet(InceptionV3):
             BoneAgeError: a heat map is missing, unexpected, or not of the image's size.
         """
         norm = self.norm(train)
-        x = self.stem_layer("stem", norm)(image)  # [B, H/8, W/8, 192]
+        x = self.stem_layer("stem", norm, train=train)(image)  # [B, H/8, W/8, 192]
         if self.heatmap:
-            points = self.stem_layer("heatmap_stem", norm)(self._checked(heatmap, image.shape))
+            points = self.stem_layer("heatmap_stem", norm, train=train)(self._checked(heatmap, image.shape))
             x = jnp.concatenate([x, points], axis=-1)  # [B, H/8, W/8, 384]
             x = ConvUnit(192, (1, 1), norm=norm, dtype=self.dtype, name="conv5a_1x1")(x)
         elif heatmap is not None:
             raise BoneAgeError("BoNet got a heat map but was made without a stem for it; set its option heatmap=True")
-        return self.mixed_flow(x, norm)
+        return self.mixed_flow(x, norm, train=train)
 
     def _checked(self, heatmap: Float[Array, "..."] | None, image_shape: tuple[int, ...]) -> Float[Array, "B H W 1"]:
         if heatmap is None:

@@ -76,7 +76,7 @@ class CompactResNet(nn.Module):
     def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
         """Returns the output of the last block, before pooling."""
         norm = batch_norm(train=train, momentum=0.9, epsilon=1e-5, axis_name=self.axis_name, dtype=self.dtype)
-        block = recomputed(BasicBlock, remat=self.remat, static_argnums=(2,))
+        block = recomputed(BasicBlock, train=train, remat=self.remat, static_argnums=(2,))
         rates = iter(np.linspace(0, self.drop_path, sum(self.blocks)).tolist())
         x = space_to_depth(image.astype(self.dtype))  # [B, H/2, W/2, 4 C]
         x = Conv3x3(self.widths[0], norm, dtype=self.dtype, name="stem")(x)

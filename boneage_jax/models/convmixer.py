@@ -69,7 +69,7 @@ class ConvMixer(nn.Module):
         embed = nn.Conv(self.dim, patch, patch, padding="VALID", dtype=self.dtype, name="patch_embedding")
         x = ACTIVATIONS[self.activation](embed(image.astype(self.dtype)))
         x = norm(name="patch_embedding_bn")(x)  # [B, h, w, dim]
-        block = recomputed(MixerBlock, remat=self.remat)
+        block = recomputed(MixerBlock, train=train, remat=self.remat)
         for i in range(self.depth):
             x = block(self.kernel_size, self.activation, norm, dtype=self.dtype, name=f"block{i + 1}")(x)
         return x

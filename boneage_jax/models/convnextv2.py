@@ -106,7 +106,7 @@ class ConvNeXtV2(nn.Module):
         depths, dims = VARIANTS[self.variant]
         # In one pass the variance is E[x^2] - E[x]^2, of which float32 leaves little where the mean is large.
         norm = partial(nn.LayerNorm, epsilon=EPSILON, dtype=self.dtype, use_fast_variance=False)
-        block = partial(recomputed(Block, remat=self.remat), norm=norm, train=train, dtype=self.dtype)
+        block = partial(recomputed(Block, train=train, remat=self.remat), norm=norm, train=train, dtype=self.dtype)
         blocks = sum(depths)
         rates = (self.drop_path * i / (blocks - 1) for i in range(blocks))
 

@@ -190,7 +190,7 @@ class EfficientNet(nn.Module):
     def stages(self, x: Float[Array, "B H W C"], norm: Layer, *, train: bool) -> Float[Array, "B h w D"]:
         """The blocks of all stages, the later ones dropped the more often."""
         width, depth = VARIANTS[self.variant]
-        block = recomputed(InvertedResidual, remat=self.remat)
+        block = recomputed(InvertedResidual, train=train, remat=self.remat)
         total = sum(scaled_blocks(stage.blocks, depth) for stage in STAGES)
         done = 0
         for i, stage in enumerate(STAGES, start=1):

@@ -219,7 +219,7 @@ class InceptionV3(nn.Module):
     def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w 2048"]:
         """Returns the channels of the last mixed block, before pooling."""
         norm = self.norm(train)
-        return self.mixed_flow(self.stem_layer("stem", norm)(image), norm)
+        return self.mixed_flow(self.stem_layer("stem", norm, train=train)(image), norm, train=train)
 
     def norm(self, train: bool) -> Layer:
         """BatchNorm as the framework has it."""
@@ -229,24 +229,25 @@ class InceptionV3(nn.Module):
         )
         return partial(norm, use_scale=framework.scale)
 
-    def stem_layer(self, name: str, norm: Layer) -> nn.Module:
+    def stem_layer(self, name: str, norm: Layer, *, train: bool) -> nn.Module:
         """A stem of that name."""
-        stem = recomputed(Stem, remat=self.remat)
+        stem = recomputed(Stem, train=train, remat=self.remat)
         return stem(norm=norm, dtype=self.dtype, name=name)
 
-    def mixed_flow(self, x: Float[Array, "B h w 192"], norm: Layer) -> Float[Array, "B h2 w2 2048"]:
+    def mixed_flow(self, x: Float[Array, "B h w 192"], norm: Layer, *, train: bool) -> Float[Array, "B h2 w2 2048"]:
         """The mixed blocks, at an eighth, a sixteenth and a thirty-second of the image."""
+        mixed = partial(self._mixed, norm=norm, train=train)
         for i, pool_features in enumerate((32, 64, 64)):
-            x = self._mixed(MixedA, i, norm, pool_features=pool_features)(x)  # [B, H/8, W/8, 256 or 288]
-        x = self._mixed(MixedB, 3, norm)(x)  # [B, H/16, W/16, 768]
+            x = mixed(MixedA, i, pool_features=pool_features)(x)  # [B, H/8, W/8, 256 or 288]
+        x = mixed(MixedB, 3)(x)  # [B, H/16, W/16, 768]
         for i, features in enumerate((128, 160, 160, 192), start=4):
-            x = self._mixed(MixedC, i, norm, features=features)(x)
-        x = self._mixed(MixedD, 8, norm)(x)  # [B, H/32, W/32, 1280]
+            x = mixed(MixedC, i, features=features)(x)
+        x = mixed(MixedD, 8)(x)  # [B, H/32, W/32, 1280]
         for i in (9, 10):
-            x = self._mixed(MixedE, i, norm)(x)
+            x = mixed(MixedE, i)(x)
         return x  # [B, H/32, W/32, 2048]
 
-    def _mixed(self, kind: type[Mixed], number: int, norm: Layer, **settings: Any) -> nn.Module:
-        block = recomputed(kind, remat=self.remat)
+    def _mixed(self, kind: type[Mixed], number: int, *, norm: Layer, train: bool, **settings: Any) -> nn.Module:
+        block = recomputed(kind, train=train, remat=self.remat)
         count_padding = FRAMEWORKS[self.framework].count_padding
         return block(norm=norm, count_padding=count_padding, dtype=self.dtype, name=f"mixed{number}", **settings)

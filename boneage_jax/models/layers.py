@@ -44,11 +44,16 @@ def batch_norm(
     )
 
 
-def recomputed(block: type[nn.Module], *, remat: bool, static_argnums: tuple[int, ...] = ()) -> type[nn.Module]:
+def recomputed(
+    block: type[nn.Module], *, train: bool, remat: bool, static_argnums: tuple[int, ...] = ()
+) -> type[nn.Module]:
     """`block`, whose backward pass computes again what takes little time: all but convolutions and sums over pixels.
 
     With `remat` it computes everything again, from the input of the block: the least memory, and another forward pass.
+    Only in training; in evaluation it is the block itself.
     """
+    if not train:
+        return block
     policy = None if remat else jax.checkpoint_policies.save_only_these_names(KEPT)
     return nn.remat(block, policy=policy, static_argnums=static_argnums)
 

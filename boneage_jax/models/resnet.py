@@ -99,7 +99,7 @@ class ResNet50(nn.Module):
             dtype=self.dtype,
         )
         x = self.stem(image.astype(self.dtype), norm)  # [B, H/4, W/4, width]
-        block = recomputed(Bottleneck, remat=self.remat)
+        block = recomputed(Bottleneck, train=train, remat=self.remat)
         bottleneck = partial(block, framework=framework, norm=norm, dtype=self.dtype)
         for i, blocks in enumerate(self.blocks):
             features = self.width * 2**i

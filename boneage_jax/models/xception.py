@@ -3,6 +3,7 @@
 Layers are named as in `keras.applications.Xception`; `shortcut` is the 1x1 convolution around a block.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -57,28 +58,30 @@ class Xception(nn.Module):
     def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w 2048"]:
         """Returns the activations of the last layer, before pooling."""
         norm = batch_norm(train=train, momentum=0.99, epsilon=1e-3, axis_name=self.axis_name, dtype=self.dtype)
-        x = self.entry_flow(image.astype(self.dtype), norm)
-        x = self.middle_flow(x, norm)
-        return self.exit_flow(x, norm)
+        kind = recomputed(ResidualBlock, train=train, remat=self.remat)
+        block = partial(kind, norm=norm, dtype=self.dtype)
+        x = self.entry_flow(image.astype(self.dtype), norm, block)
+        x = self.middle_flow(x, block)
+        return self.exit_flow(x, norm, block)
 
-    def entry_flow(self, x: Float[Array, "B H W C"], norm: Layer) -> Float[Array, "B h w 728"]:
+    def entry_flow(self, x: Float[Array, "B H W C"], norm: Layer, block: Layer) -> Float[Array, "B h w 728"]:
         """Two plain convolutions, three downsampling blocks: one sixteenth of the height and width."""
         x = self._plain(x, 32, 2, norm, "block1_conv1")  # [B, H/2, W/2, 32]
         x = self._plain(x, 64, 1, norm, "block1_conv2")
-        x = self._block((128, 128), norm, "block2", leading_relu=False)(x)  # [B, H/4, W/4, 128]
-        x = self._block((256, 256), norm, "block3")(x)  # [B, H/8, W/8, 256]
-        return self._block((728, 728), norm, "block4")(x)  # [B, H/16, W/16, 728]
+        x = block((128, 128), leading_relu=False, name="block2")(x)  # [B, H/4, W/4, 128]
+        x = block((256, 256), name="block3")(x)  # [B, H/8, W/8, 256]
+        return block((728, 728), name="block4")(x)  # [B, H/16, W/16, 728]
 
-    def middle_flow(self, x: Float[Array, "B h w 728"], norm: Layer) -> Float[Array, "B h w 728"]:
+    def middle_flow(self, x: Float[Array, "B h w 728"], block: Layer) -> Float[Array, "B h w 728"]:
         """The same block over and over: three separable convolutions and the identity around them."""
         for i in range(self.middle_blocks):
-            x = self._block((728, 728, 728), norm, f"block{5 + i}", downsample=False)(x)
+            x = block((728, 728, 728), downsample=False, name=f"block{5 + i}")(x)
         return x
 
-    def exit_flow(self, x: Float[Array, "B h w 728"], norm: Layer) -> Float[Array, "B h2 w2 2048"]:
+    def exit_flow(self, x: Float[Array, "B h w 728"], norm: Layer, block: Layer) -> Float[Array, "B h2 w2 2048"]:
         """A last downsampling block, two wide separable convolutions."""
         last = 5 + self.middle_blocks
-        x = self._block((728, 1024), norm, f"block{last}")(x)  # [B, H/32, W/32, 1024]
+        x = block((728, 1024), name=f"block{last}")(x)  # [B, H/32, W/32, 1024]
         for i, features in enumerate((1536, 2048), start=1):
             name = f"block{last + 1}_sepconv{i}"
             x = SeparableConv(features, dtype=self.dtype, name=name)(x)
@@ -90,7 +93,3 @@ class Xception(nn.Module):
     ) -> Float[Array, "B h w D"]:
         conv = Conv(features, (3, 3), stride, padding="VALID", use_bias=False, dtype=self.dtype, name=name)
         return nn.relu(norm(name=f"{name}_bn")(conv(x)))
-
-    def _block(self, features: tuple[int, ...], norm: Layer, name: str, **settings: Any) -> nn.Module:
-        block = recomputed(ResidualBlock, remat=self.remat)
-        return block(features=features, norm=norm, dtype=self.dtype, name=name, **settings)

@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from boneage_jax import kernels
 from boneage_jax.benchmark import cost
 from boneage_jax.models.depthwise import depthwise_conv
+from kernels.machine import needs_kernels
 
 A, B = np.ones((3, 5), np.float32), np.ones((5, 7), np.float32)
 PRODUCT = 2 * 3 * 5 * 7
@@ -39,6 +41,29 @@ def test_a_grouped_convolution_counts_only_the_channels_of_its_group():
 def test_the_depthwise_convolution_counts_alike_whatever_form_the_platform_takes():
     image, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4))
     assert cost.count_flops(jax.jit(depthwise_conv), image, kernel) == 2 * (8 * 8 * 4) * 9
+
+
+@pytest.mark.parametrize("layer", ["depthwise", "pointwise", "dense"])
+def test_the_gradients_of_every_convolution_count_twice_its_operations(layer):
+    image = jnp.ones((1, 8, 8, 16))
+    kernels_of = {"depthwise": jnp.ones((3, 3, 16)), "pointwise": jnp.ones((16, 16)), "dense": jnp.ones((3, 3, 16, 16))}
+    convolve = {
+        "depthwise": depthwise_conv,
+        "pointwise": kernels.pointwise,
+        "dense": lambda x, k: kernels.conv_general_dilated(
+            x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+    }[layer]
+    once = cost.count_flops(convolve, image, kernels_of[layer])
+    gradient = jax.grad(lambda x, k: convolve(x, k).sum(), argnums=(0, 1))
+    assert cost.count_flops(gradient, image, kernels_of[layer]) == 3 * once
+
+
+@needs_kernels
+def test_a_kernel_of_our_own_reads_its_arguments_and_writes_its_result():
+    image, kernel = jnp.ones((1, 8, 8, 16)), jnp.ones((16, 32))
+    assert cost.count_kernel_bytes(kernels.pointwise, image, kernel) == 4 * (8 * 8 * 16 + 16 * 32 + 8 * 8 * 32)
+    assert cost.count_kernel_bytes(jnp.dot, A, B) == 0
 
 
 @pytest.mark.parametrize(

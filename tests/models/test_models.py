@@ -252,8 +252,13 @@ def test_rematerialising_changes_neither_names_nor_outputs_nor_gradients(name):
 @each_family
 def test_a_block_keeps_its_convolutions_and_with_rematerialisation_nothing(name, capsys):
     def kept(remat):
-        model = small(name, remat=remat)
-        loss = lambda v: model.apply(v, image(name), SEX, inputs(name), train=False).months.sum()  # noqa: E731
+        model, settings = small(name, remat=remat), {"train": True, "rngs": {"dropout": jax.random.key(0)}}
+
+        def loss(given):
+            return model.apply(given, image(name), SEX, inputs(name), mutable=["batch_stats"], **settings)[
+                0
+            ].months.sum()
+
         jax.ad_checkpoint.print_saved_residuals(loss, variables(name))
         return [line for line in capsys.readouterr().out.splitlines() if "argument" not in line]
 
