@@ -71,14 +71,16 @@ def compile_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, 
     Inside, `AXIS` is the mapped axis; both results must be the same on all devices.
     """
     mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
-    return _Recomputing(mapped) if jax.default_backend() == "cpu" else mapped
+    # What `jax.pmap` compiles ahead of its call does not take the arrays of one of several processes.
+    return _Recomputing(mapped) if jax.default_backend() == "cpu" and jax.process_count() == 1 else mapped
 
 
 class _Recomputing:
     """A mapped function that XLA's CPU compiler lets compute again what it is to compute again.
 
     Left to itself, that compiler removes the barriers around such computations before it merges what is computed twice
-    and before it schedules, so that everything is kept all the same. `jax.pmap` takes no options of the compiler.
+    and before it schedules, so that everything is kept all the same. `jax.pmap` takes no options of the compiler. With
+    several processes on CPUs, everything is kept.
     """
 
     OPTIONS = types.MappingProxyType({"xla_disable_hlo_passes": "cse_barrier_expander"})
