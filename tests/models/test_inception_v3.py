@@ -119,7 +119,7 @@ def test_a_heat_map_has_one_channel_whatever_the_image_has():
 class JoinedStems(BoNet):
     """BoNet up to the first mixed block, which compiles in seconds."""
 
-    def mixed_flow(self, x, norm):
+    def mixed_flow(self, x, norm, *, train):
         return jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, 2048 - 192)])  # the channels that the signature promises
 
 
