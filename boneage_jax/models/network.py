@@ -145,7 +145,7 @@ def create(
         label_mean: of the training labels, months.
         label_std: of the training labels, months.
         axis_name: mapped axis over which BatchNorm's statistics are averaged; None keeps them per device.
-        remat: compute each block again in the backward pass instead of keeping it: less memory, more time.
+        remat: compute whole blocks again in the backward pass, convolutions too: less memory, more time.
         input_channels: "native" takes the image as it is; "rgb" repeats a single channel to three.
         inputs: further inputs beside image and sex; a heat map goes to the trunk, everything else to the head.
         **options: options of the trunk.
