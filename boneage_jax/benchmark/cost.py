@@ -81,7 +81,11 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def count_kernel_bytes(function: Callable[..., Any], *arguments: Any) -> int:
-    """Bytes that kernels of our own read and write in `function(*arguments)`, of which XLA's analysis knows nothing."""
+    """Bytes that kernels of our own read and write in `function(*arguments)`, of which XLA's analysis knows nothing.
+
+    Raises:
+        ValueError: for kernels inside a `while` loop, whose number of turns is unknown.
+    """
     return _total(jax.make_jaxpr(function)(*arguments).jaxpr, _kernel_bytes)
 
 
@@ -96,7 +100,7 @@ def _inside(equation: core.JaxprEqn, of_equation: Callable[[core.JaxprEqn], int]
     if name == "cond":
         return max(inner)
     if name == "while" and any(inner):
-        raise ValueError("products inside a while loop cannot be counted: its number of turns is unknown")
+        raise ValueError("operations inside a while loop cannot be counted: its number of turns is unknown")
     return _repeats(name, parameters) * sum(inner)
 
 

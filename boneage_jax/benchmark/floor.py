@@ -18,9 +18,7 @@ class Floor:
     """What one step needs on one device, and what the device does at best."""
 
     flops: float  # of convolutions and matrix products
-    bytes: (
-        float  # that the compiled program reads and writes, by XLA's own analysis and the sizes of our kernels' buffers
-    )
+    bytes: float  # read and written, by XLA's own analysis and the sizes of our kernels' buffers
     flops_per_second: float  # of a large matrix product in the step's precision
     bytes_per_second: float  # of a large array read and written once
 

@@ -7,5 +7,5 @@ NAME = "boneage_jax.kept"
 
 
 def kept(x: jax.Array) -> jax.Array:
-    """`x`, which took a convolution or a sum over pixels; `NAME` is for `jax.checkpoint_policies`."""
+    """`x`, under the `NAME` that a policy of `jax.checkpoint_policies` can ask for."""
     return checkpoint_name(x, NAME)

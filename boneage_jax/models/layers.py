@@ -47,7 +47,9 @@ def batch_norm(
 def recomputed(
     block: type[nn.Module], *, train: bool, remat: bool, static_argnums: tuple[int, ...] = ()
 ) -> type[nn.Module]:
-    """`block`, whose backward pass computes again what takes little time: all but convolutions and sums over pixels.
+    """`block`, whose backward pass computes again what takes little time: all but what is `kept`.
+
+    Kept are the results of convolutions and max pools and BatchNorm's moments.
 
     With `remat` it computes everything again, from the input of the block: the least memory, and another forward pass.
     Only in training; in evaluation it is the block itself.

@@ -74,7 +74,9 @@ void PackChannels(const float* x, int64_t pixels, int64_t channels, int64_t firs
 // How the product over all pixels is cut: shares of the pixels with sums of their own, strips of the input's channels.
 // The shares depend on the shapes alone, and so does the order of the sums.
 struct GradientCut {
-  int64_t shares, channels, pixels;  // shares; channels of a strip, pixels that are rearranged at a time
+  int64_t shares;    // of the pixels
+  int64_t channels;  // of a strip, so that its sums stay in the L2 cache beside what is rearranged
+  int64_t pixels;    // that are rearranged at a time
 
   GradientCut(int64_t all, int64_t in, int64_t out_channels, int64_t threads) {
     bool small = in * out_channels <= kSmallKernel;
