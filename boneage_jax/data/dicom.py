@@ -48,8 +48,8 @@ def read_dicom(data: bytes, name: str) -> tuple[np.ndarray, Header]:
       rescale, tables and window these are the stored values. Padding takes the darkest level that occurs beside it.
 
     Raises:
-      BoneAgeError: no image or several, not grey or colour of 8 to 16 bits, larger than `MAX_PIXELS`, cut short, or
-        with values that the standard does not allow.
+      BoneAgeError: no image or several, not grey or colour of 8 to 16 bits, larger than `files.MAX_PIXELS`, cut
+        short, or with values that the standard does not allow.
     """
     try:
         with warnings.catch_warnings():
