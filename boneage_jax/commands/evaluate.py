@@ -1,6 +1,7 @@
 """Measures trained weights on a folder of labelled radiographs, as `launch.py --mode=evaluate` measures a run."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 NAME = "evaluate"
 HELP = "measure weights on a folder of labelled images"
+_LEAST_OLDEST = 25.0
+"""Months; no set of children ends there, but ages in years do."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="csv or xlsx: id, boneage (months), male or sex; or the official test's",
     )
     parser.add_argument(
-        "--images", type=Path, required=True, help="folder with <id>.png and the like, or their archive"
+        "--images", type=Path, required=True, help="folder with <id>.png and the like, or their zip archive"
     )
     parser.add_argument("--weights", help="name or file; default: the most accurate ones in the package")
     parser.add_argument("--out", type=Path, help="folder for the report; default: evaluate-<name of the labels>")
@@ -47,6 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
     predictor = load(arguments.weights or weights.most_accurate())
     specs = predictor.network.inputs
     images = rsna.find_labelled(arguments.labels, arguments.images, arguments.on_missing, _columns(specs))
+    if (oldest := max(image.age for image in images)) < _LEAST_OLDEST:
+        print(
+            f"warning: the largest bone age in {arguments.labels} is {oldest:g}, and bone ages are taken for months; "
+            "multiply them by 12 if they are years",
+            file=sys.stderr,
+        )
     predictions = predictor.predict_many(_items(images, specs, arguments.keypoints), batch_size=arguments.batch_size)
     found = list(tqdm(predictions, total=len(images), unit=" images", desc="predicting", mininterval=1))
     out = arguments.out or Path(f"evaluate-{arguments.labels.stem}")

@@ -53,7 +53,7 @@ class Prediction:
         sex: "F", "M" or "unknown".
         by_sex: both readings, as "F" and "M", where the sex is unknown.
         warnings: what speaks against relying on it, in sentences.
-        header: what the file says beside the pixels; None for all but DICOM.
+        header: what the file says beside the pixels; None where pixels were given.
     """
 
     months: float | None
@@ -299,9 +299,9 @@ def _sexes(sex: Sex | None, header: Header | None, where: str) -> tuple[int, ...
     if sex is None and header is not None and header.sex is not None:
         return (header.sex,)
     if sex is None:
-        said = "does not name it either" if header is None else "does not name it in its header either"
         raise MissingSexError(
-            f"{where}: the sex is not given, and the file {said}; give 'F', 'M', or 'unknown' for a reading of each"
+            f"{where}: the sex is not given, and the file does not name it either; give 'F', 'M', or 'unknown' for a "
+            "reading of each"
         )
     if isinstance(sex, str) and sex.casefold() in known:
         return known[sex.casefold()]

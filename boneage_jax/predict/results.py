@@ -7,6 +7,7 @@ from typing import Any
 from boneage_jax.data.header import FEMALE, MALE, Header, contradictions
 from boneage_jax.predict import reference
 from boneage_jax.predict.predictor import LETTERS, Prediction
+from boneage_jax.predict.worklist import Request
 
 _CODES = {"F": FEMALE, "M": MALE}
 READING_KEYS = ("months", "years_months", "std", "low", "high", "difference", "sd_score")
@@ -50,7 +51,7 @@ class Result:
         sex: "F", "M" or "unknown"; None if it was not read.
         sex_from: "--sex", "--labels" or "header".
         age: chronological age in months, or None.
-        age_from: "--age" or "header".
+        age_from: "--age", "--labels" or "header".
         readings: one; for an unknown sex that of a girl and that of a boy; none if there is an error.
         heatmap: the file of the heat map, or None.
         warnings: what speaks against relying on it.
@@ -94,23 +95,22 @@ def failed(file: str, error: str, warnings: tuple[str, ...] = ()) -> Result:
     return Result(file, error=error, warnings=warnings)
 
 
-def result(file: str, prediction: Prediction, sex_from: str | None, age: float | None, *, strict: bool) -> Result:
+def result(prediction: Prediction, request: Request, *, strict: bool) -> Result:
     """What is said of a prediction.
 
     Args:
-        file: name of the file.
         prediction: of the network.
-        sex_from: where the sex comes from; None for the header.
-        age: chronological age in months that the user gives; None for that of the header, if it has one.
+        request: the file, and what the user says of the child; where that is nothing, the file's header counts.
         strict: whether warnings refuse the file.
     """
+    file, sex_from, age = request.name, request.sex_from, request.age
     header = prediction.header or Header()
     given = _CODES.get(prediction.sex) if sex_from else None
     # The predictor knows of no age, and has compared the rest already.
     warnings = tuple(dict.fromkeys([*prediction.warnings, *contradictions(header, given, age)]))
     if strict and warnings:
         return failed(file, f"{file} is refused (--strict): {' '.join(warnings)}", warnings)
-    age_from = "--age" if age is not None else "header" if header.age is not None else None
+    age_from = request.age_from or (None if header.age is None else "header")
     known = header.age if age is None else age
     by_sex: Mapping[str, Prediction] = prediction.by_sex or {prediction.sex: prediction}
     compared = [_reading(one, known) for one in by_sex.values()]
@@ -144,10 +144,12 @@ def _reading(prediction: Prediction, age: float | None) -> tuple[Reading, str]:
 
 
 def _notes(prediction: Prediction, header: Header, age_from: str | None) -> list[str]:
-    notes = []
+    notes = list(header.notes)
     if prediction.by_sex:
         said = "" if header.sex is None else f" (the file's header says {LETTERS[header.sex]})"
         notes.append(f"The sex is unknown{said}: read as a girl's and as a boy's hand.")
+    if age_from == "header":
+        notes += header.age_notes
     if age_from == "header" and header.age_step == 12:
         notes.append(
             "The header gives the age in whole years: the child may be up to 12 months older, and the difference that "

@@ -328,7 +328,8 @@ def test_an_inverted_image_is_read_as_its_negative_and_said_to_be(read, checked,
 
 def test_the_table_shows_one_line_per_reading(run, tmp_path):
     paths = [write(tmp_path / name, hand(number)) for number, name in enumerate(("1.png", "second.png"))]
-    status, out, err = run(*paths, "--sex=F", "--age=8.5")
+    (tmp_path / "ages.csv").write_text("id,age\n1,8.5\nsecond,8.5\n")
+    status, out, err = run(*paths, "--sex=F", "--labels=ages.csv")
     assert (status, err) == (0, "")
     title, first, second, empty, legend = out.splitlines()
     assert title.split()[:4] == ["file", "sex", "bone", "age,"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boneage_jax.data import radiograph
+from boneage_jax.data import pictures
 from boneage_jax.data.radiograph import decode
 from boneage_jax.errors import BoneAgeError
 
@@ -67,7 +67,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side, monkeypatch)
     header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     data += encode(GREY)[33:]
-    monkeypatch.setattr(radiograph.cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    monkeypatch.setattr(pictures.cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(BoneAgeError, match="decompression bomb"):
         decode(data, "7.png")
 

@@ -197,7 +197,7 @@ def test_an_entry_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
         file.writestr("1377.png", bytes(3_000_000))
     (tmp_path / "bomb.zip").write_bytes(data.getvalue())
     monkeypatch.setattr(files, "MAX_FILE_BYTES", 2_000_000)
-    (bomb,) = files.list_files(tmp_path)
+    (bomb,) = files.list_files(tmp_path).files
     with pytest.raises(BoneAgeError, match=r"bomb.zip/1377.png is refused as a decompression bomb"):
         bomb.read()
 
