@@ -17,12 +17,12 @@ from collections.abc import Iterator
 import bad_inputs
 import numpy as np
 
+from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
 from boneage_jax.data.splits import STANFORD, hospital
-from boneage_jax.evaluate.files import write_text
-from boneage_jax.predict.check_fitting import fit_rsna
-from boneage_jax.predict.checks import Checks
+from boneage_jax.export.check_fitting import fit_rsna
+from boneage_jax.released.checks import Checks
 
 
 def made(images: list[np.ndarray], count: int) -> Iterator[tuple[str, np.ndarray]]:

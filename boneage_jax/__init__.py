@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from boneage_jax.version import __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from boneage_jax.predict.predictor import Predictor
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
 
 
 def load(name_or_path: "str | Path") -> "Predictor":

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path, PurePosixPath
 
 import boneage_jax
-from boneage_jax.predict import weights
+from boneage_jax.released import weights
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -18,4 +18,4 @@ def test_weights_and_their_cards_are_data_of_the_package():
 
 
 def test_the_command_is_installed():
-    assert SETTINGS["project"]["scripts"] == {"boneage": "boneage_jax.predict.command:main"}
+    assert SETTINGS["project"]["scripts"] == {"boneage": "boneage_jax.commands.main:main"}

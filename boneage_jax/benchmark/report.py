@@ -11,10 +11,10 @@ from pathlib import Path
 
 import jax
 
-import boneage_jax
+from boneage_jax.atomic_files import write_text
 from boneage_jax.benchmark.floor import Floor
 from boneage_jax.benchmark.profile import Profile
-from boneage_jax.evaluate.files import write_text
+from boneage_jax.version import __version__
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
@@ -112,7 +112,7 @@ def versions(peers: Iterable[str] = ()) -> dict[str, str]:
     for name in (*_PACKAGES, *peers):
         with contextlib.suppress(metadata.PackageNotFoundError):
             installed[name] = metadata.version(name)
-    return {"boneage_jax": boneage_jax.__version__, "python": platform.python_version(), **installed}
+    return {"boneage_jax": __version__, "python": platform.python_version(), **installed}
 
 
 def _processor() -> str:

@@ -6,6 +6,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -51,8 +52,8 @@ def read_dicom(data: bytes, name: str) -> tuple[np.ndarray, Header]:
       rescale, tables and window these are the stored values. Padding takes the darkest level that occurs beside it.
 
     Raises:
-      BoneAgeError: no image or several, not grey or colour of 8 to 16 bits, larger than `MAX_PIXELS`, cut short, or
-        with values that the standard does not allow.
+      BoneAgeError: no image or several, not grey or colour of 8 to 16 bits, larger than `files.MAX_PIXELS`, cut
+        short, or with values that the standard does not allow.
     """
     try:
         with warnings.catch_warnings():
@@ -106,7 +107,7 @@ def _header(dataset: Dataset) -> Header:
     )
 
 
-def _spacing(values: Sequence[float | str] | None) -> tuple[float, float] | None:
+def _spacing(values: Sequence[Any] | None) -> tuple[float, float] | None:
     """Two positive numbers, or None: pixels are square unless the header says otherwise."""
     if values is None or len(values) != 2:
         return None

@@ -11,7 +11,7 @@ from pydicom.multival import MultiValue
 from pydicom.pixels import pixel_array
 
 from boneage_jax.data.dicom_code import decoder
-from boneage_jax.data.radiograph import refuse_huge
+from boneage_jax.data.files import refuse_huge
 from boneage_jax.errors import BoneAgeError
 
 _GREY, _COLOUR = ("MONOCHROME1", "MONOCHROME2"), ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")

@@ -17,6 +17,9 @@ MAX_FILE_BYTES = 512 * 2**20
 MAX_ARCHIVE_BYTES = 64 * 2**30
 """The same for an archive inside an archive; the whole official training archive has 9 GiB."""
 
+MAX_PIXELS = 64_000_000
+"""Larger images are refused before they are decoded; the largest hand radiographs have about 10 million pixels."""
+
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 """What a damaged or encrypted entry of an archive raises."""
 
@@ -83,6 +86,15 @@ def list_files(directory: pathlib.Path) -> list[File]:
         else:
             found.append(File(name, path.stat().st_size, 0, path))
     return sorted(found, key=lambda file: file.name)
+
+
+def refuse_huge(width: int, height: int, name: str) -> None:
+    """Raises BoneAgeError for an image that would fill the memory."""
+    if width * height > MAX_PIXELS:
+        raise BoneAgeError(
+            f"{name} is refused as a decompression bomb: it has {width} x {height} pixels, "
+            f"more than {MAX_PIXELS // 1_000_000} million; hand radiographs have about 4 million."
+        )
 
 
 def _list_archive(archive: zipfile.ZipFile, name: str, depth: int) -> Iterator[File]:

@@ -98,9 +98,9 @@ def _mask(thumbnail: np.ndarray) -> np.ndarray:
     relief = _relief(cv2.GaussianBlur(thumbnail, (3, 3), 0))
     threshold, _ = cv2.threshold(relief, 0, 255, cv2.THRESH_OTSU)
     bright = (relief > THRESHOLD * threshold).astype(np.uint8)
-    bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (4, 4)))
-    joined = cv2.morphologyEx(bright, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (GAP, GAP)))
-    return _largest_near_the_middle(joined) & (bright > 0)
+    opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (4, 4)))
+    joined = cv2.morphologyEx(opened, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (GAP, GAP)))
+    return _largest_near_the_middle(joined) & (opened > 0)
 
 
 def _relief(image: np.ndarray) -> np.ndarray:

@@ -125,7 +125,8 @@ class Preprocessing:
         Pixel (x, y) covers the area from x to x + 1 and y to y + 1; the window of "hand" may extend beyond the image.
         """
         hand = self._hand(image)
-        return (0.0, 0.0, *map(float, image.shape[::-1])) if hand is None else _around(hand, self.margin)
+        height, width = image.shape
+        return (0.0, 0.0, float(width), float(height)) if hand is None else _around(hand, self.margin)
 
     def _hand(self, image: np.ndarray) -> Hand | None:
         return find_hand(image) if self.region == "hand" else None
@@ -235,7 +236,7 @@ def _cut(image: np.ndarray, window: tuple[float, float, float, float], size: int
     height, width = image.shape
     step = (right - left) / size  # pixels of the image per pixel of the result
     x, y = max(int(left), 0), max(int(top), 0)
-    part = image[y : min(int(bottom) + 2, height), x : min(int(right) + 2, width)].astype(np.float32)
+    part: np.ndarray = image[y : min(int(bottom) + 2, height), x : min(int(right) + 2, width)].astype(np.float32)
     across = down = 1.0
     if step > 2:
         reduced = tuple(max(round(side * 2 / step), 1) for side in part.shape[::-1])
@@ -268,9 +269,9 @@ def _tone(image: np.ndarray, hand: Hand) -> np.ndarray:
 def _square(image: np.ndarray, size: int) -> np.ndarray:
     """Squashes `[H, W]` to float32 `[size, size]`: area averages where an axis shrinks, linear where it grows."""
     height, width = image.shape
-    image = image.astype(np.float32)
+    shown: np.ndarray = image.astype(np.float32)
     if height > size or width > size:
-        image = cv2.resize(image, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
-    if image.shape != (size, size):
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-    return image
+        shown = cv2.resize(shown, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    if shown.shape != (size, size):
+        shown = cv2.resize(shown, (size, size), interpolation=cv2.INTER_LINEAR)
+    return shown

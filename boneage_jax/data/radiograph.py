@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import os
 import pathlib
 import warnings
 from collections.abc import Iterator
@@ -11,14 +12,11 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from boneage_jax.data.files import File
+from boneage_jax.data.files import File, refuse_huge
 from boneage_jax.data.header import FEMALE, MALE, Header, is_dicom
 from boneage_jax.errors import BoneAgeError
 
-__all__ = ["ENDINGS", "FEMALE", "MALE", "MAX_PIXELS", "Radiograph", "decode", "read", "refuse_huge", "square_pixels"]
-
-MAX_PIXELS = 64_000_000
-"""Larger images are refused before decoding: the largest hand radiographs have about 10 million pixels."""
+__all__ = ["ENDINGS", "FEMALE", "MALE", "Radiograph", "decode", "pixel_size", "read", "square_pixels"]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm", ".dicom")
 """Of the names under which images are looked for; what they hold is told by their first bytes."""
@@ -40,7 +38,7 @@ class Radiograph:
     age: float
 
 
-def read(source: str | pathlib.Path | bytes | File, name: str = "the image") -> tuple[np.ndarray, Header | None]:
+def read(source: str | os.PathLike | bytes | File, name: str = "the image") -> tuple[np.ndarray, Header | None]:
     """Reads a radiograph in its true proportions, and what its file says about it.
 
     Args:
@@ -120,7 +118,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
       Grey pixels `[H, W]`, uint8 or uint16 as stored; of DICOM and TIFF, as they are to be shown on black.
 
     Raises:
-      BoneAgeError: the file is empty, cut short, damaged, not an image, several, or larger than `MAX_PIXELS`.
+      BoneAgeError: the file is empty, cut short, damaged, not an image, several, or larger than `files.MAX_PIXELS`.
     """
     return read(data, name)[0]
 
@@ -132,15 +130,6 @@ def pixel_size(file: File) -> tuple[int, int] | None:
             return header.size
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
         return None
-
-
-def refuse_huge(width: int, height: int, name: str) -> None:
-    """Raises BoneAgeError for an image that would fill the memory."""
-    if width * height > MAX_PIXELS:
-        raise BoneAgeError(
-            f"{name} is refused as a decompression bomb: it has {width} x {height} pixels, "
-            f"more than {MAX_PIXELS // 1_000_000} million; hand radiographs have about 4 million."
-        )
 
 
 def _decode_picture(data: bytes, name: str) -> np.ndarray:
@@ -159,9 +148,9 @@ def _check_before_decoding(data: bytes, name: str) -> str:
     """Refuses what OpenCV would swallow silently: huge images, and files that end too early; returns the format."""
     try:
         with _quiet(), Image.open(io.BytesIO(data), formats=_FORMATS) as header:
-            width, height = header.size
+            refuse_huge(*header.size, name)
             kind = str(header.format)
-            if width * height <= MAX_PIXELS and kind == "PNG":
+            if kind == "PNG":
                 header.verify()  # Checksums of every chunk, up to and including the trailer.
     except Image.DecompressionBombError as error:
         raise BoneAgeError(f"{name} is refused as a decompression bomb: {error}") from None
@@ -169,7 +158,6 @@ def _check_before_decoding(data: bytes, name: str) -> str:
         raise BoneAgeError(f"{name} is not a PNG, JPEG, WebP, TIFF or DICOM image; convert it or replace it.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise BoneAgeError(f"{name} is truncated or damaged ({error}); replace it with an intact copy.") from None
-    refuse_huge(width, height, name)
     # The last scan, not the first: photographs may carry a complete thumbnail in their header.
     if kind == "JPEG" and data.find(_JPEG_END, data.rfind(_JPEG_SCAN)) < 0:
         raise BoneAgeError(f"{name} is truncated: the JPEG has no end marker; replace it with an intact copy.")

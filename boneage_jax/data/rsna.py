@@ -121,13 +121,13 @@ def _warn_if_squashed(images: list[File]) -> None:
     if any(file.original_size for file in images) or len(images) < 2:
         return
     sample = images[:: -(-len(images) // _SAMPLE)]
-    shapes = {radiograph.pixel_size(file) for file in sample}
-    if len(shapes) == 1 and None not in shapes and len(set(*shapes)) == 1:
+    (shape, *others) = {radiograph.pixel_size(file) for file in sample}
+    if not others and shape is not None and shape[0] == shape[1]:
         logging.warning(
             "All images are squares of %d pixels, as if radiographs had been squashed. Networks that crop to the hand "
             "(preprocess.region=hand) need true proportions: put a csv table with the columns id,width,height of the "
             "originals beside the images, or use the originals.",
-            *shapes.pop()[:1],
+            shape[0],
         )
 
 

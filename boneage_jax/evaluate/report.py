@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from boneage_jax.atomic_files import write_text, write_whole
 from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import metrics, plots
-from boneage_jax.evaluate.files import write_text, write_whole
 
 _LETTERS = {FEMALE: "F", MALE: "M"}
 _RESAMPLES, _SEED = 2000, 0

@@ -1,1 +1,1 @@
-"""Bone age from an image: released weights, their calibration, and the predictor that uses them."""
+"""Prediction with released weights: predictor, heat maps, results, work lists and writers."""

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from boneage_jax.atomic_files import write_bytes
 from boneage_jax.data import Preprocessing
-from boneage_jax.evaluate.files import write_bytes
 from boneage_jax.inference import Batch, make_estimate
 from boneage_jax.models import Network
 from boneage_jax.predict.predictor import Item, Predictor

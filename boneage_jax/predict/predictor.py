@@ -22,9 +22,9 @@ from boneage_jax.data.preprocess import check_grey
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.inference import Description, make_estimate
 from boneage_jax.models import Input, check_inputs
-from boneage_jax.predict import weights as released
-from boneage_jax.predict.calibration import Calibration
-from boneage_jax.predict.checks import Checks
+from boneage_jax.released import weights as released
+from boneage_jax.released.calibration import Calibration
+from boneage_jax.released.checks import Checks
 
 LETTERS = {FEMALE: "F", MALE: "M"}
 UNKNOWN = "unknown"

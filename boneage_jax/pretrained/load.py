@@ -19,7 +19,6 @@ from boneage_jax.models.efficientnet import EfficientNet
 from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.models.xception import Xception
-from boneage_jax.predict import weights
 from boneage_jax.pretrained import (
     convmixer,
     convnextv2,
@@ -31,6 +30,7 @@ from boneage_jax.pretrained import (
     xception,
 )
 from boneage_jax.pretrained.assign import assign
+from boneage_jax.released import weights
 
 # The tables of names of a trunk: the functions `keras_names`, `timm_names`, ... of its module.
 TABLES: dict[type[nn.Module], ModuleType] = {

@@ -10,8 +10,8 @@ from flax import traverse_util
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.inference import Description
-from boneage_jax.predict import weights
 from boneage_jax.pretrained.assign import assign
+from boneage_jax.released import weights
 
 # Fields of a trunk that do not change what it computes.
 _HOW = ("axis_name", "remat", "dtype", "parent", "name")

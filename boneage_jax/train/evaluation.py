@@ -9,10 +9,10 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from boneage_jax import data
+from boneage_jax.atomic_files import write_text
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import report
-from boneage_jax.evaluate.files import write_text
-from boneage_jax.predict.calibration import Calibration
+from boneage_jax.released.calibration import Calibration
 from boneage_jax.train import parallel, placement
 from boneage_jax.train.checkpoint import Store, digest
 from boneage_jax.train.experiment import Experiment, load_data, predict

@@ -12,9 +12,9 @@ import jax
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
-from boneage_jax import __version__
 from boneage_jax import config as configuration
-from boneage_jax.evaluate.files import write_text
+from boneage_jax.atomic_files import write_text
+from boneage_jax.version import __version__
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 

@@ -19,7 +19,8 @@ from pydicom.uid import (
     JPEGLossless,
 )
 
-from boneage_jax.data import dicom_pixels, radiograph
+from boneage_jax.data import dicom_pixels
+from boneage_jax.data import files as limits
 from boneage_jax.data.header import FEMALE, MALE, Header, contradictions
 from boneage_jax.data.radiograph import decode, read
 from boneage_jax.errors import BoneAgeError
@@ -380,7 +381,7 @@ def test_noise_never_raises_anything_but_a_clear_error():
 
 
 def test_the_size_is_checked_before_decoding(monkeypatch):
-    monkeypatch.setattr(radiograph, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 1000)
     monkeypatch.setattr(dicom_pixels, "pixel_array", lambda *_, **__: pytest.fail("it was decoded"))
     with pytest.raises(BoneAgeError, match="decompression bomb"):
         decode(files.make(SMOOTH), "a.dcm")

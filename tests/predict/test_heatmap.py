@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import released
-from released import CALIBRATION, hand, predictor
+import random_weights
+from random_weights import CALIBRATION, hand, predictor
 
 import boneage_jax
 from boneage_jax.data import phantom
@@ -36,7 +36,7 @@ def test_the_details_of_all_pixels_add_up_to_what_they_moved(views):
         ("regression", (), {}),
         ("distribution", (), {}),
         ("sex_split_distribution", (), {}),
-        ("relative", released.AGE, AGE),
+        ("relative", random_weights.AGE, AGE),
     ],
 )
 def test_every_head_has_a_map(head, inputs, given):

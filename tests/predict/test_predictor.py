@@ -7,8 +7,8 @@ import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import released
-from released import CALIBRATION, hand, predictor
+import random_weights
+from random_weights import CALIBRATION, hand, predictor
 
 import boneage_jax
 from boneage_jax import inference
@@ -16,8 +16,8 @@ from boneage_jax.data import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Input
 from boneage_jax.predict import predictor as module
-from boneage_jax.predict import weights
 from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.released import weights
 
 
 def months(predictions) -> list[float]:
@@ -26,7 +26,7 @@ def months(predictions) -> list[float]:
 
 def test_a_prediction_is_what_the_network_says_of_the_prepared_image():
     found = predictor().predict(hand(3), sex="M")
-    image = jnp.asarray(released.PREPROCESSING.scale(released.PREPROCESSING.prepare(hand(3))))[None]
+    image = jnp.asarray(random_weights.PREPROCESSING.scale(random_weights.PREPROCESSING.prepare(hand(3))))[None]
     expected = predictor().network.apply(predictor().variables, image, jnp.array([MALE]), train=False)
     assert found.months == pytest.approx(float(expected.months[0]), abs=1e-3)
     assert found.std == pytest.approx(float(expected.std[0]), abs=1e-3)
@@ -64,7 +64,7 @@ def test_each_batch_size_is_compiled_once(monkeypatch):
     traced = []
     original = inference._mean_estimate
     monkeypatch.setattr(inference, "_mean_estimate", lambda *a: traced.append(1) or original(*a))
-    ours = Predictor(released.weights())
+    ours = Predictor(random_weights.weights())
     list(ours.predict_many([Item(hand(i), "F") for i in range(5)], batch_size=2))
     list(ours.predict_many([Item(hand(0), "unknown")], batch_size=2))
     assert len(traced) == 1
@@ -150,7 +150,7 @@ def test_an_array_that_is_no_grey_image_is_refused(image):
 
 
 def test_a_further_input_is_needed_and_used():
-    ours = predictor(inputs=released.AGE)
+    ours = predictor(inputs=random_weights.AGE)
     young, old = (ours.predict(hand(1), sex="F", inputs={"chronological_age": age}).months for age in (24, 200))
     assert abs(young - old) > 0.1
     with pytest.raises(BoneAgeError, match=r"lack chronological_age \(number\)"):
@@ -176,7 +176,7 @@ def test_categories_go_by_name_and_heat_maps_by_points():
 
 @pytest.mark.parametrize(("storage", "difference"), [("float32", 0.0), ("float16", 0.2), ("bfloat16", 1.0)])
 def test_a_loaded_file_predicts_as_it_did(tmp_path, storage, difference):
-    weights.write(tmp_path / "a.safetensors", released.stored_as(storage, calibration=CALIBRATION))
+    weights.write(tmp_path / "a.safetensors", random_weights.stored_as(storage, calibration=CALIBRATION))
     loaded = boneage_jax.load(tmp_path / "a.safetensors")
     for i in range(4):
         found, expected = (p.predict(hand(i), sex="F") for p in (loaded, predictor(calibration=CALIBRATION)))
@@ -185,7 +185,7 @@ def test_a_loaded_file_predicts_as_it_did(tmp_path, storage, difference):
 
 
 def test_weights_that_do_not_fit_the_network_are_refused():
-    other = released.weights()
+    other = random_weights.weights()
     variables = {**other.variables, "params": {**other.variables["params"], "trunk": {}}}
     with pytest.raises(BoneAgeError, match=r"the weights 'tiny', written by version .*, do not fit the network"):
         Predictor(weights.Weights(other.header, variables)).predict(hand(0), sex="F")

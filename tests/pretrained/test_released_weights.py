@@ -9,25 +9,25 @@ import pytest
 from boneage_jax import models
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.inference import Description
-from boneage_jax.predict import weights
 from boneage_jax.pretrained import start_from
-from predict import released
+from boneage_jax.released import weights
+from predict import random_weights
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    weights.write(path, released.weights())
+    weights.write(path, random_weights.weights())
     return path
 
 
 def network(**changes) -> models.Network:
-    description = Description.from_dict(released.weights().header.model)
+    description = Description.from_dict(random_weights.weights().header.model)
     return dataclasses.replace(description, **changes).network(axis_name="data", remat=True)
 
 
 def zeros(of=None):
-    return jax.tree.map(np.zeros_like, (of or released.weights()).variables)
+    return jax.tree.map(np.zeros_like, (of or random_weights.weights()).variables)
 
 
 def same(a, b) -> bool:
@@ -37,20 +37,20 @@ def same(a, b) -> bool:
 def test_trunk_and_head_are_replaced(path):
     started = start_from(path, "convmixer", network(dtype="bfloat16").trunk, zeros())
     assert jax.tree.structure(started) == jax.tree.structure(zeros())
-    assert same(started, released.weights().variables)
+    assert same(started, random_weights.weights().variables)
 
 
 def test_weights_in_the_package_are_named_without_a_path(path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", path.parent)
     started = start_from("tiny", "convmixer", network().trunk, zeros())
-    assert same(started, released.weights().variables)
+    assert same(started, random_weights.weights().variables)
 
 
 def test_a_head_of_another_kind_stays_as_it_was_made(path):
-    ours = zeros(released.weights(head="regression"))
+    ours = zeros(random_weights.weights(head="regression"))
     started = start_from(path, "convmixer", network(head="regression").trunk, ours)
     for kind in ("params", "batch_stats"):
-        assert same(started[kind]["trunk"], released.weights().variables[kind]["trunk"])
+        assert same(started[kind]["trunk"], random_weights.weights().variables[kind]["trunk"])
     assert same(started["params"]["head"], ours["params"]["head"])
 
 
@@ -61,7 +61,7 @@ def test_another_model_is_refused(path):
 
 
 def test_other_options_are_refused_by_name(path):
-    options = {**released.weights().header.model["options"], "dim": 16, "activation": "relu"}
+    options = {**random_weights.weights().header.model["options"], "dim": 16, "activation": "relu"}
     with pytest.raises(BoneAgeError, match=r"other options .*: dim is 8 there, here 16; activation is 'gelu'"):
         start_from(path, "convmixer", network(options=options).trunk, zeros())
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from boneage_jax import __version__
+from boneage_jax.commands import evaluate, export_weights, predict
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict.commands import evaluate, export_weights, predict
+from boneage_jax.version import __version__
 
 COMMANDS: tuple[ModuleType, ...] = (predict, evaluate, export_weights)
 

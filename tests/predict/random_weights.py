@@ -11,9 +11,9 @@ from boneage_jax import data
 from boneage_jax.data import phantom
 from boneage_jax.inference import Description
 from boneage_jax.models import Input
-from boneage_jax.predict.calibration import Calibration
 from boneage_jax.predict.predictor import Predictor
-from boneage_jax.predict.weights import Header, Weights
+from boneage_jax.released.calibration import Calibration
+from boneage_jax.released.weights import Header, Weights
 
 PREPROCESSING = data.Preprocessing(size=32, clahe_grid=4, scaling="standardise")
 CALIBRATION = Calibration(slope=1.1, intercept=-8.0, spread=None, std_scale=0.5, quantile=1.5, images=200)

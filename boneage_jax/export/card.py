@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from boneage_jax.predict.weights import Header
+from boneage_jax.released.weights import Header
 
 _USE = """\
 To estimate the bone age from a radiograph of a child's left hand and wrist, in research and education. It reads images

@@ -17,9 +17,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from boneage_jax import __version__
+from boneage_jax.atomic_files import write_bytes
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.evaluate.files import write_bytes
+from boneage_jax.version import __version__
 
 KEY = "boneage_jax"
 FORMAT = 1

@@ -8,9 +8,10 @@ import pytest
 from boneage_jax.data import phantom
 from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict import check_fitting, checks, spoiled
-from boneage_jax.predict.checks import Checks, Settings
-from boneage_jax.predict.descriptor import LENGTH, describe
+from boneage_jax.export import check_fitting, spoiled
+from boneage_jax.released import checks
+from boneage_jax.released.checks import Checks, Settings
+from boneage_jax.released.descriptor import LENGTH, describe
 
 
 def hand(seed, size=128):

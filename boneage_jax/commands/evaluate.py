@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from boneage_jax import load
     from boneage_jax.data import rsna  # what follows jax takes seconds to import
     from boneage_jax.evaluate import report
-    from boneage_jax.predict import weights
+    from boneage_jax.released import weights
 
     predictor = load(arguments.weights or weights.most_accurate())
     specs = predictor.network.inputs

@@ -10,9 +10,9 @@ from scipy.optimize import minimize
 from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict.checks import GOOD, Checks, Settings, distance, log_softmax
-from boneage_jax.predict.descriptor import describe
-from boneage_jax.predict.spoiled import SPOILED
+from boneage_jax.export.spoiled import SPOILED
+from boneage_jax.released.checks import GOOD, Checks, Settings, distance, log_softmax
+from boneage_jax.released.descriptor import describe
 
 FALSE_ALARMS = 0.003
 """Share of the radiographs for tuning that each of the two limits, classifier and distance, may refuse."""

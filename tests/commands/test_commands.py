@@ -10,12 +10,12 @@ import pytest
 from ml_collections import ConfigDict
 
 import boneage_jax
+from boneage_jax.commands.main import main
 from boneage_jax.data import phantom
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict import calibration, weights
-from boneage_jax.predict.command import main
-from boneage_jax.predict.export import export
+from boneage_jax.export.pack import export
 from boneage_jax.predict.predictor import Item
+from boneage_jax.released import calibration, weights
 from boneage_jax.train import loop
 from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
 from train.tiny_run import get_config

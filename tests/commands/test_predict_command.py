@@ -8,16 +8,16 @@ import json
 import cv2
 import numpy as np
 import pytest
-import released
 from PIL import Image
-from released import CALIBRATION, hand
 
 import boneage_jax
+from boneage_jax.commands.main import main
 from boneage_jax.models import Input
-from boneage_jax.predict import checks, descriptor, weights
 from boneage_jax.predict import predictor as module
-from boneage_jax.predict.command import main
+from boneage_jax.released import checks, descriptor, weights
 from data import dicom_files
+from predict import random_weights
+from predict.random_weights import CALIBRATION, hand
 
 cached_load = functools.cache(module.load)  # compiles once for all tests
 
@@ -25,7 +25,7 @@ cached_load = functools.cache(module.load)  # compiles once for all tests
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    weights.write(path, released.weights(calibration=CALIBRATION))
+    weights.write(path, random_weights.weights(calibration=CALIBRATION))
     return str(path)
 
 
@@ -266,7 +266,7 @@ def test_missing_weights_are_one_line(run, tmp_path):
 
 def test_weights_that_read_what_no_flag_gives_are_refused(run, tmp_path):
     path = tmp_path / "race.safetensors"
-    weights.write(path, released.weights(inputs=(Input("race", "category", categories=("a", "b")),)))
+    weights.write(path, random_weights.weights(inputs=(Input("race", "category", categories=("a", "b")),)))
     status, _, err = run(write(tmp_path / "hand.png", hand(1)), "--sex=F", f"--weights={path}")
     assert status == 1
     assert "also read race" in err
@@ -274,7 +274,7 @@ def test_weights_that_read_what_no_flag_gives_are_refused(run, tmp_path):
 
 def test_weights_that_read_the_chronological_age_take_that_of_the_flag(read, tmp_path):
     path = tmp_path / "age.safetensors"
-    weights.write(path, released.weights(inputs=released.AGE))
+    weights.write(path, random_weights.weights(inputs=random_weights.AGE))
     image = write(tmp_path / "hand.png", hand(1))
     (found,) = read(image, "--sex=F", "--age=8", f"--weights={path}")
     expected = cached_load(str(path)).predict(image, sex="F", inputs={"chronological_age": 96}).months
@@ -296,7 +296,7 @@ def checked(tmp_path):
         "spread": np.full(2, 1e3, np.float32),
     }
     settings = checks.Settings(kinds=("good", "inverted"), least_good=-0.5, largest_distance=9.0, least_side=70)
-    plain = released.weights()
+    plain = random_weights.weights()
     header = dataclasses.replace(plain.header, checks=dataclasses.asdict(settings))
     weights.write(tmp_path / "checked.safetensors", dataclasses.replace(plain, header=header, checks=arrays))
     return f"--weights={tmp_path / 'checked.safetensors'}"

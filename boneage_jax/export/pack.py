@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from boneage_jax import __version__, data
+from boneage_jax import data
+from boneage_jax.atomic_files import write_text
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.evaluate.files import write_text
-from boneage_jax.predict import calibration as calibrating
-from boneage_jax.predict import card, check_fitting
-from boneage_jax.predict import weights as released
+from boneage_jax.export import card, check_fitting
+from boneage_jax.released import calibration as calibrating
+from boneage_jax.released import weights as released
 from boneage_jax.train import evaluation, parallel
 from boneage_jax.train.experiment import Experiment, describe_network, load_data
+from boneage_jax.version import __version__
 
 CHECKS_IMAGES = 8000  # on which the checks' rates have been measured
 

@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from boneage_jax import load
-    from boneage_jax.predict import weights, worklist, writers  # what follows jax takes seconds to import
+    from boneage_jax.predict import worklist, writers  # what follows jax takes seconds to import
+    from boneage_jax.released import weights
 
     requests = worklist.gather(arguments.paths, arguments.sex, arguments.labels)
     predictor = load(arguments.weights or weights.most_accurate())

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict.descriptor import LENGTH, describe
+from boneage_jax.released.descriptor import LENGTH, describe
 
 WARNING, CORRECTED = "warning", "corrected"
 

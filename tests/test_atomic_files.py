@@ -5,8 +5,8 @@ import os
 
 import pytest
 
+from boneage_jax.atomic_files import write_whole
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.evaluate.files import write_whole
 
 
 def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path):

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exports."""
     from boneage_jax.evaluate import report
-    from boneage_jax.predict.export import CHECKS_IMAGES, export  # jax and the data pipeline take seconds to import
+    from boneage_jax.export.pack import CHECKS_IMAGES, export  # jax and the data pipeline take seconds to import
 
     header = export(
         arguments.workdir.absolute(),

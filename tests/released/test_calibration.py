@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict import calibration
-from boneage_jax.predict.calibration import Calibration
+from boneage_jax.released import calibration
+from boneage_jax.released.calibration import Calibration
 
 
 def drawn(count, *, seed=0, slope=1.0, shift=0.0):

@@ -6,17 +6,17 @@ import json
 import jax
 import numpy as np
 import pytest
-import released
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict import weights
+from boneage_jax.released import weights
+from predict import random_weights
 
 
 @pytest.fixture
 def path(tmp_path):
-    weights.write(tmp_path / "tiny.safetensors", released.weights())
+    weights.write(tmp_path / "tiny.safetensors", random_weights.weights())
     return tmp_path / "tiny.safetensors"
 
 
@@ -38,7 +38,7 @@ def told(change):
 
 
 def test_what_is_written_is_read(path):
-    stored, found = released.weights(), weights.read(path)
+    stored, found = random_weights.weights(), weights.read(path)
     assert found.header == stored.header == weights.read_header(path)
     assert jax.tree.structure(found.variables) == jax.tree.structure(stored.variables)
     for a, b in zip(jax.tree.leaves(found.variables), jax.tree.leaves(stored.variables), strict=True):
@@ -56,7 +56,7 @@ def usual_mode(folder) -> int:
 def test_a_scalar_and_arrays_of_checks_keep_shape_and_type(tmp_path):
     checks = {"mean": np.arange(6, dtype=np.float64).reshape(2, 3), "count": np.array(7)}
     variables = {"params": {"head": {"scale": np.float32(0.5)}}, "batch_stats": {}}
-    header = dataclasses.replace(released.weights().header, checks={"limit": 3.5})
+    header = dataclasses.replace(random_weights.weights().header, checks={"limit": 3.5})
     weights.write(tmp_path / "a.safetensors", weights.Weights(header, variables, checks))
     found = weights.read(tmp_path / "a.safetensors")
     assert found.variables["params"]["head"]["scale"].shape == ()
@@ -70,7 +70,7 @@ def test_a_scalar_and_arrays_of_checks_keep_shape_and_type(tmp_path):
 @pytest.mark.parametrize(("storage", "error"), [("float16", 2**-11), ("bfloat16", 2**-8)])
 def test_half_precision_rounds_matrices_and_leaves_vectors_alone(path, storage, error):
     small = path.with_name(f"{storage}.safetensors")
-    weights.write(small, released.stored_as(storage))
+    weights.write(small, random_weights.stored_as(storage))
     exact, found = (weights.read(file).variables for file in (path, small))
     for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(found), strict=True):
         assert b.dtype == np.float32
@@ -82,7 +82,7 @@ def test_half_precision_rounds_matrices_and_leaves_vectors_alone(path, storage, 
 @pytest.mark.parametrize(("value", "storage"), [(1e6, "float16"), (np.nan, "float32"), (np.inf, "bfloat16")])
 def test_a_number_that_the_storage_cannot_hold_is_refused_and_nothing_is_written(tmp_path, value, storage):
     variables = {"params": {"trunk": {"kernel": np.full((2, 2), value)}}, "batch_stats": {}}
-    stored = weights.Weights(released.stored_as(storage).header, variables)
+    stored = weights.Weights(random_weights.stored_as(storage).header, variables)
     with pytest.raises(BoneAgeError, match=f"params/trunk/kernel holds numbers that are not finite in {storage}"):
         weights.write(tmp_path / "a.safetensors", stored)
     assert not list(tmp_path.iterdir())
@@ -90,7 +90,7 @@ def test_a_number_that_the_storage_cannot_hold_is_refused_and_nothing_is_written
 
 def test_an_unknown_storage_is_refused(tmp_path):
     with pytest.raises(BoneAgeError, match="storage is 'int8', expected one of float32, bfloat16, float16"):
-        weights.write(tmp_path / "a.safetensors", released.stored_as("int8"))
+        weights.write(tmp_path / "a.safetensors", random_weights.stored_as("int8"))
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0"])
@@ -161,8 +161,10 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", tmp_path / "package")
     for name, mae in (("fast", 9.0), ("best", 6.5)):
         figures = {"overall": {"mae": {"value": mae}}}
-        header = dataclasses.replace(released.weights().header, figures=figures)
-        weights.write(tmp_path / f"package/{name}.safetensors", dataclasses.replace(released.weights(), header=header))
+        header = dataclasses.replace(random_weights.weights().header, figures=figures)
+        weights.write(
+            tmp_path / f"package/{name}.safetensors", dataclasses.replace(random_weights.weights(), header=header)
+        )
     return tmp_path / "package"
 
 
