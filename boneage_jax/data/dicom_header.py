@@ -1,8 +1,9 @@
 """The few words of a DICOM header that matter to a reading: sex, age, side, body part, view and spacing."""
 
 import re
+from collections.abc import Sequence
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
@@ -25,10 +26,12 @@ TAGS = [
         "ViewCodeSequence",
         "PixelSpacing",
         "ImagerPixelSpacing",
+        "PixelAspectRatio",
     )
 ]
 """The elements that the header depends on; names and ids are not among them."""
 
+_SPACING = ("ImagerPixelSpacing", "PixelSpacing", "PixelAspectRatio")  # rows, columns; the first one present counts
 _DAYS_PER_MONTH = 365.2425 / 12
 _OLDEST = 110 * 12.0
 _YEAR_ALONE = ((1, 1), (6, 15), (7, 1))
@@ -51,7 +54,7 @@ class _Age(NamedTuple):
 def read_header(dataset: Dataset) -> Header:
     """What the elements `TAGS` say."""
     age = _age(dataset)
-    spacing = dataset.get("ImagerPixelSpacing") or dataset.get("PixelSpacing")
+    spacing = next((dataset[word].value for word in _SPACING if dataset.get(word)), None)
     return Header(
         sex={"F": FEMALE, "M": MALE}.get(_text(dataset, "PatientSex").upper()),
         age=age.months,
@@ -60,7 +63,7 @@ def read_header(dataset: Dataset) -> Header:
         laterality=_text(dataset, "ImageLaterality", "FrameLaterality", "Laterality"),
         body_part=_text(dataset, "BodyPartExamined") or _meaning(dataset, "AnatomicRegionSequence"),
         view=_text(dataset, "ViewPosition") or _meaning(dataset, "ViewCodeSequence"),
-        spacing=(float(spacing[0]), float(spacing[1])) if spacing and len(spacing) == 2 else None,
+        spacing=_spacing(spacing),
         warnings=age.warnings,
         age_notes=age.notes,
     )
@@ -76,6 +79,14 @@ def _meaning(dataset: Dataset, word: str) -> str:
     """The code meaning of the first item of a sequence, or ""."""
     items = dataset.get(word)
     return _text(items[0], "CodeMeaning") if items else ""
+
+
+def _spacing(values: Sequence[Any] | None) -> tuple[float, float] | None:
+    """Two positive numbers, or None: pixels are square unless the header says otherwise."""
+    if values is None or len(values) != 2:
+        return None
+    rows, columns = float(values[0]), float(values[1])
+    return (rows, columns) if rows > 0 and columns > 0 else None
 
 
 def _age(dataset: Dataset) -> _Age:

@@ -41,7 +41,8 @@ class Header:
       laterality: in the header's words, or "".
       body_part: in the header's words, or "".
       view: the view position in the header's words, or "".
-      spacing: millimetres per pixel, rows and columns, or None.
+      spacing: distance between rows and between columns, in millimetres, or in pixels where the header gives only
+        their ratio (PixelAspectRatio); None where it gives neither.
       warnings: sentences about what was wrong in the file and did not keep it from being read.
       notes: sentences about what was set right with certainty.
       age_notes: sentences about how exact the age is.

@@ -43,6 +43,7 @@ _CHRONOLOGICAL_COLUMNS = {
     **dict.fromkeys(("age months", "age (months)", "chronological age"), 1.0),
 }
 """Months in their unit."""
+_SIZE_COLUMNS = ("id", "width", "height")
 _SPLIT_WORDS = {"train": "train", "valid": "validation", "test": "test"}
 
 _Number = TypeVar("_Number", int, float)
@@ -176,6 +177,34 @@ def read_children(file: File) -> list[Label] | None:
     return _labels(table, _columns(table, _ID_COLUMNS), read_row)
 
 
+def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
+    """Reads width and height of originals by image id, or returns None if the file is not a table of sizes.
+
+    Args:
+      file: csv or xlsx with the columns id, width and height (pixels).
+
+    Raises:
+      BoneAgeError: a width or height that is not a positive whole number.
+    """
+
+    def known(titles: Sequence[str]) -> bool:
+        return all(_has(titles, [title]) for title in _SIZE_COLUMNS) and not _has(titles, _AGE_COLUMNS)
+
+    table = read_table(file, known)
+    if not known(table.titles):
+        return None
+    columns, sizes = _columns(table, _SIZE_COLUMNS), {}
+    for number, cells in table.rows:
+        name, *size = (cells[columns[title]] for title in _SIZE_COLUMNS)
+        if not all(side.isascii() and side.isdigit() and int(side) > 0 for side in size):
+            raise BoneAgeError(
+                f"{file.name}, row {number}: the size of {name} is {' x '.join(map(repr, size))}; "
+                "expected width and height in pixels."
+            )
+        sizes[_plain_id(name)] = (int(size[0]), int(size[1]))
+    return sizes
+
+
 def match(ids: Iterable[str], names: Sequence[str]) -> dict[str, list[int]]:
     """Which files each id of a table means.
 
@@ -205,8 +234,8 @@ def match(ids: Iterable[str], names: Sequence[str]) -> dict[str, list[int]]:
 def _labels(table: Table, ids: Mapping[str, int], read_row: _Row) -> list[Label]:
     """A label for each row; what a row is refused for is its label's fault."""
     (column,) = ids.values()
-    raw = [re.sub(r"^(\d+)\.0+$", r"\1", cells[column]) for _, cells in table.rows]
-    short = [name[: -len(suffix)] if (suffix := _image_suffix(name)) else name for name in raw]
+    raw = [_without_zeros(cells[column]) for _, cells in table.rows]
+    short = [_plain_id(name) for name in raw]
     count, bare = Counter(short), set(raw)
     names = [one if count[one] == 1 or one in bare else whole for one, whole in zip(short, raw, strict=True)]
     numbers: dict[str, list[int]] = {}
@@ -228,9 +257,15 @@ def _labels(table: Table, ids: Mapping[str, int], read_row: _Row) -> list[Label]
     return labels
 
 
-def _image_suffix(name: str) -> str:
-    suffix = pathlib.PurePosixPath(name).suffix
-    return suffix if suffix.lower() in ENDINGS else ""
+def _without_zeros(cell: str) -> str:
+    """An id without the ".0" that spreadsheets add to numbers."""
+    return re.sub(r"^(\d+)\.0+$", r"\1", cell)
+
+
+def _plain_id(cell: str) -> str:
+    """An id without that and without the suffix of an image."""
+    suffix = pathlib.PurePosixPath(cell).suffix
+    return _without_zeros(cell.removesuffix(suffix) if suffix.lower() in ENDINGS else cell)
 
 
 def _plain(title: str) -> str:

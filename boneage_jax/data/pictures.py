@@ -60,6 +60,15 @@ def is_picture(head: bytes) -> bool:
     return head.startswith(_SIGNATURES)
 
 
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels as the header says; None for what is no picture."""
+    try:
+        with _quiet(), Image.open(io.BytesIO(data), formats=_FORMATS) as header:
+            return header.size
+    except (*_DAMAGED, Image.DecompressionBombError):
+        return None
+
+
 def decode_picture(data: bytes, name: str) -> tuple[np.ndarray, Header]:
     """Decodes a picture of one page, 8 or 16 bit, with one value per pixel or in colour (alpha is dropped).
 

@@ -9,12 +9,13 @@ from absl import logging
 from boneage_jax.data import splits
 from boneage_jax.data.files import File, is_archive, list_files
 from boneage_jax.data.inputs import Kind
-from boneage_jax.data.labels import Label, LabelTable, match, read_labels, split_of_path
-from boneage_jax.data.radiograph import select_images
+from boneage_jax.data.labels import Label, LabelTable, match, read_labels, read_sizes, split_of_path
+from boneage_jax.data.radiograph import pixel_size, select_images
 from boneage_jax.data.tables import SUFFIXES
 from boneage_jax.errors import BoneAgeError
 
 SPLITS = ("train", "validation", "test")
+_SAMPLE = 8  # images that `_warn_if_squashed` opens
 _WHERE_TO_GET_IT = (
     "Get boneage-training-dataset.zip and boneage-training-dataset.csv from "
     "https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017 "
@@ -109,11 +110,35 @@ def find_labelled(
 
 
 def _images(files: Iterable[File], directory: pathlib.Path) -> list[File]:
-    """The images; other files but tables are logged."""
+    """The images, with their original sizes where a table (`read_sizes`) gives them; other files are logged."""
     images, others = select_images(files)
-    if names := [file.name for file in others if not file.name.lower().endswith(SUFFIXES)]:
-        logging.info("%s: %d files are no images and are left out: %s", directory, len(names), first_ten(names))
+    sizes: dict[str, tuple[int, int]] = {}
+    left_out = []
+    for file in others:
+        if file.name.lower().endswith(SUFFIXES):
+            sizes.update(read_sizes(file) or {})
+        else:
+            left_out.append(file.name)
+    if left_out:
+        logging.info("%s: %d files are no images and are left out: %s", directory, len(left_out), first_ten(left_out))
+    images = [dataclasses.replace(file, original_size=sizes.get(_id(file))) for file in images]
+    _warn_if_squashed(images)
     return images
+
+
+def _warn_if_squashed(images: list[File]) -> None:
+    """Logs a warning if all images are squares of one size: copies of radiographs, which are hardly ever square."""
+    if any(file.original_size for file in images) or len(images) < 2:
+        return
+    sample = images[:: -(-len(images) // _SAMPLE)]
+    (shape, *others) = {pixel_size(file) for file in sample}
+    if not others and shape is not None and shape[0] == shape[1]:
+        logging.warning(
+            "All images are squares of %d pixels, as if radiographs had been squashed. Networks that crop to the hand "
+            "(preprocess.region=hand) need true proportions: put a csv table with the columns id,width,height of the "
+            "originals beside the images, or use the originals.",
+            shape[0],
+        )
 
 
 def _all_tables(files: Iterable[File], directory: pathlib.Path, inputs: Mapping[str, Kind]) -> dict[str, LabelTable]:
@@ -159,7 +184,7 @@ def _by_id(images: Iterable[File]) -> dict[str, File]:
     """
     chosen: dict[str, File] = {}
     for file in sorted(images, key=lambda file: (file.depth, file.name)):
-        first = chosen.setdefault(pathlib.PurePosixPath(file.name).stem, file)
+        first = chosen.setdefault(_id(file), file)
         if first.size != file.size:
             raise BoneAgeError(
                 f"{first.name} and {file.name} have the same id but different contents; remove one of them."
@@ -182,6 +207,10 @@ def _by_label(table: LabelTable, images: Sequence[File]) -> dict[str, File]:
             )
     labelled = {places[0]: identifier for identifier, places in meant.items()}
     return {labelled.get(place, file.name): file for place, file in enumerate(images)}
+
+
+def _id(file: File) -> str:
+    return pathlib.PurePosixPath(file.name).stem
 
 
 def _pair(
