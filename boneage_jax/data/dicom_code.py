@@ -70,12 +70,12 @@ def decoder(dataset: Dataset, name: str) -> str:
 def _check_length(dataset: Dataset, name: str) -> None:
     """Refuses other pixel data than Rows x Columns need: read all the same, it is cut off or sheared.
 
-    Zeros may follow: the standard pads to an even length, some writers further.
+    Zeros may follow: some writers pad beyond the even length of the standard, whose own byte may be anywhere in a word.
     """
     samples = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else dataset.SamplesPerPixel
     needed = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
     data = dataset.PixelData
-    if len(data) < needed or any(data[needed:]):
+    if len(data) < needed or any(data[needed + needed % 2 :]):
         raise BoneAgeError(
             f"{name} has {len(data):,} bytes of pixels, but {dataset.Columns} x {dataset.Rows} pixels need {needed:,}: "
             "the file is cut short, or its header is wrong; export it again."

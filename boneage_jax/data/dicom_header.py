@@ -110,7 +110,7 @@ def _age(dataset: Dataset) -> _Age:
             return _Age(months)
         note = f"Only the year of the birth date in the file's header seems true: the stated age {words} is used."
         return stated._replace(notes=(note,))
-    if taken == born or months >= ADULT_FROM > stated.months:
+    if taken == born or months > _OLDEST or months >= ADULT_FROM > stated.months:
         return stated._replace(warnings=(f"{apart}, but the stated age is {words}; the stated age is used.",))
     return _Age(months, warnings=(f"{apart}, but the stated age is {words}; the dates are used.",))
 

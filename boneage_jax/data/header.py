@@ -88,7 +88,9 @@ def contradictions(header: Header, sex: int | None = None, age: float | None = N
     if side := _wrong_side(header):
         found.append(f"The file's header says {side}; a left hand is expected.")
     if _OTHER_VIEW.search(_words(header.view)):
-        found.append(f"The file's header says that this is the view {header.view}; a view from the front is expected.")
+        found.append(
+            f"The file's header names a lateral or oblique view ({header.view}); a view from the front is expected."
+        )
     part = _words(header.body_part)
     if not _HAND_PARTS.search(part) or _OTHER_PARTS.search(part):
         found.append(f"The file's header says that this is the body part {header.body_part}, not a hand.")

@@ -46,9 +46,9 @@ _TURNS = {
 }
 """From the stored to the upright picture, by the orientation of EXIF (CIPA DC-008, 4.6.5)."""
 
-_WIDTH, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES = 256, 259, 262, 273, 277
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES = 256, 257, 258, 259, 262, 273, 277
 _STRIP_ROWS, _STRIP_BYTES, _PLANAR, _TILE_WIDTH = 278, 279, 284, 322
-_WHITE_IS_ZERO = 0
+_WHITE_IS_ZERO, _SUBSAMPLED = 0, 6  # of the photometric interpretations; 6 may have fewer values for colours
 
 
 def is_picture(head: bytes) -> bool:
@@ -180,19 +180,21 @@ def _check_bmp(data: bytes, name: str) -> None:
 
 
 def _check_tiff(page: Image.Image, name: str) -> None:
-    """Refuses a TIFF whose strips are too many for its height, or have too many bytes if they are not compressed."""
+    """Refuses a TIFF whose strips are not as many, or if uncompressed not as long, as its height needs."""
     tags = page.tag_v2  # type: ignore[attr-defined]
-    width, height = page.size
+    width, height = tags[_WIDTH], tags[_HEIGHT]  # as stored, before any turn
     if _TILE_WIDTH in tags or _OFFSETS not in tags:
         return
     planes = tags.get(_SAMPLES, 1) if tags.get(_PLANAR, 1) == 2 else 1
     rows = min(tags.get(_STRIP_ROWS) or height, height)
-    sizes = tags.get(_STRIP_BYTES) or ()
-    row = math.ceil(width * sum(tags.get(258, (1,))) / 8)
-    more = sum(sizes) >= row * (height + 1) if tags.get(_COMPRESSION, 1) == 1 else False
-    if more or len(tags[_OFFSETS]) > math.ceil(height / rows) * planes:
+    wrong = len(tags[_OFFSETS]) != math.ceil(height / rows) * planes
+    if tags.get(_COMPRESSION, 1) == 1 and tags.get(_PHOTOMETRIC) != _SUBSAMPLED and all(tags.get(_STRIP_BYTES, [0])):
+        needed = height * math.ceil(width * sum(tags.get(_BITS, (1,))) / 8)
+        wrong |= not needed <= sum(tags[_STRIP_BYTES]) < needed + needed // height
+    if wrong:
         raise BoneAgeError(
-            f"{name} says that it has {width} x {height} pixels, but holds more; replace it with an intact copy."
+            f"{name} says that it has {width} x {height} pixels, but holds another number; replace it with an intact "
+            "copy."
         )
 
 

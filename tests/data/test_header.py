@@ -191,7 +191,7 @@ def test_the_right_side_is_warned_about_in_every_word(elements, side):
 @pytest.mark.parametrize("view", ["LL", "RL", "LATERAL", "Lat.", "LLO", "RLD", "OBLIQUE", "medio-lateral", "seitlich"])
 def test_lateral_and_oblique_views_are_warned_about(view):
     (warning,) = contradictions(Header(view=view))
-    assert f"the view {view}; a view from the front is expected" in warning
+    assert f"a lateral or oblique view ({view}); a view from the front is expected" in warning
 
 
 @pytest.mark.parametrize("view", ["AP", "PA", "DP", "PALMAR", "postero-anterior", "BILATERAL PA", ""])
