@@ -9,7 +9,8 @@ from absl import logging
 from boneage_jax.data import splits
 from boneage_jax.data.files import File, is_archive, list_files
 from boneage_jax.data.inputs import Kind
-from boneage_jax.data.labels import Label, LabelTable, match, read_labels, read_sizes, split_of_path
+from boneage_jax.data.labels import Label, LabelTable, read_labels, read_sizes, split_of_path
+from boneage_jax.data.matching import match
 from boneage_jax.data.radiograph import pixel_size, select_images
 from boneage_jax.data.tables import SUFFIXES
 from boneage_jax.errors import BoneAgeError

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from boneage_jax.data.files import File, is_archive, list_files
-from boneage_jax.data.labels import NEITHER, Label, match, read_children
+from boneage_jax.data.labels import NEITHER, Label, read_children
+from boneage_jax.data.matching import match
 from boneage_jax.data.radiograph import ENDINGS, select_images
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict.predictor import LETTERS, UNKNOWN
