@@ -115,6 +115,12 @@ def test_unpacked_copies_count_before_packed_ones_and_loose_extras_are_ignored(t
     assert image.file.name == "boneage-training-dataset/1377.png"
 
 
+def test_files_of_one_id_that_are_no_copies_are_refused(tmp_path):
+    forms.official(tmp_path)
+    forms.write(tmp_path, {"boneage-training-dataset/1377.png": forms.png(1377) + b"more"})
+    refused(tmp_path, "boneage-training-dataset/1377.png and boneage-training-dataset.zip/", "different contents")
+
+
 def refused(folder, *parts, **options):
     with pytest.raises(BoneAgeError) as caught:
         rsna.find(folder, **options)
