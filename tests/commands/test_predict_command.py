@@ -2,56 +2,17 @@
 
 import csv
 import dataclasses
-import functools
-import json
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-import boneage_jax
-from boneage_jax.commands.main import main
 from boneage_jax.models import Input
-from boneage_jax.predict import predictor as module
 from boneage_jax.released import checks, descriptor, weights
 from data import dicom_files
 from predict import random_weights
-from predict.random_weights import CALIBRATION, hand
-
-cached_load = functools.cache(module.load)  # compiles once for all tests
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    weights.write(path, random_weights.weights(calibration=CALIBRATION))
-    return str(path)
-
-
-@pytest.fixture
-def run(tiny, tmp_path, monkeypatch, capsys):
-    """Runs the command in an empty folder; returns its status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(boneage_jax, "load", cached_load)
-
-    def run(*arguments):
-        status = main(["predict", f"--weights={tiny}", *map(str, arguments)])
-        return status, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def read(run):
-    """Runs it with --format=json and returns the objects."""
-
-    def read(*arguments, status=0):
-        found, out, _ = run(*arguments, "--format=json")
-        assert found == status
-        return json.loads(out)
-
-    return read
+from predict.random_weights import cached_load, hand
 
 
 def write(path, image):
