@@ -184,8 +184,8 @@ def _refuse_further_inputs(predictor: "Predictor") -> None:
 def _report_left_out(left_out: "Mapping[str, Sequence[str]]") -> None:
     for folder, names in left_out.items():
         more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        said = f"{len(names)} files are no images and were left out: {', '.join(names[:_NAMED])}{more}"
-        print(printable(f"{folder}: note: {said}"), file=sys.stderr)
+        what = "1 file is no image and was" if len(names) == 1 else f"{len(names)} files are no images and were"
+        print(printable(f"{folder}: note: {what} left out: {', '.join(names[:_NAMED])}{more}"), file=sys.stderr)
 
 
 def _report(result: "Result") -> None:

@@ -24,8 +24,8 @@ MAX_ARCHIVE_BYTES = 64 * 2**30
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
 """What a damaged or encrypted entry of an archive raises."""
 
-_OPEN = 16
-"""Archives of one listing that are open at a time: far fewer than a process may have open files."""
+_OPEN = 64
+"""Archives of one listing that are open at a time; a process may have 1,024 open files, on macOS 256."""
 _MAX_DEPTH = 4
 _MAX_ARCHIVES = 10_000
 _MAX_RATIO, _RATIO_FROM = 100, 64 * 2**20
@@ -146,12 +146,9 @@ def _open_inner(entry: Entry) -> zipfile.ZipFile:
         with entry.archives.open(entry.archive).open(info) as inner:
             shutil.copyfileobj(inner, copy, 2**20)
         opened = _zip_file(copy, entry.name)
-    except UNREADABLE as error:
+    except (*UNREADABLE, BoneAgeError) as error:
         copy.close()
-        raise BoneAgeError(_unreadable(entry.name, error)) from None
-    except BoneAgeError:
-        copy.close()
-        raise
+        raise error if isinstance(error, BoneAgeError) else BoneAgeError(_unreadable(entry.name, error)) from None
     weakref.finalize(opened, copy.close)
     return opened
 

@@ -41,8 +41,8 @@ _HUFFMAN_TABLE, _SCAN, _LOSSLESS, _JPEG_LS = 0xC4, 0xDA, 0xC3, 0xF7
 _FRAMES = (0xC0, 0xC1, 0xC2, _LOSSLESS, _JPEG_LS)
 
 
-def decoder(dataset: Dataset, name: str) -> str:
-    """The pydicom plugin for this file's transfer syntax, "" where nothing is compressed.
+def decoder(dataset: Dataset, name: str) -> tuple[str, tuple[str, ...]]:
+    """The pydicom plugin for this file's transfer syntax, "" where nothing is compressed, and warnings about the code.
 
     A JP2 file in the place of a JPEG 2000 code stream is replaced by the stream in it.
 
@@ -53,7 +53,7 @@ def decoder(dataset: Dataset, name: str) -> str:
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in _PLAIN:
         _check_length(dataset, name)
-        return ""
+        return "", ()
     if syntax not in _DECODERS:
         raise BoneAgeError(
             f"{name} is compressed as {syntax.name!r}; expected none, deflate, RLE, JPEG, JPEG-LS or JPEG 2000: "
@@ -62,9 +62,10 @@ def decoder(dataset: Dataset, name: str) -> str:
     code = _only_frame(dataset, syntax, name)
     if syntax == RLELossless:
         _check_rle(code, dataset, name)
-    else:
-        _check(code, syntax, dataset, name)
-    return _DECODERS[syntax]
+        return _DECODERS[syntax], ()
+    _check(code, syntax, dataset, name)
+    lossy = _DECODERS[syntax] == "pillow" and syntax not in JPEG2000TransferSyntaxes
+    return _DECODERS[syntax], jpeg.inspect(code, name) if lossy else ()
 
 
 def _check_length(dataset: Dataset, name: str) -> None:
@@ -75,7 +76,7 @@ def _check_length(dataset: Dataset, name: str) -> None:
     samples = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else dataset.SamplesPerPixel
     needed = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
     data = dataset.PixelData
-    if len(data) < needed or any(data[needed + needed % 2 :]):
+    if len(data) < needed or data[needed + needed % 2 :].strip(b"\0"):
         raise BoneAgeError(
             f"{name} has {len(data):,} bytes of pixels, but {dataset.Columns} x {dataset.Rows} pixels need {needed:,}: "
             "the file is cut short, or its header is wrong; export it again."
@@ -174,8 +175,6 @@ def _check(code: bytes, syntax: UID, dataset: Dataset, name: str) -> None:
             f"{name} says that it has {dataset.Columns} x {dataset.Rows} pixels, but its compressed image has "
             f"{columns} x {rows}; export it again."
         )
-    if _DECODERS[syntax] == "pillow" and syntax not in JPEG2000TransferSyntaxes:
-        jpeg.refuse_damage(code, name)
 
 
 def _jpeg_frame(code: bytes, name: str) -> tuple[int, int, int, int]:

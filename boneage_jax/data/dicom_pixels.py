@@ -44,11 +44,12 @@ def shown_image(dataset: Dataset, name: str) -> tuple[np.ndarray, tuple[str, ...
     """
     photometric = _check_before_decoding(dataset, name)
     # Without the correction, which would wrap values that go beyond the stored bits.
-    pixels = pixel_array(dataset, decoding_plugin=decoder(dataset, name), correct_unused_bits=False)
+    plugin, warnings = decoder(dataset, name)
+    pixels = pixel_array(dataset, decoding_plugin=plugin, correct_unused_bits=False)
     pixels = _stored_pixels(pixels, dataset, name)
     if photometric in _COLOUR:
         kind = np.uint8 if dataset.BitsAllocated == 8 else np.uint16
-        return cv2.cvtColor(pixels.astype(kind), cv2.COLOR_RGB2GRAY), ()
+        return cv2.cvtColor(pixels.astype(kind), cv2.COLOR_RGB2GRAY), warnings
     values = _stored_values(dataset)
     place, padding = pixels - values[0], _padding(dataset, pixels)
     if padding.all():
@@ -60,14 +61,14 @@ def shown_image(dataset: Dataset, name: str) -> tuple[np.ndarray, tuple[str, ...
     image = table[place]
     if padding.any():
         image[padding] = image[~padding].min()
-    return image, found.warnings
+    return image, (*warnings, *found.warnings)
 
 
 def _check_before_decoding(dataset: Dataset, name: str) -> str:
     """Refuses what is no single radiograph of acceptable size; returns the photometric interpretation."""
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise BoneAgeError(f"{name} holds pixels in floating point; expected whole numbers: export it as a radiograph.")
-    if "PixelData" not in dataset:
+    if not dataset.get("PixelData"):
         raise BoneAgeError(f"{name} is a DICOM file without an image: it has no pixel data; export the image itself.")
     if (frames := int(dataset.get("NumberOfFrames") or 1)) != 1:
         raise BoneAgeError(

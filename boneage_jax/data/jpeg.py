@@ -35,9 +35,13 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     return pixels, warnings
 
 
-def refuse_damage(code: bytes, name: str) -> None:
-    """Raises BoneAgeError where libjpeg reports damage in the JPEG code of another file."""
-    _brightness(code, name)
+def inspect(code: bytes, name: str) -> tuple[str, ...]:
+    """A sentence for what libjpeg reports about the JPEG code inside another file, if that may be harmless.
+
+    Raises:
+      BoneAgeError: it reports damage.
+    """
+    return _brightness(code, name)[1]
 
 
 def _brightness(data: bytes, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:

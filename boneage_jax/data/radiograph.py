@@ -143,4 +143,4 @@ def _is_image(file: File) -> bool:
     if path.suffix.lower() in ENDINGS:
         return True
     head = file.head(max(SIGNATURE_BYTES, PREFIX_AT + len(PREFIX)))
-    return path.name != _INDEX and (is_dicom(head) or is_picture(head))
+    return path.name.upper() != _INDEX and (is_dicom(head) or is_picture(head))

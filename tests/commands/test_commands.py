@@ -171,6 +171,19 @@ def test_ages_that_look_like_years_are_warned_about(largest, warned, tiny, tmp_p
     assert (warning in capsys.readouterr().err) == warned
 
 
+def test_a_damaged_image_is_an_error_or_is_left_out(tiny, tmp_path, capsys):
+    rsna_forms.write(tmp_path, {f"in/{number}.png": rsna_forms.png(number) for number in range(4)})
+    (tmp_path / "in/2.png").write_bytes(b"no image")
+    rows = "".join(f"{number},{60 + number},True\n" for number in range(4))
+    (tmp_path / "labels.csv").write_text(f"id,boneage,male\n{rows}")
+    arguments = ["evaluate", f"--weights={tiny}", f"--labels={tmp_path / 'labels.csv'}", f"--images={tmp_path / 'in'}"]
+    assert main([*arguments, f"--out={tmp_path / 'a'}"]) == 1
+    assert "2.png is not a PNG" in capsys.readouterr().err
+    assert main([*arguments, f"--out={tmp_path / 'b'}", "--on-missing=skip"]) == 0
+    assert "2.png is not a PNG" in capsys.readouterr().err
+    assert [row["id"] for row in predictions_csv(tmp_path / "b")] == ["0", "1", "3"]
+
+
 def test_half_precision_gives_nearly_the_same_months(exported, tmp_path):
     workdir, path = exported
     export(workdir, tmp_path / "half.safetensors", storage="float16", checks=0)

@@ -161,6 +161,7 @@ def test_pixels_are_shown_as_the_standard_says_and_inverted_once(photometric, sh
         ({"NumberOfFrames": 3}, "holds 3 frames; expected one"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "photometric interpretation PALETTE COLOR"),
         ({"PixelData": None}, "without an image: it has no pixel data"),
+        ({"PixelData": b""}, "without an image: it has no pixel data"),
         ({"PixelData": None, "FloatPixelData": b"\0" * 4920}, "pixels in floating point"),
         ({"HighBit": 15}, "keeps 12 bits of 16 per pixel up to bit 15"),
         ({"BitsStored": 4, "HighBit": 3}, "keeps 4 bits of 16"),

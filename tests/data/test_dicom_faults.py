@@ -154,6 +154,10 @@ def test_damage_that_libjpeg_reports_is_refused():
     damaged = code[: (scan + len(code)) // 2] + b"\xff\xd9"
     with pytest.raises(BoneAgeError, match="libjpeg reports 'Corrupt JPEG data: premature end of data segment'"):
         decode(files.make_with_code(damaged, JPEGBaseline8Bit, SMOOTH), "a.dcm")
+    extended = code[:-2] + b"\x12" * 14 + b"\xff\xd9"
+    image, header = read(files.make_with_code(extended, JPEGBaseline8Bit, SMOOTH))
+    np.testing.assert_array_equal(image, decode(files.make_with_code(code, JPEGBaseline8Bit, SMOOTH), "a.dcm"))
+    assert "extraneous bytes before marker 0xd9" in header.warnings[0]
 
 
 @pytest.mark.parametrize(

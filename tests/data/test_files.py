@@ -94,7 +94,7 @@ def test_400_archives_need_few_descriptors(tmp_path):
         forms.write(tmp_path, {f"{number:03}.zip": forms.archive({"in.zip": forms.archive({"a.png": b"%d" % number})})})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     opened = len(os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 60, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 100, hard))
     try:
         listing = list_files(tmp_path)
         contents = [file.read() for file in listing.files]
@@ -117,11 +117,11 @@ def test_reading_in_any_order_and_from_several_threads_gives_the_contents(tmp_pa
 
 
 def test_inner_archives_leave_no_temporary_files_open(tmp_path):
-    entries = {f"{number}.zip": forms.archive({"a.png": bytes(5000)}) for number in range(60)}
+    entries = {f"{number}.zip": forms.archive({"a.png": bytes(5000)}) for number in range(90)}
     forms.write(tmp_path, {"outer.zip": forms.archive(entries)})
     before = len(os.listdir("/proc/self/fd"))
     listing = list_files(tmp_path)
-    assert len(listing.files) == 60
+    assert len(listing.files) == 90
     assert len(os.listdir("/proc/self/fd")) - before <= archives._OPEN + 1
     del listing
     gc.collect()
