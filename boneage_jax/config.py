@@ -73,7 +73,8 @@ def base() -> ConfigDict:
     config.model.name = "xception"
     config.model.options = ConfigDict()  # of the trunk
     config.model.input_channels = "native"  # "rgb": repeat grey to three channels
-    config.model.init_from = ""  # weights to start from: a file of Keras, timm, torchvision or ours, or a name of ours
+    # Weights to start from: a file of Keras, PyTorch or this package, a name of those in this package, or "imagenet".
+    config.model.init_from = ""
     config.model.head = "regression"
     config.model.head_options = ConfigDict()
     config.model.dtype = "float32"  # of the computation; parameters are float32
