@@ -82,7 +82,7 @@ def base() -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-4
-    config.optimizer.weight_decay = 1e-5
+    config.optimizer.weight_decay = 1e-5  # of kernels; biases and the scales of normalisations do not decay
     config.optimizer.layer_decay = 1.0  # of the learning rate, per layer of the trunk away from the head
     # Paths of parameters that stay as they are, such as ("trunk/block1",) or ("trunk",). The BatchNorm statistics
     # of frozen layers still move in training.

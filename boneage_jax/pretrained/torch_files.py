@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -109,7 +109,7 @@ class _Tensor(NamedTuple):
 class _Unpickler(pickle.Unpickler):
     """Reads plain values, `_Tensor`s, and the names of storage types as strings; keeps the storages by their keys."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         super().__init__(file, encoding="utf-8")
         self.storages: dict[str, _Storage] = {}
 
