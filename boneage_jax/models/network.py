@@ -1,6 +1,5 @@
 """A network is a trunk (image to feature map) and a head (feature map, sex and other inputs to months)."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -10,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, did_you_mean
 from boneage_jax.models.bonet import BoNet
 from boneage_jax.models.compact_resnet import CompactResNet
 from boneage_jax.models.convmixer import ConvMixer
@@ -210,9 +209,7 @@ def _known(kind: str, name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if name in known:
         return name
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f", did you mean {close[0]}?" if close else ""
-    raise BoneAgeError(f"unknown {kind} {name!r}; known: {', '.join(known)}{hint}")
+    raise BoneAgeError(f"unknown {kind} {name!r}; known: {', '.join(known)}{did_you_mean(name, known)}")
 
 
 def _checked(owner: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -317,7 +317,7 @@ def test_an_image_too_small_for_the_trunk_is_refused(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "xcepton"}, "unknown model 'xcepton'; known: .*, did you mean xception?"),
+        ({"name": "xcepton"}, "unknown model 'xcepton'; known: .*; did you mean xception?"),
         ({"name": "xception", "head": "regresion"}, "unknown head 'regresion'; .* did you mean regression?"),
         ({"name": "convmixer", "dept": 3}, "unknown option of model 'convmixer' 'dept'; known: .*patch_size"),
         (
