@@ -55,7 +55,7 @@ def base() -> ConfigDict:
     config.preprocess.size = 299  # pixels per side
     config.preprocess.region = "image"  # "hand": the square around the hand, exposed for the hand
     config.preprocess.margin = 0.06  # of that square around the hand, as a fraction
-    config.preprocess.exposure = (1.0, 99.0)  # percentiles mapped to black and white
+    config.preprocess.exposure = (1.0, 99.0)  # of "image": percentiles mapped to black and white
     config.preprocess.clahe_clips = (2.0,)  # one channel per clip limit; () without CLAHE
     config.preprocess.clahe_grid = 8  # tiles per side
     config.preprocess.scaling = "symmetric"  # [-1, 1]; "standardise": per image
@@ -68,6 +68,7 @@ def base() -> ConfigDict:
     config.augment.zoom = 0.1  # of the scale, both ways
     config.augment.brightness = 0.1  # of the range, both ways
     config.augment.contrast = 0.1  # of the factor, both ways
+    config.augment.gamma = 0.0  # exponent of the intensities up to 1 + gamma, and down to its inverse
 
     config.model = ConfigDict()
     config.model.name = "xception"

@@ -4,7 +4,9 @@ import io
 import re
 import warnings
 import zlib
+from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -34,7 +36,9 @@ _HEADER_WORDS = [
     "ViewPosition",
     "PixelSpacing",
     "ImagerPixelSpacing",
+    "PixelAspectRatio",
 ]
+_SPACING = ("ImagerPixelSpacing", "PixelSpacing", "PixelAspectRatio")  # rows, columns; the first one present counts
 
 
 def read_dicom(data: bytes, name: str) -> tuple[np.ndarray, Header]:
@@ -91,7 +95,7 @@ def _refuse_inflated(data: bytes, name: str) -> None:
 
 def _header(dataset: Dataset) -> Header:
     age, step, stated = _age(dataset)
-    spacing = dataset.get("ImagerPixelSpacing") or dataset.get("PixelSpacing")
+    spacing = next((dataset[word].value for word in _SPACING if dataset.get(word)), None)
     return Header(
         sex={sex.letter: sex for sex in Sex}.get(str(dataset.get("PatientSex") or "").strip().upper()),
         age=age,
@@ -100,8 +104,16 @@ def _header(dataset: Dataset) -> Header:
         laterality=str(dataset.get("ImageLaterality") or dataset.get("Laterality") or "").strip().upper(),
         body_part=str(dataset.get("BodyPartExamined") or "").strip(),
         view=str(dataset.get("ViewPosition") or "").strip(),
-        spacing=(float(spacing[0]), float(spacing[1])) if spacing and len(spacing) == 2 else None,
+        spacing=_spacing(spacing),
     )
+
+
+def _spacing(values: Sequence[Any] | None) -> tuple[float, float] | None:
+    """Two positive numbers, or None: pixels are square unless the header says otherwise."""
+    if values is None or len(values) != 2:
+        return None
+    rows, columns = float(values[0]), float(values[1])
+    return (rows, columns) if rows > 0 and columns > 0 else None
 
 
 def _age(dataset: Dataset) -> tuple[float | None, float, str]:

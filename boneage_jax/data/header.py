@@ -22,7 +22,8 @@ class Header:
       laterality: "L", "R", another word of the header, or "".
       body_part: in the header's words, or "".
       view: the view position in the header's words, or "".
-      spacing: millimetres per pixel, rows and columns, or None.
+      spacing: distance between rows and between columns, in millimetres, or in pixels where the header gives only
+        their ratio (PixelAspectRatio); None where it gives neither.
     """
 
     sex: Sex | None = None

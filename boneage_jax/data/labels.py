@@ -110,6 +110,33 @@ def read_labels(file: File, inputs: Mapping[str, Kind] = {}) -> LabelTable | Non
     return LabelTable(file.name, split, list(labels.values()), lacks)
 
 
+def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
+    """Reads width and height of originals by image id, or returns None if the file is not a table of sizes.
+
+    Args:
+      file: csv or xlsx with the columns id, width and height (pixels).
+
+    Raises:
+      BoneAgeError: a width or height that is not a positive whole number.
+    """
+    rows = _rows(file)
+    _, header = next(rows, (0, []))
+    columns = {_text(title).lower(): position for position, title in enumerate(header)}
+    if not {"id", "width", "height"} <= columns.keys() or any(title in columns for title in _AGE_COLUMNS):
+        return None
+    sizes = {}
+    for number, row in rows:
+        cells = [_text(cell) for cell in row] + [""] * (len(header) - len(row))
+        name, *size = (cells[columns[title]] for title in ("id", "width", "height"))
+        if not all(side.isascii() and side.isdigit() and int(side) > 0 for side in size):
+            raise BoneAgeError(
+                f"{file.name}, row {number}: the size of {name} is {' x '.join(map(repr, size))}; "
+                "expected width and height in pixels."
+            )
+        sizes[name] = (int(size[0]), int(size[1]))
+    return sizes
+
+
 def _input_columns(header: list[Any], inputs: Mapping[str, Kind], name: str) -> dict[str, int]:
     """Positions of the further inputs that have a column."""
     places = {}

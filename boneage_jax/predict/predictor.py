@@ -101,8 +101,8 @@ class Picture(NamedTuple):
     """A file once read: pixels [H, W] with bright bones, what it is called in errors, and what it says of itself."""
 
     pixels: np.ndarray
+    header: Header | None
     name: str
-    header: Header | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -282,16 +282,9 @@ def load(name_or_path: str | Path) -> Predictor:
 
 def _read_picture(source: Source) -> Picture:
     if isinstance(source, np.ndarray):
-        return Picture(source, "the image")
-    if isinstance(source, bytes):
-        data, name = source, "the image"
-    elif isinstance(source, File):
-        data, name = source.read(), source.name
-    else:
-        path = Path(source)
-        data, name = File(str(path), 0, 0, path).read(), str(path)
-    pixels, header = radiograph.read(data, name)
-    return Picture(pixels, name, header)
+        return Picture(source, None, "the image")
+    name = source.name if isinstance(source, File) else "the image" if isinstance(source, bytes) else os.fspath(source)
+    return Picture(*radiograph.read(source), name)
 
 
 def _sexes(sex: SexLike | None, header: Header | None, where: str) -> tuple[Sex, ...]:
