@@ -35,7 +35,7 @@ class Header:
 
     Attributes:
         name: of the configuration that was trained.
-        model: what makes the network, see `inference.Description`.
+        model: what makes the network, see `models.Description`.
         preprocessing: see `Preprocessing.to_dict`.
         views: over which the estimate is averaged, see `Preprocessing.views`.
         calibration: see `Calibration.to_dict`; None for a network that has none.

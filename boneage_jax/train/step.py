@@ -76,7 +76,7 @@ def make_inference(
     """The function to compile with `parallel.compile_inference`.
 
     Args:
-        network: from `models.create`.
+        network: from `Description.network`.
         preprocessing: cuts the views and scales them.
         loss: of one image.
         views: whose estimates are averaged, see `Preprocessing.views`.
