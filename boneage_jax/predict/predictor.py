@@ -20,8 +20,8 @@ from boneage_jax.data.header import Header, contradictions
 from boneage_jax.data.keypoints import KeyPoints
 from boneage_jax.data.preprocess import check_grey
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.inference import Description, make_estimate
-from boneage_jax.models import Input, check_inputs
+from boneage_jax.inference import make_estimate
+from boneage_jax.models import Description, Input, check_inputs
 from boneage_jax.released import weights as released
 from boneage_jax.released.calibration import Calibration
 from boneage_jax.released.checks import Checks

@@ -9,8 +9,7 @@ import numpy as np
 
 from boneage_jax import data
 from boneage_jax.data import phantom
-from boneage_jax.inference import Description
-from boneage_jax.models import Input
+from boneage_jax.models import Description, Input
 from boneage_jax.predict.predictor import Predictor, load
 from boneage_jax.released.calibration import Calibration
 from boneage_jax.released.weights import Header, Weights
