@@ -10,6 +10,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
+from importlib import metadata
+from types import ModuleType
 from typing import Any
 
 Step = Callable[[], None]
@@ -65,11 +68,29 @@ def ours(task: dict[str, Any]) -> Step:
     return step
 
 
+@cache
+def import_timm() -> ModuleType:
+    """The package timm, also beside a torchvision for CUDA and a PyTorch for CPUs.
+
+    timm imports torchvision, which describes the operators of its compiled part when it is imported, and fails where
+    that part cannot be loaded. The networks use none of them: it is enough that they are declared.
+    """
+    import torch as framework
+
+    if framework.version.cuda is None and "+cpu" not in metadata.version("torchvision"):
+        for operator in ("nms", "qnms"):
+            framework.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float iou) -> Tensor")
+    import timm
+
+    return timm
+
+
 def torch(task: dict[str, Any], compiled: bool) -> Step:
     """The network of timm under the same head, channels last, AdamW; `torch.compile`d or eager."""
-    import timm
     import torch as framework
     from torch import nn
+
+    timm = import_timm()
 
     class Network(nn.Module):
         """The trunk, global pool, sex branch and the winner's head."""
