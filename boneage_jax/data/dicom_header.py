@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from boneage_jax.data.header import ADULT_FROM, FEMALE, MALE, Header
+from boneage_jax.data.header import ADULT_FROM, Header
+from boneage_jax.sex import Sex
 
 TAGS = [
     Tag(word)
@@ -56,7 +57,7 @@ def read_header(dataset: Dataset) -> Header:
     age = _age(dataset)
     spacing = next((dataset[word].value for word in _SPACING if dataset.get(word)), None)
     return Header(
-        sex={"F": FEMALE, "M": MALE}.get(_text(dataset, "PatientSex").upper()),
+        sex={sex.letter: sex for sex in Sex}.get(_text(dataset, "PatientSex").upper()),
         age=age.months,
         age_step=age.step,
         age_slack=age.slack,

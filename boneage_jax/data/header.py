@@ -3,12 +3,9 @@
 import dataclasses
 import re
 
-FEMALE = 0
-MALE = 1
+from boneage_jax.sex import Sex
 
 PREFIX, PREFIX_AT = b"DICM", 128  # of a DICOM file
-
-SEX_NAMES = {FEMALE: "female", MALE: "male"}
 
 ADULT_FROM = 240.0
 """Months; the atlases end at 18 (girls) and 19 years (boys)."""
@@ -34,7 +31,7 @@ class Header:
     Only DICOM has more than warnings and notes.
 
     Attributes:
-      sex: FEMALE or MALE; None where the header does not say, or says "other".
+      sex: None where the header does not say, or says "other".
       age: chronological age in months at the examination, or None.
       age_step: months to which `age` is rounded down, 12 for an age in whole years, 0 for one from dates.
       age_slack: months by which `age` may be off either way: 12 for a birth date of which only the year seems true.
@@ -48,7 +45,7 @@ class Header:
       age_notes: sentences about how exact the age is.
     """
 
-    sex: int | None = None
+    sex: Sex | None = None
     age: float | None = None
     age_step: float = 0.0
     age_slack: float = 0.0
@@ -68,14 +65,14 @@ def is_dicom(data: bytes) -> bool:
     return (data[:2] in (b"\x02\x00", b"\x08\x00") and data[3:4] == b"\x00") or data[:2] == b"\x00\x08"
 
 
-def contradictions(header: Header, sex: int | None = None, age: float | None = None) -> list[str]:
+def contradictions(header: Header, sex: Sex | None = None, age: float | None = None) -> list[str]:
     """The header's warnings, and where it contradicts the given sex and age (months) or a left hand from the front.
 
     An empty list where all agrees; what is None is not compared. Nothing is corrected: the given values hold.
     """
     found = list(header.warnings)
     if sex is not None and header.sex is not None and sex != header.sex:
-        found.append(f"The given sex is {SEX_NAMES[sex]}, but the file's header says {SEX_NAMES[header.sex]}.")
+        found.append(f"The given sex is {sex.word}, but the file's header says {header.sex.word}.")
     if age is not None and header.age is not None:
         low, high = header.age - header.age_slack, header.age + header.age_step + header.age_slack
         if not low - _AGE_TOLERANCE <= age <= high + _AGE_TOLERANCE:

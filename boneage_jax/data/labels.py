@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from boneage_jax.data.files import File
-from boneage_jax.data.inputs import CHRONOLOGICAL_AGE, Kind, read_cell, same_column
-from boneage_jax.data.radiograph import ENDINGS, FEMALE, MALE
+from boneage_jax.data.inputs import CHRONOLOGICAL_AGE, UNKNOWN, Kind, read_cell, same_column
+from boneage_jax.data.radiograph import ENDINGS
 from boneage_jax.data.tables import Table, read_table
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 MAX_AGE = 240.0
 """Months; the atlas ends at 19 years, and the challenge's classifiers at 240 months."""
@@ -22,20 +23,17 @@ MAX_AGE = 240.0
 OLDEST = 25.0
 """Years, of a chronological age."""
 
-NEITHER = -1
-"""The sex of a child that a table lists as other or unknown."""
-
 _ID_COLUMNS = {"id": "train", "image id": "validation", "case id": "test"}
 _AGE_COLUMNS = ("boneage", "bone age (months)", "ground truth bone age (months)")
 _TRUE, _FALSE = ("true", "1", "1.0", "yes", "y"), ("false", "0", "0.0", "no", "n")
-_WORDS = {
-    **dict.fromkeys(("m", "male", "boy"), MALE),
-    **dict.fromkeys(("f", "female", "girl", "w"), FEMALE),
-    **dict.fromkeys(("o", "other", "u", "unknown", "unspecified", "undetermined"), NEITHER),
+_WORDS: dict[str, Sex | str] = {
+    **dict.fromkeys(("m", "male", "boy"), Sex.MALE),
+    **dict.fromkeys(("f", "female", "girl", "w"), Sex.FEMALE),
+    **dict.fromkeys(("o", "other", "u", "unknown", "unspecified", "undetermined"), UNKNOWN),
 }
-_SEX_COLUMNS = {
-    "male": {**dict.fromkeys(_TRUE, MALE), **dict.fromkeys(_FALSE, FEMALE)},
-    "female": {**dict.fromkeys(_TRUE, FEMALE), **dict.fromkeys(_FALSE, MALE)},
+_SEX_COLUMNS: dict[str, dict[str, Sex | str]] = {
+    "male": {**dict.fromkeys(_TRUE, Sex.MALE), **dict.fromkeys(_FALSE, Sex.FEMALE)},
+    "female": {**dict.fromkeys(_TRUE, Sex.FEMALE), **dict.fromkeys(_FALSE, Sex.MALE)},
     **dict.fromkeys(("sex", "gender", "patient sex", "patientsex", "patient gender"), _WORDS),
 }
 _CHRONOLOGICAL_COLUMNS = {
@@ -46,7 +44,7 @@ _CHRONOLOGICAL_COLUMNS = {
 _SIZE_COLUMNS = ("id", "width", "height")
 _SPLIT_WORDS = {"train": "train", "valid": "validation", "test": "test"}
 
-_Number = TypeVar("_Number", int, float)
+_Value = TypeVar("_Value", bound=Sex | str | float)
 _Row = Callable[[Sequence[str], str], "Label"]
 """From the cells of a row, and what errors call it, to its label but for the id."""
 
@@ -57,7 +55,7 @@ class Label:
 
     Attributes:
       id: of the image; without a spreadsheet's ".0", and without the suffix of the file unless ids differ in it.
-      sex: FEMALE, MALE or NEITHER; None for an empty cell.
+      sex: UNKNOWN where the table says other or unknown, None for an empty cell.
       age: bone age in months; None where it is withheld or was not asked for.
       inputs: what else was asked for: numbers, and names of categories.
       chronological_age: in months, or None.
@@ -65,7 +63,7 @@ class Label:
     """
 
     id: str
-    sex: int | None
+    sex: Sex | str | None
     age: float | None
     inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
     chronological_age: float | None = None
@@ -138,7 +136,7 @@ def read_labels(file: File, inputs: Mapping[str, Kind] = {}) -> LabelTable | Non
 
     def read_row(cells: Sequence[str], where: str) -> Label:
         sex = _agreed(cells, sexes, where, lambda title, cell: _sex(title, cell, where))
-        if sex not in (FEMALE, MALE):
+        if not isinstance(sex, Sex):
             title, place = next(iter(sexes.items()))
             raise BoneAgeError(_unknown_sex(title, cells[place], where))
         age = _agreed(cells, ages, where, lambda _, cell: _bone_age(table.number(cell), where))
@@ -283,21 +281,21 @@ def _input_columns(table: Table, inputs: Mapping[str, Kind]) -> dict[str, int]:
 
 
 def _agreed(
-    cells: Sequence[str], columns: Mapping[str, int], where: str, read: Callable[[str, str], _Number]
-) -> _Number | None:
+    cells: Sequence[str], columns: Mapping[str, int], where: str, read: Callable[[str, str], _Value]
+) -> _Value | None:
     """What the cells of the columns that are not empty say, None if all are.
 
     Raises:
       BoneAgeError: they contradict each other.
     """
     found = {title: read(title, cells[place]) for title, place in columns.items() if cells[place]}
-    if len({round(value) for value in found.values()}) > 1:
+    if len({round(value) if isinstance(value, float) else value for value in found.values()}) > 1:
         both = " and ".join(f"{title!r} ({cells[columns[title]]})" for title in found)
         raise BoneAgeError(f"{where}: the columns {both} contradict each other; correct one of them.")
     return next(iter(found.values()), None)
 
 
-def _sex(title: str, cell: str, where: str) -> int:
+def _sex(title: str, cell: str, where: str) -> Sex | str:
     spellings = _SEX_COLUMNS[title]
     if cell.casefold() not in spellings:
         raise BoneAgeError(_unknown_sex(title, cell, where))

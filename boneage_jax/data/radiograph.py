@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 
 from boneage_jax.data.files import File, refuse_huge
-from boneage_jax.data.header import FEMALE, MALE, PREFIX, PREFIX_AT, Header, is_dicom
+from boneage_jax.data.header import PREFIX, PREFIX_AT, Header, is_dicom
 from boneage_jax.data.pictures import SIGNATURE_BYTES, decode_picture, is_picture, picture_size
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
-__all__ = ["ENDINGS", "FEMALE", "MALE", "Radiograph", "decode", "pixel_size", "read", "select_images", "square_pixels"]
+__all__ = ["ENDINGS", "Radiograph", "decode", "pixel_size", "read", "select_images", "square_pixels"]
 
 ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".j2k"),
@@ -28,11 +29,11 @@ _INDEX = "DICOMDIR"  # DICOM's own table of contents, which has no pixels
 
 @dataclasses.dataclass(frozen=True)
 class Radiograph:
-    """One hand radiograph: pixels `image [H, W]`, `sex` (FEMALE or MALE) and bone `age` in months."""
+    """One hand radiograph: pixels `image [H, W]`, `sex` and bone `age` in months."""
 
     id: str
     image: np.ndarray
-    sex: int
+    sex: Sex
     age: float
 
 

@@ -14,6 +14,7 @@ from boneage_jax.data.matching import match
 from boneage_jax.data.radiograph import pixel_size, select_images
 from boneage_jax.data.tables import SUFFIXES
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 SPLITS = ("train", "validation", "test")
 _SAMPLE = 8  # images that `_warn_if_squashed` opens
@@ -26,13 +27,13 @@ _WHERE_TO_GET_IT = (
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImage:
-    """An image file of the challenge with its label: sex (FEMALE or MALE) and bone age in months.
+    """An image file of the challenge with its label: sex and bone age in months.
 
     `inputs` holds what else was asked for: numbers, and names of categories.
     """
 
     id: str
-    sex: int
+    sex: Sex
     age: float
     file: File
     inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
@@ -242,7 +243,7 @@ def _pair(
     return [
         LabelledImage(label.id, label.sex, label.age, files[label.id], label.inputs)
         for label in sorted(labels, key=_order)
-        if label.id in files and label.sex is not None and label.age is not None
+        if label.id in files and isinstance(label.sex, Sex) and label.age is not None
     ]
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from boneage_jax.data.files import File, is_archive, list_files
-from boneage_jax.data.labels import NEITHER, Label, read_children
+from boneage_jax.data.labels import Label, read_children
 from boneage_jax.data.matching import match
 from boneage_jax.data.radiograph import ENDINGS, select_images
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict.predictor import LETTERS, UNKNOWN
+from boneage_jax.predict.predictor import UNKNOWN
+from boneage_jax.sex import Sex
 
 HEATMAP_ENDING = "-heatmap.png"
 
@@ -142,8 +143,8 @@ def _with_labels(requests: Sequence[Request], path: Path) -> list[Request]:
 def _with_label(request: Request, label: Label) -> Request:
     error = request.error or label.fault
     if label.sex is not None:
-        sex = UNKNOWN if label.sex == NEITHER else LETTERS[label.sex]
-        if request.sex in LETTERS.values() and sex != request.sex:
+        sex = label.sex.letter if isinstance(label.sex, Sex) else UNKNOWN
+        if request.sex not in (None, UNKNOWN) and sex != request.sex:
             error = error or (
                 f"{request.name}: --sex says {request.sex}, but the label table says {sex}; correct one of them"
             )

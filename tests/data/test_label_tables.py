@@ -7,10 +7,11 @@ import openpyxl
 import pytest
 import rsna_forms as forms
 
-from boneage_jax.data import FEMALE, MALE, tables
+from boneage_jax.data import tables
 from boneage_jax.data.files import File
-from boneage_jax.data.labels import NEITHER, read_children, read_labels, read_sizes
+from boneage_jax.data.labels import read_children, read_labels, read_sizes
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 
 def as_file(data, name="labels.csv"):
@@ -39,7 +40,7 @@ def saved(book):
     return file.getvalue()
 
 
-TWO = [("7", MALE, 156.0), ("8", FEMALE, 100.5)]
+TWO = [("7", Sex.MALE, 156.0), ("8", Sex.FEMALE, 100.5)]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_ids_keep_their_suffix_where_they_differ_in_it():
 def test_children_have_a_sex_or_an_age_or_both():
     found = children("id,sex,age\n1,M,9.5\n2,O,\n3,,10\n4,u,11\n")
     assert [(one.sex, one.chronological_age) for one in found.values()] == [
-        *((MALE, 114.0), (NEITHER, None), (None, 120.0), (NEITHER, 132.0))
+        *((Sex.MALE, 114.0), ("unknown", None), (None, 120.0), ("unknown", 132.0))
     ]
     assert children("id,age_months\n1,114\n")["1"].chronological_age == 114
     assert children("id;Age (years)\n1;9,5\n")["1"].chronological_age == 114
