@@ -1,4 +1,7 @@
-"""Measures trained weights on a folder of labelled radiographs, as `launch.py --mode=evaluate` measures a run."""
+"""Measures trained weights on a folder of labelled radiographs, as `launch.py --mode=evaluate` measures a run.
+
+Every labelled image counts, those too that `boneage predict` would refuse.
+"""
 
 import argparse
 from collections.abc import Mapping
@@ -47,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     predictor = load(arguments.weights or weights.most_accurate())
     specs = predictor.network.inputs
     images = rsna.find_labelled(arguments.labels, arguments.images, arguments.on_missing, _columns(specs))
-    predictions = predictor.predict_many(_items(images, specs, arguments.keypoints), batch_size=arguments.batch_size)
+    items = _items(images, specs, arguments.keypoints)
+    predictions = predictor.predict_many(items, batch_size=arguments.batch_size, accept_warnings=True)
     found = list(tqdm(predictions, total=len(images), unit=" images", desc="predicting", mininterval=1))
     out = arguments.out or Path(f"evaluate-{arguments.labels.stem}")
     result = report.write(out, **_report_columns(images, found, arguments))

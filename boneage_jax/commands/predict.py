@@ -1,7 +1,8 @@
 """Reads the bone age from radiographs: PNG, JPEG, WebP, TIFF or DICOM files, and whole folders of them.
 
-Results go to stdout, everything else to stderr. Exit status: 0 if every file was read, 2 if some could not be (or were
-refused with --strict), 1 if none could be, or if the command itself is wrong.
+Results go to stdout, everything else to stderr. An image that the checks distrust is refused: it gets no bone age
+unless --accept-warnings is given. Exit status: 0 if every file was read, 2 if some could not be or were refused, 1 if
+none could be read and none was refused, or if the command itself is wrong.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from boneage_jax.errors import BoneAgeError
 
 if TYPE_CHECKING:
+    from boneage_jax.predict.prediction import Prediction, Provenance
     from boneage_jax.predict.predictor import Item, Predictor
     from boneage_jax.predict.results import Result
     from boneage_jax.predict.worklist import Request
@@ -48,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--heatmap", type=Path, metavar="DIR", help="folder for pictures of what moved the readings")
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
-    parser.add_argument("--strict", action="store_true", help="refuse what would only be warned about")
+    parser.add_argument(
+        "--accept-warnings", action="store_true", help="read images that the checks distrust too, with their warnings"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,26 +86,38 @@ def _results(
     predictor: "Predictor", requests: "list[Request]", heatmaps: "_Heatmaps | None", arguments: argparse.Namespace
 ) -> "Iterator[Result]":
     """One for each request, in their order."""
-    from boneage_jax.predict import results
-    from boneage_jax.predict.predictor import Item, MissingSexError
+    from boneage_jax.predict.predictor import Item
 
     inputs = _inputs(predictor, arguments.age)
     items = {i: Item(one.file, one.sex, inputs) for i, one in enumerate(requests) if one.file and not one.error}
-    batch_size = _BATCH_SIZE if len(items) >= _BATCH_SIZE else 1
-    found = predictor.predict_many(items.values(), batch_size=batch_size, on_error="yield")
+    found = predictor.predict_many(
+        items.values(),
+        batch_size=_BATCH_SIZE if len(items) >= _BATCH_SIZE else 1,
+        on_error="yield",
+        accept_warnings=arguments.accept_warnings,
+    )
     for place, request in enumerate(requests):
-        prediction = next(found) if place in items else None
-        if prediction is None:
-            yield results.failed(request.name, request.error)
-        elif isinstance(prediction, MissingSexError):
-            hint = f"with --sex, or as {Path(request.place).stem} in the table of --labels"
-            yield results.failed(request.name, f"{prediction} ({hint})")
-        elif isinstance(prediction, BoneAgeError):
-            yield results.failed(request.name, str(prediction))
-        else:
-            result = results.result(request.name, prediction, request.sex_from, arguments.age, strict=arguments.strict)
-            shown = items[place]._replace(sex=prediction.sex)
-            yield result if heatmaps is None or result.error else heatmaps.added(result, place, shown)
+        prediction = next(found) if place in items else BoneAgeError(request.error)
+        result = _result(request, prediction, arguments.age, predictor.provenance())
+        if heatmaps is not None and not result.error:
+            result = heatmaps.added(result, place, items[place]._replace(sex=result.sex))
+        yield result
+
+
+def _result(
+    request: "Request", prediction: "Prediction | BoneAgeError", age: float | None, provenance: "Provenance"
+) -> "Result":
+    from boneage_jax.predict import results
+    from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
+
+    if isinstance(prediction, MissingSexError):
+        hint = f"with --sex, or as {Path(request.place).stem} in the table of --labels"
+        return results.failed(request.name, f"{prediction} ({hint})", provenance)
+    if isinstance(prediction, RefusedImageError):
+        return results.refused(request.name, prediction, "--accept-warnings reads it all the same.", provenance)
+    if isinstance(prediction, BoneAgeError):
+        return results.failed(request.name, str(prediction), provenance)
+    return results.result(request.name, prediction, request.sex_from, age)
 
 
 class _Heatmaps:
@@ -115,7 +131,6 @@ class _Heatmaps:
         except OSError as error:
             reason = error.strerror or error
             raise BoneAgeError(f"the folder {folder} of --heatmap cannot be made: {reason}; name another") from error
-        self._predictor = predictor
         self._paths = worklist.heatmap_paths(folder, requests)
         self._maps = heatmap.Maps(predictor)
 
@@ -123,8 +138,7 @@ class _Heatmaps:
         """The result of the item at this place of the requests, with its heat map."""
         from boneage_jax.predict import heatmap
 
-        pixels = self._predictor.look(item.image).pixels
-        heatmap.write(self._paths[place], self._maps.overlay(item._replace(image=pixels)))
+        heatmap.write(self._paths[place], self._maps.overlay(item))
         return dataclasses.replace(result, heatmap=str(self._paths[place]))
 
 
@@ -159,7 +173,9 @@ def _status(results: "list[Result]") -> int:
     failures = sum(bool(result.error) for result in results)
     if len(results) > 1 and failures:
         print(f"{len(results) - failures} of {len(results)} read, {failures} not", file=sys.stderr)
-    return 0 if not failures else 1 if failures == len(results) else 2
+    if not failures:
+        return 0
+    return 1 if failures == len(results) and not any(result.refused for result in results) else 2
 
 
 def _print(text: str) -> None:
