@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from boneage_jax.data.header import FEMALE, MALE, Header, contradictions
+from boneage_jax.data.header import Header, contradictions
 from boneage_jax.predict import reference
 from boneage_jax.predict.prediction import Prediction, Provenance, RefusedImageError
-from boneage_jax.predict.predictor import LETTERS
+from boneage_jax.predict.predictor import UNKNOWN
+from boneage_jax.sex import Sex
 
-_CODES = {"F": FEMALE, "M": MALE}
 READING_KEYS = ("months", "years_months", "std", "low", "high", "difference", "sd_score")
 _DIGITS = 4  # of months in JSON: far finer than they are worth, and the same as everywhere to 0.01
 
@@ -117,7 +117,7 @@ def result(file: str, prediction: Prediction, sex_from: str | None, age: float |
         age: chronological age in months that the user gives; None for that of the header, if it has one.
     """
     header = prediction.header or Header()
-    given = _CODES.get(prediction.sex) if sex_from else None
+    given = Sex.parse(prediction.sex) if sex_from and prediction.sex != UNKNOWN else None
     # The predictor knows of no age, and has compared the rest already.
     warnings = tuple(dict.fromkeys([*prediction.warnings, *contradictions(header, given, age)]))
     age_from = "--age" if age is not None else "header" if header.age is not None else None
@@ -150,14 +150,14 @@ def _reading(prediction: Prediction, age: float | None) -> tuple[Reading, str]:
     plain = Reading(prediction.sex, months, prediction.std, prediction.interval, None, None)
     if age is None:
         return plain, ""
-    score, reason = reference.sd_score(months, age, _CODES[prediction.sex])
+    score, reason = reference.sd_score(months, age, Sex.parse(prediction.sex))
     return dataclasses.replace(plain, difference=months - age, sd_score=score), reason
 
 
 def _notes(prediction: Prediction, header: Header, age_from: str | None) -> list[str]:
     notes = [*prediction.notes]
     if prediction.by_sex:
-        said = "" if header.sex is None else f" (the file's header says {LETTERS[header.sex]})"
+        said = "" if header.sex is None else f" (the file's header says {header.sex.letter})"
         notes.append(f"The sex is unknown{said}: read as a girl's and as a boy's hand.")
     if age_from == "header" and header.age_step == 12:
         notes.append(
