@@ -1,4 +1,7 @@
-"""Measures trained weights on a folder of labelled radiographs, as `launch.py --mode=evaluate` measures a run."""
+"""Measures trained weights on a folder of labelled radiographs, as `launch.py --mode=evaluate` measures a run.
+
+Every labelled image counts, those too that `boneage predict` would refuse.
+"""
 
 import argparse
 import sys
@@ -66,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         _items(images, specs, arguments.keypoints),
         batch_size=arguments.batch_size,
         on_error="yield" if arguments.on_missing == "skip" else "raise",
+        accept_warnings=True,
     )
     answers = list(tqdm(predictions, total=len(images), unit=" images", desc="predicting", mininterval=1))
     images, found = _readable(images, answers)

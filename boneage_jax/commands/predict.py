@@ -1,7 +1,8 @@
 """Reads the bone age from radiographs: image and DICOM files, and whole folders and zip archives of them.
 
-Results go to stdout, everything else to stderr. Exit status: 0 if every file was read, 2 if some could not be (or were
-refused with --strict, or have no heat map), 1 if none could be, or if the command itself is wrong, 130 after Ctrl-C.
+Results go to stdout, everything else to stderr. An image that the checks distrust is refused: it gets no bone age
+unless --accept-warnings is given. Exit status: 0 if every file was read, 2 if some could not be, were refused or have
+no heat map, 1 if none could be read and none was refused, or if the command itself is wrong, 130 after Ctrl-C.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from boneage_jax.sex import Sex
 from boneage_jax.terminal import printable
 
 if TYPE_CHECKING:
+    from boneage_jax.predict.prediction import Prediction, Provenance
     from boneage_jax.predict.predictor import Item, Predictor
     from boneage_jax.predict.results import Result
     from boneage_jax.predict.worklist import Request
@@ -56,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--heatmap", type=Path, metavar="DIR", help="folder for pictures of what moved the readings")
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
-    parser.add_argument("--strict", action="store_true", help="refuse what would only be warned about")
+    parser.add_argument(
+        "--accept-warnings", action="store_true", help="read images that the checks distrust too, with their warnings"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             with interrupts.held():
                 _print(writer.begin())
-            for result in _results(predictor, work.requests, heatmaps, strict=arguments.strict):
+            for result in _results(predictor, work.requests, heatmaps, accept_warnings=arguments.accept_warnings):
                 with interrupts.held(), bar.external_write_mode():
                     results.append(result)
                     _report(result)
@@ -98,12 +102,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _results(
-    predictor: "Predictor", requests: "Sequence[Request]", heatmaps: "_Heatmaps | None", *, strict: bool
+    predictor: "Predictor", requests: "Sequence[Request]", heatmaps: "_Heatmaps | None", *, accept_warnings: bool
 ) -> "Iterator[Result]":
     """One for each request, in their order."""
     from boneage_jax.data.files import File
-    from boneage_jax.predict import results
-    from boneage_jax.predict.predictor import Item, MissingSexError
+    from boneage_jax.predict.predictor import Item
 
     items = {
         place: Item(one.file, one.sex, _inputs(predictor, one.age))
@@ -120,22 +123,28 @@ def _results(
             yield item._replace(image=held.get(place, item.image))
 
     batch_size = _BATCH_SIZE if len(items) >= _BATCH_SIZE else 1
-    found = predictor.predict_many(given(), batch_size=batch_size, on_error="yield")
+    found = predictor.predict_many(given(), batch_size=batch_size, on_error="yield", accept_warnings=accept_warnings)
     for place, request in enumerate(requests):
-        prediction = next(found) if place in items else None
+        prediction = next(found) if place in items else BoneAgeError(request.error)
         file = held.pop(place, None)
-        if prediction is None:
-            yield results.failed(request.name, request.error)
-        elif isinstance(prediction, MissingSexError):
-            hint = f"with --sex, or as {Path(request.place).stem} in the table of --labels"
-            yield results.failed(request.name, f"{prediction} ({hint})")
-        elif isinstance(prediction, BoneAgeError):
-            yield results.failed(request.name, str(prediction))
-        else:
-            result = results.result(prediction, request, strict=strict)
-            if heatmaps is not None and file is not None and not result.error:
-                result = heatmaps.added(result, place, items[place]._replace(image=file, sex=prediction.sex))
-            yield result
+        result = _result(request, prediction, predictor.provenance())
+        if heatmaps is not None and file is not None and not result.error:
+            result = heatmaps.added(result, place, items[place]._replace(image=file, sex=result.sex))
+        yield result
+
+
+def _result(request: "Request", prediction: "Prediction | BoneAgeError", provenance: "Provenance") -> "Result":
+    from boneage_jax.predict import results
+    from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
+
+    if isinstance(prediction, MissingSexError):
+        hint = f"with --sex, or as {Path(request.place).stem} in the table of --labels"
+        return results.failed(request.name, f"{prediction} ({hint})", provenance)
+    if isinstance(prediction, RefusedImageError):
+        return results.refused(request.name, prediction, "--accept-warnings reads it all the same.", provenance)
+    if isinstance(prediction, BoneAgeError):
+        return results.failed(request.name, str(prediction), provenance)
+    return results.result(prediction, request)
 
 
 class _Heatmaps:
@@ -149,7 +158,6 @@ class _Heatmaps:
         except OSError as error:
             reason = error.strerror or error
             raise BoneAgeError(f"the folder {folder} of --heatmap cannot be made: {reason}; name another") from error
-        self._predictor = predictor
         self._paths = worklist.heatmap_paths(folder, requests)
         self._maps = heatmap.Maps(predictor)
 
@@ -158,8 +166,7 @@ class _Heatmaps:
         from boneage_jax.predict import heatmap
 
         try:
-            pixels = self._predictor.look(item.image).pixels
-            heatmap.write(self._paths[place], self._maps.overlay(item._replace(image=pixels)))
+            heatmap.write(self._paths[place], self._maps.overlay(item))
         except BoneAgeError as error:
             return dataclasses.replace(result, warnings=(*result.warnings, f"There is no heat map: {error}."))
         return dataclasses.replace(result, heatmap=str(self._paths[place]))
@@ -204,7 +211,7 @@ def _status(results: "list[Result]", *, heatmaps: bool) -> int:
     if len(results) > 1 and failures:
         print(f"{len(results) - failures} of {len(results)} read, {failures} not", file=sys.stderr)
     if failures:
-        return 1 if failures == len(results) else 2
+        return 1 if failures == len(results) and not any(result.refused for result in results) else 2
     return 2 if heatmaps and any(result.heatmap is None for result in results) else 0
 
 

@@ -12,7 +12,8 @@ from boneage_jax.terminal import printable
 
 CSV_COLUMNS = (
     *("file", "sex", "sex_from", "months", "years_months", "std", "low", "high"),
-    *("age", "age_from", "difference", "sd_score", "sd_table", "heatmap", "warnings", "notes", "error"),
+    *("age", "age_from", "difference", "sd_score", "sd_table", "heatmap", "warnings", "notes", "error", "refused"),
+    *("version", "weights", "weights_sha256", "preprocessing", "time", "notice"),
 )
 
 
@@ -33,13 +34,15 @@ class Table:
         return "\n".join(self._reading(result, one) for one in result.readings)
 
     def end(self) -> str:
-        """What has to be known to read the table."""
+        """A legend where one is needed, and the provenance."""
         readings = [one for result in self._results for one in result.readings]
         lines = []
         if any(result.sex == "unknown" for result in self._results):
             lines.append("F?, M?: the sex is unknown; both readings are shown, and neither is preferred")
         if any(one.sd_score is not None for one in readings):
             lines.append(f"SD score: (bone age - age) / standard deviation of healthy children, from {reference.TABLE}")
+        if self._results and (provenance := self._results[-1].provenance) is not None:
+            lines += _provenance(provenance.to_dict())
         return "\n".join(["", *lines]) if lines else ""
 
     def _reading(self, result: Result, one: Reading) -> str:
@@ -96,7 +99,7 @@ class Csv:
     def each(self, result: Result) -> str:
         """Its rows."""
         told = result.to_dict()
-        told |= {"warnings": " ".join(result.warnings), "notes": " ".join(result.notes)}
+        told |= {"warnings": " ".join(result.warnings), "notes": " ".join(result.notes)} | (told["provenance"] or {})
         if not result.readings:
             return self._row(told)
         unknown = {"sex_from": "unknown"} if result.sex == "unknown" else {}
@@ -107,7 +110,7 @@ class Csv:
         return ""
 
     def _row(self, told: dict[str, Any]) -> str:
-        return _row(["" if told[name] is None else told[name] for name in CSV_COLUMNS])
+        return _row(["" if told.get(name) is None else told[name] for name in CSV_COLUMNS])
 
 
 def make(form: str, files: Sequence[str]) -> Table | Json | Csv:
@@ -118,6 +121,14 @@ def make(form: str, files: Sequence[str]) -> Table | Json | Csv:
     if form == "table":
         return Table(max(len(printable(name)) for name in ["file", *files]))
     return Json() if form == "json" else Csv()
+
+
+def _provenance(fields: dict[str, Any]) -> list[str]:
+    return [
+        f"boneage_jax {fields['version']}, preprocessing {fields['preprocessing']}, {fields['time']}",
+        f"weights {fields['weights']}, SHA-256 {fields['weights_sha256'] or 'unknown'}",
+        fields["notice"],
+    ]
 
 
 def _row(cells: Sequence[Any]) -> str:
