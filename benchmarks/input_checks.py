@@ -19,7 +19,7 @@ import numpy as np
 
 from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
-from boneage_jax.data.radiograph import decode
+from boneage_jax.data.radiograph import read
 from boneage_jax.data.splits import STANFORD, hospital
 from boneage_jax.export.check_fitting import fit_rsna
 from boneage_jax.released.checks import Checks
@@ -40,7 +40,7 @@ def made(images: list[np.ndarray], count: int) -> Iterator[tuple[str, np.ndarray
 def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict:
     """False alarms by hospital and detections by kind."""
     found = rsna.find(directory)["validation"]
-    images = [decode(image.file.read(), image.file.name) for image in found]
+    images = [read(image.file)[0] for image in found]
     start = time.perf_counter()
     alarms = [[finding.code for finding in checks.inspect(image)[1]] for image in images]
     seconds = (time.perf_counter() - start) / len(images)

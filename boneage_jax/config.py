@@ -55,7 +55,7 @@ def base() -> ConfigDict:
     config.preprocess.size = 299  # pixels per side
     config.preprocess.region = "image"  # "hand": the square around the hand, exposed for the hand
     config.preprocess.margin = 0.06  # of that square around the hand, as a fraction
-    config.preprocess.exposure = (1.0, 99.0)  # percentiles mapped to black and white
+    config.preprocess.exposure = (1.0, 99.0)  # of "image": percentiles mapped to black and white
     config.preprocess.clahe_clips = (2.0,)  # one channel per clip limit; () without CLAHE
     config.preprocess.clahe_grid = 8  # tiles per side
     config.preprocess.scaling = "symmetric"  # [-1, 1]; "standardise": per image
@@ -68,12 +68,14 @@ def base() -> ConfigDict:
     config.augment.zoom = 0.1  # of the scale, both ways
     config.augment.brightness = 0.1  # of the range, both ways
     config.augment.contrast = 0.1  # of the factor, both ways
+    config.augment.gamma = 0.0  # exponent of the intensities up to 1 + gamma, and down to its inverse
 
     config.model = ConfigDict()
     config.model.name = "xception"
     config.model.options = ConfigDict()  # of the trunk
     config.model.input_channels = "native"  # "rgb": repeat grey to three channels
-    config.model.init_from = ""  # weights to start from: a file of Keras, timm, torchvision or ours, or a name of ours
+    # Weights to start from: a file of Keras, PyTorch or this package, a name of those in this package, or "imagenet".
+    config.model.init_from = ""
     config.model.head = "regression"
     config.model.head_options = ConfigDict()
     config.model.dtype = "float32"  # of the computation; parameters are float32
@@ -81,7 +83,7 @@ def base() -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-4
-    config.optimizer.weight_decay = 1e-5
+    config.optimizer.weight_decay = 1e-5  # of kernels; biases and the scales of normalisations do not decay
     config.optimizer.layer_decay = 1.0  # of the learning rate, per layer of the trunk away from the head
     # Paths of parameters that stay as they are, such as ("trunk/block1",) or ("trunk",). The BatchNorm statistics
     # of frozen layers still move in training.

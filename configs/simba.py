@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.name = "simba"
     config.data.inputs.chronological_age = "number"
     config.preprocess.size = 500
-    config.preprocess.exposure = None
+    config.preprocess.exposure = (0.0, 100.0)
     config.preprocess.clahe_clips = ()
     config.augment.rotation = 20.0
     config.augment.shift = 0.2

@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config = base()
     config.name = "xception"
     config.preprocess.size = 500
-    config.preprocess.exposure = None
+    config.preprocess.exposure = (0.0, 100.0)
     config.preprocess.clahe_clips = ()
     config.model.name = "xception"
     config.model.input_channels = "rgb"

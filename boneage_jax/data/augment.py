@@ -14,9 +14,9 @@ from boneage_jax.errors import BoneAgeError
 
 MID_GREY = 127.5
 
-# Numbers between 0 and 1 drawn for each view: two whole blocks of Philox, which lets the pipeline start at any
+# Numbers between 0 and 1 drawn for each view: three whole blocks of Philox, which lets the pipeline start at any
 # view of the stream.
-DRAWS = 8
+DRAWS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,8 @@ class View:
       crop: pixels per side of the window; 0 for all of it.
       corner: of the window, upper left, pixels (right, down).
       gain: contrast; 2.0 doubles the distance to mid grey (127.5).
-      offset: brightness in grey values (0 to 255).
+      offset: brightness, added to intensities of 0 to 255.
+      gamma: exponent of the intensities (as fractions of 255), applied before gain and offset.
     """
 
     flip: bool = False
@@ -42,6 +43,7 @@ class View:
     corner: tuple[int, int] = (0, 0)
     gain: float = 1.0
     offset: float = 0.0
+    gamma: float = 1.0
 
     def moves(self) -> bool:
         """Whether the image has to be warped; without it, the window is a part of the image."""
@@ -49,11 +51,11 @@ class View:
 
     def recolours(self) -> bool:
         """Whether any grey value changes."""
-        return self.gain != 1 or self.offset != 0
+        return self.gain != 1 or self.offset != 0 or self.gamma != 1
 
     def without_greys(self) -> "View":
         """The same view for a map that belongs to the image: its values are no greys, and stay."""
-        return dataclasses.replace(self, gain=1.0, offset=0.0)
+        return dataclasses.replace(self, gain=1.0, offset=0.0, gamma=1.0)
 
     def matrix(self, size: int) -> np.ndarray:
         """Returns the float64 [2, 3] matrix from a pixel (x, y) of the image to its place in the window.
@@ -73,8 +75,12 @@ class View:
         return cv2.invertAffineTransform(self.matrix(size))
 
     def table(self) -> np.ndarray:
-        """Returns the new grey value of each old one, uint8 [256]: (v - 127.5) * gain + 127.5 + offset."""
-        values = (np.arange(256) - MID_GREY) * self.gain + MID_GREY + self.offset
+        """Returns the new intensity of each old one, uint8 [256].
+
+        With u = 255 (v / 255)^gamma, intensity v becomes (u - 127.5) gain + 127.5 + offset.
+        """
+        curved = 255 * (np.arange(256) / 255) ** self.gamma
+        values = (curved - MID_GREY) * self.gain + MID_GREY + self.offset
         return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
@@ -91,6 +97,7 @@ class Augmentation:
       zoom: scale between 1 - zoom and 1 + zoom (0 to below 1).
       brightness: at most this fraction of the full range (255) added or taken away (0 to 1).
       contrast: distance to mid grey times 1 - contrast to 1 + contrast (0 to below 1).
+      gamma: exponent between 1 / (1 + gamma) and 1 + gamma, drawn uniformly on a logarithmic scale (0 to 1).
 
     Raises:
       BoneAgeError: an amount is not a number or out of its range.
@@ -102,9 +109,10 @@ class Augmentation:
     zoom: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
+    gamma: float = 0.0
 
     def __post_init__(self):
-        highest = {"flip": 1, "rotation": 180, "shift": 1, "brightness": 1}
+        highest = {"flip": 1, "rotation": 180, "shift": 1, "brightness": 1, "gamma": 1}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             number = not isinstance(value, bool) and isinstance(value, int | float | np.number)
@@ -147,6 +155,7 @@ class Augmentation:
             corner=(place % places, place // places),
             gain=1 + self.contrast * gain,
             offset=255 * self.brightness * offset,
+            gamma=(1 + self.gamma) ** (2 * float(draws[8]) - 1),
         )
 
 

@@ -4,7 +4,9 @@ import io
 import re
 import warnings
 import zlib
+from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -18,8 +20,9 @@ from pydicom.uid import (
 
 from boneage_jax.data import dicom_pixels
 from boneage_jax.data.files import MAX_FILE_BYTES
-from boneage_jax.data.header import FEMALE, MALE, PREFIX, PREFIX_AT, Header
+from boneage_jax.data.header import PREFIX, PREFIX_AT, Header
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 _DAYS_PER_MONTH = 365.2425 / 12
 _HEADER_WORDS = [
@@ -33,7 +36,9 @@ _HEADER_WORDS = [
     "ViewPosition",
     "PixelSpacing",
     "ImagerPixelSpacing",
+    "PixelAspectRatio",
 ]
+_SPACING = ("ImagerPixelSpacing", "PixelSpacing", "PixelAspectRatio")  # rows, columns; the first one present counts
 
 
 def read_dicom(data: bytes, name: str) -> tuple[np.ndarray, Header]:
@@ -90,17 +95,25 @@ def _refuse_inflated(data: bytes, name: str) -> None:
 
 def _header(dataset: Dataset) -> Header:
     age, step, stated = _age(dataset)
-    spacing = dataset.get("ImagerPixelSpacing") or dataset.get("PixelSpacing")
+    spacing = next((dataset[word].value for word in _SPACING if dataset.get(word)), None)
     return Header(
-        sex={"F": FEMALE, "M": MALE}.get(str(dataset.get("PatientSex") or "").strip().upper()),
+        sex={sex.letter: sex for sex in Sex}.get(str(dataset.get("PatientSex") or "").strip().upper()),
         age=age,
         age_step=step,
         stated_age=stated,
         laterality=str(dataset.get("ImageLaterality") or dataset.get("Laterality") or "").strip().upper(),
         body_part=str(dataset.get("BodyPartExamined") or "").strip(),
         view=str(dataset.get("ViewPosition") or "").strip(),
-        spacing=(float(spacing[0]), float(spacing[1])) if spacing and len(spacing) == 2 else None,
+        spacing=_spacing(spacing),
     )
+
+
+def _spacing(values: Sequence[Any] | None) -> tuple[float, float] | None:
+    """Two positive numbers, or None: pixels are square unless the header says otherwise."""
+    if values is None or len(values) != 2:
+        return None
+    rows, columns = float(values[0]), float(values[1])
+    return (rows, columns) if rows > 0 and columns > 0 else None
 
 
 def _age(dataset: Dataset) -> tuple[float | None, float, str]:

@@ -32,12 +32,14 @@ class File:
       name: path below the data folder, through archives: `Set.zip/part-1.zip/1386.png`.
       size: bytes.
       depth: number of archives around it, 0 for a file on disk.
+      original_size: width and height of the radiograph of which this is a resized copy, where a table gives them.
     """
 
     name: str
     size: int
     depth: int
     _place: tuple[zipfile.ZipFile, zipfile.ZipInfo] | pathlib.Path = dataclasses.field(repr=False, compare=False)
+    original_size: tuple[int, int] | None = None
 
     def read(self) -> bytes:
         """Returns the contents; safe to call from several threads at once."""

@@ -1,8 +1,9 @@
-"""Finds the hand in a radiograph: what to crop to, and whose greys to expose for.
+"""Finds the hand in a radiograph: the part to crop to, and the intensities to expose for.
 
-Collimation borders, laterality markers and a grey background differ from hospital to hospital and say nothing about
-the child's age. A white top-hat (Serra 1982: the image minus its opening) keeps what is brighter than its
-surroundings and narrower than the structuring element: fingers, wrist and forearm, but no border and no background.
+Collimation borders, laterality markers and a bright background differ between hospitals and carry no information about
+bone age. Flat borders are trimmed first, so that padding does not change the result. A white top-hat (Serra 1982: the
+image minus its opening) then keeps structures that are brighter than their surroundings and narrower than the
+structuring element: fingers, wrist and forearm, but neither borders nor background.
 """
 
 import dataclasses
@@ -10,50 +11,100 @@ import dataclasses
 import cv2
 import numpy as np
 
-SIDE = 128  # pixels at which the hand is looked for
+SIDE = 128  # longer side, in pixels, of the thumbnail in which the hand is located
 ELEMENT = 45  # diameter of the structuring element: wider than a palm
-EDGE = 16  # rim whose greys are not trusted
-THRESHOLD = 0.55  # of Otsu's, which alone would lose faint fingers
-PART = 0.12  # of the hand's area: smaller pieces are markers
-TYPICAL = ((64.0, 40.0), (64.0, 48.0))  # centre and spread of hands, right and down
-FOUND = 0.04  # of the picture; less is no hand
+EDGE = 8  # rim of the thumbnail whose intensities are not used
+TONE = (75, 0.45)  # a percentile of the thumbnail and the intensity it is mapped to, which undoes a gamma curve
+TONES = (0.15, 0.95)  # range of that percentile within which it is mapped exactly
+THRESHOLD = 0.55  # fraction of Otsu's threshold, which alone would lose faint fingers
+GAP = 5  # pieces of a finger closer than this are joined
+PART = 0.12  # fraction of the hand's area; smaller pieces are markers
+SPREAD = (0.31, 0.375)  # typical distance of a hand's centre from the picture's, as a fraction of width and height
+BESIDE = 1.1  # horizontal spreads within which a piece may belong to the hand
+FOUND = 0.04  # fraction of the picture; a smaller area is not a hand
+FLAT = 0.02  # fraction of the intensity range within which a border row or column counts as flat
 
 
 @dataclasses.dataclass(frozen=True)
 class Hand:
-    """Where the hand is.
+    """The location and exposure of a hand.
 
     Attributes:
-      box: left, top, right, bottom as fractions of width and height.
-      mask: bool [128, 128] over the whole picture, squashed to a square.
+      box: left, top, right, bottom in pixels of the image.
+      black: intensity of the background beside the hand (median).
+      middle: median intensity of the hand.
+      white: intensity of the brightest bone (99th percentile of the hand).
     """
 
     box: tuple[float, float, float, float]
-    mask: np.ndarray
+    black: float
+    middle: float
+    white: float
 
 
 def find_hand(image: np.ndarray) -> Hand | None:
-    """Finds the hand in a grey image [H, W], uint8 or uint16, squashed or not; None if there is none to be seen."""
-    image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low, high = np.percentile(image, (1, 99))
-    if high <= low:
+    """Finds the hand in an image `[H, W]` of uint8 or uint16 with square pixels; returns None if there is none."""
+    left, top, right, bottom = content(image)
+    image = image[top:bottom, left:right].astype(np.float32)
+    if image.min() == image.max():
         return None
-    image = np.clip((image - low) * (255 / (high - low)), 0, 255)
-    relief = _relief(cv2.GaussianBlur(image, (3, 3), 0))
-    threshold, _ = cv2.threshold(relief, 0, 255, cv2.THRESH_OTSU)
-    bright = (relief > THRESHOLD * threshold).astype(np.uint8)
-    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (4, 4))
-    mask = _largest_near_the_middle(cv2.morphologyEx(bright, cv2.MORPH_OPEN, element))
+    height, width = image.shape
+    scale = SIDE / max(height, width)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    thumbnail = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    low, high = np.percentile(thumbnail, (1, 99))
+    if high <= low or min(size) <= 2 * EDGE:
+        return None
+    mask = _mask(np.clip((thumbnail - low) / (high - low), 0, 1))
     if mask.mean() < FOUND:
         return None
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    left, top, right, bottom = (float(edge) / SIDE for edge in edges)
-    return Hand((left, top, right, bottom), mask)
+    edges = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    across, down = width / size[0], height / size[1]
+    box = (
+        left + edges[0] * across,
+        top + edges[1] * down,
+        left + edges[2] * across,
+        top + edges[3] * down,
+    )
+    return Hand(box, *_levels(thumbnail, mask, edges))
+
+
+def content(image: np.ndarray) -> tuple[int, int, int, int]:
+    """The part of an image `[H, W]` inside its flat borders: left, top, right, bottom; never empty."""
+    tolerance = FLAT * (float(image.max()) - float(image.min()))
+
+    def inside(part: np.ndarray, axis: int) -> tuple[int, int]:
+        least, most = (cv2.reduce(part, axis, kind).astype(np.float32).ravel() for kind in _EXTREMES)
+        varied = np.flatnonzero(most - least > tolerance)
+        return (int(varied[0]), int(varied[-1]) + 1) if varied.size else (0, least.size)
+
+    left, right = 0, image.shape[1]
+    # Trimming the columns may make further rows flat.
+    for _ in range(2):
+        top, bottom = inside(image[:, left:right], axis=1)
+        left, right = inside(image[top:bottom], axis=0)
+    return left, top, right, bottom
+
+
+_EXTREMES = (cv2.REDUCE_MIN, cv2.REDUCE_MAX)
+
+
+def _mask(thumbnail: np.ndarray) -> np.ndarray:
+    """The hand's pixels, bool `[h, w]`, in a float thumbnail of 0 to 1."""
+    percentile, target = TONE
+    level = np.clip(np.percentile(thumbnail, percentile), *TONES)
+    thumbnail = 255 * thumbnail ** (np.log(target) / np.log(level))
+    relief = _relief(cv2.GaussianBlur(thumbnail, (3, 3), 0))
+    threshold, _ = cv2.threshold(relief, 0, 255, cv2.THRESH_OTSU)
+    bright = (relief > THRESHOLD * threshold).astype(np.uint8)
+    opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (4, 4)))
+    joined = cv2.morphologyEx(opened, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (GAP, GAP)))
+    return _largest_near_the_middle(joined) & (opened > 0)
 
 
 def _relief(image: np.ndarray) -> np.ndarray:
-    """The top-hat as uint8; a bright hand reaches 200 whatever the exposure, markers more."""
+    """The top-hat as uint8; a bright hand reaches 200 at any exposure, markers exceed it."""
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (ELEMENT, ELEMENT))
     border = ELEMENT // 2 + 2
     image = cv2.copyMakeBorder(image.astype(np.uint8), border, border, border, border, cv2.BORDER_REPLICATE)
@@ -63,15 +114,29 @@ def _relief(image: np.ndarray) -> np.ndarray:
 
 
 def _largest_near_the_middle(bright: np.ndarray) -> np.ndarray:
-    """The connected piece that is most likely the hand, with pieces of it that have come off."""
+    """The connected component that is most likely the hand, with parts of the hand that are separate from it."""
     count, labels, statistics, centres = cv2.connectedComponentsWithStats(bright)
     if count < 2:
         return np.zeros_like(labels, bool)
+    height, width = bright.shape
     area = statistics[:, cv2.CC_STAT_AREA].astype(float)
-    off = [(centres[:, axis] - middle) / spread for axis, (middle, spread) in enumerate(TYPICAL)]
+    off = [(centres[:, axis] / side - 0.5) / SPREAD[axis] for axis, side in enumerate((width, height))]
     score = area * np.exp(-(off[0] ** 2 + off[1] ** 2) / 2)
     score[0] = 0  # the background
     hand = int(np.argmax(score))
-    near = np.abs(off[0]) < 1.1
+    near = np.abs(off[0]) < BESIDE
     parts = [i for i in range(1, count) if i == hand or (area[i] > PART * area[hand] and near[i])]
     return np.isin(labels, parts)
+
+
+def _levels(thumbnail: np.ndarray, mask: np.ndarray, edges: tuple[int, int, int, int]) -> tuple[float, float, float]:
+    """The intensities `black`, `middle` and `white` of `Hand`, in strictly rising order."""
+    left, top, right, bottom = edges
+    grown = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    beside = thumbnail[top:bottom, left:right][~grown[top:bottom, left:right]]
+    middle, white = (float(value) for value in np.percentile(thumbnail[mask], (50, 99)))
+    black = float(np.median(beside)) if beside.size else 0.0
+    if not black < middle < white:
+        black, white = float(thumbnail.min()), float(thumbnail.max())
+        middle = (black + white) / 2
+    return black, middle, white

@@ -19,22 +19,33 @@ REGIONS = ("image", "hand")
 VIEWS = ("centre", "flip", "ten_crop")
 
 
+VERSION = 2
+"""Version of the path from pixels to model input; weights store it and cannot be used with another one.
+
+2: square pixels, an undistorted crop around the hand, floating point up to the last resampling.
+"""
+
+MIDDLE = 0.5  # of the range from black to white: where the tone curve of "hand" puts the hand's median intensity
+_LEAST_RANGE = 0.5  # levels of the file; a smaller range is rounding
+_MIDDLES = (0.1, 0.9)  # medians outside this range are not a hand's
+
+
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """How a radiograph becomes model input.
 
-    The image is squashed to a square, not padded or cropped: every published entry to the RSNA challenge
-    that the zoo reproduces does so, no part of the hand is lost, and the aspect ratio (0.74 to 0.79 for most
-    originals) says more about the cassette than about the child.
+    The result depends on the hand alone, not on the file: on the same radiograph, bit depth, flat borders and linear
+    changes of exposure make no difference beyond rounding.
 
     Attributes:
       size: pixels per side of the square.
-      region: "image", or "hand": the square around the hand that `find_hand` finds, which also exposes for the
-        hand: black is the background beside it, white the brightest percentile of it. A picture in which no hand
-        is found is taken whole.
+      region: "image" squashes the whole image to the square, as the published entries to the RSNA challenge do. "hand"
+        cuts the square around the hand that `find_hand` finds, in true proportions, and exposes for the hand: the
+        background beside it becomes black, the brightest percentile of it white, and a power law maps its median
+        intensity to `MIDDLE`. An image in which no hand is found is squashed whole.
       margin: of "hand", how much larger the square is than the hand, as a fraction.
-      exposure: percentiles of the resized image mapped to 0 and 255, which makes the two hospitals'
-        exposures comparable; None leaves 8-bit images alone and maps 16-bit ones by their own range.
+      exposure: of "image", percentiles of the resized image that are mapped to 0 and 255, which makes the two
+        hospitals' exposures comparable; (0, 100) maps the image's own range.
       clahe_clips: one channel per CLAHE clip limit; empty for one channel without CLAHE.
       clahe_grid: CLAHE tiles per side.
       scaling: "symmetric" maps 0..255 to [-1, 1] as Keras' Xception does; "standardise" gives every image
@@ -46,7 +57,7 @@ class Preprocessing:
     size: int = 299
     region: str = "image"
     margin: float = 0.06
-    exposure: tuple[float, float] | None = (1.0, 99.0)
+    exposure: tuple[float, float] = (1.0, 99.0)
     clahe_clips: tuple[float, ...] = (2.0,)
     clahe_grid: int = 8
     scaling: str = "symmetric"
@@ -70,14 +81,12 @@ class Preprocessing:
         if not all(clip > 0 for clip in clips):
             raise BoneAgeError(f"preprocessing.clahe_clips must be positive limits, not {self.clahe_clips!r}.")
         object.__setattr__(self, "clahe_clips", clips)
-        if self.exposure is not None:
-            exposure = _floats("exposure", self.exposure)
-            if len(exposure) != 2 or not 0 <= exposure[0] < exposure[1] <= 100:
-                raise BoneAgeError(
-                    "preprocessing.exposure must be None or two rising percentiles between 0 and 100, "
-                    f"not {self.exposure!r}."
-                )
-            object.__setattr__(self, "exposure", exposure)
+        exposure = _floats("exposure", self.exposure)
+        if len(exposure) != 2 or not 0 <= exposure[0] < exposure[1] <= 100:
+            raise BoneAgeError(
+                f"preprocessing.exposure must be two rising percentiles between 0 and 100, not {self.exposure!r}."
+            )
+        object.__setattr__(self, "exposure", exposure)
         if self.region not in REGIONS:
             raise BoneAgeError(f"preprocessing.region must be one of {', '.join(REGIONS)}, not {self.region!r}.")
         if not isinstance(self.margin, int | float) or isinstance(self.margin, bool) or not 0 <= self.margin <= 1:
@@ -96,26 +105,28 @@ class Preprocessing:
         return self.crop or self.size
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """Turns a grey image `[H, W]` (uint8 or uint16) into uint8 `[size, size, channels]`."""
+        """Turns a greyscale image `[H, W]` (uint8 or uint16, square pixels) into uint8 `[size, size, channels]`."""
         check_grey(image)
         hand = self._hand(image)
         if hand is None:
-            image = _expose(_square(image, self.size), self.exposure)
+            shown = _square(image, self.size)
+            shown = _linear(shown, *(float(level) for level in np.percentile(shown, self.exposure)))
         else:
-            shown = _cut(image, _around(image.shape, hand, self.margin))
-            image = _stretch(_square(shown, self.size), *_hand_exposure(image, hand))
+            shown = _tone(_cut(image, _around(hand, self.margin), self.size, hand.black), hand)
+        prepared = np.rint(255 * shown).astype(np.uint8)
         if not self.clahe_clips:
-            return image[..., None]
+            return prepared[..., None]
         grid = (self.clahe_grid, self.clahe_grid)
-        return np.stack([cv2.createCLAHE(clip, grid).apply(image) for clip in self.clahe_clips], axis=-1)
+        return np.stack([cv2.createCLAHE(clip, grid).apply(prepared) for clip in self.clahe_clips], axis=-1)
 
-    def window(self, image: np.ndarray) -> tuple[int, int, int, int]:
-        """The part of a grey image `[H, W]` that `prepare` shows: left, top, right, bottom in pixels.
+    def window(self, image: np.ndarray) -> tuple[float, float, float, float]:
+        """The part of an image `[H, W]` that `prepare` shows: left, top, right, bottom in pixels.
 
-        Right and bottom are the first that are not shown; of "hand", the window may reach beyond the image.
+        Pixel (x, y) covers the area from x to x + 1 and y to y + 1; the window of "hand" may extend beyond the image.
         """
         hand = self._hand(image)
-        return (0, 0, image.shape[1], image.shape[0]) if hand is None else _around(image.shape, hand, self.margin)
+        height, width = image.shape
+        return (0.0, 0.0, float(width), float(height)) if hand is None else _around(hand, self.margin)
 
     def _hand(self, image: np.ndarray) -> Hand | None:
         return find_hand(image) if self.region == "hand" else None
@@ -168,18 +179,27 @@ class Preprocessing:
         return images.__array_namespace__().stack(cut)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON types, to be stored beside weights and caches."""
-        exposure = None if self.exposure is None else list(self.exposure)
-        return {**dataclasses.asdict(self), "exposure": exposure, "clahe_clips": list(self.clahe_clips)}
+        """The fields as JSON types, with the `version`, to be stored beside weights and caches."""
+        lists = {"exposure": list(self.exposure), "clahe_clips": list(self.clahe_clips)}
+        return {"version": VERSION, **dataclasses.asdict(self), **lists}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Preprocessing":
-        """The inverse of `to_dict`; an unknown key is an error, a missing one takes its default."""
+        """The inverse of `to_dict`.
+
+        Raises:
+          BoneAgeError: an unknown key, or another version than this program's. A missing key takes its default.
+        """
+        if (version := fields.get("version", VERSION)) != VERSION:
+            raise BoneAgeError(
+                f"the weights expect version {version} of the preprocessing, but this program has version {VERSION}; "
+                "use weights that were exported by this version."
+            )
         known = [field.name for field in dataclasses.fields(cls)]
-        if unknown := sorted(set(fields) - set(known)):
+        if unknown := sorted(set(fields) - {"version", *known}):
             raise BoneAgeError(f"preprocessing has no key {', '.join(unknown)}; the keys are {', '.join(known)}.")
-        lists = (list, tuple)
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, lists) else v for k, v in fields.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in fields.items()}
+        values.pop("version", None)
         return cls(**values)
 
 
@@ -199,61 +219,59 @@ def _floats(field: str, values: Any) -> tuple[float, ...]:
         raise BoneAgeError(f"preprocessing.{field} must be a list of numbers, not {values!r}.") from None
 
 
-def _around(shape: tuple[int, ...], hand: Hand, margin: float) -> tuple[int, int, int, int]:
-    """The square (of the squashed picture) around the hand: left, top, right, bottom in pixels, beyond it too."""
+def _around(hand: Hand, margin: float) -> tuple[float, float, float, float]:
+    """The square around the hand: left, top, right, bottom in pixels, which may lie beyond the image."""
     left, top, right, bottom = hand.box
     half = max(right - left, bottom - top) * (1 + margin) / 2
-    height, width = shape
-    x = [round(((left + right) / 2 + side * half) * width) for side in (-1, 1)]
-    y = [round(((top + bottom) / 2 + side * half) * height) for side in (-1, 1)]
-    return x[0], y[0], x[1], y[1]
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return x - half, y - half, x + half, y + half
 
 
-def _cut(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
-    """What the window shows; what lies beyond the picture is black."""
+def _cut(image: np.ndarray, window: tuple[float, float, float, float], size: int, fill: float) -> np.ndarray:
+    """Resamples a square window of `[H, W]`, to a fraction of a pixel, to float32 `[size, size]`.
+
+    Area averages down to twice the size, then linear interpolation; `fill` is the intensity beyond the image.
+    """
     left, top, right, bottom = window
     height, width = image.shape
-    beyond = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
-    image = image[max(top, 0) : bottom, max(left, 0) : right]
-    return cv2.copyMakeBorder(image, *beyond, cv2.BORDER_CONSTANT, value=0)
+    step = (right - left) / size  # pixels of the image per pixel of the result
+    x, y = max(int(left), 0), max(int(top), 0)
+    part: np.ndarray = image[y : min(int(bottom) + 2, height), x : min(int(right) + 2, width)].astype(np.float32)
+    across = down = 1.0
+    if step > 2:
+        reduced = tuple(max(round(side * 2 / step), 1) for side in part.shape[::-1])
+        across, down = reduced[0] / part.shape[1], reduced[1] / part.shape[0]
+        part = cv2.resize(part, reduced, interpolation=cv2.INTER_AREA)
+    # Pixels are squares whose centres lie at half-integers.
+    matrix = np.array(
+        [
+            [step * across, 0, (step / 2 + left - x) * across - 0.5],
+            [0, step * down, (step / 2 + top - y) * down - 0.5],
+        ]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(part, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
 
 
-def _hand_exposure(image: np.ndarray, hand: Hand) -> tuple[float, float]:
-    """The grey levels of the background beside the hand (median) and of its brightest bone (99th percentile)."""
-    side = hand.mask.shape[0]
-    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-    left, top, right, bottom = (round(edge * side) for edge in hand.box)
-    grown = cv2.dilate(hand.mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-    beside = small[top:bottom, left:right][~grown[top:bottom, left:right]]
-    white = float(np.percentile(small[hand.mask], 99))
-    black = float(np.median(beside)) if beside.size else 0.0
-    return (black, white) if black < white else (float(small.min()), float(small.max()))
+def _linear(image: np.ndarray, black: float, white: float) -> np.ndarray:
+    """Maps two intensities to 0 and 1; an image whose range is less than one level turns black."""
+    if white - black < _LEAST_RANGE:
+        return np.zeros_like(image)
+    return np.clip((image - black) / (white - black), 0, 1)
 
 
-def _stretch(image: np.ndarray, black: float, white: float) -> np.ndarray:
-    """Maps two grey levels to 0 and 255, by a table."""
-    levels = np.arange(np.iinfo(image.dtype).max + 1, dtype=np.float32)
-    return np.clip(np.rint((levels - black) * (255 / max(white - black, 1))), 0, 255).astype(np.uint8)[image]
+def _tone(image: np.ndarray, hand: Hand) -> np.ndarray:
+    """Maps the hand's black, middle and white to 0, `MIDDLE` and 1."""
+    middle = np.clip((hand.middle - hand.black) / (hand.white - hand.black), *_MIDDLES)
+    return _linear(image, hand.black, hand.white) ** (np.log(MIDDLE) / np.log(middle))
 
 
 def _square(image: np.ndarray, size: int) -> np.ndarray:
-    """Squashes `[H, W]` to `[size, size]`: area averages where an axis shrinks, linear where it grows."""
+    """Squashes `[H, W]` to float32 `[size, size]`: area averages where an axis shrinks, linear where it grows."""
     height, width = image.shape
+    shown: np.ndarray = image.astype(np.float32)
     if height > size or width > size:
-        image = cv2.resize(image, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
-    if image.shape != (size, size):
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-    return image
-
-
-def _expose(image: np.ndarray, percentiles: tuple[float, float] | None) -> np.ndarray:
-    """Maps two percentiles of the grey levels to 0 and 255 by a table; a constant image turns black."""
-    if percentiles is None:
-        if image.dtype == np.uint8:
-            return image
-        percentiles = (0.0, 100.0)
-    levels = np.iinfo(image.dtype).max + 1
-    share = np.cumsum(np.bincount(image.ravel(), minlength=levels)) / image.size
-    # The first level is the darkest that occurs, not 0, which every share would reach.
-    low, high = (int(np.searchsorted(share, max(p / 100, np.finfo(float).tiny))) for p in percentiles)
-    return _stretch(image, float(low), float(high))
+        shown = cv2.resize(shown, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    if shown.shape != (size, size):
+        shown = cv2.resize(shown, (size, size), interpolation=cv2.INTER_LINEAR)
+    return shown

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import os
 import pathlib
 import warnings
 from collections.abc import Iterator
@@ -12,52 +13,99 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from boneage_jax.data.files import File, refuse_huge
-from boneage_jax.data.header import FEMALE, MALE, Header, is_dicom
+from boneage_jax.data.header import Header, is_dicom
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
-__all__ = ["ENDINGS", "FEMALE", "MALE", "Radiograph", "decode", "read"]
+__all__ = ["ENDINGS", "Radiograph", "decode", "pixel_size", "read", "square_pixels"]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm", ".dicom")
 """Of the names under which images are looked for; what they hold is told by their first bytes."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+_SQUARE = 0.01  # deviation of the aspect ratio from 1 that rounding explains
+_MOST_OBLONG = 4
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 
 @dataclasses.dataclass(frozen=True)
 class Radiograph:
-    """One hand radiograph: grey pixels `image [H, W]`, `sex` (FEMALE or MALE) and bone `age` in months."""
+    """One hand radiograph: grey pixels `image [H, W]`, `sex` and bone `age` in months."""
 
     id: str
     image: np.ndarray
-    sex: int
+    sex: Sex
     age: float
 
 
-def read(source: str | pathlib.Path | bytes, name: str = "the image") -> tuple[np.ndarray, Header | None]:
-    """Reads a radiograph and what its file says about it.
+def read(source: str | os.PathLike | bytes | File, name: str = "the image") -> tuple[np.ndarray, Header | None]:
+    """Reads a radiograph in its true proportions, and what its file says about it.
 
     Args:
-      source: a path, or the bytes of a file: PNG, JPEG, WebP, TIFF or DICOM, told by the bytes, not the name.
+      source: a file, its path or its bytes: PNG, JPEG, WebP, TIFF or DICOM, recognised by the bytes, not the name.
       name: the file, as errors should name it, where bytes are given.
 
     Returns:
-      Grey pixels `[H, W]` with bright bones (uint8 or uint16), and the header, which only DICOM has.
+      Greyscale pixels `[H, W]` with bright bones (uint8 or uint16), and the header, which only DICOM has. The pixels
+      are square: a copy that was squashed (`File.original_size`) and DICOM pixels that are not square are resampled.
 
     Raises:
       BoneAgeError: as `decode`, or the file cannot be read.
     """
-    if not isinstance(source, bytes):
-        name, path = str(source), pathlib.Path(source)
-        source = File(name, 0, 0, path).read()
+    if isinstance(source, bytes):
+        return _read_bytes(source, name)
+    if not isinstance(source, File):
+        source = File(str(source), 0, 0, pathlib.Path(source))
+    image, header = _read_bytes(source.read(), source.name)
+    if source.original_size is not None:
+        width, height = source.original_size
+        image = square_pixels(image, (height / image.shape[0]) / (width / image.shape[1]), source.name)
+    return image, header
+
+
+def square_pixels(image: np.ndarray, aspect: float, name: str) -> np.ndarray:
+    """Resamples an image so that its pixels are square, which never makes either side smaller.
+
+    Args:
+      image: `[H, W]`, uint8 or uint16.
+      aspect: height of a pixel divided by its width.
+      name: the file, as errors should name it.
+
+    Returns:
+      The image itself if its pixels are square to within 1 %; otherwise uint16, 8-bit intensities times 257, with
+      more rows or more columns.
+
+    Raises:
+      BoneAgeError: the aspect ratio lies outside 1/4 to 4, or the result is larger than `MAX_PIXELS`.
+    """
+    if abs(aspect - 1) <= _SQUARE:
+        return image
+    if not 1 / _MOST_OBLONG <= aspect <= _MOST_OBLONG:
+        raise BoneAgeError(
+            f"{name}: its pixels are {aspect:.3g} times as high as wide, expected 1/{_MOST_OBLONG} to {_MOST_OBLONG}; "
+            "correct the pixel spacing or the original size."
+        )
+    height, width = image.shape
+    size = (width, round(height * aspect)) if aspect > 1 else (round(width / aspect), height)
+    refuse_huge(*size, name)
+    if image.dtype == np.uint8:
+        image = image.astype(np.uint16) * 257
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _read_bytes(source: bytes, name: str) -> tuple[np.ndarray, Header | None]:
     if not source:
         raise BoneAgeError(f"{name} is empty (0 bytes); replace it with an intact copy of the image.")
     if not is_dicom(source):
         return _decode_picture(source, name), None
     from boneage_jax.data import dicom  # pydicom takes half a second to import.
 
-    return dicom.read_dicom(source, name)
+    image, header = dicom.read_dicom(source, name)
+    if header.spacing is not None:
+        rows, columns = header.spacing
+        image = square_pixels(image, rows / columns, name)
+    return image, header
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
@@ -74,6 +122,15 @@ def decode(data: bytes, name: str) -> np.ndarray:
       BoneAgeError: the file is empty, cut short, damaged, not an image, several, or larger than `files.MAX_PIXELS`.
     """
     return read(data, name)[0]
+
+
+def pixel_size(file: File) -> tuple[int, int] | None:
+    """Width and height of a PNG, JPEG, WebP or TIFF image by its header; None for anything else."""
+    try:
+        with _quiet(), Image.open(io.BytesIO(file.read()), formats=_FORMATS) as header:
+            return header.size
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        return None
 
 
 def _decode_picture(data: bytes, name: str) -> np.ndarray:

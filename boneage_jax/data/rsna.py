@@ -9,10 +9,12 @@ from absl import logging
 from boneage_jax.data import radiograph, splits
 from boneage_jax.data.files import File, list_files
 from boneage_jax.data.inputs import Kind
-from boneage_jax.data.labels import Label, LabelTable, read_labels, split_of_path
+from boneage_jax.data.labels import Label, LabelTable, read_labels, read_sizes, split_of_path
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 SPLITS = ("train", "validation", "test")
+_SAMPLE = 8  # images that `_warn_if_squashed` opens
 _TABLE_ENDINGS = (".csv", ".xlsx")
 _WHERE_TO_GET_IT = (
     "Get boneage-training-dataset.zip and boneage-training-dataset.csv from "
@@ -23,13 +25,13 @@ _WHERE_TO_GET_IT = (
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImage:
-    """An image file of the challenge with its label: sex (FEMALE or MALE) and bone age in months.
+    """An image file of the challenge with its label: sex and bone age in months.
 
     `inputs` holds what else was asked for: numbers, and names of categories.
     """
 
     id: str
-    sex: int
+    sex: Sex
     age: float
     file: File
     inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
@@ -59,7 +61,7 @@ def find(
         raise BoneAgeError(f"The data folder {directory} does not exist. {_WHERE_TO_GET_IT}")
     files = list_files(directory)
     tables = _all_tables(files, directory, inputs)
-    images = [file for file in files if file.name.lower().endswith(radiograph.ENDINGS)]
+    images = _images(files)
     found = {}
     for split in SPLITS:
         if pairs := _pair(f"{split} split", tables.get(split), _candidates(split, images), on_missing):
@@ -92,13 +94,42 @@ def find_labelled(
         raise BoneAgeError(f"{labels} is no label table; expected the columns id, boneage (months), and male or sex.")
     if not table.labels or any(label.age is None for label in table.labels):
         raise BoneAgeError(f"{labels} has no bone ages; expected a column boneage with a number of months in each row.")
-    images = [file for file in list_files(directory) if file.name.lower().endswith(radiograph.ENDINGS)]
+    images = _images(list_files(directory))
     if not images:
         raise BoneAgeError(f"{directory} holds no image; expected files named by their id: {table.labels[0].id}.png.")
     pairs = _pair(f"table {labels.name}", table, _by_id(images), on_missing, skip="--on-missing=skip")
     if not pairs:
         raise BoneAgeError(f"No image in {directory} has a label in {labels}; expected files named by their id.")
     return pairs
+
+
+def _images(files: Iterable[File]) -> list[File]:
+    """The image files, with their original sizes where a table (`read_sizes`) gives them."""
+    images, sizes = [], {}
+    for file in files:
+        name = file.name.lower()
+        if name.endswith(radiograph.ENDINGS):
+            images.append(file)
+        elif name.endswith(_TABLE_ENDINGS):
+            sizes.update(read_sizes(file) or {})
+    images = [dataclasses.replace(file, original_size=sizes.get(_id(file))) for file in images]
+    _warn_if_squashed(images)
+    return images
+
+
+def _warn_if_squashed(images: list[File]) -> None:
+    """Logs a warning if all images are squares of one size: copies of radiographs, which are hardly ever square."""
+    if any(file.original_size for file in images) or len(images) < 2:
+        return
+    sample = images[:: -(-len(images) // _SAMPLE)]
+    (shape, *others) = {radiograph.pixel_size(file) for file in sample}
+    if not others and shape is not None and shape[0] == shape[1]:
+        logging.warning(
+            "All images are squares of %d pixels, as if radiographs had been squashed. Networks that crop to the hand "
+            "(preprocess.region=hand) need true proportions: put a csv table with the columns id,width,height of the "
+            "originals beside the images, or use the originals.",
+            shape[0],
+        )
 
 
 def _all_tables(files: Iterable[File], directory: pathlib.Path, inputs: Mapping[str, Kind]) -> dict[str, LabelTable]:
@@ -140,8 +171,12 @@ def _by_id(images: Iterable[File]) -> dict[str, File]:
     """Of several copies, the one in the fewest archives."""
     chosen: dict[str, File] = {}
     for file in sorted(images, key=lambda file: (file.depth, file.name)):
-        chosen.setdefault(pathlib.PurePosixPath(file.name).stem, file)
+        chosen.setdefault(_id(file), file)
     return chosen
+
+
+def _id(file: File) -> str:
+    return pathlib.PurePosixPath(file.name).stem
 
 
 def _pair(

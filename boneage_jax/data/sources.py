@@ -15,9 +15,10 @@ from boneage_jax.data.builder import Example, PhantomBoneAge, RadiographBuilder,
 from boneage_jax.data.files import File
 from boneage_jax.data.keypoints import KeyPoints, draw_heatmap, read_key_points
 from boneage_jax.data.preprocess import Preprocessing
-from boneage_jax.data.radiograph import FEMALE, MALE, decode
+from boneage_jax.data.radiograph import read
 from boneage_jax.data.splits import hospital
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 PHANTOM_COUNT = {"train": 2000, "validation": 400}
 _PHANTOM_SPLITS = ("train", "validation", "test")
@@ -48,9 +49,12 @@ def _rsna(
         raise BoneAgeError("data.dir is not set; name the folder that holds the RSNA bone-age files.")
 
     def prepare(file: File, points: KeyPoints | None) -> dict[str, np.ndarray]:
-        image = decode(file.read(), file.name)
+        image, _ = read(file)
         record = {"image": preprocessing.prepare(image)}
-        return record if points is None else record | {"heatmap": points.heatmap(image.shape, preprocessing.size)}
+        if points is None:
+            return record
+        shape = image.shape if file.original_size is None else file.original_size[::-1]
+        return record | {"heatmap": points.heatmap(shape, preprocessing.size)}
 
     found = rsna.find(directory, on_missing, inputs.columns(kinds))
     ids = [image.id for images in found.values() for image in images]
@@ -63,7 +67,9 @@ def _rsna(
         for split, images in found.items()
     }
     manifest: list = [
-        [split, i.id, i.sex, i.age, i.file.name, i.file.size] for split, images in found.items() for i in images
+        [split, i.id, i.sex, i.age, i.file.name, i.file.size, i.file.original_size]
+        for split, images in found.items()
+        for i in images
     ]
     if marked:
         manifest.append([[marked[i].points.tolist(), marked[i].shape] for i in ids])
@@ -112,7 +118,7 @@ def _phantom(
                 _child(f"{split}-{i}", float(a), int(s), k, preprocessing, kinds)
                 for i, (a, s, k) in enumerate(zip(ages, sexes, images, strict=True))
             ]
-    drawn = [phantom.render(age, sex, size=64, seed=0) for age, sex in ((60, FEMALE), (168, MALE))]
+    drawn = [phantom.render(age, sex, size=64, seed=0) for age, sex in ((60, Sex.FEMALE), (168, Sex.MALE))]
     manifest: list = [count, seed, hashlib.sha256(np.stack([d.image for d in drawn]).tobytes()).hexdigest()]
     if inputs.heatmap(kinds):
         manifest.append([d.key_points.tolist() for d in drawn])

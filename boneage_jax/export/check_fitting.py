@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from boneage_jax.data import rsna
-from boneage_jax.data.radiograph import decode
+from boneage_jax.data.radiograph import read
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export.spoiled import SPOILED
 from boneage_jax.released.checks import GOOD, Checks, Settings, distance, log_softmax
@@ -29,7 +29,7 @@ def fit_rsna(directory: str | pathlib.Path, limit: int = 0, seed: int = 0) -> Ch
     """Fits on the training split of the RSNA files in a folder; of `limit` images of it, 0 for all."""
     found = rsna.find(directory)["train"]
     order = np.random.default_rng(seed).permutation(len(found))[: limit or None]
-    return fit([square(decode(found[place].file.read(), found[place].file.name)) for place in order], seed)
+    return fit([square(read(found[place].file)[0]) for place in order], seed)
 
 
 def square(image: np.ndarray) -> np.ndarray:

@@ -97,7 +97,7 @@ def regions(moved: Float[np.ndarray, "size size"]) -> Float[np.ndarray, "size si
 
 
 def side_by_side(
-    pixels: np.ndarray, found: Float[np.ndarray, "size size"], window: tuple[int, int, int, int]
+    pixels: np.ndarray, found: Float[np.ndarray, "size size"], window: tuple[float, float, float, float]
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The grey picture [H, W], scaled to at most `LARGEST` pixels, and beside it the same under the map in colours.
 

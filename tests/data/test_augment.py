@@ -8,7 +8,7 @@ import pytest
 from boneage_jax.data.augment import Augmentation, View, apply
 from boneage_jax.errors import BoneAgeError
 
-ALL = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2, brightness=0.1, contrast=0.3)
+ALL = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2, brightness=0.1, contrast=0.3, gamma=0.5)
 
 
 def picture(channels=1, size=21):
@@ -103,6 +103,12 @@ def test_grey_values_follow_the_formula_and_stay_within_bytes():
     assert (np.diff(result.astype(int)) >= 0).all()
 
 
+def test_gamma_comes_before_gain_and_offset():
+    table = View(gamma=2.0, gain=1.5, offset=10.0).table()
+    assert table[128] == round((255 * (128 / 255) ** 2 - 127.5) * 1.5 + 127.5 + 10)
+    np.testing.assert_array_equal(View(gamma=0.5).table()[[0, 64, 255]], [0, round(255 * (64 / 255) ** 0.5), 255])
+
+
 def test_draws_cover_their_ranges_and_stay_within():
     rng = np.random.default_rng(0)
     views = [ALL.sample(rng, 100) for _ in range(2000)]
@@ -113,6 +119,7 @@ def test_draws_cover_their_ranges_and_stay_within():
         ([view.shift[1] for view in views], -10, 10),
         ([view.offset for view in views], -25.5, 25.5),
         ([view.gain for view in views], 0.7, 1.3),
+        ([np.log(view.gamma) for view in views], -np.log(1.5), np.log(1.5)),
     ]:
         margin = (high - low) / 50
         assert low <= min(values) < low + margin
@@ -156,7 +163,7 @@ def test_a_window_larger_than_the_image_is_refused(crop):
 
 
 def test_a_map_takes_the_geometry_of_a_view_and_not_its_greys():
-    view = View(angle=10.0, shift=(1.0, 0.0), crop=9, corner=(2, 3), gain=1.5, offset=9.0)
+    view = View(angle=10.0, shift=(1.0, 0.0), crop=9, corner=(2, 3), gain=1.5, offset=9.0, gamma=0.8)
     assert view.without_greys() == View(angle=10.0, shift=(1.0, 0.0), crop=9, corner=(2, 3))
 
 

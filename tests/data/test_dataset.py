@@ -57,7 +57,7 @@ def test_the_cache_is_used_again_unless_what_it_holds_would_change(source, tmp_p
     first = cached(SMALL)
     assert cached(SMALL) == first
     assert cached(dataclasses.replace(SMALL, scaling="standardise")) == first
-    assert len(cached(dataclasses.replace(SMALL, exposure=None))) == 2
+    assert len(cached(dataclasses.replace(SMALL, exposure=(0.0, 100.0)))) == 2
     rows = forms.train_rows()
     rows[1][1] = "99"
     forms.write(source, {forms.TRAIN_CSV: forms.table(rows)})

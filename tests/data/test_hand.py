@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from boneage_jax.data.hand import SIDE, find_hand
+from boneage_jax.data.hand import content, find_hand
 from boneage_jax.data.phantom import render
 from boneage_jax.data.preprocess import Preprocessing
 
@@ -20,23 +20,51 @@ def window_of(box):
 def test_all_joints_lie_in_the_box_and_little_else(age, seed):
     phantom = render(age, seed % 2, size=256, seed=seed)
     hand = find_hand(phantom.image)
-    left, top, right, bottom = (edge * 256 for edge in hand.box)
+    left, top, right, bottom = hand.box
     x, y = phantom.key_points.T
     assert ((x > left) & (x < right) & (y > top) & (y < bottom)).all()
-    assert window_of(hand.box) < 0.75
-    assert hand.mask.shape == (SIDE, SIDE)
+    assert window_of(hand.box) < 0.75 * 256**2
+    assert hand.black < hand.middle < hand.white
 
 
-def test_the_hand_is_the_same_in_a_dim_grey_a_large_and_a_16_bit_copy():
-    image = render(120, 0, size=256, seed=3).image
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_the_hand_is_the_same_in_copies_of_other_exposure_depth_and_size(seed):
+    image = render(120, 0, size=256, seed=seed).image
+    fractions = image / 255
     copies = {
         "dim": np.rint(image * 0.3 + 90).astype(np.uint8),
-        "large": cv2.resize(image, (900, 1200), interpolation=cv2.INTER_LINEAR),
+        "large": cv2.resize(image, (1024, 1024), interpolation=cv2.INTER_LINEAR),
+        "12 bit": image.astype(np.uint16) * 16,
         "16 bit": image.astype(np.uint16) * 200 + 1000,
+        "gamma 0.7": np.rint(65535 * fractions**0.7).astype(np.uint16),
+        "gamma 1.4": np.rint(65535 * fractions**1.4).astype(np.uint16),
     }
-    expected = find_hand(image).box
+    expected = np.array(find_hand(image).box) / len(image)
     for name, copy in copies.items():
-        np.testing.assert_allclose(find_hand(copy).box, expected, atol=0.04, err_msg=name)
+        np.testing.assert_allclose(np.array(find_hand(copy).box) / len(copy), expected, atol=0.02, err_msg=name)
+
+
+@pytest.mark.parametrize("level", [0, 200])
+@pytest.mark.parametrize("sides", [(0, 0, 128, 128), (60, 0, 0, 0), (0, 100, 0, 0), (0, 0, 0, 90), (77, 0, 0, 31)])
+def test_flat_padding_moves_the_hand_and_changes_nothing_else(sides, level):
+    image = render(120, 1, size=256, seed=6).image
+    padded = cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=level)
+    found, expected = find_hand(padded), find_hand(image)
+    top, _, left, _ = sides
+    np.testing.assert_allclose(np.array(found.box) - [left, top, left, top], expected.box, atol=2)
+    preprocessing = Preprocessing(size=128, region="hand", clahe_clips=())
+    difference = preprocessing.prepare(padded).astype(int) - preprocessing.prepare(image)
+    # Beyond the image the network sees the background, whatever the padding was.
+    assert np.abs(difference[32:96, 32:96]).mean() < 2
+
+
+def test_content_is_what_lies_inside_flat_borders():
+    image = np.zeros((40, 60), np.uint16)
+    image[10:25, 12:50] = np.random.default_rng(0).integers(0, 4096, (15, 38))
+    image[:, :5] = 3000  # a bright strip beside the picture is flat too, once the rows above and below are gone
+    assert content(image) == (12, 10, 50, 25)
+    assert content(image[10:25, 12:50]) == (0, 0, 38, 15)
+    assert content(np.full((7, 9), 3, np.uint8)) == (0, 0, 9, 7)
 
 
 @pytest.mark.parametrize("level", [0, 77, 255])
@@ -51,10 +79,10 @@ def test_a_constant_picture_has_no_hand_and_is_taken_whole(level):
 def test_the_crop_shows_the_hand_larger_and_in_the_middle():
     phantom = render(150, 1, size=256, seed=5)
     small = cv2.copyMakeBorder(phantom.image, 128, 0, 128, 0, cv2.BORDER_REPLICATE)
-    before = find_hand(small).box
+    before = np.array(find_hand(small).box) / len(small)
     side = max(before[2] - before[0], before[3] - before[1]) * 1.06
     prepared = Preprocessing(size=128, region="hand", margin=0.06, clahe_clips=()).prepare(small)
-    found = find_hand(prepared[..., 0]).box
+    found = np.array(find_hand(prepared[..., 0]).box) / 128
     assert side < 0.7
     assert window_of(found) == pytest.approx(window_of(before) / side**2, rel=0.1)
     np.testing.assert_allclose([found[0] + found[2], found[1] + found[3]], [1, 1], atol=0.15)

@@ -20,11 +20,11 @@ def test_a_configuration_survives_the_way_through_json():
 
 def test_switched_off_values_survive_too():
     config = get_config()
-    config.preprocess.exposure = None
+    config.preprocess.exposure = (0.0, 100.0)
     config.preprocess.clahe_clips = ()
     back = configuration.from_json(configuration.to_json(config), "config.json")
 
-    assert back.preprocess.exposure is None
+    assert back.preprocess.exposure == (0.0, 100.0)
     assert tuple(back.preprocess.clahe_clips) == ()
 
 

@@ -16,7 +16,9 @@ DECAY = 0.99
 
 
 def preprocessing() -> Preprocessing:
-    return Preprocessing(size=32, exposure=None, clahe_clips=(), clahe_grid=4, scaling="standardise")  # one channel
+    return Preprocessing(
+        size=32, exposure=(0.0, 100.0), clahe_clips=(), clahe_grid=4, scaling="standardise"
+    )  # one channel
 
 
 def parts(*, axis_name=parallel.AXIS, **settings):
