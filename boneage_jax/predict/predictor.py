@@ -13,7 +13,7 @@ import flax.errors
 import jax
 import numpy as np
 
-from boneage_jax import compilation
+from boneage_jax import compilation, cores
 from boneage_jax.data import Preprocessing, radiograph
 from boneage_jax.data import inputs as further
 from boneage_jax.data.files import File
@@ -166,7 +166,7 @@ class Predictor:
         """
         if batch_size < 1:
             raise BoneAgeError(f"batch_size is {batch_size}, expected 1 or more images")
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+        with ThreadPoolExecutor(cores.usable()) as pool:
             waiting: deque[list[Future[_Prepared]]] = deque()
             for chunk in _chunks(items, batch_size):
                 waiting.append([pool.submit(self.prepare, item, accept_warnings=accept_warnings) for item in chunk])
