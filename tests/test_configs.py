@@ -36,7 +36,7 @@ def every_config():
             yield pytest.param(module, flag, config, id=name)
 
 
-each_config = pytest.mark.parametrize(("module", "flag", "config"), every_config())
+each_config = pytest.mark.parametrize(("module", "flag", "config"), list(every_config()))
 
 
 @each_config
