@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
+import boneage_jax
 from boneage_jax.data import preprocess
 from boneage_jax.models import Input
 from boneage_jax.released import weights
