@@ -18,7 +18,7 @@ from boneage_jax.predict.predictor import Item
 from boneage_jax.released import calibration, weights
 from boneage_jax.train import loop
 from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
-from train.tiny_run import get_config
+from tests.train.tiny_run import get_config
 
 TRAIN, VALIDATION = 24, 120
 

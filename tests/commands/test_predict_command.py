@@ -15,9 +15,9 @@ from boneage_jax.commands.main import main
 from boneage_jax.models import Input
 from boneage_jax.predict import predictor as module
 from boneage_jax.released import checks, descriptor, weights
-from data import dicom_files
-from predict import random_weights
-from predict.random_weights import CALIBRATION, hand
+from tests.data import dicom_files
+from tests.predict import random_weights
+from tests.predict.random_weights import CALIBRATION, hand
 
 cached_load = functools.cache(module.load)  # compiles once for all tests
 

@@ -13,7 +13,7 @@ from boneage_jax.models.efficientnet import EfficientNet
 from boneage_jax.models.xception import Xception
 from boneage_jax.pretrained import names, start_from
 from boneage_jax.pretrained.formats import read
-from parity import comparison, originals
+from tests.parity import comparison, originals
 
 os.environ["KERAS_BACKEND"] = "jax"
 pytestmark = [
@@ -32,7 +32,7 @@ def cases() -> list:
 
 
 def cases_of(family: str) -> list[comparison.Case]:
-    return importlib.import_module(f"parity.originals.{family}").CASES
+    return importlib.import_module(f"tests.parity.originals.{family}").CASES
 
 
 def files(case: comparison.Case, model, folder):

@@ -8,7 +8,7 @@ import pytest
 
 from boneage_jax.models.efficientnet import STAGES, VARIANTS, EfficientNet, scaled_blocks
 from boneage_jax.pretrained.efficientnet import keras_names, timm_names, torchvision_names
-from parity import comparison
+from tests.parity import comparison
 
 SIZES = {"b0": (224, 97), "b4": (380, 97)}
 
