@@ -12,7 +12,7 @@ from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export.spoiled import SPOILED
-from boneage_jax.released.checks import GOOD, Checks, Settings, distance
+from boneage_jax.released.checks import GOOD, Checks, Settings, distance, inside_borders
 from boneage_jax.released.descriptor import describe
 
 FALSE_ALARMS = 0.003
@@ -34,8 +34,8 @@ def fit_rsna(directory: str | pathlib.Path, limit: int = 0, seed: int = 0) -> Ch
 
 
 def square(image: np.ndarray) -> np.ndarray:
-    """A grey image `[H, W]` as uint8 `[128, 128]`, which is all that fitting looks at."""
-    image = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    """A greyscale image `[H, W]` inside its flat borders as uint8 `[128, 128]`, which is all that fitting uses."""
+    image = cv2.resize(inside_borders(image), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     if image.dtype == np.uint8:
         return image
     return (image.astype(np.float32) * (255 / max(int(image.max()), 1))).astype(np.uint8)
@@ -78,7 +78,9 @@ def fit(squares: Sequence[np.ndarray], seed: int = 0) -> Checks:
 
 
 def _described(squares: Sequence[np.ndarray], places: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-    return np.stack([describe(squares[place]) for place in (range(len(squares)) if places is None else places)])
+    return np.stack(
+        [describe(inside_borders(squares[place])) for place in (range(len(squares)) if places is None else places)]
+    )
 
 
 def _axes(described: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

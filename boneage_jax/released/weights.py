@@ -71,11 +71,13 @@ class Weights:
         header: what is told about them.
         variables: {"params": ..., "batch_stats": ...}, trees of float32 arrays; those that evaluation uses.
         checks: arrays for the checks of input images, by name.
+        sha256: checksum of the file, as `read` verified it; None for weights that were not read from a file.
     """
 
     header: Header
     variables: dict[str, Any]
     checks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    sha256: str | None = None
 
 
 def names() -> list[str]:
@@ -140,7 +142,7 @@ def read(path: Path | str) -> Weights:
     numbers = {name: x.astype(np.float32) for name, x in tensors.items() if not name.startswith(_CHECKS)}
     variables = {name: {} for name in COLLECTIONS} | unflatten_dict(numbers, sep="/")
     checks = {name.removeprefix(_CHECKS): x for name, x in tensors.items() if name.startswith(_CHECKS)}
-    return Weights(_header(path, told), variables, checks)
+    return Weights(_header(path, told), variables, checks, told["sha256"])
 
 
 def read_header(path: Path | str) -> Header:
