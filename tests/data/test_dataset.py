@@ -5,13 +5,13 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-import rsna_forms as forms
 
 from boneage_jax.data import dataset
 from boneage_jax.data.keypoints import draw_heatmap
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import decode
 from boneage_jax.errors import BoneAgeError
+from tests.data import rsna_forms as forms
 
 SMALL = Preprocessing(size=16, clahe_clips=(1.0, 2.0), clahe_grid=2)
 

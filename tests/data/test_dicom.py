@@ -1,7 +1,6 @@
 import itertools
 
 import cv2
-import dicom_files as files
 import numpy as np
 import pytest
 from pydicom.data import get_testdata_file

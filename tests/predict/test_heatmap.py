@@ -5,8 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import random_weights
-from random_weights import CALIBRATION, hand, predictor
 
 import boneage_jax
 from boneage_jax.data import phantom
@@ -14,6 +12,8 @@ from boneage_jax.predict import heatmap
 from boneage_jax.predict.heatmap import Maps, side_by_side
 from boneage_jax.predict.predictor import Item
 from boneage_jax.released import weights
+from tests.predict import random_weights
+from tests.predict.random_weights import CALIBRATION, hand, predictor
 
 AGE = {"chronological_age": 96.0}
 
