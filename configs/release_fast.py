@@ -2,7 +2,7 @@
 
 pip install -e ".[imagenet]"
 python launch.py --config=configs/release_fast.py:192 --config.data.dir=DIR --workdir=runs/release_fast_192
-boneage export-weights runs/release_fast_192 --out runs/release_fast_192.safetensors
+boneage export-weights --workdir runs/release_fast_192 --out runs/release_fast_192.safetensors
 python launch.py --config=configs/release_fast.py --config.data.dir=DIR
 """
 
