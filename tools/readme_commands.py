@@ -33,7 +33,7 @@ REDUCTIONS = {
 }
 LEFT_OUT = ("pip install",)
 SERVERS = ("boneage serve", "boneage listen")
-LIMIT = 600  # seconds for one command, and for the start of a server
+LIMIT = 900  # seconds for one command, and for the start of a server
 
 
 def main(document: Path, root: Path = Path()) -> int:

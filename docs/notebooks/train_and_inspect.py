@@ -48,14 +48,18 @@ config.data.workers = 0
 config.preprocess.size = 48
 config.preprocess.clahe_grid = 4
 config.preprocess.scaling = "standardise"
+config.augment.rotation = 8.0
+config.augment.shift = 0.05
+config.augment.zoom = 0.05
 config.model.name = "convmixer"
 config.model.options = ConfigDict({"dim": 32, "depth": 2, "kernel_size": 5, "patch_size": 4, "activation": "relu"})
 config.model.head_options = ConfigDict({"hidden": (64,)})
-config.optimizer.learning_rate = 3e-3
+config.optimizer.learning_rate = 1e-2
+config.optimizer.warmup_epochs = 0.5
 config.optimizer.schedule = "cosine"
 config.optimizer.plateau.factor = 1.0
-config.train.batch_size = 32
-config.train.epochs = 6
+config.train.batch_size = 16
+config.train.epochs = 12
 config.train.early_stopping = 0
 
 # %% [markdown]
@@ -71,7 +75,7 @@ print(report.table(result))
 # %% [markdown]
 # ## The predictions
 #
-# `predictions.csv` has one row per image. With so little training the network already beats the best constant guess.
+# `predictions.csv` has one row per image. After seconds of training the network is well below the best constant guess.
 
 # %%
 with (workdir / "run/evaluate/validation/predictions.csv").open() as file:
@@ -80,7 +84,7 @@ ages = np.array([float(row["age"]) for row in rows])
 errors = np.array([float(row["error"]) for row in rows])
 mae, guess = np.abs(errors).mean(), np.abs(ages - np.median(ages)).mean()
 print(f"MAE {mae:.1f} months; guessing the median: {guess:.1f}")
-assert mae < guess
+assert mae < 0.8 * guess
 
 plt.scatter(ages, ages + errors, s=8)
 plt.axline((0, 0), slope=1, color="gray")
