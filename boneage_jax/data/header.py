@@ -43,6 +43,11 @@ def is_dicom(data: bytes) -> bool:
     return (data[:2] in (b"\x02\x00", b"\x08\x00") and data[3:4] == b"\x00") or data[:2] == b"\x00\x08"
 
 
+def can_be_hand(body_part: str) -> bool:
+    """Whether a Body Part Examined is a hand, a part or a neighbour of it, or not named."""
+    return body_part.upper().replace(" ", "").replace("_", "") in _HAND_PARTS
+
+
 def contradictions(header: Header, sex: Sex | None = None, age: float | None = None) -> list[str]:
     """Sentences about where the header contradicts the given sex and age (months), itself, or a left hand.
 
@@ -64,6 +69,6 @@ def contradictions(header: Header, sex: Sex | None = None, age: float | None = N
     if header.laterality in ("R", "B"):
         side = {"R": "the right side", "B": "both sides"}[header.laterality]
         found.append(f"The file's header says {side}; a left hand is expected.")
-    if header.body_part.upper().replace(" ", "").replace("_", "") not in _HAND_PARTS:
+    if not can_be_hand(header.body_part):
         found.append(f"The file's header says that this is the body part {header.body_part}, not a hand.")
     return found
