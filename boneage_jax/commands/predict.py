@@ -1,36 +1,39 @@
-"""Reads the bone age from radiographs: PNG, JPEG, WebP, TIFF or DICOM files, and whole folders of them.
+"""Reads the bone age from radiographs: image and DICOM files, and whole folders and zip archives of them.
 
 Results go to stdout, everything else to stderr. An image that the checks distrust is refused: it gets no bone age
-unless --accept-warnings is given. Exit status: 0 if every file was read, 2 if some could not be or were refused, 1 if
-none could be read and none was refused, or if the command itself is wrong.
+unless --accept-warnings is given. Exit status: 0 if every file was read, 2 if some could not be, were refused or have
+no heat map or no DICOM objects, 1 if none could be read and none was refused, or if the command itself is wrong, 130 after Ctrl-C.
 """
 
 import argparse
-import dataclasses
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boneage_jax.commands.interrupts import Interrupts
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
+from boneage_jax.terminal import printable
 
 if TYPE_CHECKING:
+    from boneage_jax.commands.outputs import Outputs
     from boneage_jax.predict.prediction import Prediction, Provenance
-    from boneage_jax.predict.predictor import Item, Predictor
+    from boneage_jax.predict.predictor import Predictor
     from boneage_jax.predict.results import Result
     from boneage_jax.predict.worklist import Request
 
 NAME = "predict"
 HELP = "read the bone age from radiographs"
 _BATCH_SIZE = 8
-_OLDEST = 25.0  # years
+_NAMED = 10  # of the files that were left out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its flags."""
     parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="FILE|FOLDER", help="radiographs, or folders that hold some"
+        "paths", type=Path, nargs="+", metavar="FILE|FOLDER", help="radiographs, or folders and zip archives of them"
     )
     parser.add_argument(
         "--sex",
@@ -40,16 +43,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "may be left out for DICOM files that name it",
     )
     parser.add_argument(
-        "--labels", type=Path, metavar="CSV", help="sexes: columns id (file name without ending), and male or sex"
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="sexes and ages: columns id (file name), and sex, gender or male, and age (years) or age_months",
     )
     parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")
     parser.add_argument(
         "--age",
         type=_months,
         metavar="YEARS",
-        help="chronological age of the child, such as 9.5, to compare with; default: what the header of a DICOM says",
+        help="chronological age of the child in a single file, such as 9.5, to compare with; default: that of --labels "
+        "or the header of a DICOM",
     )
     parser.add_argument("--heatmap", type=Path, metavar="DIR", help="folder for pictures of what moved the readings")
+    parser.add_argument(
+        "--dicom-out",
+        type=Path,
+        metavar="DIR",
+        help="folder for a Structured Report and a Secondary Capture of each DICOM image",
+    )
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
     parser.add_argument(
         "--accept-warnings", action="store_true", help="read images that the checks distrust too, with their warnings"
@@ -61,53 +74,75 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from boneage_jax import load
+    from boneage_jax.commands.outputs import Outputs
     from boneage_jax.predict import worklist, writers  # what follows jax takes seconds to import
     from boneage_jax.released import weights
 
-    requests = worklist.gather(arguments.paths, arguments.sex, arguments.labels)
+    work = worklist.gather(arguments.paths, arguments.sex, arguments.age, arguments.labels)
+    _report_left_out(work.left_out)
     predictor = load(arguments.weights or weights.most_accurate())
     _refuse_further_inputs(predictor)
-    heatmaps = _Heatmaps(predictor, requests, arguments.heatmap) if arguments.heatmap else None
-    writer = writers.make(arguments.format, [one.name for one in requests])
-    quiet = len(requests) == 1 or not sys.stderr.isatty()
+    outputs = None
+    if arguments.heatmap or arguments.dicom_out:
+        outputs = Outputs(predictor, work.requests, arguments.heatmap, arguments.dicom_out)
+    writer = writers.make(arguments.format, [one.name for one in work.requests])
+    quiet = len(work.requests) == 1 or not sys.stderr.isatty()
     results: list[Result] = []
-    with tqdm(total=len(requests), unit=" images", desc="predicting", disable=quiet) as bar:
-        _print(writer.begin())
-        for result in _results(predictor, requests, heatmaps, arguments):
-            with bar.external_write_mode():
-                _report(result)
-                _print(writer.each(result))
-            results.append(result)
-            bar.update()
-        _print(writer.end())
-    return _status(results)
+    with (
+        Interrupts() as interrupts,
+        tqdm(total=len(work.requests), unit=" images", desc="predicting", disable=quiet) as bar,
+    ):
+        try:
+            with interrupts.held():
+                _print(writer.begin())
+            for result in _results(predictor, work.requests, outputs, accept_warnings=arguments.accept_warnings):
+                with interrupts.held(), bar.external_write_mode():
+                    results.append(result)
+                    _report(result)
+                    _print(writer.each(result))
+                bar.update()
+        except KeyboardInterrupt:
+            print(f"stopped: {len(results)} of {len(work.requests)} files were looked at", file=sys.stderr)
+        finally:
+            _print(writer.end())
+    if interrupts.received is not None:
+        return 128 + interrupts.received
+    return _status(results, heatmaps=arguments.heatmap is not None)
 
 
 def _results(
-    predictor: "Predictor", requests: "list[Request]", heatmaps: "_Heatmaps | None", arguments: argparse.Namespace
+    predictor: "Predictor", requests: "Sequence[Request]", outputs: "Outputs | None", *, accept_warnings: bool
 ) -> "Iterator[Result]":
     """One for each request, in their order."""
+    from boneage_jax.data.files import File
     from boneage_jax.predict.predictor import Item
 
-    inputs = _inputs(predictor, arguments.age)
-    items = {i: Item(one.file, one.sex, inputs) for i, one in enumerate(requests) if one.file and not one.error}
-    found = predictor.predict_many(
-        items.values(),
-        batch_size=_BATCH_SIZE if len(items) >= _BATCH_SIZE else 1,
-        on_error="yield",
-        accept_warnings=arguments.accept_warnings,
-    )
+    items = {
+        place: Item(one.file, one.sex, _inputs(predictor, one.age))
+        for place, one in enumerate(requests)
+        if one.file and not one.error
+    }
+    held: dict[int, File] = {}  # with their contents in memory: outputs show the image that was read
+
+    def given() -> "Iterator[Item]":
+        for place, item in items.items():
+            with contextlib.suppress(BoneAgeError):  # The predictor says why a file cannot be read.
+                if outputs is not None and isinstance(item.image, File):
+                    held[place] = item.image.held()
+            yield item._replace(image=held.get(place, item.image))
+
+    batch_size = _BATCH_SIZE if len(items) >= _BATCH_SIZE else 1
+    found = predictor.predict_many(given(), batch_size=batch_size, on_error="yield", accept_warnings=accept_warnings)
     for place, request in enumerate(requests):
         prediction = next(found) if place in items else BoneAgeError(request.error)
-        result = _result(request, prediction, arguments.age, predictor.provenance())
-        if heatmaps is not None and not result.error:
-            result = heatmaps.added(result, place, items[place]._replace(sex=result.sex))
+        file = held.pop(place, None)
+        result = _result(request, prediction, predictor.provenance())
+        if outputs is not None and file is not None and not result.error:
+            result = outputs.added(result, place, items[place]._replace(image=file, sex=result.sex), file.read())
         yield result
 
 
-def _result(
-    request: "Request", prediction: "Prediction | BoneAgeError", age: float | None, provenance: "Provenance"
-) -> "Result":
+def _result(request: "Request", prediction: "Prediction | BoneAgeError", provenance: "Provenance") -> "Result":
     from boneage_jax.predict import results
     from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
 
@@ -118,29 +153,7 @@ def _result(
         return results.refused(request.name, prediction, "--accept-warnings reads it all the same.", provenance)
     if isinstance(prediction, BoneAgeError):
         return results.failed(request.name, str(prediction), provenance)
-    return results.result(request.name, prediction, request.sex_from, age)
-
-
-class _Heatmaps:
-    """Writes the heat maps of requests into a folder."""
-
-    def __init__(self, predictor: "Predictor", requests: "list[Request]", folder: Path):
-        from boneage_jax.predict import heatmap, worklist
-
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = error.strerror or error
-            raise BoneAgeError(f"the folder {folder} of --heatmap cannot be made: {reason}; name another") from error
-        self._paths = worklist.heatmap_paths(folder, requests)
-        self._maps = heatmap.Maps(predictor)
-
-    def added(self, result: "Result", place: int, item: "Item") -> "Result":
-        """The result of the item at this place of the requests, with its heat map."""
-        from boneage_jax.predict import heatmap
-
-        heatmap.write(self._paths[place], self._maps.overlay(item))
-        return dataclasses.replace(result, heatmap=str(self._paths[place]))
+    return results.result(prediction, request)
 
 
 def _inputs(predictor: "Predictor", age: float | None) -> dict[str, Any]:
@@ -160,23 +173,30 @@ def _refuse_further_inputs(predictor: "Predictor") -> None:
         )
 
 
+def _report_left_out(left_out: "Mapping[str, Sequence[str]]") -> None:
+    for folder, names in left_out.items():
+        more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        what = "1 file is no image and was" if len(names) == 1 else f"{len(names)} files are no images and were"
+        print(printable(f"{folder}: note: {what} left out: {', '.join(names[:_NAMED])}{more}"), file=sys.stderr)
+
+
 def _report(result: "Result") -> None:
     """Errors, warnings and notes, on stderr."""
     if result.error:
-        print(f"error: {result.error}", file=sys.stderr)
+        print(printable(f"error: {result.error}"), file=sys.stderr)
         return
     for kind, sentences in (("warning", result.warnings), ("note", result.notes)):
         for sentence in sentences:
-            print(f"{result.file}: {kind}: {sentence}", file=sys.stderr)
+            print(printable(f"{result.file}: {kind}: {sentence}"), file=sys.stderr)
 
 
-def _status(results: "list[Result]") -> int:
+def _status(results: "list[Result]", *, heatmaps: bool) -> int:
     failures = sum(bool(result.error) for result in results)
     if len(results) > 1 and failures:
         print(f"{len(results) - failures} of {len(results)} read, {failures} not", file=sys.stderr)
-    if not failures:
-        return 0
-    return 1 if failures == len(results) and not any(result.refused for result in results) else 2
+    if failures:
+        return 1 if failures == len(results) and not any(result.refused for result in results) else 2
+    return 2 if heatmaps and any(result.heatmap is None for result in results) else 0
 
 
 def _print(text: str) -> None:
@@ -194,10 +214,12 @@ def _sex(text: str) -> str:
 
 
 def _months(text: str) -> float:
+    from boneage_jax.data.labels import OLDEST
+
     try:
         years = float(text)
     except ValueError:
         years = -1.0
-    if not 0 <= years <= _OLDEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age in years from 0 to {_OLDEST:.0f}, such as 9.5")
+    if not 0 <= years <= OLDEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age in years from 0 to {OLDEST:.0f}, such as 9.5")
     return 12 * years

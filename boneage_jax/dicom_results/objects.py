@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +42,15 @@ class Objects:
         write_new(capture, self.capture)
 
 
-def make(data: bytes, name: str, result: Result, overlay: UInt8[np.ndarray, "h w 3"]) -> Objects:
+def make(data: bytes, name: str, result: Result, overlay: Callable[[], UInt8[np.ndarray, "h w 3"]]) -> Objects:
     """Makes the DICOM objects of a result.
 
     Args:
         data: the bytes of the radiograph's file.
         name: the file, as errors should name it.
         result: of its reading.
-        overlay: radiograph and heat map, blue, green and red, from `heatmap.Maps.overlay`.
+        overlay: draws radiograph and heat map, blue, green and red, as `heatmap.Maps.overlay`; called once the source
+            is known to be good.
 
     Raises:
         BoneAgeError: the sex is unknown, so that there is no single bone age, or the file is no source of DICOM results
@@ -61,7 +63,7 @@ def make(data: bytes, name: str, result: Result, overlay: UInt8[np.ndarray, "h w
     source = read_source(data, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom quotes names without a caret
-        made = make_report(source, result), make_capture(source, result, draw(overlay, result))
+        made = make_report(source, result), make_capture(source, result, draw(overlay(), result))
         return Objects(*(_encoded(one, source) for one in made))
 
 

@@ -11,6 +11,7 @@ from boneage_jax.node.queue import Entry, Queue
 from boneage_jax.predict import heatmap, results
 from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
 from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.worklist import Request
 
 _NAME = "the image"  # in errors; the queue knows no file names
 _NO_VALUES = (MissingSexError, RefusedImageError, SourceError)  # errors that quote nothing of the header
@@ -54,9 +55,8 @@ class Reader:
         """
         picture = self._predictor.look(data)
         prediction = self._predictor.predict(picture, sex=None)
-        result = results.result(_NAME, prediction, None, None)
-        overlay = self._maps.overlay(Item(picture, prediction.sex))
-        return objects.make(data, _NAME, result, overlay)
+        result = results.result(prediction, Request(_NAME, _NAME, file=None))
+        return objects.make(data, _NAME, result, lambda: self._maps.overlay(Item(picture, prediction.sex)))
 
     def _answer(self, queue: Queue, entry: Entry) -> None:
         start = time.perf_counter()

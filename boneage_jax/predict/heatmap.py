@@ -33,7 +33,7 @@ def make_moved(network: Network, preprocessing: Preprocessing, views: str) -> Ca
     """The function to compile: `(variables, {"image", "sex", "inputs"}) -> [B, S, S]`, months that each pixel adds.
 
     Args:
-        network: from `models.create`.
+        network: from `Description.network`.
         preprocessing: its preprocessing; the images are prepared ones.
         views: over which the estimate is averaged, see `Preprocessing.views`.
     """

@@ -13,7 +13,7 @@ import flax.errors
 import jax
 import numpy as np
 
-from boneage_jax import compilation
+from boneage_jax import compilation, cores
 from boneage_jax.data import Preprocessing, radiograph
 from boneage_jax.data import inputs as further
 from boneage_jax.data.files import File
@@ -21,8 +21,8 @@ from boneage_jax.data.header import Header, contradictions
 from boneage_jax.data.keypoints import KeyPoints
 from boneage_jax.data.preprocess import check_grey
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.inference import Description, make_estimate
-from boneage_jax.models import Input, check_inputs
+from boneage_jax.inference import make_estimate
+from boneage_jax.models import Description, Input, check_inputs
 from boneage_jax.predict.prediction import MissingSexError, Prediction, Provenance, RefusedImageError
 from boneage_jax.released import weights as released
 from boneage_jax.released.calibration import Calibration
@@ -166,7 +166,7 @@ class Predictor:
         """
         if batch_size < 1:
             raise BoneAgeError(f"batch_size is {batch_size}, expected 1 or more images")
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+        with ThreadPoolExecutor(cores.usable()) as pool:
             waiting: deque[list[Future[_Prepared]]] = deque()
             for chunk in _chunks(items, batch_size):
                 waiting.append([pool.submit(self.prepare, item, accept_warnings=accept_warnings) for item in chunk])
@@ -295,9 +295,9 @@ def _sexes(sex: SexLike | None, header: Header | None, where: str) -> tuple[Sex,
     if sex is None and header is not None and header.sex is not None:
         return (header.sex,)
     if sex is None:
-        said = "does not name it either" if header is None else "does not name it in its header either"
         raise MissingSexError(
-            f"{where}: the sex is not given, and the file {said}; give 'F', 'M', or 'unknown' for a reading of each"
+            f"{where}: the sex is not given, and the file does not name it either; give 'F', 'M', or 'unknown' for a "
+            "reading of each"
         )
     if isinstance(sex, str) and sex.casefold() == UNKNOWN:
         return tuple(Sex)

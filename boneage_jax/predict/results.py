@@ -8,6 +8,7 @@ from boneage_jax.data.header import Header, contradictions
 from boneage_jax.predict import reference
 from boneage_jax.predict.prediction import Prediction, Provenance, RefusedImageError
 from boneage_jax.predict.predictor import UNKNOWN
+from boneage_jax.predict.worklist import Request
 from boneage_jax.sex import Sex
 
 READING_KEYS = ("months", "years_months", "std", "low", "high", "difference", "sd_score")
@@ -51,9 +52,11 @@ class Result:
         sex: "F", "M" or "unknown"; None if it was not read.
         sex_from: "--sex", "--labels" or "header".
         age: chronological age in months, or None.
-        age_from: "--age" or "header".
+        age_from: "--age", "--labels" or "header".
         readings: one; for an unknown sex that of a girl and that of a boy; none if there is an error.
         heatmap: the file of the heat map, or None.
+        dicom_report: the file of the Structured Report, or None.
+        dicom_capture: the file of the Secondary Capture, or None.
         warnings: what speaks against relying on it.
         notes: corrections of the image, and what else is to be known.
         error: why it was not read, or "".
@@ -68,6 +71,8 @@ class Result:
     age_from: str | None = None
     readings: tuple[Reading, ...] = ()
     heatmap: str | None = None
+    dicom_report: str | None = None
+    dicom_capture: str | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     error: str = ""
@@ -90,6 +95,8 @@ class Result:
             "age_from": self.age_from,
             "sd_table": reference.TABLE if any(one.sd_score is not None for one in self.readings) else None,
             "heatmap": self.heatmap,
+            "dicom_report": self.dicom_report,
+            "dicom_capture": self.dicom_capture,
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "provenance": None if self.provenance is None else self.provenance.to_dict(),
@@ -107,20 +114,19 @@ def refused(file: str, error: RefusedImageError, hint: str, provenance: Provenan
     return Result(file, error=f"{error} {hint}", refused=True, warnings=warnings, provenance=provenance)
 
 
-def result(file: str, prediction: Prediction, sex_from: str | None, age: float | None) -> Result:
+def result(prediction: Prediction, request: Request) -> Result:
     """The result of a prediction.
 
     Args:
-        file: name of the file.
         prediction: of the network.
-        sex_from: where the sex comes from; None for the header.
-        age: chronological age in months that the user gives; None for that of the header, if it has one.
+        request: the file, and what the user says of the child; where that is nothing, the file's header counts.
     """
+    file, sex_from, age = request.name, request.sex_from, request.age
     header = prediction.header or Header()
     given = Sex.parse(prediction.sex) if sex_from and prediction.sex != UNKNOWN else None
     # The predictor knows of no age, and has compared the rest already.
     warnings = tuple(dict.fromkeys([*prediction.warnings, *contradictions(header, given, age)]))
-    age_from = "--age" if age is not None else "header" if header.age is not None else None
+    age_from = request.age_from or (None if header.age is None else "header")
     known = header.age if age is None else age
     by_sex: Mapping[str, Prediction] = prediction.by_sex or {prediction.sex: prediction}
     compared = [_reading(one, known) for one in by_sex.values()]
@@ -155,10 +161,12 @@ def _reading(prediction: Prediction, age: float | None) -> tuple[Reading, str]:
 
 
 def _notes(prediction: Prediction, header: Header, age_from: str | None) -> list[str]:
-    notes = [*prediction.notes]
+    notes = [*prediction.notes, *header.notes]
     if prediction.by_sex:
         said = "" if header.sex is None else f" (the file's header says {header.sex.letter})"
         notes.append(f"The sex is unknown{said}: read as a girl's and as a boy's hand.")
+    if age_from == "header":
+        notes += header.age_notes
     if age_from == "header" and header.age_step == 12:
         notes.append(
             "The header gives the age in whole years: the child may be up to 12 months older, and the difference that "

@@ -8,10 +8,12 @@ from typing import Any
 
 from boneage_jax.predict import reference
 from boneage_jax.predict.results import Reading, Result, years_months
+from boneage_jax.terminal import printable
 
 CSV_COLUMNS = (
     *("file", "sex", "sex_from", "months", "years_months", "std", "low", "high"),
-    *("age", "age_from", "difference", "sd_score", "sd_table", "heatmap", "warnings", "notes", "error", "refused"),
+    *("age", "age_from", "difference", "sd_score", "sd_table", "heatmap", "dicom_report", "dicom_capture"),
+    *("warnings", "notes", "error", "refused"),
     *("version", "weights", "weights_sha256", "preprocessing", "time", "notice"),
 )
 
@@ -47,7 +49,7 @@ class Table:
     def _reading(self, result: Result, one: Reading) -> str:
         low_high = "-" if one.interval is None else f"{one.interval[0]:.1f} to {one.interval[1]:.1f}"
         return self._line(
-            result.file,
+            printable(result.file),
             one.sex + "?" * (result.sex == "unknown"),
             f"{one.months:.1f}",
             f"({years_months(one.months)})",
@@ -76,9 +78,12 @@ class Json:
         return "["
 
     def each(self, result: Result) -> str:
-        """One object; the comma goes before it, as nobody knows which is the last."""
+        """One object; the comma goes before it, as nobody knows which is the last.
+
+        Only ASCII, with escapes of JSON for all else: it does not depend on what the terminal can show.
+        """
         comma, self._first = "" if self._first else ",\n", False
-        return comma + json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
+        return comma + json.dumps(result.to_dict(), allow_nan=False, indent=2)
 
     def end(self) -> str:
         """Closes it."""
@@ -115,7 +120,7 @@ def make(form: str, files: Sequence[str]) -> Table | Json | Csv:
     Each has the text before all results, that of one, and that after them, without the end of the last line.
     """
     if form == "table":
-        return Table(max(len(name) for name in ["file", *files]))
+        return Table(max(len(printable(name)) for name in ["file", *files]))
     return Json() if form == "json" else Csv()
 
 
@@ -129,7 +134,8 @@ def _provenance(fields: dict[str, Any]) -> list[str]:
 
 def _row(cells: Sequence[Any]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
+    plain = [printable(cell) if isinstance(cell, str) else cell for cell in cells]  # A line end would forge a row.
+    csv.writer(text, lineterminator="").writerow(plain)
     return text.getvalue()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy.special import log_softmax
 
 from boneage_jax.data.hand import content
 from boneage_jax.errors import BoneAgeError
@@ -226,12 +227,6 @@ def _levels(image: np.ndarray) -> tuple[int, int, np.ndarray]:
     levels = cv2.calcHist([image], [0], None, [count], [0, count]).ravel().astype(np.int64)
     low, high = np.searchsorted(np.cumsum(levels), (0.01 * image.size, 0.99 * image.size))
     return int(low), int(high), levels
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithm of the softmax over the last axis."""
-    logits = logits - logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 def distance(described: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import csv
 import datetime
-import functools
 import json
 
 import cv2
@@ -11,49 +10,12 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-import boneage_jax
-from boneage_jax.commands.main import main
 from boneage_jax.data import preprocess
 from boneage_jax.models import Input
-from boneage_jax.predict import predictor as module
 from boneage_jax.released import weights
 from data import dicom_files
 from predict import random_weights
-from predict.random_weights import CALIBRATION, grainy, hand
-
-cached_load = functools.cache(module.load)  # compiles once for all tests
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    weights.write(path, random_weights.weights(calibration=CALIBRATION))
-    return str(path)
-
-
-@pytest.fixture
-def run(tiny, tmp_path, monkeypatch, capsys):
-    """Runs the command in an empty folder; returns its status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(boneage_jax, "load", cached_load)
-
-    def run(*arguments):
-        status = main(["predict", f"--weights={tiny}", *map(str, arguments)])
-        return status, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def read(run):
-    """Runs it with --format=json and returns the objects."""
-
-    def read(*arguments, status=0):
-        found, out, _ = run(*arguments, "--format=json")
-        assert found == status
-        return json.loads(out)
-
-    return read
+from predict.random_weights import cached_load, grainy, hand
 
 
 def write(path, image):
@@ -361,7 +323,8 @@ def test_every_result_carries_its_provenance(run, read, checked, tmp_path):
 
 def test_the_table_shows_one_line_per_reading(run, tmp_path):
     paths = [write(tmp_path / name, hand(number)) for number, name in enumerate(("1.png", "second.png"))]
-    status, out, err = run(*paths, "--sex=F", "--age=8.5")
+    (tmp_path / "ages.csv").write_text("id,age\n1,8.5\nsecond,8.5\n")
+    status, out, err = run(*paths, "--sex=F", "--labels=ages.csv")
     assert (status, err) == (0, "")
     title, first, second, empty, legend, *provenance = out.splitlines()
     assert title.split()[:4] == ["file", "sex", "bone", "age,"]

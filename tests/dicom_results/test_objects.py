@@ -26,7 +26,7 @@ PATIENT_AND_STUDY = (
 def make(data=None, **changes):
     """The two data sets of a result."""
     made = objects.make(
-        data or radiographs.file("CR"), "hand.dcm", radiographs.result(**changes), radiographs.overlay()
+        data or radiographs.file("CR"), "hand.dcm", radiographs.result(**changes), radiographs.overlay
     )
     return tuple(pydicom.dcmread(io.BytesIO(content)) for content in (made.report, made.capture))
 
@@ -154,7 +154,7 @@ def test_nothing_else_of_the_header_is_in_the_results():
     secrets = {"InstitutionName": "Canary1", "PatientAddress": "Canary2", "PatientComments": "Canary3"}
     data = radiographs.file("CR", **secrets)
     assert data.count(b"Canary") == 3
-    made = objects.make(data, "hand.dcm", radiographs.result(), radiographs.overlay())
+    made = objects.make(data, "hand.dcm", radiographs.result(), radiographs.overlay)
     assert b"Canary" not in made.report + made.capture
 
 

@@ -21,7 +21,7 @@ def errors(path):
 
 
 def write(folder, data, result):
-    made = objects.make(data, "hand.dcm", result, radiographs.overlay())
+    made = objects.make(data, "hand.dcm", result, radiographs.overlay)
     made.write(folder / "sr.dcm", folder / "sc.dcm")
     return folder / "sr.dcm", folder / "sc.dcm"
 

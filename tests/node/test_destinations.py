@@ -19,7 +19,7 @@ FAILED = '{"00081198": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value":
 
 @pytest.fixture(scope="module")
 def made():
-    return objects.make(radiographs.file("CR"), "hand.dcm", radiographs.result(), radiographs.overlay())
+    return objects.make(radiographs.file("CR"), "hand.dcm", radiographs.result(), radiographs.overlay)
 
 
 @pytest.fixture

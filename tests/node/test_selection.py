@@ -40,7 +40,7 @@ def test_other_objects_are_left_alone(kind, elements, why):
 
 
 def test_its_own_results_are_left_alone():
-    made = objects.make(radiographs.file("CR"), "hand.dcm", radiographs.result(), radiographs.overlay())
+    made = objects.make(radiographs.file("CR"), "hand.dcm", radiographs.result(), radiographs.overlay)
     capture, report = (pydicom.dcmread(io.BytesIO(content)) for content in (made.capture, made.report))
     assert reason_to_ignore(capture.SOPClassUID, made.capture) == "it is a result of this package"
     assert reason_to_ignore(report.SOPClassUID, made.report) == "it is no CR, DX or Secondary Capture image"

@@ -9,15 +9,15 @@ import numpy as np
 
 from boneage_jax import data
 from boneage_jax.data import phantom
-from boneage_jax.inference import Description
-from boneage_jax.models import Input
-from boneage_jax.predict.predictor import Predictor
+from boneage_jax.models import Description, Input
+from boneage_jax.predict.predictor import Predictor, load
 from boneage_jax.released import checks, descriptor
 from boneage_jax.released.calibration import Calibration
 from boneage_jax.released.weights import Header, Weights
 
 PREPROCESSING = data.Preprocessing(size=32, clahe_grid=4, scaling="standardise")
 CALIBRATION = Calibration(slope=1.1, intercept=-8.0, spread=None, std_scale=0.5, quantile=1.5, images=200)
+cached_load = cache(load)  # compiles once for all tests
 AGE = (Input("chronological_age", "number", mean=100.0, std=40.0),)
 
 
