@@ -2,12 +2,11 @@
 
 Results go to stdout, everything else to stderr. An image that the checks distrust is refused: it gets no bone age
 unless --accept-warnings is given. Exit status: 0 if every file was read, 2 if some could not be, were refused or have
-no heat map, 1 if none could be read and none was refused, or if the command itself is wrong, 130 after Ctrl-C.
+no heat map or no DICOM objects, 1 if none could be read and none was refused, or if the command itself is wrong, 130 after Ctrl-C.
 """
 
 import argparse
 import contextlib
-import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ from boneage_jax.sex import Sex
 from boneage_jax.terminal import printable
 
 if TYPE_CHECKING:
+    from boneage_jax.commands.outputs import Outputs
     from boneage_jax.predict.prediction import Prediction, Provenance
-    from boneage_jax.predict.predictor import Item, Predictor
+    from boneage_jax.predict.predictor import Predictor
     from boneage_jax.predict.results import Result
     from boneage_jax.predict.worklist import Request
 
@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or the header of a DICOM",
     )
     parser.add_argument("--heatmap", type=Path, metavar="DIR", help="folder for pictures of what moved the readings")
+    parser.add_argument(
+        "--dicom-out",
+        type=Path,
+        metavar="DIR",
+        help="folder for a Structured Report and a Secondary Capture of each DICOM image",
+    )
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
     parser.add_argument(
         "--accept-warnings", action="store_true", help="read images that the checks distrust too, with their warnings"
@@ -68,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from boneage_jax import load
+    from boneage_jax.commands.outputs import Outputs
     from boneage_jax.predict import worklist, writers  # what follows jax takes seconds to import
     from boneage_jax.released import weights
 
@@ -75,7 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
     _report_left_out(work.left_out)
     predictor = load(arguments.weights or weights.most_accurate())
     _refuse_further_inputs(predictor)
-    heatmaps = _Heatmaps(predictor, work.requests, arguments.heatmap) if arguments.heatmap else None
+    outputs = None
+    if arguments.heatmap or arguments.dicom_out:
+        outputs = Outputs(predictor, work.requests, arguments.heatmap, arguments.dicom_out)
     writer = writers.make(arguments.format, [one.name for one in work.requests])
     quiet = len(work.requests) == 1 or not sys.stderr.isatty()
     results: list[Result] = []
@@ -86,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             with interrupts.held():
                 _print(writer.begin())
-            for result in _results(predictor, work.requests, heatmaps, accept_warnings=arguments.accept_warnings):
+            for result in _results(predictor, work.requests, outputs, accept_warnings=arguments.accept_warnings):
                 with interrupts.held(), bar.external_write_mode():
                     results.append(result)
                     _report(result)
@@ -98,11 +107,11 @@ def run(arguments: argparse.Namespace) -> int:
             _print(writer.end())
     if interrupts.received is not None:
         return 128 + interrupts.received
-    return _status(results, heatmaps=heatmaps is not None)
+    return _status(results, heatmaps=arguments.heatmap is not None)
 
 
 def _results(
-    predictor: "Predictor", requests: "Sequence[Request]", heatmaps: "_Heatmaps | None", *, accept_warnings: bool
+    predictor: "Predictor", requests: "Sequence[Request]", outputs: "Outputs | None", *, accept_warnings: bool
 ) -> "Iterator[Result]":
     """One for each request, in their order."""
     from boneage_jax.data.files import File
@@ -113,12 +122,12 @@ def _results(
         for place, one in enumerate(requests)
         if one.file and not one.error
     }
-    held: dict[int, File] = {}  # with their contents in memory: a heat map shows the image that was read
+    held: dict[int, File] = {}  # with their contents in memory: outputs show the image that was read
 
     def given() -> "Iterator[Item]":
         for place, item in items.items():
             with contextlib.suppress(BoneAgeError):  # The predictor says why a file cannot be read.
-                if heatmaps is not None and isinstance(item.image, File):
+                if outputs is not None and isinstance(item.image, File):
                     held[place] = item.image.held()
             yield item._replace(image=held.get(place, item.image))
 
@@ -128,8 +137,8 @@ def _results(
         prediction = next(found) if place in items else BoneAgeError(request.error)
         file = held.pop(place, None)
         result = _result(request, prediction, predictor.provenance())
-        if heatmaps is not None and file is not None and not result.error:
-            result = heatmaps.added(result, place, items[place]._replace(image=file, sex=result.sex))
+        if outputs is not None and file is not None and not result.error:
+            result = outputs.added(result, place, items[place]._replace(image=file, sex=result.sex), file.read())
         yield result
 
 
@@ -145,31 +154,6 @@ def _result(request: "Request", prediction: "Prediction | BoneAgeError", provena
     if isinstance(prediction, BoneAgeError):
         return results.failed(request.name, str(prediction), provenance)
     return results.result(prediction, request)
-
-
-class _Heatmaps:
-    """Writes the heat maps of requests into a folder."""
-
-    def __init__(self, predictor: "Predictor", requests: "Sequence[Request]", folder: Path):
-        from boneage_jax.predict import heatmap, worklist
-
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = error.strerror or error
-            raise BoneAgeError(f"the folder {folder} of --heatmap cannot be made: {reason}; name another") from error
-        self._paths = worklist.heatmap_paths(folder, requests)
-        self._maps = heatmap.Maps(predictor)
-
-    def added(self, result: "Result", place: int, item: "Item") -> "Result":
-        """The result of the item at this place of the requests, with its heat map, or a warning that it has none."""
-        from boneage_jax.predict import heatmap
-
-        try:
-            heatmap.write(self._paths[place], self._maps.overlay(item))
-        except BoneAgeError as error:
-            return dataclasses.replace(result, warnings=(*result.warnings, f"There is no heat map: {error}."))
-        return dataclasses.replace(result, heatmap=str(self._paths[place]))
 
 
 def _inputs(predictor: "Predictor", age: float | None) -> dict[str, Any]:

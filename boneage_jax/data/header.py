@@ -65,6 +65,12 @@ def is_dicom(data: bytes) -> bool:
     return (data[:2] in (b"\x02\x00", b"\x08\x00") and data[3:4] == b"\x00") or data[:2] == b"\x00\x08"
 
 
+def can_be_hand(body_part: str) -> bool:
+    """Whether a Body Part Examined is a hand, a part or a neighbour of it, or not named."""
+    part = _words(body_part)
+    return bool(_HAND_PARTS.search(part)) and not _OTHER_PARTS.search(part)
+
+
 def contradictions(header: Header, sex: Sex | None = None, age: float | None = None) -> list[str]:
     """The header's warnings, and where it contradicts the given sex and age (months) or a left hand from the front.
 
@@ -88,8 +94,7 @@ def contradictions(header: Header, sex: Sex | None = None, age: float | None = N
         found.append(
             f"The file's header names a lateral or oblique view ({header.view}); a view from the front is expected."
         )
-    part = _words(header.body_part)
-    if not _HAND_PARTS.search(part) or _OTHER_PARTS.search(part):
+    if not can_be_hand(header.body_part):
         found.append(f"The file's header says that this is the body part {header.body_part}, not a hand.")
     return found
 

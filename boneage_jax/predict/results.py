@@ -55,6 +55,8 @@ class Result:
         age_from: "--age", "--labels" or "header".
         readings: one; for an unknown sex that of a girl and that of a boy; none if there is an error.
         heatmap: the file of the heat map, or None.
+        dicom_report: the file of the Structured Report, or None.
+        dicom_capture: the file of the Secondary Capture, or None.
         warnings: what speaks against relying on it.
         notes: corrections of the image, and what else is to be known.
         error: why it was not read, or "".
@@ -69,6 +71,8 @@ class Result:
     age_from: str | None = None
     readings: tuple[Reading, ...] = ()
     heatmap: str | None = None
+    dicom_report: str | None = None
+    dicom_capture: str | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     error: str = ""
@@ -91,6 +95,8 @@ class Result:
             "age_from": self.age_from,
             "sd_table": reference.TABLE if any(one.sd_score is not None for one in self.readings) else None,
             "heatmap": self.heatmap,
+            "dicom_report": self.dicom_report,
+            "dicom_capture": self.dicom_capture,
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "provenance": None if self.provenance is None else self.provenance.to_dict(),

@@ -14,6 +14,10 @@ from boneage_jax.predict.predictor import UNKNOWN
 from boneage_jax.sex import Sex
 
 HEATMAP_ENDING = "-heatmap.png"
+REPORT_ENDING = "-boneage-sr.dcm"
+CAPTURE_ENDING = "-boneage-sc.dcm"
+OUTPUT_ENDINGS = (HEATMAP_ENDING, REPORT_ENDING, CAPTURE_ENDING)
+"""Of the files that are written for images; in a folder of images they are left out."""
 
 _AGE_TOLERANCE = 1.0  # months
 
@@ -83,23 +87,23 @@ def gather(paths: Iterable[Path], sex: str | None, age: float | None, labels: Pa
     return Worklist(requests if labels is None else _with_labels(requests, labels), left_out)
 
 
-def heatmap_paths(folder: Path, requests: Sequence[Request]) -> list[Path]:
-    """Where the heat map of each goes: named like the file, by its whole path where two would share a name."""
+def output_paths(folder: Path, requests: Sequence[Request], ending: str) -> list[Path]:
+    """Where the output of each goes: named like the file, by its whole path where two would share a name."""
     short = [str(PurePosixPath(one.place).with_suffix("")) for one in requests]
     shared = Counter(short)
     whole = [one.name.strip("./\\").replace("/", "_").replace("\\", "_") for one in requests]
     names = [a if shared[a] == 1 else b for a, b in zip(short, whole, strict=True)]
-    return [folder / f"{name}{HEATMAP_ENDING}" for name in names]
+    return [folder / f"{name}{ending}" for name in names]
 
 
 def _requests(path: Path, left_out: dict[str, Sequence[str]]) -> list[Request]:
     if not path.is_dir() and not is_archive(path):
         return [Request(str(path), path.name, File(str(path), 0, 0, path))]
     listing = list_files(path)
-    images, others = select_images(file for file in listing.files if not file.name.endswith(HEATMAP_ENDING))
-    maps = [file for file in listing.files if file.name.endswith(HEATMAP_ENDING)]
-    if others or maps:
-        left_out[str(path)] = sorted(file.name for file in (*others, *maps))
+    images, others = select_images(file for file in listing.files if not file.name.endswith(OUTPUT_ENDINGS))
+    outputs = [file for file in listing.files if file.name.endswith(OUTPUT_ENDINGS)]
+    if others or outputs:
+        left_out[str(path)] = sorted(file.name for file in (*others, *outputs))
     requests = [
         Request(name, file.name, dataclasses.replace(file, name=name))
         for file in images
