@@ -1,7 +1,6 @@
 """The flags of `launch.py`: which configuration, and what is changed in it."""
 
 import argparse
-import difflib
 import re
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from boneage_jax import config as configuration
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, did_you_mean
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
@@ -49,6 +48,5 @@ def parse(argv: list[str]) -> None:
 def _unknown_key(reason: str, argv: list[str]) -> str:
     keys = configuration.keys(configuration.base())
     given = [match[1] for text in argv if (match := re.match(r"--?config\.([\w.]+)", text))]
-    near = {key: difflib.get_close_matches(key, keys, n=1) for key in given if key not in keys}
-    hints = [f"{key}: did you mean {found[0]}?" for key, found in near.items() if found]
-    return "; ".join([f"the configuration has no such key: {reason}", *hints, "boneage_jax/config.py lists all"])
+    hints = "".join(did_you_mean(key, keys) for key in given if key not in keys)
+    return f"the configuration has no such key: {reason}{hints}; boneage_jax/config.py lists all keys"

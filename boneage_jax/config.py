@@ -74,7 +74,8 @@ def base() -> ConfigDict:
     config.model.name = "xception"
     config.model.options = ConfigDict()  # of the trunk
     config.model.input_channels = "native"  # "rgb": repeat grey to three channels
-    config.model.init_from = ""  # weights to start from: a file of Keras, timm, torchvision or ours, or a name of ours
+    # Weights to start from: a file of Keras, PyTorch or this package, a name of those in this package, or "imagenet".
+    config.model.init_from = ""
     config.model.head = "regression"
     config.model.head_options = ConfigDict()
     config.model.dtype = "float32"  # of the computation; parameters are float32
@@ -82,7 +83,7 @@ def base() -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-4
-    config.optimizer.weight_decay = 1e-5
+    config.optimizer.weight_decay = 1e-5  # of kernels; biases and the scales of normalisations do not decay
     config.optimizer.layer_decay = 1.0  # of the learning rate, per layer of the trunk away from the head
     # Paths of parameters that stay as they are, such as ("trunk/block1",) or ("trunk",). The BatchNorm statistics
     # of frozen layers still move in training.

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from boneage_jax.data.phantom import render
-from boneage_jax.data.radiograph import FEMALE, MALE
+from boneage_jax.sex import Sex
 
 YEARS = (2, 5, 8, 11, 14, 17)
 SIZE = 256
@@ -16,7 +16,7 @@ BAND = 26
 def contact_sheet() -> np.ndarray:
     """The labelled sheet, uint8: a row per sex, a column per age; each column shows one pose twice."""
     rows = []
-    for name, sex in (("girl", FEMALE), ("boy", MALE)):
+    for name, sex in (("girl", Sex.FEMALE), ("boy", Sex.MALE)):
         cells = []
         for column, years in enumerate(YEARS):
             picture = render(12.0 * years, sex, size=SIZE, seed=11 + column).image

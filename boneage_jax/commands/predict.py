@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 if TYPE_CHECKING:
     from boneage_jax.predict.predictor import Item, Predictor
@@ -168,10 +169,12 @@ def _print(text: str) -> None:
 
 
 def _sex(text: str) -> str:
-    known = {"f": "F", "m": "M", "female": "F", "male": "M", "unknown": "unknown"}
-    if text.casefold() not in known:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of F, M and unknown")
-    return known[text.casefold()]
+    if text.casefold() == "unknown":
+        return "unknown"
+    try:
+        return Sex.parse(text).letter
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of F, M and unknown") from None
 
 
 def _months(text: str) -> float:

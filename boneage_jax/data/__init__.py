@@ -3,14 +3,14 @@
 from boneage_jax.data.dataset import Split, input_statistics, label_statistics, load
 from boneage_jax.data.header import Header, contradictions
 from boneage_jax.data.preprocess import Preprocessing
-from boneage_jax.data.radiograph import FEMALE, MALE, Radiograph, decode, read
+from boneage_jax.data.radiograph import Radiograph, decode, read
+from boneage_jax.sex import Sex
 
 __all__ = [
-    "FEMALE",
-    "MALE",
     "Header",
     "Preprocessing",
     "Radiograph",
+    "Sex",
     "Split",
     "contradictions",
     "decode",

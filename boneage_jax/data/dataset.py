@@ -20,7 +20,7 @@ class Split:
     Attributes:
       name: "train", "validation" or "test".
       ids: one per image, in the order of the records.
-      sex: int32 `[N]`, FEMALE or MALE.
+      sex: int32 `[N]`, see `Sex`.
       age: float32 `[N]`, bone age in months.
       hospital: "Stanford" or "Colorado" for RSNA, "" where it is unknown.
       inputs: further inputs by name: numbers float32 `[N]`, and categories int32 `[N]`, their place in the kind.

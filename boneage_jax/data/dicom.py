@@ -20,8 +20,9 @@ from pydicom.uid import (
 
 from boneage_jax.data import dicom_pixels
 from boneage_jax.data.files import MAX_FILE_BYTES
-from boneage_jax.data.header import FEMALE, MALE, PREFIX, PREFIX_AT, Header
+from boneage_jax.data.header import PREFIX, PREFIX_AT, Header
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 _DAYS_PER_MONTH = 365.2425 / 12
 _HEADER_WORDS = [
@@ -96,7 +97,7 @@ def _header(dataset: Dataset) -> Header:
     age, step, stated = _age(dataset)
     spacing = next((dataset[word].value for word in _SPACING if dataset.get(word)), None)
     return Header(
-        sex={"F": FEMALE, "M": MALE}.get(str(dataset.get("PatientSex") or "").strip().upper()),
+        sex={sex.letter: sex for sex in Sex}.get(str(dataset.get("PatientSex") or "").strip().upper()),
         age=age,
         age_step=step,
         stated_age=stated,

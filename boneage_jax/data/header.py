@@ -2,12 +2,9 @@
 
 import dataclasses
 
-FEMALE = 0
-MALE = 1
+from boneage_jax.sex import Sex
 
 PREFIX, PREFIX_AT = b"DICM", 128  # of a DICOM file
-
-SEX_NAMES = {FEMALE: "female", MALE: "male"}
 
 _HAND_PARTS = ("", "HAND", "FINGER", "WRIST", "EXTREMITY", "UPPEREXTREMITY", "UPPERLIMB", "ARM", "FOREARM", "BONEAGE")
 _AGE_TOLERANCE = 1.0  # Months: given ages are rounded, and a month has 28 to 31 days.
@@ -18,7 +15,7 @@ class Header:
     """The parts of a DICOM header that matter to a reading; nothing that names anyone is kept.
 
     Attributes:
-      sex: FEMALE or MALE; None where the header does not say, or says "other".
+      sex: None where the header does not say, or says "other".
       age: chronological age in months at the examination, or None.
       age_step: months to which `age` is rounded down, 12 for an age in whole years, 0 for one from dates.
       stated_age: the age in words that contradicts the one from the dates, else "".
@@ -29,7 +26,7 @@ class Header:
         their ratio (PixelAspectRatio); None where it gives neither.
     """
 
-    sex: int | None = None
+    sex: Sex | None = None
     age: float | None = None
     age_step: float = 0.0
     stated_age: str = ""
@@ -46,14 +43,14 @@ def is_dicom(data: bytes) -> bool:
     return (data[:2] in (b"\x02\x00", b"\x08\x00") and data[3:4] == b"\x00") or data[:2] == b"\x00\x08"
 
 
-def contradictions(header: Header, sex: int | None = None, age: float | None = None) -> list[str]:
+def contradictions(header: Header, sex: Sex | None = None, age: float | None = None) -> list[str]:
     """Sentences about where the header contradicts the given sex and age (months), itself, or a left hand.
 
     An empty list where all agrees; what is None is not compared. Nothing is corrected: the given values hold.
     """
     found = []
     if sex is not None and header.sex is not None and sex != header.sex:
-        found.append(f"The given sex is {SEX_NAMES[sex]}, but the file's header says {SEX_NAMES[header.sex]}.")
+        found.append(f"The given sex is {sex.word}, but the file's header says {header.sex.word}.")
     if age is not None and header.age is not None:
         last = header.age + header.age_step
         if not header.age - _AGE_TOLERANCE <= age <= last + _AGE_TOLERANCE:

@@ -9,8 +9,8 @@ from typing import Any
 
 from boneage_jax.data.files import File
 from boneage_jax.data.inputs import CHRONOLOGICAL_AGE, Kind, read_cell, same_column
-from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 MAX_AGE = 240.0
 """Months; the atlas ends at 19 years, and the challenge's classifiers at 240 months."""
@@ -18,21 +18,21 @@ MAX_AGE = 240.0
 _ID_COLUMNS = {"id": "train", "image id": "validation", "case id": "test"}
 _AGE_COLUMNS = ("boneage", "bone age (months)", "ground truth bone age (months)")
 _SEX_COLUMNS = {
-    "male": {"true": MALE, "false": FEMALE},
-    "sex": {"m": MALE, "f": FEMALE, "male": MALE, "female": FEMALE},
+    "male": {"true": Sex.MALE, "false": Sex.FEMALE},
+    "sex": {text: sex for sex in Sex for text in (sex.letter.lower(), sex.word)},
 }
 _SPLIT_WORDS = {"train": "train", "valid": "validation", "test": "test"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """Sex (FEMALE or MALE) and bone age in months of the image `id`; `age` is None where it is withheld.
+    """Sex and bone age in months of the image `id`; `age` is None where it is withheld.
 
     `inputs` holds what else was asked for: numbers, and names of categories.
     """
 
     id: str
-    sex: int
+    sex: Sex
     age: float | None
     inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
@@ -150,7 +150,7 @@ def _input_columns(header: list[Any], inputs: Mapping[str, Kind], name: str) -> 
     return places
 
 
-def _sex(text: str, column: str, where: str) -> int:
+def _sex(text: str, column: str, where: str) -> Sex:
     spellings = _SEX_COLUMNS[column]
     if text.lower() not in spellings:
         expected = " or ".join(sorted(spellings))

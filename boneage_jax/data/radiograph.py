@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from boneage_jax.data.files import File, refuse_huge
-from boneage_jax.data.header import FEMALE, MALE, Header, is_dicom
+from boneage_jax.data.header import Header, is_dicom
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
-__all__ = ["ENDINGS", "FEMALE", "MALE", "Radiograph", "decode", "pixel_size", "read", "square_pixels"]
+__all__ = ["ENDINGS", "Radiograph", "decode", "pixel_size", "read", "square_pixels"]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm", ".dicom")
 """Of the names under which images are looked for; what they hold is told by their first bytes."""
@@ -30,11 +31,11 @@ _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 @dataclasses.dataclass(frozen=True)
 class Radiograph:
-    """One hand radiograph: grey pixels `image [H, W]`, `sex` (FEMALE or MALE) and bone `age` in months."""
+    """One hand radiograph: grey pixels `image [H, W]`, `sex` and bone `age` in months."""
 
     id: str
     image: np.ndarray
-    sex: int
+    sex: Sex
     age: float
 
 

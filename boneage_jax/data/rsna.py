@@ -11,6 +11,7 @@ from boneage_jax.data.files import File, list_files
 from boneage_jax.data.inputs import Kind
 from boneage_jax.data.labels import Label, LabelTable, read_labels, read_sizes, split_of_path
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 SPLITS = ("train", "validation", "test")
 _SAMPLE = 8  # images that `_warn_if_squashed` opens
@@ -24,13 +25,13 @@ _WHERE_TO_GET_IT = (
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImage:
-    """An image file of the challenge with its label: sex (FEMALE or MALE) and bone age in months.
+    """An image file of the challenge with its label: sex and bone age in months.
 
     `inputs` holds what else was asked for: numbers, and names of categories.
     """
 
     id: str
-    sex: int
+    sex: Sex
     age: float
     file: File
     inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)

@@ -15,9 +15,10 @@ from boneage_jax.data.builder import Example, PhantomBoneAge, RadiographBuilder,
 from boneage_jax.data.files import File
 from boneage_jax.data.keypoints import KeyPoints, draw_heatmap, read_key_points
 from boneage_jax.data.preprocess import Preprocessing
-from boneage_jax.data.radiograph import FEMALE, MALE, read
+from boneage_jax.data.radiograph import read
 from boneage_jax.data.splits import hospital
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 PHANTOM_COUNT = {"train": 2000, "validation": 400}
 _PHANTOM_SPLITS = ("train", "validation", "test")
@@ -117,7 +118,7 @@ def _phantom(
                 _child(f"{split}-{i}", float(a), int(s), k, preprocessing, kinds)
                 for i, (a, s, k) in enumerate(zip(ages, sexes, images, strict=True))
             ]
-    drawn = [phantom.render(age, sex, size=64, seed=0) for age, sex in ((60, FEMALE), (168, MALE))]
+    drawn = [phantom.render(age, sex, size=64, seed=0) for age, sex in ((60, Sex.FEMALE), (168, Sex.MALE))]
     manifest: list = [count, seed, hashlib.sha256(np.stack([d.image for d in drawn]).tobytes()).hexdigest()]
     if inputs.heatmap(kinds):
         manifest.append([d.key_points.tolist() for d in drawn])

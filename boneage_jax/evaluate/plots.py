@@ -9,11 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.evaluate.metrics import Metrics
+from boneage_jax.sex import Sex
 
 # Okabe and Ito's palette (2008): colour-blind readers can tell it apart; for grey print the markers differ.
-_SEXES = ((FEMALE, "girls", "#D55E00", "o"), (MALE, "boys", "#0072B2", "^"))
+_LOOKS = {Sex.FEMALE: ("#D55E00", "o"), Sex.MALE: ("#0072B2", "^")}
 _INK = "#333333"
 
 
@@ -109,8 +109,8 @@ def _level(axes: Axes, level: float, name: str, style: str, label_range: tuple[f
 def _points(axes: Axes, x: np.ndarray, y: np.ndarray, sex: np.ndarray) -> None:
     """One cloud per sex; the more images, the smaller and fainter, so that dense regions stay readable."""
     crowd = min(1.0, len(x) / 1500)
-    for code, name, colour, marker in _SEXES:
-        chosen = sex == code
+    for each, (colour, marker) in _LOOKS.items():
+        chosen = sex == each
         if chosen.any():
             axes.scatter(
                 x[chosen],
@@ -121,7 +121,7 @@ def _points(axes: Axes, x: np.ndarray, y: np.ndarray, sex: np.ndarray) -> None:
                 alpha=0.75 - 0.3 * crowd,
                 linewidths=0,
                 zorder=2,
-                label=f"{name} ({chosen.sum():,})",
+                label=f"{each.children} ({chosen.sum():,})",
             )
 
 

@@ -10,11 +10,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from boneage_jax.atomic_files import write_text, write_whole
-from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import metrics, plots
+from boneage_jax.sex import Sex
 
-_LETTERS = {FEMALE: "F", MALE: "M"}
 _RESAMPLES, _SEED = 2000, 0
 _MONTHS_PER_BIN, _LAST_BIN = 24, 9  # bins of two years; the last one, from 18 years, is open
 
@@ -37,7 +36,7 @@ def write(
     Args:
         directory: created if missing; files of the same names are replaced, each as a whole.
         ids: one per image, in the order of the arrays.
-        sex: FEMALE or MALE.
+        sex: numbers of `Sex`.
         age: reference bone age in months.
         predicted: predicted bone age in months.
         hospital: where each image is from, "" where unknown.
@@ -79,7 +78,7 @@ def write(
         "unit": "months; errors are predicted - reference age",
         "intervals": f"95 % percentile bootstrap over images, {_RESAMPLES} resamples, seed {_SEED}",
         "overall": overall.to_dict(),
-        "by_sex": grouped({letter: sex == code for code, letter in _LETTERS.items()}),
+        "by_sex": grouped({each.letter: sex == each for each in Sex}),
         "by_hospital": grouped({str(name): places == name for name in np.unique(places) if name}),
         "by_age_in_years": grouped(_age_bins(age)),
     }
@@ -87,7 +86,7 @@ def write(
     errors = (predicted - age).tolist()
     columns = {"age": age.tolist(), "predicted": predicted.tolist(), "error": errors}
     columns |= {name: x.tolist() for name, x in (("std", std), ("low", low), ("high", high)) if x is not None}
-    letters = [_LETTERS[code] for code in sex.tolist()]
+    letters = [Sex(number).letter for number in sex.tolist()]
     write_whole(directory / "predictions.csv", lambda path: _write_csv(path, ids, letters, columns))
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     write_text(directory / "metrics.json", text)
@@ -108,7 +107,7 @@ def table(result: dict) -> str:
             lines.append(f"  {label:<32}{_cell(overall[name], digits, scale)}")
     header = f"  {'group':<16}{'images':>8}   {'MAE':<24}{'bias':<24}{'RMSE':>7}{'within 12':>11}"
     lines += ["", header, "  " + "-" * (len(header) - 2)]
-    sexes = {{"F": "girls", "M": "boys"}[letter]: group for letter, group in result["by_sex"].items()}
+    sexes = {Sex.parse(letter).children: group for letter, group in result["by_sex"].items()}
     ages = {f"{name} years": group for name, group in result["by_age_in_years"].items()}
     for name, group in {"all": overall, **sexes, **result["by_hospital"], **ages}.items():
         share = f"{100 * group['within_12_months']['value']:.1f} %"
@@ -171,7 +170,7 @@ def _check(*, split: str, ids: Sequence[str], **columns: Sequence[str] | np.ndar
     if not len(ids):
         raise BoneAgeError(f"evaluation of split '{split}': there is no image; choose a split that has some")
     sex = np.asarray(columns["sex"])
-    _refuse(ids, ~np.isin(sex, list(_LETTERS)), f"split '{split}': sex is neither {FEMALE} nor {MALE}")
+    _refuse(ids, ~np.isin(sex, list(Sex)), f"split '{split}': sex is neither {Sex.FEMALE} nor {Sex.MALE}")
     for name in ("age", "predicted", "loss", "std", "low", "high"):
         if columns[name] is not None:
             _refuse(ids, ~np.isfinite(np.asarray(columns[name])), f"split '{split}': {name} is not finite")

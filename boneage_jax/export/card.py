@@ -3,6 +3,7 @@
 from typing import Any
 
 from boneage_jax.released.weights import Header
+from boneage_jax.sex import Sex
 
 _USE = """\
 To estimate the bone age from a radiograph of a child's left hand and wrist, in research and education. It reads images
@@ -82,17 +83,14 @@ def _results(header: Header) -> list[str]:
     figures = header.figures
     if "overall" not in figures:
         return ["Nothing has been measured."]
+    by_sex = {Sex.parse(letter).children: group for letter, group in figures["by_sex"].items()}
     tables = [
-        _table("group", {"all": figures["overall"]} | _named(figures["by_sex"], {"F": "girls", "M": "boys"})),
+        _table("group", {"all": figures["overall"], **by_sex}),
         _table("age, years", figures["by_age_in_years"]),
     ]
     if figures["by_hospital"]:
         tables.append(_table("hospital", figures["by_hospital"]))
     return [f"Months; errors are predicted minus reference age. {figures['intervals']}.", *tables]
-
-
-def _named(groups: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    return {names[key]: group for key, group in groups.items()}
 
 
 def _table(title: str, groups: dict[str, Any]) -> str:

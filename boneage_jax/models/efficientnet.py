@@ -1,9 +1,13 @@
 """EfficientNet (Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019).
 
+EfficientNet-Lite (Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog, 2020) is the same
+network with ReLU6 in place of swish and without squeeze-and-excitation.
+
 Layers are named by what they do; blocks as in `keras.applications`: stage 1 to 7, then a letter.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,17 +41,28 @@ STAGES = (
 )
 
 
-class Scaling(NamedTuple):
-    """What a variant multiplies B0's channels and blocks by."""
+class Variant(NamedTuple):
+    """A size of the network: what B0's channels and blocks are multiplied by.
+
+    With `lite` the channels of the stem and of the last convolution and the blocks of the first and the last stage
+    stay those of B0, the activation is ReLU6, and there is no squeeze-and-excitation.
+    """
 
     width: float
     depth: float
+    lite: bool = False
 
 
 VARIANTS = {
-    "b0": Scaling(width=1.0, depth=1.0),
-    "b4": Scaling(width=1.4, depth=1.8),
-    "tiny": Scaling(width=0.25, depth=0.5),  # of ours, for tests
+    "b0": Variant(width=1.0, depth=1.0),
+    "b4": Variant(width=1.4, depth=1.8),
+    "lite0": Variant(width=1.0, depth=1.0, lite=True),
+    "lite1": Variant(width=1.0, depth=1.1, lite=True),
+    "lite2": Variant(width=1.1, depth=1.2, lite=True),
+    "lite3": Variant(width=1.2, depth=1.4, lite=True),
+    "lite4": Variant(width=1.4, depth=1.8, lite=True),
+    "tiny": Variant(width=0.25, depth=0.5),  # not published, for tests
+    "tiny_lite": Variant(width=0.25, depth=0.5, lite=True),  # not published, for tests
 }
 
 
@@ -82,6 +97,30 @@ def scaled_blocks(blocks: int, depth: float) -> int:
     return math.ceil(blocks * depth)
 
 
+def scaled_stages(variant: str) -> tuple[Stage, ...]:
+    """The rows of table 1 with the channels and blocks of a variant."""
+    width, depth, lite = VARIANTS[variant]
+    kept = (0, len(STAGES) - 1) if lite else ()
+    return tuple(
+        stage._replace(
+            features=scaled_channels(stage.features, width),
+            blocks=stage.blocks if i in kept else scaled_blocks(stage.blocks, depth),
+        )
+        for i, stage in enumerate(STAGES)
+    )
+
+
+def scaled_ends(variant: str) -> tuple[int, int]:
+    """Channels of the stem and of the last convolution of a variant."""
+    width, _, lite = VARIANTS[variant]
+    return (32, 1280) if lite else (scaled_channels(32, width), scaled_channels(1280, width))
+
+
+def activation(*, lite: bool) -> Callable[[Array], Array]:
+    """The nonlinearity of the network: ReLU6 of Lite, swish of the others."""
+    return nn.relu6 if lite else nn.swish
+
+
 def pad_before_halving(x: Float[Array, "B H W C"], kernel_size: int, framework: str) -> Float[Array, "B h w C"]:
     """The zeros around a map that a convolution of stride 2 takes in.
 
@@ -109,7 +148,10 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Widens, filters each channel, weighs the channels, narrows; the identity around it where the shape stays."""
+    """Widens, filters each channel, weighs the channels, narrows; the identity around it where the shape stays.
+
+    A `lite` block does not weigh the channels.
+    """
 
     features: int
     expansion: int
@@ -119,23 +161,26 @@ class InvertedResidual(nn.Module):
     framework: str
     norm: Layer
     train: bool
+    lite: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         """Divides height and width by `strides`, rounding up."""
         block_input, channels = x, x.shape[-1]
+        activate = activation(lite=self.lite)
         pointwise = partial(Pointwise, kernel_init=CONV_INIT, dtype=self.dtype)
         depthwise = partial(DepthwiseConv, kernel_init=DEPTHWISE_INIT, dtype=self.dtype)
         if self.expansion > 1:
             x = pointwise(channels * self.expansion, name="expand")(x)
-            x = nn.swish(self.norm(name="expand_bn")(x))  # [B, H, W, expansion * C]
+            x = activate(self.norm(name="expand_bn")(x))  # [B, H, W, expansion * C]
         padding: Padding = "SAME"
         if self.strides > 1:
             x, padding = pad_before_halving(x, self.kernel_size, self.framework), "VALID"
         x = depthwise(self.kernel_size, self.strides, padding, name="depthwise")(x)
-        x = nn.swish(self.norm(name="depthwise_bn")(x))  # [B, h, w, expansion * C]
-        x = SqueezeExcite(channels // 4, dtype=self.dtype, name="squeeze_excite")(x)
+        x = activate(self.norm(name="depthwise_bn")(x))  # [B, h, w, expansion * C]
+        if not self.lite:
+            x = SqueezeExcite(channels // 4, dtype=self.dtype, name="squeeze_excite")(x)
         x = self.norm(name="project_bn")(pointwise(self.features, name="project")(x))  # [B, h, w, D]
         if self.strides > 1 or self.features != channels:
             return x
@@ -150,6 +195,10 @@ class EfficientNet(nn.Module):
     input normalisation that it makes part of the network (mean and variance of three channels, and a count).
     Here that is the preprocessing's part. Published input: 224 x 224 (B0), 380 x 380 (B4), standardised per
     channel.
+
+    Lite0 to Lite4 (D 1280) have 3,371,008, 4,135,680, 4,811,072, 6,916,096 and 11,725,568 parameters; 1,281,000 more
+    with the classifier of 1,000 classes. Published input: 224, 240, 260, 280 and 300 pixels, as (x - 127) / 128 of
+    8 bits, from which the scaling "symmetric" of the preprocessing differs by at most 0.008.
     """
 
     variant: str = "b0"
@@ -173,30 +222,26 @@ class EfficientNet(nn.Module):
         """Needs a "dropout" key when it trains with `drop_path` above 0."""
         momentum, epsilon = FRAMEWORKS[self.framework]
         norm = batch_norm(train=train, momentum=momentum, epsilon=epsilon, axis_name=self.axis_name, dtype=self.dtype)
-        x = self.stem(image.astype(self.dtype), norm)  # [B, H/2, W/2, 32 width]
-        x = self.stages(x, norm, train=train)  # [B, H/32, W/32, 320 width]
-        features = scaled_channels(1280, VARIANTS[self.variant].width)
-        x = Pointwise(features, kernel_init=CONV_INIT, dtype=self.dtype, name="top_conv")(x)
-        return nn.swish(norm(name="top_bn")(x))  # [B, H/32, W/32, 1280 width]
-
-    def stem(self, x: Float[Array, "B H W C"], norm: Layer) -> Float[Array, "B h w D"]:
-        """A plain convolution: half of the height and width."""
-        features = scaled_channels(32, VARIANTS[self.variant].width)
-        x = pad_before_halving(x, 3, self.framework)
+        activate = activation(lite=VARIANTS[self.variant].lite)
+        stem_features, top_features = scaled_ends(self.variant)
+        x = pad_before_halving(image.astype(self.dtype), 3, self.framework)
         settings = {"use_bias": False, "kernel_init": CONV_INIT, "dtype": self.dtype}
-        x = nn.Conv(features, (3, 3), 2, padding="VALID", **settings, name="stem_conv")(x)
-        return nn.swish(norm(name="stem_bn")(x))
+        x = nn.Conv(stem_features, (3, 3), 2, padding="VALID", **settings, name="stem_conv")(x)
+        x = activate(norm(name="stem_bn")(x))  # [B, H/2, W/2, 32 width]
+        x = self.stages(x, norm, train=train)  # [B, H/32, W/32, 320 width]
+        x = Pointwise(top_features, kernel_init=CONV_INIT, dtype=self.dtype, name="top_conv")(x)
+        return activate(norm(name="top_bn")(x))  # [B, H/32, W/32, D]
 
     def stages(self, x: Float[Array, "B H W C"], norm: Layer, *, train: bool) -> Float[Array, "B h w D"]:
         """The blocks of all stages, the later ones dropped the more often."""
-        width, depth = VARIANTS[self.variant]
         block = recomputed(InvertedResidual, train=train, remat=self.remat)
-        total = sum(scaled_blocks(stage.blocks, depth) for stage in STAGES)
+        stages = scaled_stages(self.variant)
+        total = sum(stage.blocks for stage in stages)
         done = 0
-        for i, stage in enumerate(STAGES, start=1):
-            for j in range(scaled_blocks(stage.blocks, depth)):
+        for i, stage in enumerate(stages, start=1):
+            for j in range(stage.blocks):
                 x = block(
-                    features=scaled_channels(stage.features, width),
+                    features=stage.features,
                     expansion=stage.expansion,
                     kernel_size=stage.kernel_size,
                     strides=stage.strides if j == 0 else 1,
@@ -204,6 +249,7 @@ class EfficientNet(nn.Module):
                     framework=self.framework,
                     norm=norm,
                     train=train,
+                    lite=VARIANTS[self.variant].lite,
                     dtype=self.dtype,
                     name=f"block{i}{chr(ord('a') + j)}",
                 )(x)

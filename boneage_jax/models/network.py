@@ -1,6 +1,5 @@
 """A network is a trunk (image to feature map) and a head (feature map, sex and other inputs to months)."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -10,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, did_you_mean
 from boneage_jax.models.bonet import BoNet
 from boneage_jax.models.compact_resnet import CompactResNet
 from boneage_jax.models.convmixer import ConvMixer
@@ -35,6 +34,11 @@ TRUNKS: dict[str, Callable[..., nn.Module]] = {
     "convnextv2_tiny": partial(ConvNeXtV2, variant="tiny"),
     "efficientnet_b0": partial(EfficientNet, variant="b0"),
     "efficientnet_b4": partial(EfficientNet, variant="b4"),
+    "efficientnet_lite0": partial(EfficientNet, variant="lite0"),
+    "efficientnet_lite1": partial(EfficientNet, variant="lite1"),
+    "efficientnet_lite2": partial(EfficientNet, variant="lite2"),
+    "efficientnet_lite3": partial(EfficientNet, variant="lite3"),
+    "efficientnet_lite4": partial(EfficientNet, variant="lite4"),
     "inception_v3": InceptionV3,
     "resnet50": ResNet50,
     "xception": Xception,
@@ -205,9 +209,7 @@ def _known(kind: str, name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if name in known:
         return name
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f", did you mean {close[0]}?" if close else ""
-    raise BoneAgeError(f"unknown {kind} {name!r}; known: {', '.join(known)}{hint}")
+    raise BoneAgeError(f"unknown {kind} {name!r}; known: {', '.join(known)}{did_you_mean(name, known)}")
 
 
 def _checked(owner: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from boneage_jax import compilation
-from boneage_jax.data import FEMALE, MALE, Preprocessing, radiograph
+from boneage_jax.data import Preprocessing, radiograph
 from boneage_jax.data import inputs as further
 from boneage_jax.data.files import File
 from boneage_jax.data.header import Header, contradictions
@@ -25,15 +25,15 @@ from boneage_jax.models import Input, check_inputs
 from boneage_jax.released import weights as released
 from boneage_jax.released.calibration import Calibration
 from boneage_jax.released.checks import Checks
+from boneage_jax.sex import Sex
 
-LETTERS = {FEMALE: "F", MALE: "M"}
 UNKNOWN = "unknown"
 
 Source = np.ndarray | bytes | str | os.PathLike | File
 """A grey image `[H, W]` of 8 or 16 bit, the bytes of an image file, its path, or its place in an archive."""
 
-Sex = str | int | np.integer
-"""FEMALE or MALE, or "F", "M", "female", "male", "unknown" in any case."""
+SexLike = str | int | np.integer
+"""A `Sex` or its number, or "F", "M", "female", "male", "unknown" in any case."""
 
 
 class MissingSexError(BoneAgeError):
@@ -85,7 +85,7 @@ class Item(NamedTuple):
     """
 
     image: Source
-    sex: Sex | None
+    sex: SexLike | None
     inputs: Mapping[str, Any] = {}
 
 
@@ -110,7 +110,7 @@ class _Prepared(NamedTuple):
     """An item as the network takes it: `sexes` has two where it is read for both."""
 
     image: np.ndarray  # uint8 [S, S, C]
-    sexes: tuple[int, ...]
+    sexes: tuple[Sex, ...]
     inputs: dict[str, Any]
     header: Header | None
     warnings: tuple[str, ...]
@@ -147,12 +147,12 @@ class Predictor:
         """What is told about the weights."""
         return self.weights.header
 
-    def predict(self, image: Source, *, sex: Sex | None, inputs: Mapping[str, Any] = {}) -> Prediction:
+    def predict(self, image: Source, *, sex: SexLike | None, inputs: Mapping[str, Any] = {}) -> Prediction:
         """Predicts one image.
 
         Args:
             image: grey pixels `[H, W]` of 8 or 16 bit, or the path or the bytes of an image file.
-            sex: "F" or "M" (or FEMALE, MALE), "unknown" for a reading of each, or None for what the header of a DICOM
+            sex: "F" or "M" (or a `Sex`), "unknown" for a reading of each, or None for what the header of a DICOM
                 file says.
             inputs: the further inputs that the network was trained with: a number, the name of a category, or for a
                 heat map the key points, pixels (right, down) of the image [points, 2].
@@ -250,14 +250,14 @@ class Predictor:
             for answer, one in zip(answers, prepared, strict=True)
         ]
 
-    def _read(self, readings: Sequence[tuple[_Prepared, int]], batch_size: int) -> list[Prediction]:
+    def _read(self, readings: Sequence[tuple[_Prepared, Sex]], batch_size: int) -> list[Prediction]:
         """At most `batch_size` readings, filled up with the first one."""
         filled = [*readings, *[readings[0]] * (batch_size - len(readings))]
         inputs = {name: np.stack([one.inputs[name] for one, _ in filled]) for name in filled[0][0].inputs}
         images = np.stack([one.image for one, _ in filled])
         raw = self.estimate(images, np.array([sex for _, sex in filled]), inputs)
         months, std = raw.months[: len(readings)], None if raw.std is None else raw.std[: len(readings)]
-        letters = [LETTERS[sex] for _, sex in readings]
+        letters = [sex.letter for _, sex in readings]
         if self.calibration is None:
             stds = [None] * len(months) if std is None else std.tolist()
             return [Prediction(m, s, None, x) for m, s, x in zip(months.tolist(), stds, letters, strict=True)]
@@ -287,8 +287,7 @@ def _read_picture(source: Source) -> Picture:
     return Picture(*radiograph.read(source), name)
 
 
-def _sexes(sex: Sex | None, header: Header | None, where: str) -> tuple[int, ...]:
-    known = {"f": (FEMALE,), "m": (MALE,), "female": (FEMALE,), "male": (MALE,), UNKNOWN: (FEMALE, MALE)}
+def _sexes(sex: SexLike | None, header: Header | None, where: str) -> tuple[Sex, ...]:
     if sex is None and header is not None and header.sex is not None:
         return (header.sex,)
     if sex is None:
@@ -296,11 +295,14 @@ def _sexes(sex: Sex | None, header: Header | None, where: str) -> tuple[int, ...
         raise MissingSexError(
             f"{where}: the sex is not given, and the file {said}; give 'F', 'M', or 'unknown' for a reading of each"
         )
-    if isinstance(sex, str) and sex.casefold() in known:
-        return known[sex.casefold()]
-    if isinstance(sex, int | np.integer) and not isinstance(sex, bool) and int(sex) in LETTERS:
-        return (int(sex),)
-    raise BoneAgeError(f"{where}: the sex {sex!r} is none; expected 'F', 'M', or 'unknown' for a reading of each")
+    if isinstance(sex, str) and sex.casefold() == UNKNOWN:
+        return tuple(Sex)
+    try:
+        number = isinstance(sex, int | np.integer) and not isinstance(sex, bool)
+        return (Sex(int(sex)) if number else Sex.parse(str(sex)),)
+    except ValueError:
+        expected = "expected 'F', 'M', or 'unknown' for a reading of each"
+        raise BoneAgeError(f"{where}: the sex {sex!r} is none; {expected}") from None
 
 
 def _checked_inputs(
@@ -330,7 +332,7 @@ def _points(value: Any, name: str, where: str) -> np.ndarray:
 
 
 def _both(girl: Prediction, boy: Prediction) -> Prediction:
-    by_sex = {LETTERS[FEMALE]: girl, LETTERS[MALE]: boy}
+    by_sex = {Sex.FEMALE.letter: girl, Sex.MALE.letter: boy}
     return Prediction(None, None, None, UNKNOWN, by_sex=by_sex)
 
 

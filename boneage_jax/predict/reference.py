@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from boneage_jax.data.header import FEMALE, MALE, SEX_NAMES
+from boneage_jax.sex import Sex
 
 TABLE = "Brush Foundation (Greulich and Pyle), as given second-hand in later tables"
 """The only table so far; Greulich and Pyle's atlas of 1959 lists the deviations of Cleveland's Brush Foundation study.
@@ -15,11 +15,11 @@ The numbers below were taken from a secondary source and not compared with the a
 
 _AGES = (3, 6, 9, 12, 18, 24, 30, 36, 42, 48, 54, 60, 72, 84, 96, 108, 120, 132, 144, 156, 168, 180, 192, 204)
 _DEVIATIONS = {
-    MALE: (
+    Sex.MALE: (
         *(0.69, 1.13, 1.43, 1.97, 3.52, 3.92, 4.52, 5.08, 5.40, 6.66, 8.36, 8.79),
         *(9.17, 8.91, 9.10, 9.00, 9.79, 10.09, 10.38, 10.44, 10.72, 11.32, 12.86, 13.05),
     ),
-    FEMALE: (
+    Sex.FEMALE: (
         *(0.72, 1.16, 1.36, 1.77, 3.49, 4.64, 5.37, 5.97, 7.48, 8.98, 10.73, 11.65),
         *(10.23, 9.64, 10.23, 10.74, 11.73, 11.94, 10.24, 10.67, 11.30, 9.23, 7.31),
     ),
@@ -46,7 +46,7 @@ class Band(NamedTuple):
     highest: np.ndarray
 
 
-def deviation(age: float, sex: int) -> float | None:
+def deviation(age: float, sex: Sex) -> float | None:
     """Standard deviation of bone age, in months, at a chronological age in months; None outside the table.
 
     Between the table's ages it is interpolated linearly; there is no extrapolation.
@@ -58,13 +58,13 @@ def deviation(age: float, sex: int) -> float | None:
     return float(np.interp(age, ages, values))
 
 
-def sd_score(bone_age: float, age: float, sex: int) -> tuple[float | None, str]:
+def sd_score(bone_age: float, age: float, sex: Sex) -> tuple[float | None, str]:
     """(Bone age minus chronological age) / standard deviation of healthy children of that age and sex.
 
     Args:
       bone_age: months.
       age: chronological age in months.
-      sex: FEMALE or MALE.
+      sex: of the child.
 
     Returns:
       The score and "", or None and the reason in a sentence.
@@ -72,13 +72,13 @@ def sd_score(bone_age: float, age: float, sex: int) -> tuple[float | None, str]:
     if (spread := deviation(age, sex)) is None:
         last = _AGES[len(_DEVIATIONS[sex]) - 1]
         return None, (
-            f"No SD score: the table {TABLE} covers {_AGES[0]} to {last} months for {SEX_NAMES[sex]} children, "
+            f"No SD score: the table {TABLE} covers {_AGES[0]} to {last} months for {sex.word} children, "
             f"and the chronological age is {age:.1f} months."
         )
     return (bone_age - age) / spread, ""
 
 
-def band(sex: int) -> Band:
+def band(sex: Sex) -> Band:
     """The range between delayed and advanced over the whole table; it is linear between the table's ages."""
     deviations = np.array(_DEVIATIONS[sex])
     ages = np.array(_AGES[: len(deviations)], np.float64)
@@ -86,14 +86,14 @@ def band(sex: int) -> Band:
 
 
 def conclude(
-    interval: tuple[float, float] | None, age: float, sex: int, age_step: float = 0.0
+    interval: tuple[float, float] | None, age: float, sex: Sex, age_step: float = 0.0
 ) -> tuple[Conclusion, str]:
     """Compares the whole interval of a bone age with the range of `BORDER` standard deviations about the age.
 
     Args:
       interval: lowest and highest bone age, in months; None where the weights give none.
       age: chronological age in months.
-      sex: FEMALE or MALE.
+      sex: of the child.
       age_step: months to which the age was rounded down: the child may be that much older.
 
     Returns:

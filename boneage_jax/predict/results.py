@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from boneage_jax.data.header import FEMALE, MALE, Header, contradictions
+from boneage_jax.data.header import Header, contradictions
 from boneage_jax.predict import reference
-from boneage_jax.predict.predictor import LETTERS, Prediction
+from boneage_jax.predict.predictor import UNKNOWN, Prediction
+from boneage_jax.sex import Sex
 
-_CODES = {"F": FEMALE, "M": MALE}
 READING_KEYS = ("months", "years_months", "std", "low", "high", "difference", "sd_score")
 _DIGITS = 4  # of months in JSON: far finer than they are worth, and the same as everywhere to 0.01
 
@@ -105,7 +105,7 @@ def result(file: str, prediction: Prediction, sex_from: str | None, age: float |
         strict: whether warnings refuse the file.
     """
     header = prediction.header or Header()
-    given = _CODES.get(prediction.sex) if sex_from else None
+    given = Sex.parse(prediction.sex) if sex_from and prediction.sex != UNKNOWN else None
     # The predictor knows of no age, and has compared the rest already.
     warnings = tuple(dict.fromkeys([*prediction.warnings, *contradictions(header, given, age)]))
     if strict and warnings:
@@ -139,14 +139,14 @@ def _reading(prediction: Prediction, age: float | None) -> tuple[Reading, str]:
     plain = Reading(prediction.sex, months, prediction.std, prediction.interval, None, None)
     if age is None:
         return plain, ""
-    score, reason = reference.sd_score(months, age, _CODES[prediction.sex])
+    score, reason = reference.sd_score(months, age, Sex.parse(prediction.sex))
     return dataclasses.replace(plain, difference=months - age, sd_score=score), reason
 
 
 def _notes(prediction: Prediction, header: Header, age_from: str | None) -> list[str]:
     notes = []
     if prediction.by_sex:
-        said = "" if header.sex is None else f" (the file's header says {LETTERS[header.sex]})"
+        said = "" if header.sex is None else f" (the file's header says {header.sex.letter})"
         notes.append(f"The sex is unknown{said}: read as a girl's and as a boy's hand.")
     if age_from == "header" and header.age_step == 12:
         notes.append(

@@ -10,7 +10,6 @@ from boneage_jax.data.header import PREFIX, PREFIX_AT
 from boneage_jax.data.labels import read_labels
 from boneage_jax.data.radiograph import ENDINGS
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict.predictor import LETTERS
 
 HEATMAP_ENDING = "-heatmap.png"
 
@@ -62,7 +61,7 @@ def read_sexes(path: Path) -> dict[str, str]:
     table = read_labels(File(str(path), path.stat().st_size, 0, path))
     if table is None:
         raise BoneAgeError(f"{path} is no label table; expected the columns id, and male or sex")
-    return {label.id: LETTERS[label.sex] for label in table.labels}
+    return {label.id: label.sex.letter for label in table.labels}
 
 
 def heatmap_paths(folder: Path, requests: Sequence[Request]) -> list[Path]:

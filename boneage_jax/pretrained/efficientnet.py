@@ -1,7 +1,9 @@
-"""Names of EfficientNet's weights in `keras.applications`, in timm and in torchvision."""
+"""Names of EfficientNet's weights in `keras.applications`, timm, torchvision and `efficientnet_pytorch`."""
+
+import itertools
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.models.efficientnet import STAGES, EfficientNet
+from boneage_jax.models.efficientnet import STAGES, EfficientNet, scaled_stages
 from boneage_jax.pretrained.names import KERAS_NORM, TORCH, leaves
 
 _KERAS_LAYERS = {
@@ -36,6 +38,16 @@ _TORCHVISION_LAYERS = {
     "project": (3, "0"),
     "project_bn": (3, "1"),
 }
+_EFFICIENTNET_PYTORCH_LAYERS = {
+    "expand": "_expand_conv",
+    "expand_bn": "_bn0",
+    "depthwise": "_depthwise_conv",
+    "depthwise_bn": "_bn1",
+    "squeeze_excite/reduce": "_se_reduce",
+    "squeeze_excite/expand": "_se_expand",
+    "project": "_project_conv",
+    "project_bn": "_bn2",
+}
 _TIMM_ENDS = {"stem_conv": "conv_stem", "stem_bn": "bn1", "top_conv": "conv_head", "top_bn": "bn2"}
 _TORCHVISION_ENDS = {
     "stem_conv": "features.0.0",
@@ -43,6 +55,7 @@ _TORCHVISION_ENDS = {
     "top_conv": f"features.{len(STAGES) + 1}.0",
     "top_bn": f"features.{len(STAGES) + 1}.1",
 }
+_EFFICIENTNET_PYTORCH_ENDS = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top_conv": "_conv_head", "top_bn": "_bn1"}
 
 
 def keras_names(trunk: EfficientNet) -> dict[str, str]:
@@ -77,6 +90,25 @@ def timm_names(trunk: EfficientNet) -> dict[str, str]:
             layer = f"blocks.{stage - 1}.{number}.{known['/'.join(layers)]}"
         else:
             layer = _TIMM_ENDS[block]
+        names["/".join([block, *layers, leaf])] = f"{layer}.{TORCH.get(leaf, leaf)}"
+    return names
+
+
+def efficientnet_pytorch_names(trunk: EfficientNet) -> dict[str, str]:
+    """Our leaf to the key of `efficientnet_pytorch` and `efficientnet_lite_pytorch`; they number all blocks.
+
+    Raises:
+        BoneAgeError: the trunk computes as PyTorch's; these are ports of the authors' weights.
+    """
+    _check(trunk, "keras")
+    firsts = [0, *itertools.accumulate(stage.blocks for stage in scaled_stages(trunk.variant))]
+    names = {}
+    for block, *layers, leaf in leaves(trunk):
+        if layers:
+            stage, number = _place(block)
+            layer = f"_blocks.{firsts[stage - 1] + number}.{_EFFICIENTNET_PYTORCH_LAYERS['/'.join(layers)]}"
+        else:
+            layer = _EFFICIENTNET_PYTORCH_ENDS[block]
         names["/".join([block, *layers, leaf])] = f"{layer}.{TORCH.get(leaf, leaf)}"
     return names
 

@@ -16,7 +16,7 @@ Source = Literal["keras", "torch"]
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 _PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-_DAMAGE = (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, SafetensorError)
+_DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, SafetensorError)
 
 
 def read(path: Path | str) -> tuple[Source, dict[str, np.ndarray]]:
@@ -59,9 +59,9 @@ def _read(path: Path) -> tuple[Source, dict[str, np.ndarray]]:
         with zipfile.ZipFile(path) as archive:
             if "config.json" in archive.namelist():
                 return "keras", keras_files.read_archive(archive)
-        return "torch", torch_files.read_pickle(path)
+            return "torch", torch_files.read_archive(archive)
     if start.startswith(_PICKLE):
-        return "torch", torch_files.read_pickle(path)
+        return "torch", torch_files.read_sequence(path)
     if start[8:9] == b"{":  # behind the length of the header
         return "torch", torch_files.read_safetensors(path)
     raise BoneAgeError(

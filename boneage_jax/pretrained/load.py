@@ -24,6 +24,7 @@ from boneage_jax.pretrained import (
     convnextv2,
     efficientnet,
     formats,
+    imagenet,
     inception_v3,
     released,
     resnet,
@@ -47,7 +48,7 @@ OURS_ALONE: dict[type[nn.Module], tuple[str, ...]] = {BoNet: ("heatmap_stem/", "
 # Beginnings of the keys that belong to classifiers, which a bone age network has no use for.
 CLASSIFIERS = {
     "keras": ("predictions/",),
-    "torch": ("head.", "fc.", "classifier.", "norm.", "AuxLogits."),
+    "torch": ("head.", "fc.", "_fc.", "classifier.", "norm.", "AuxLogits."),
 }
 # Keys of what is no weight: the scaling of Keras' inputs, PyTorch's counters of steps.
 BOOKKEEPING = {
@@ -65,7 +66,8 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
     a grey image what it gave for the image repeated in all three channels.
 
     Args:
-        path: of a file that `formats.read` reads, or of weights of this package, or the name of those it brings along.
+        path: of a file that `formats.read` reads, or of weights of this package, or the name of those it brings along,
+            or "imagenet" for those of `imagenet.find`.
         name: of the trunk, for messages.
         trunk: the module.
         variables: of the network, {"params": {"trunk", "head"}, "batch_stats": {"trunk"}}.
@@ -76,7 +78,7 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
     Raises:
         BoneAgeError: the file cannot be read, or any key is missing, unexpected or of another shape.
     """
-    path = weights.find(path) if str(path) in weights.names() else Path(path).expanduser()
+    path = _find(path, name)
     if weights.is_released(path):
         return released.start_from(path, name, trunk, variables)
     source, stored = formats.read(path)
@@ -95,6 +97,12 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
     logging.info("%s starts from %s: %d arrays, %d left out.", name, path, len(arrays), len(stored) - len(arrays))
     together = traverse_util.unflatten_dict(kept | traverse_util.flatten_dict(loaded))
     return {kind: {**tree, "trunk": together[kind]} if kind in together else tree for kind, tree in variables.items()}
+
+
+def _find(path: Path | str, name: str) -> Path:
+    if str(path) == imagenet.NAME:
+        return imagenet.find(name)
+    return weights.find(path) if str(path) in weights.names() else Path(path).expanduser()
 
 
 def _fitting_table(name: str, trunk: nn.Module, source: str, stored: dict[str, np.ndarray]) -> Names:

@@ -1,10 +1,21 @@
-"""Weights that PyTorch has written, by the keys of the state dict: safetensors, and pickles without any code."""
+"""Weights that PyTorch has written, by the keys of the state dict: safetensors and `torch.save`, without PyTorch.
 
+A file of `torch.save` is a pickle beside the bytes of its tensors: since PyTorch 1.6 in a zip archive
+("NAME/data.pkl", "NAME/data/KEY"), before that one after the other. A pickle can call any function. The unpickler
+here makes plain values and descriptions of tensors, nothing else, so that a file runs no code (as with
+`torch.load(weights_only=True)`); the arrays are made afterwards, and only those of the state dict.
+"""
+
+import io
+import math
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -12,6 +23,22 @@ from boneage_jax.errors import BoneAgeError
 
 # Where training scripts keep the state dict, in the order in which timm looks: averaged weights first.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+# How a file from before the zip archives begins, and the only version of these files.
+_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+_VERSION = 1001
+# Types of elements, by the class of the storage in the module "torch".
+_TYPES = {
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "BoolStorage": np.dtype(np.bool_),
+    "ByteStorage": np.dtype(np.uint8),
+    "CharStorage": np.dtype(np.int8),
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "IntStorage": np.dtype(np.int32),
+    "LongStorage": np.dtype(np.int64),
+    "ShortStorage": np.dtype(np.int16),
+}
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -19,51 +46,151 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     return dict(load_file(path))
 
 
-def read_pickle(path: Path) -> dict[str, np.ndarray]:
-    """Reads a `.pth`, `.pt` or `.bin` file with `torch.load(weights_only=True)`, which runs nothing it holds.
+def read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    """Reads a `.pth`, `.pt` or `.bin` file of PyTorch 1.6 or later; of several state dicts the first of `WRAPPERS`.
+
+    Returns:
+        The arrays by their keys, without "module." in front, in the types in which they are stored.
 
     Raises:
-        BoneAgeError: torch is missing, or the file holds anything but arrays and plain values.
+        BoneAgeError: the file holds anything but tensors and plain values, or no state dict.
+        KeyError, TypeError, ValueError, zipfile.BadZipFile: it is damaged.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise BoneAgeError(
-            "it is a pickle, which only PyTorch reads: pip install torch, or use the model's .safetensors file"
-        ) from error
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise BoneAgeError(
-            "it holds Python objects beside its arrays, which could run anything, or it is damaged; use the model's "
-            f".safetensors file, or one that torch.load(weights_only=True) accepts ({_reason(error)})"
-        ) from error
-    except Exception as error:  # of any kind: PyTorch lets through whatever its reader stumbles over
-        raise BoneAgeError(f"it is damaged ({_reason(error)}); download it again") from error
-    state = _unwrapped(stored)
-    arrays = {key: _array(value) for key, value in state.items() if isinstance(value, torch.Tensor)}
-    if len(arrays) < len(state) or not arrays:
-        others = [str(key) for key in state if key not in arrays]
-        raise BoneAgeError(
-            f"it is no state dict, a dictionary of tensors; it holds {', '.join(others[:10]) or 'nothing'}"
-        )
-    return {key.removeprefix("module."): value for key, value in arrays.items()}
+    pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise BoneAgeError("it is a zip archive that torch.save has not written: it has no NAME/data.pkl")
+    folder = pickles[0].removesuffix("data.pkl")
+    byte_order = f"{folder}byteorder"  # of files since PyTorch 2.1
+    order = archive.read(byte_order).decode() if byte_order in archive.namelist() else "little"
+
+    @cache
+    def elements(storage: _Storage) -> np.ndarray:
+        return _elements(archive.read(f"{folder}data/{storage.key}"), storage, order)
+
+    tensors = _state_dict(_Unpickler(io.BytesIO(archive.read(pickles[0]))).load())
+    return {key: _array(tensor, elements(tensor.storage)) for key, tensor in tensors.items()}
 
 
-def _unwrapped(stored: Any) -> Mapping[str, Any]:
+def read_sequence(path: Path) -> dict[str, np.ndarray]:
+    """Reads a file as PyTorch wrote it before 1.6; returns and raises the same as `read_archive`.
+
+    It is a sequence of pickles: the magic number, the version, the machine, the object, the keys of the storages.
+    Then for each key come the number of elements (8 bytes) and the elements.
+    """
+    with path.open("rb") as file:
+        if _Unpickler(file).load() != _MAGIC_NUMBER:
+            raise BoneAgeError("it is a pickle that torch.save has not written")
+        if (version := _Unpickler(file).load()) != _VERSION:
+            raise BoneAgeError(f"it has the unknown version {version}, expected {_VERSION}; save it again with PyTorch")
+        order = "little" if _Unpickler(file).load()["little_endian"] else "big"
+        unpickler = _Unpickler(file)
+        tensors = _state_dict(unpickler.load())
+        elements = {}
+        for key in _Unpickler(file).load():
+            storage = unpickler.storages[key]
+            file.seek(8, io.SEEK_CUR)  # the number of elements, which the storage has, too
+            elements[key] = _elements(file.read(storage.length * _TYPES[storage.type].itemsize), storage, order)
+    return {key: _array(tensor, elements[tensor.storage.key]) for key, tensor in tensors.items()}
+
+
+class _Storage(NamedTuple):
+    type: str  # a key of `_TYPES`
+    key: str
+    length: int  # elements
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int  # elements, as the strides
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads plain values, `_Tensor`s, and the names of storage types as strings; keeps the storages by their keys."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.storages: dict[str, _Storage] = {}
+
+    def load(self) -> Any:
+        try:
+            return super().load()
+        except BoneAgeError:
+            raise
+        except Exception as error:  # of any kind: damaged bytes may call anything with anything
+            raise ValueError(f"its pickle is invalid: {error or type(error).__name__}") from error
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _TYPES:
+            return name
+        if (module, name) not in _CONSTRUCTORS:
+            raise BoneAgeError(
+                f"it holds Python objects beside its arrays, which could run anything ({module}.{name}); use the "
+                "model's .safetensors file, or save its state dict alone"
+            )
+        return _CONSTRUCTORS[module, name]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, type_, key, _, length, *view = pid  # the fourth is the device
+        if kind != "storage" or type_ not in _TYPES or type(length) is not int or view not in ([], [None]):
+            raise ValueError(f"unknown storage {pid!r}")
+        return self.storages.setdefault(key, _Storage(type_, key, length))
+
+
+def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> _Tensor:
+    """The rest of the arguments is for training: gradients, hooks, metadata."""
+    if not isinstance(storage, _Storage) or len(shape) != len(strides):
+        raise ValueError("a tensor without a storage, or with another number of strides than axes")
+    if any(type(number) is not int or number < 0 for number in (offset, *shape, *strides)):
+        raise ValueError(f"a tensor of the shape {shape}, the strides {strides} and the offset {offset}")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+class _Dictionary(dict[Any, Any]):
+    """An OrderedDict without the attributes that PyTorch gives it."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
+    return tensor
+
+
+_CONSTRUCTORS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): _Dictionary,
+    ("torch", "Size"): tuple,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+}
+
+
+def _state_dict(stored: Any) -> dict[str, _Tensor]:
+    """The state dict in an object of `torch.save`, which may hold several, and other things beside them."""
     if not isinstance(stored, Mapping):
         raise BoneAgeError(f"it is no state dict, a dictionary of tensors, but a {type(stored).__name__}")
     inside = (stored[key] for key in WRAPPERS if isinstance(stored.get(key), Mapping))
-    return next(inside, stored)
+    state = dict(next(inside, stored))
+    if others := [str(key) for key, value in state.items() if not isinstance(value, _Tensor)]:
+        raise BoneAgeError(f"it is no state dict, a dictionary of tensors; it holds {', '.join(others[:10])}")
+    return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
 
-def _array(tensor: Any) -> np.ndarray:
-    # NumPy has no bfloat16.
-    return (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
+def _elements(content: bytes, storage: _Storage, order: str) -> np.ndarray:
+    type_ = _TYPES[storage.type]
+    if len(content) != storage.length * type_.itemsize:
+        raise ValueError(f"the storage {storage.key} has {len(content)} bytes, expected {storage.length} {type_.name}")
+    return np.frombuffer(content, type_.newbyteorder("<" if order == "little" else ">"))
 
 
-def _reason(error: Exception) -> str:
-    """PyTorch's own reason, out of many lines of advice."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    named = [line for line in lines if line.startswith(("WeightsUnpickler error", "Unsupported"))]
-    return (named or lines or [type(error).__name__])[0][:200]
+def _array(tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
+    """The tensor as a view of its storage's elements, within which it has to lie."""
+    last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
+    if math.prod(tensor.shape) == 0:
+        return np.empty(tensor.shape, elements.dtype)
+    if last >= elements.size:
+        raise ValueError(f"a tensor ends at element {last} of a storage of {elements.size}")
+    strides = [stride * elements.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(elements[tensor.offset :], tensor.shape, strides, writeable=False)

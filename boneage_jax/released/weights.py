@@ -5,7 +5,6 @@ Tensors are named "params/trunk/...", "batch_stats/trunk/..." and "checks/...". 
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from boneage_jax.atomic_files import write_bytes
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, did_you_mean
 from boneage_jax.version import __version__
 
 KEY = "boneage_jax"
@@ -96,8 +95,7 @@ def find(name_or_path: str | Path) -> Path:
         return path
     if path.suffix or path.name != text:
         raise BoneAgeError(f"there is no file of weights {path}; those in the package: {_listed_names()}")
-    close = difflib.get_close_matches(text, names(), n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(text, names())
     raise BoneAgeError(f"there are no weights {text!r}; those in the package: {_listed_names()}{hint}")
 
 

@@ -19,6 +19,7 @@ def create(
 ) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019) after clipping the gradient's global norm.
 
+    Only kernels decay: biases, and the scales of normalisations, are not what overfits.
     Frozen parameters count neither in the gradient's norm nor in the optimiser's memory.
 
     Args:
@@ -32,7 +33,7 @@ def create(
     """
     transforms = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
     schedule = learning_rate(config, steps_per_epoch=steps_per_epoch, epochs=epochs)
-    transforms.append(optax.adamw(schedule, weight_decay=config.weight_decay))
+    transforms.append(optax.adamw(schedule, weight_decay=config.weight_decay, mask=_kernels))
     if config.layer_decay != 1:
         transforms.append(_slower_by_layer(config.layer_decay, trunk_layers))
     whole = optax.chain(*transforms)
@@ -54,6 +55,11 @@ def learning_rate(config: ConfigDict, *, steps_per_epoch: int, epochs: int) -> o
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup), after], [warmup])
+
+
+def _kernels(params: Any) -> Any:
+    """True for every kernel of a convolution or dense layer, False for the other parameters."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _names(path)[-1] == "kernel", params)
 
 
 def _slower_by_layer(decay: float, trunk_layers: Sequence[str]) -> optax.GradientTransformation:

@@ -21,9 +21,10 @@ from pydicom.uid import (
 
 from boneage_jax.data import dicom_pixels
 from boneage_jax.data import files as limits
-from boneage_jax.data.header import FEMALE, MALE, Header, contradictions
+from boneage_jax.data.header import Header, contradictions
 from boneage_jax.data.radiograph import decode, read
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 SMOOTH = cv2.normalize(
     cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (41, 30)).astype(np.uint8), (0, 0), 4),
@@ -299,10 +300,10 @@ def test_the_header_gives_what_matters_and_no_name():
     elements = {"PatientSex": "F", "PatientAge": "012Y", "Laterality": "L", "BodyPartExamined": "HAND"}
     data = files.make(SMOOTH, **elements, ViewPosition="PA", PixelSpacing=[0.15, 0.2])
     _, header = read(data)
-    assert header == Header(FEMALE, 144.0, 12.0, "", "L", "HAND", "PA", (0.15, 0.2))
+    assert header == Header(Sex.FEMALE, 144.0, 12.0, "", "L", "HAND", "PA", (0.15, 0.2))
     assert "Doe" not in repr(header)
     assert "4711" not in repr(header)
-    assert contradictions(header, FEMALE, 150.0) == []
+    assert contradictions(header, Sex.FEMALE, 150.0) == []
 
 
 @pytest.mark.parametrize(
@@ -338,18 +339,18 @@ def test_impossible_dates_are_left_out(born):
 def test_an_unknown_sex_is_none_and_contradicts_nothing(sex):
     _, header = read(files.make(SMOOTH, **({} if sex is None else {"PatientSex": sex})))
     assert header.sex is None
-    assert contradictions(header, MALE, 100.0) == []
+    assert contradictions(header, Sex.MALE, 100.0) == []
 
 
 def test_contradictions_are_told_in_sentences():
-    header = Header(sex=FEMALE, age=144.0, age_step=12.0, laterality="R", body_part="CHEST")
-    assert contradictions(header, MALE, 100.0) == [
+    header = Header(sex=Sex.FEMALE, age=144.0, age_step=12.0, laterality="R", body_part="CHEST")
+    assert contradictions(header, Sex.MALE, 100.0) == [
         "The given sex is male, but the file's header says female.",
         "The given age is 100 months, but the file's header says 144 to 156 months.",
         "The file's header says the right side; a left hand is expected.",
         "The file's header says that this is the body part CHEST, not a hand.",
     ]
-    assert contradictions(header) == contradictions(header, MALE, 100.0)[2:]
+    assert contradictions(header) == contradictions(header, Sex.MALE, 100.0)[2:]
 
 
 def test_pictures_have_no_header(tmp_path):

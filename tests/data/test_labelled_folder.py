@@ -3,8 +3,9 @@
 import pytest
 import rsna_forms as forms
 
-from boneage_jax.data import FEMALE, MALE, rsna
+from boneage_jax.data import rsna
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 IDS = ["7", "12", "a-hand"]
 
@@ -28,7 +29,7 @@ def found(path, **options):
 )
 def test_every_form_of_table_and_every_folder_is_read(tmp_path, header, girl, boy):
     path = labelled(tmp_path, [header, ["12", "100.5", girl], ["7", "30", boy], ["a-hand", "9", girl]])
-    assert found(path) == [("7", MALE, 30), ("12", FEMALE, 100.5), ("a-hand", FEMALE, 9)]
+    assert found(path) == [("7", Sex.MALE, 30), ("12", Sex.FEMALE, 100.5), ("a-hand", Sex.FEMALE, 9)]
 
 
 def test_what_has_no_partner_is_named_and_may_be_skipped(tmp_path):
@@ -37,7 +38,7 @@ def test_what_has_no_partner_is_named_and_may_be_skipped(tmp_path):
         BoneAgeError, match=r"The table labels\.csv has 1 labels without an image: 13; .*--on-missing=sk"
     ):
         found(path)
-    assert found(path, on_missing="skip") == [("12", FEMALE, 100)]
+    assert found(path, on_missing="skip") == [("12", Sex.FEMALE, 100)]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from boneage_jax.data.phantom import KEY_POINTS, chronological_age, render, sample_children
 from boneage_jax.data.phantom.anatomy import CARPAL, OVERLAPPING_CARPAL, build_hand
 from boneage_jax.data.phantom.maturity import CARPALS, EPIPHYSES, ossified_carpals
-from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 
 def _plate_area(years, sex, seeds=range(4)):
@@ -13,21 +13,21 @@ def _plate_area(years, sex, seeds=range(4)):
 
 
 def test_same_arguments_give_the_same_picture():
-    first, second = (render(100.0, MALE, size=64, seed=3) for _ in range(2))
+    first, second = (render(100.0, Sex.MALE, size=64, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.image, second.image)
     np.testing.assert_array_equal(first.growth_plates, second.growth_plates)
 
 
-@pytest.mark.parametrize("changed", [{"seed": 4}, {"age": 130.0}, {"sex": FEMALE}])
+@pytest.mark.parametrize("changed", [{"seed": 4}, {"age": 130.0}, {"sex": Sex.FEMALE}])
 def test_every_argument_changes_the_picture(changed):
-    arguments = {"age": 100.0, "sex": MALE, "size": 64, "seed": 3}
+    arguments = {"age": 100.0, "sex": Sex.MALE, "size": 64, "seed": 3}
     first, second = (render(a.pop("age"), a.pop("sex"), **a) for a in (dict(arguments), arguments | changed))
     assert (first.image != second.image).mean() > 0.01
 
 
 @pytest.mark.parametrize("size", [32, 65, 128])
 def test_picture_is_uint8_and_mask_bool_of_the_size_asked_for(size):
-    phantom = render(np.float32(100.0), np.int32(MALE), size=size, seed=0)
+    phantom = render(np.float32(100.0), np.int32(Sex.MALE), size=size, seed=0)
     assert phantom.image.shape == phantom.growth_plates.shape == (size, size)
     assert phantom.image.dtype == np.uint8
     assert phantom.growth_plates.dtype == np.bool_
@@ -35,7 +35,7 @@ def test_picture_is_uint8_and_mask_bool_of_the_size_asked_for(size):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_hand_is_brighter_than_the_background(seed):
-    image = render(120.0, FEMALE, size=96, seed=seed).image.astype(float)
+    image = render(120.0, Sex.FEMALE, size=96, seed=seed).image.astype(float)
     palm = image[40:60, 42:54].mean()
     # Left of the fingers and below the marker of the upper corners.
     background = image[26:34, 8:14].mean()
@@ -43,51 +43,51 @@ def test_hand_is_brighter_than_the_background(seed):
 
 
 def test_seeds_vary_exposure():
-    means = [render(120.0, FEMALE, size=32, seed=seed).image.mean() for seed in range(24)]
+    means = [render(120.0, Sex.FEMALE, size=32, seed=seed).image.mean() for seed in range(24)]
     assert max(means) > 2 * min(means)
 
 
 def test_growth_plates_lie_on_the_hand():
-    phantom = render(96.0, MALE, size=192, seed=0)
+    phantom = render(96.0, Sex.MALE, size=192, seed=0)
     image = phantom.image.astype(float)
     assert image[phantom.growth_plates].mean() > np.median(image) + 20
 
 
-@pytest.mark.parametrize("sex", [FEMALE, MALE])
+@pytest.mark.parametrize("sex", [Sex.FEMALE, Sex.MALE])
 def test_growth_plates_narrow_and_close(sex):
-    toddler, child, teenager = (_plate_area(years, sex) for years in (3, 9, 14 if sex == FEMALE else 16))
+    toddler, child, teenager = (_plate_area(years, sex) for years in (3, 9, 14 if sex == Sex.FEMALE else 16))
     assert toddler > child > teenager > 0
     assert _plate_area(19, sex) == 0
 
 
 @pytest.mark.parametrize("years", [8, 14, 15, 16])
 def test_girls_are_ahead_of_boys(years):
-    assert _plate_area(years, FEMALE) < _plate_area(years, MALE)
+    assert _plate_area(years, Sex.FEMALE) < _plate_area(years, Sex.MALE)
 
 
 @pytest.mark.parametrize("site", [*EPIPHYSES.values(), *CARPALS.values()])
 def test_every_site_appears_and_matures_earlier_in_girls(site):
-    assert site.appears[FEMALE] < site.appears[MALE]
-    assert site.matures[FEMALE] < site.matures[MALE]
+    assert site.appears[Sex.FEMALE] < site.appears[Sex.MALE]
+    assert site.matures[Sex.FEMALE] < site.matures[Sex.MALE]
 
 
 def test_fusion_ends_with_ulna_and_radius():
-    for sex in (FEMALE, MALE):
+    for sex in Sex:
         closing = [EPIPHYSES[name].matures[sex] for name in ("distal3", "proximal3", "middle3", "metacarpal3")]
         closing += [EPIPHYSES["ulna"].matures[sex], EPIPHYSES["radius"].matures[sex]]
         assert closing == sorted(closing)
 
 
 def test_carpals_appear_in_order_and_earlier_in_girls():
-    counts = {sex: [len(ossified_carpals(6.0 * half_years, sex)) for half_years in range(30)] for sex in (FEMALE, MALE)}
+    counts = {sex: [len(ossified_carpals(6.0 * half_years, sex)) for half_years in range(30)] for sex in Sex}
     for series in counts.values():
         assert series == sorted(series)
         assert (series[0], series[-1]) == (0, 8)
-    assert sum(counts[FEMALE]) > sum(counts[MALE])
-    assert ossified_carpals(6.0, MALE) == ["capitate", "hamate"]
+    assert sum(counts[Sex.FEMALE]) > sum(counts[Sex.MALE])
+    assert ossified_carpals(6.0, Sex.MALE) == ["capitate", "hamate"]
 
 
-@pytest.mark.parametrize("sex", [FEMALE, MALE])
+@pytest.mark.parametrize("sex", [Sex.FEMALE, Sex.MALE])
 def test_drawn_carpals_follow_the_timetable(sex):
     drawn = []
     for months in (1.0, 12.0, 38.0, 90.0, 145.0):
@@ -103,7 +103,7 @@ def test_size_of_the_hand_hardly_tells_the_age():
     def fingertip(years):
         rows = []
         for seed in range(12):
-            image = render(12.0 * years, MALE, size=96, seed=seed).image.astype(float)
+            image = render(12.0 * years, Sex.MALE, size=96, seed=seed).image.astype(float)
             column_free_of_marker = image[8:60, 30:66].max(axis=1)
             rows.append(np.argmax(column_free_of_marker > 0.5 * (image[60, 30:66].max() + np.median(image))))
         return np.mean(rows)
@@ -114,12 +114,12 @@ def test_size_of_the_hand_hardly_tells_the_age():
 @pytest.mark.parametrize(
     ("age", "sex", "size", "seed", "message"),
     [
-        (-1.0, FEMALE, 64, 0, "age is -1.0 months, expected 0 to 240"),
-        (240.5, FEMALE, 64, 0, "age is 240.5 months"),
-        (float("nan"), FEMALE, 64, 0, "age is nan months"),
+        (-1.0, Sex.FEMALE, 64, 0, "age is -1.0 months, expected 0 to 240"),
+        (240.5, Sex.FEMALE, 64, 0, "age is 240.5 months"),
+        (float("nan"), Sex.FEMALE, 64, 0, "age is nan months"),
         (100.0, 2, 64, 0, "sex is 2, expected 0"),
-        (100.0, FEMALE, 31, 0, "size is 31 pixels, expected at least 32"),
-        (100.0, FEMALE, 64, -1, "seed is -1"),
+        (100.0, Sex.FEMALE, 31, 0, "size is 31 pixels, expected at least 32"),
+        (100.0, Sex.FEMALE, 64, -1, "seed is -1"),
     ],
 )
 def test_arguments_out_of_range_are_refused_in_a_sentence(age, sex, size, seed, message):
@@ -135,8 +135,8 @@ def test_sampled_children_resemble_rsna():
     assert 210 < ages.max() <= 228
     assert ages.mean() == pytest.approx(127, abs=3)
     assert ages.std() == pytest.approx(41, abs=2)
-    assert set(sexes.tolist()) == {FEMALE, MALE}
-    assert (sexes == FEMALE).mean() == pytest.approx(0.46, abs=0.03)
+    assert set(sexes.tolist()) == {Sex.FEMALE, Sex.MALE}
+    assert (sexes == Sex.FEMALE).mean() == pytest.approx(0.46, abs=0.03)
 
 
 def test_sampled_children_depend_on_the_seed_alone():
@@ -151,7 +151,7 @@ def test_negative_count_is_refused():
 
 @pytest.mark.parametrize("age", [12.0, 100.0, 228.0])
 def test_key_points_are_17_joints_on_the_hand_at_every_age(age):
-    phantom = render(age, MALE, size=192, seed=0)
+    phantom = render(age, Sex.MALE, size=192, seed=0)
     assert phantom.key_points.shape == (17, 2)
     assert len(set(KEY_POINTS)) == 17
     columns, rows = np.rint(phantom.key_points).astype(int).T
@@ -160,14 +160,14 @@ def test_key_points_are_17_joints_on_the_hand_at_every_age(age):
 
 
 def test_key_points_lie_beside_their_growth_plates():
-    phantom = render(96.0, FEMALE, size=192, seed=1)
+    phantom = render(96.0, Sex.FEMALE, size=192, seed=1)
     rows, columns = np.nonzero(phantom.growth_plates)
     distances = [np.hypot(columns - x, rows - y).min() for x, y in phantom.key_points]
     assert max(distances) < 8
 
 
 def test_key_points_stay_in_place_when_the_picture_is_larger():
-    small, large = (render(96.0, FEMALE, size=size, seed=1).key_points for size in (96, 192))
+    small, large = (render(96.0, Sex.FEMALE, size=size, seed=1).key_points for size in (96, 192))
     # Canvases of both sizes start at the middle of a pixel, not at its edge.
     np.testing.assert_allclose((small + 0.5) * 2, large + 0.5, atol=0.1)
 

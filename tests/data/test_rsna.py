@@ -7,8 +7,9 @@ import pytest
 import rsna_forms as forms
 
 from boneage_jax.data import files, rsna
-from boneage_jax.data.radiograph import FEMALE, MALE, decode
+from boneage_jax.data.radiograph import decode
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 
 def every_id(found):
@@ -59,7 +60,7 @@ def test_nested_validation_archives_are_read_and_replace_the_hold_out(tmp_path, 
     assert [i.id for i in found["validation"]] == ["1386000", "1392000", "1393000"]
     assert len(found["train"]) == len(forms.TRAIN_IDS)
     assert found["validation"][2].file.read() == forms.png(1393000)
-    assert (found["validation"][0].sex, found["validation"][0].age) == (FEMALE, 30.0)
+    assert (found["validation"][0].sex, found["validation"][0].age) == (Sex.FEMALE, 30.0)
 
 
 @pytest.mark.parametrize("kind", ["xlsx", "csv"])
@@ -80,7 +81,7 @@ def test_the_test_set_has_decimal_ages_and_letters_for_sex(tmp_path, kind):
     }
     forms.write(forms.official(tmp_path), {"Bone Age Test Set.zip": forms.archive(entries)})
     test = rsna.find(tmp_path)["test"]
-    assert [(i.id, i.sex, i.age) for i in test] == [("4360", MALE, 168.93), ("4361", FEMALE, 42.0)]
+    assert [(i.id, i.sex, i.age) for i in test] == [("4360", Sex.MALE, 168.93), ("4361", Sex.FEMALE, 42.0)]
 
 
 def test_splits_without_images_or_without_labels_are_absent(tmp_path):
@@ -103,7 +104,7 @@ def test_spellings_of_tables(tmp_path, true, false, bom, end):
     forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows, end, bom)})
     found = rsna.find(tmp_path)
     sexes = {i.id: i.sex for split in found.values() for i in split}
-    assert [sexes[i] for i in forms.TRAIN_IDS] == [MALE if n % 2 == 0 else FEMALE for n in range(30)]
+    assert [sexes[i] for i in forms.TRAIN_IDS] == [Sex.MALE if n % 2 == 0 else Sex.FEMALE for n in range(30)]
 
 
 def test_unpacked_copies_count_before_packed_ones_and_loose_extras_are_ignored(tmp_path):

@@ -11,43 +11,75 @@ from flax.traverse_util import flatten_dict
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.efficientnet import (
     FRAMEWORKS,
-    STAGES,
     VARIANTS,
     EfficientNet,
     InvertedResidual,
     SqueezeExcite,
     pad_before_halving,
-    scaled_blocks,
     scaled_channels,
+    scaled_ends,
+    scaled_stages,
 )
 from boneage_jax.models.layers import StochasticDepth, batch_norm
-from boneage_jax.pretrained.efficientnet import keras_names, timm_names, torchvision_names
+from boneage_jax.pretrained.efficientnet import efficientnet_pytorch_names, keras_names, timm_names, torchvision_names
 from boneage_jax.pretrained.names import shapes
 from parity import comparison
 
 # Of keras.applications without top, with the 7 numbers of its input normalisation; of timm 1.0 with its classifier.
 KERAS_SIZES = {"b0": 4_049_571, "b4": 17_673_823}
-TIMM_SIZES = {"b0": 5_288_548, "b4": 19_341_616}
+TIMM_SIZES = {
+    "b0": 5_288_548,
+    "b4": 19_341_616,
+    "lite0": 4_652_008,
+    "lite1": 5_416_680,
+    "lite2": 6_092_072,
+    "lite3": 8_197_096,
+    "lite4": 13_006_568,
+}
+NOT_PUBLISHED = {"tiny", "tiny_lite"}
 # Halves the time to compile.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-@pytest.mark.parametrize("variant", KERAS_SIZES)
+@pytest.mark.parametrize("variant", TIMM_SIZES)
 def test_every_variant_has_its_published_size(variant):
-    assert count(shapes(EfficientNet(variant=variant))) + 7 == KERAS_SIZES[variant]
+    if variant in KERAS_SIZES:
+        assert count(shapes(EfficientNet(variant=variant))) + 7 == KERAS_SIZES[variant]
     assert count(shapes(Classifier(EfficientNet(variant=variant)))["params"]) == TIMM_SIZES[variant]
 
 
-def test_every_variant_has_a_published_size_but_the_one_for_tests():
-    assert set(VARIANTS) - set(KERAS_SIZES) == {"tiny"}
+def test_every_variant_has_a_published_size_but_those_for_tests():
+    assert set(VARIANTS) - set(TIMM_SIZES) == NOT_PUBLISHED
 
 
-def test_scaling_gives_the_published_channels_and_blocks():
-    width, depth = VARIANTS["b4"]
-    assert [scaled_channels(stage.features, width) for stage in STAGES] == [24, 32, 56, 112, 160, 272, 448]
-    assert [scaled_blocks(stage.blocks, depth) for stage in STAGES] == [2, 4, 4, 6, 6, 8, 2]
-    # 10 would become 8, which is more than a tenth below.
+@pytest.mark.parametrize(
+    ("variant", "features", "blocks", "ends"),
+    [
+        ("b0", [16, 24, 40, 80, 112, 192, 320], [1, 2, 2, 3, 3, 4, 1], (32, 1280)),
+        ("b4", [24, 32, 56, 112, 160, 272, 448], [2, 4, 4, 6, 6, 8, 2], (48, 1792)),
+        ("lite0", [16, 24, 40, 80, 112, 192, 320], [1, 2, 2, 3, 3, 4, 1], (32, 1280)),
+        ("lite4", [24, 32, 56, 112, 160, 272, 448], [1, 4, 4, 6, 6, 8, 1], (32, 1280)),
+    ],
+)
+def test_scaling_gives_the_published_channels_and_blocks(variant, features, blocks, ends):
+    assert [stage.features for stage in scaled_stages(variant)] == features
+    assert [stage.blocks for stage in scaled_stages(variant)] == blocks
+    assert scaled_ends(variant) == ends
+
+
+def test_scaled_channels_are_at_most_a_tenth_below_the_exact_number():
+    # 10 would become 8.
     assert scaled_channels(40, 0.25) == 16
+
+
+def test_lite_has_relu6_and_no_squeeze_and_excitation():
+    trunk = EfficientNet(variant="tiny_lite")
+    variables = comparison.filled(trunk, comparison.drawn)
+    assert not [path for path in flatten_dict(variables) if "squeeze_excite" in path]
+    # 100 times the statistics' mean and scale of the last normalisation reach both ends of ReLU6.
+    variables["params"]["top_bn"]["scale"] *= 100
+    found = np.asarray(jax.jit(lambda v, x: trunk.apply(v, x, train=False))(variables, comparison.image(32, 32)))
+    assert (found.min(), found.max()) == (0, 6)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -155,10 +187,17 @@ def test_what_does_not_exist_is_refused(options, message):
 
 @pytest.mark.parametrize(
     ("names", "framework"),
-    [(keras_names, "keras"), (timm_names, "keras"), (timm_names, "torch"), (torchvision_names, "torch")],
+    [
+        (efficientnet_pytorch_names, "keras"),
+        (keras_names, "keras"),
+        (timm_names, "keras"),
+        (timm_names, "torch"),
+        (torchvision_names, "torch"),
+    ],
 )
-def test_every_weight_has_one_name_in_others_files(names, framework):
-    trunk = EfficientNet(variant="b4", framework=framework)
+@pytest.mark.parametrize("variant", ["b4", "lite4"])
+def test_every_weight_has_one_name_in_others_files(variant, names, framework):
+    trunk = EfficientNet(variant=variant, framework=framework)
     table = names(trunk)
     assert set(table) == {"/".join(path[1:]) for path in flatten_dict(shapes(trunk))}
     assert len(set(table.values())) == len(table)
@@ -199,8 +238,19 @@ def test_names_are_theirs():
         assert [table[leaf] for table in (keras, timm, vision)] == theirs
 
 
+def test_names_of_efficientnet_pytorch_number_all_blocks():
+    table, lite = (efficientnet_pytorch_names(EfficientNet(variant=variant)) for variant in ("b0", "lite1"))
+    assert table["stem_bn/bias"] == "_bn0.bias"
+    assert table["top_bn/var"] == "_bn1.running_var"
+    assert table["block6d/squeeze_excite/reduce/bias"] == "_blocks.14._se_reduce.bias"
+    # Lite1 has 1, 3, 3, 4, 4, 5 and 1 blocks.
+    assert lite["block1a/project/kernel"] == "_blocks.0._project_conv.weight"
+    assert lite["block7a/depthwise_bn/mean"] == "_blocks.20._bn1.running_mean"
+
+
 def test_weights_of_the_other_framework_are_refused():
-    with pytest.raises(BoneAgeError, match=r'model\.options\.framework = "keras", and it is "torch"'):
-        keras_names(EfficientNet(framework="torch"))
+    for names in (keras_names, efficientnet_pytorch_names):
+        with pytest.raises(BoneAgeError, match=r'model\.options\.framework = "keras", and it is "torch"'):
+            names(EfficientNet(framework="torch"))
     with pytest.raises(BoneAgeError, match=r'model\.options\.framework = "torch", and it is "keras"'):
         torchvision_names(EfficientNet())

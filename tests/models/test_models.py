@@ -35,6 +35,12 @@ MODEL_SIZES = {
     # timm 1.0 with its classifier: 5,288,548 and 19,341,616 parameters.
     "efficientnet_b0": (5_288_548 - 1000 * 1281, 4_049_571 - 7 - (5_288_548 - 1000 * 1281)),
     "efficientnet_b4": (19_341_616 - 1000 * 1793, 17_673_823 - 7 - (19_341_616 - 1000 * 1793)),
+    # timm 1.0 tf_efficientnet_lite0 to 4 with their classifier of 1,281,000 parameters; their running statistics.
+    "efficientnet_lite0": (4_652_008 - 1000 * 1281, 42_016),
+    "efficientnet_lite1": (5_416_680 - 1000 * 1281, 53_664),
+    "efficientnet_lite2": (6_092_072 - 1000 * 1281, 58_096),
+    "efficientnet_lite3": (8_197_096 - 1000 * 1281, 76_672),
+    "efficientnet_lite4": (13_006_568 - 1000 * 1281, 112_368),
     "inception_v3": (21_768_352, 34_432),
     # timm 1.0 resnet50: 25,557,032 parameters, of which its classifier has 2,049,000.
     "resnet50": (23_508_032, 53_120),
@@ -48,12 +54,13 @@ SMALL = {
     "convmixer": {"dim": 16, "depth": 2, "kernel_size": 5, "patch_size": 4},
     "convnextv2_atto": {"variant": "micro"},
     "efficientnet_b0": {"variant": "tiny"},
+    "efficientnet_lite0": {"variant": "tiny_lite"},
     "inception_v3": {},
     "resnet50": {"blocks": (1, 1, 1, 1), "width": 8},
     "xception": {"middle_blocks": 1},
 }
 # Padding leaves these at least one pixel of any image.
-PADDED = {"compact_resnet", "efficientnet_b0", "resnet50"}
+PADDED = {"compact_resnet", "efficientnet_b0", "efficientnet_lite0", "resnet50"}
 # The last scale of their blocks starts at zero, which hides the rest of a block from the first step.
 IDENTITY_AT_START = {"compact_resnet"}
 # These have no small form, and take no smaller images.
@@ -310,7 +317,7 @@ def test_an_image_too_small_for_the_trunk_is_refused(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "xcepton"}, "unknown model 'xcepton'; known: .*, did you mean xception?"),
+        ({"name": "xcepton"}, "unknown model 'xcepton'; known: .*; did you mean xception?"),
         ({"name": "xception", "head": "regresion"}, "unknown head 'regresion'; .* did you mean regression?"),
         ({"name": "convmixer", "dept": 3}, "unknown option of model 'convmixer' 'dept'; known: .*patch_size"),
         (

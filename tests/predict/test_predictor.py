@@ -12,12 +12,12 @@ from random_weights import CALIBRATION, hand, predictor
 
 import boneage_jax
 from boneage_jax import inference
-from boneage_jax.data import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Input
 from boneage_jax.predict import predictor as module
 from boneage_jax.predict.predictor import Item, Predictor
 from boneage_jax.released import weights
+from boneage_jax.sex import Sex
 
 
 def months(predictions) -> list[float]:
@@ -27,7 +27,7 @@ def months(predictions) -> list[float]:
 def test_a_prediction_is_what_the_network_says_of_the_prepared_image():
     found = predictor().predict(hand(3), sex="M")
     image = jnp.asarray(random_weights.PREPROCESSING.scale(random_weights.PREPROCESSING.prepare(hand(3))))[None]
-    expected = predictor().network.apply(predictor().variables, image, jnp.array([MALE]), train=False)
+    expected = predictor().network.apply(predictor().variables, image, jnp.array([Sex.MALE]), train=False)
     assert found.months == pytest.approx(float(expected.months[0]), abs=1e-3)
     assert found.std == pytest.approx(float(expected.std[0]), abs=1e-3)
     assert found.interval is None
@@ -73,11 +73,13 @@ def test_each_batch_size_is_compiled_once(monkeypatch):
 def test_the_ways_in_give_the_same_age(tmp_path):
     cv2.imwrite(str(tmp_path / "hand.png"), hand(2))
     ways = [hand(2), tmp_path / "hand.png", str(tmp_path / "hand.png"), (tmp_path / "hand.png").read_bytes()]
-    found = [predictor().predict(way, sex=FEMALE).months for way in ways]
+    found = [predictor().predict(way, sex=Sex.FEMALE).months for way in ways]
     assert found == [found[0]] * 4
 
 
-@pytest.mark.parametrize(("sex", "letter"), [("F", "F"), ("m", "M"), ("female", "F"), (MALE, "M"), (np.int32(0), "F")])
+@pytest.mark.parametrize(
+    ("sex", "letter"), [("F", "F"), ("m", "M"), ("female", "F"), (Sex.MALE, "M"), (np.int32(0), "F")]
+)
 def test_the_sex_is_given_by_letter_word_or_number(sex, letter):
     assert predictor().predict(hand(0), sex=sex).sex == letter
 

@@ -1,40 +1,42 @@
 import numpy as np
 import pytest
 
-from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.predict import reference
+from boneage_jax.sex import Sex
 
 
 @pytest.mark.parametrize(
     ("age", "sex", "months"),
     [
-        (3.0, MALE, 0.69),
-        (3.0, FEMALE, 0.72),
-        (54.0, FEMALE, 10.73),
-        (120.0, MALE, 9.79),
-        (192.0, FEMALE, 7.31),
-        (204.0, MALE, 13.05),
-        (126.0, MALE, (9.79 + 10.09) / 2),
-        (186.0, FEMALE, (9.23 + 7.31) / 2),
-        (63.0, FEMALE, 11.65 + (10.23 - 11.65) / 4),
+        (3.0, Sex.MALE, 0.69),
+        (3.0, Sex.FEMALE, 0.72),
+        (54.0, Sex.FEMALE, 10.73),
+        (120.0, Sex.MALE, 9.79),
+        (192.0, Sex.FEMALE, 7.31),
+        (204.0, Sex.MALE, 13.05),
+        (126.0, Sex.MALE, (9.79 + 10.09) / 2),
+        (186.0, Sex.FEMALE, (9.23 + 7.31) / 2),
+        (63.0, Sex.FEMALE, 11.65 + (10.23 - 11.65) / 4),
     ],
 )
 def test_the_deviation_is_that_of_the_table_and_linear_in_between(age, sex, months):
     assert reference.deviation(age, sex) == pytest.approx(months)
 
 
-@pytest.mark.parametrize(("age", "sex"), [(2.9, MALE), (2.9, FEMALE), (192.1, FEMALE), (204.1, MALE), (-1.0, MALE)])
+@pytest.mark.parametrize(
+    ("age", "sex"), [(2.9, Sex.MALE), (2.9, Sex.FEMALE), (192.1, Sex.FEMALE), (204.1, Sex.MALE), (-1.0, Sex.MALE)]
+)
 def test_outside_the_table_there_is_no_score_but_a_reason(age, sex):
     score, reason = reference.sd_score(100.0, age, sex)
     assert score is None
     assert f"the chronological age is {age:.1f} months" in reason
     assert "Brush Foundation" in reason
-    assert ("3 to 204 months for male" if sex == MALE else "3 to 192 months for female") in reason
+    assert ("3 to 204 months for male" if sex == Sex.MALE else "3 to 192 months for female") in reason
 
 
 def test_the_score_is_the_difference_in_deviations():
-    assert reference.sd_score(120.0 + 9.79, 120.0, MALE) == (pytest.approx(1), "")
-    assert reference.sd_score(120.0 - 2 * 11.73, 120.0, FEMALE) == (pytest.approx(-2), "")
+    assert reference.sd_score(120.0 + 9.79, 120.0, Sex.MALE) == (pytest.approx(1), "")
+    assert reference.sd_score(120.0 - 2 * 11.73, 120.0, Sex.FEMALE) == (pytest.approx(-2), "")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_the_score_is_the_difference_in_deviations():
     ],
 )
 def test_a_conclusion_needs_the_whole_interval_on_one_side_of_each_border(interval, conclusion):
-    found, reason = reference.conclude(interval, 120.0, MALE)
+    found, reason = reference.conclude(interval, 120.0, Sex.MALE)
     assert found == conclusion
     assert bool(reason) == (conclusion == "cannot be decided")
 
@@ -66,7 +68,7 @@ def test_a_conclusion_needs_the_whole_interval_on_one_side_of_each_border(interv
     ],
 )
 def test_what_cannot_be_decided_has_its_reason(interval, reason):
-    assert reason in reference.conclude(interval, 120.0, MALE)[1]
+    assert reason in reference.conclude(interval, 120.0, Sex.MALE)[1]
 
 
 @pytest.mark.parametrize(
@@ -81,20 +83,20 @@ def test_what_cannot_be_decided_has_its_reason(interval, reason):
     ],
 )
 def test_an_age_in_whole_years_must_lead_to_the_same_conclusion_all_year_long(interval, exact, in_years):
-    assert reference.conclude(interval, 120.0, FEMALE)[0] == exact
-    assert reference.conclude(interval, 120.0, FEMALE, age_step=12.0)[0] == in_years
+    assert reference.conclude(interval, 120.0, Sex.FEMALE)[0] == exact
+    assert reference.conclude(interval, 120.0, Sex.FEMALE, age_step=12.0)[0] == in_years
 
 
 def test_outside_the_table_there_is_no_conclusion():
     for age, step in ((193.0, 0.0), (186.0, 12.0), (2.0, 0.0)):
-        conclusion, reason = reference.conclude((100.0, 101.0), age, FEMALE, step)
+        conclusion, reason = reference.conclude((100.0, 101.0), age, Sex.FEMALE, step)
         assert (conclusion, "outside the reference table" in reason) == ("cannot be decided", True)
 
 
-@pytest.mark.parametrize("sex", [FEMALE, MALE])
+@pytest.mark.parametrize("sex", [Sex.FEMALE, Sex.MALE])
 def test_the_band_is_two_deviations_wide_to_each_side_over_the_whole_table(sex):
     band = reference.band(sex)
-    assert (band.ages[0], band.ages[-1]) == (3, 204 if sex == MALE else 192)
+    assert (band.ages[0], band.ages[-1]) == (3, 204 if sex == Sex.MALE else 192)
     expected = [2 * reference.deviation(age, sex) for age in band.ages]
     np.testing.assert_allclose(band.highest - band.ages, expected)
     np.testing.assert_allclose(band.ages - band.lowest, expected)

@@ -1,16 +1,18 @@
-"""Pickles of PyTorch; the part of reading weights that needs it."""
+"""Files of `torch.save`, read without PyTorch; `test_torch_saves.py` has files that PyTorch itself has written."""
 
 import pickle
 import re
+import zipfile
 
+import ml_dtypes
 import numpy as np
 import pytest
+from weight_files import Tensor, numbers, write_torch
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.pretrained.formats import read
 
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")]
-torch = pytest.importorskip("torch")
+each_form = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "sequence"])
 
 
 @pytest.fixture
@@ -19,31 +21,46 @@ def path(tmp_path):
 
 
 def state(value: float) -> dict:
-    return {"stem.weight": torch.full((2,), value), "bn.num_batches_tracked": torch.tensor(3)}
+    return {"stem.weight": np.full(2, value, np.float32), "bn.num_batches_tracked": np.array([3])}
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_state_dict_is_read(path, zipped):
-    torch.save(state(0.5), path, _use_new_zipfile_serialization=zipped)
+@each_form
+@pytest.mark.parametrize("byte_order", ["little", "big"])
+def test_every_array_is_read(path, zipped, byte_order):
+    stored = {"a": numbers(3, 2), "b": np.array(7), "c": numbers(4, 3, 3, 2), "d": np.zeros((0, 3), np.float32)}
+    write_torch(path, stored, zipped=zipped, byte_order=byte_order)
     source, found = read(path)
     assert source == "torch"
-    np.testing.assert_array_equal(found["stem.weight"], np.full(2, 0.5, np.float32))
-    assert set(found) == {"stem.weight", "bn.num_batches_tracked"}
+    assert list(found) == list(stored)
+    for key, value in stored.items():
+        np.testing.assert_array_equal(found[key], value, err_msg=key)
+        assert found[key].shape == value.shape
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_floats_of_every_size_become_float32(path, dtype):
-    torch.save({"stem.weight": torch.tensor([0.1, 0.2], dtype=dtype)}, path)
+@each_form
+def test_views_of_one_storage_are_read_by_their_offset_and_strides(path, zipped):
+    whole = np.arange(24, dtype=np.float32)
+    stored = {"turned": whole.reshape(4, 6).T, "part": whole.reshape(4, 6)[1:, 1::2], "last": whole[-1:]}
+    write_torch(path, stored, zipped=zipped)
+    for key, value in read(path)[1].items():
+        np.testing.assert_array_equal(value, stored[key], err_msg=key)
+
+
+@each_form
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_halves_become_float32(path, zipped, dtype):
+    write_torch(path, {"stem.weight": numbers(4).astype(dtype)}, zipped=zipped)
     found = read(path)[1]["stem.weight"]
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, [0.1, 0.2], rtol=1e-2)
+    np.testing.assert_array_equal(found, numbers(4).astype(dtype).astype(np.float32))
 
 
+@each_form
 @pytest.mark.parametrize(
     ("wrapped", "value"),
     [
         ({"state_dict": state(1)}, 1),
-        ({"model": state(2), "epoch": 3, "optimizer": {"lr": 0.1}}, 2),
+        ({"model": state(2), "epoch": 3, "optimizer": {"lr": 0.1, "moments": [numbers(2)]}}, 2),
         ({"model": state(2), "state_dict": state(1)}, 1),
         ({"model": state(2), "state_dict": state(1), "model_ema": state(3)}, 3),
         ({"state_dict": state(1), "model_ema": state(3), "state_dict_ema": state(4)}, 4),
@@ -51,8 +68,8 @@ def test_floats_of_every_size_become_float32(path, dtype):
         ({"state_dict": {f"module.{key}": tensor for key, tensor in state(6).items()}}, 6),
     ],
 )
-def test_a_state_dict_is_unwrapped_averaged_weights_first(path, wrapped, value):
-    torch.save(wrapped, path)
+def test_a_state_dict_is_unwrapped_averaged_weights_first(path, zipped, wrapped, value):
+    write_torch(path, wrapped, zipped=zipped)
     found = read(path)[1]
     assert set(found) == set(state(0))
     assert found["stem.weight"].tolist() == [value, value]
@@ -65,38 +82,67 @@ class Runs:
         return exec, ("raise SystemExit('it ran')",)
 
 
-def test_a_pickle_with_objects_is_refused_and_never_run(path):
-    torch.save({"state_dict": state(1), "args": Runs()}, path)
-    with pytest.raises(BoneAgeError, match=r"Python objects .* use the model's \.safetensors .*exec"):
+@each_form
+def test_a_file_with_python_objects_is_refused_and_runs_nothing(path, zipped):
+    write_torch(path, {"state_dict": state(1), "args": Runs()}, zipped=zipped)
+    with pytest.raises(
+        BoneAgeError, match=r"holds Python objects .* run anything \(__builtin__\.exec\); use .*safetens"
+    ):
         read(path)
+
+
+def test_a_pickle_of_anything_else_is_refused(path):
     path.write_bytes(pickle.dumps(Runs()))
     with pytest.raises(BoneAgeError, match=rf"{re.escape(str(path))} cannot be read: it holds Python objects"):
         read(path)
-
-
-def test_a_whole_module_is_refused(path):
-    torch.save(torch.nn.Linear(2, 2), path)
-    with pytest.raises(BoneAgeError, match="Python objects"):
+    path.write_bytes(pickle.dumps({"stem.weight": [0.5]}))
+    with pytest.raises(BoneAgeError, match=r"it is a pickle that torch\.save has not written"):
         read(path)
 
 
+def test_an_archive_of_anything_else_is_refused(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data.txt", "")
+    with pytest.raises(BoneAgeError, match=r"zip archive that torch\.save has not written"):
+        read(path)
+
+
+@each_form
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        ([torch.zeros(2)], "it is no state dict, a dictionary of tensors, but a list"),
-        ({"epoch": 3, "stem.weight": torch.zeros(2)}, "it holds epoch"),
-        ({}, "it holds nothing"),
+        ([np.zeros(2)], "it is no state dict, a dictionary of tensors, but a list"),
+        ({"epoch": 3, "stem.weight": numbers(2)}, "it holds epoch"),
+        ({}, "it holds no weights of layers"),
     ],
 )
-def test_what_is_no_state_dict_is_refused(path, stored, message):
-    torch.save(stored, path)
+def test_what_is_no_state_dict_is_refused(path, zipped, stored, message):
+    stored = [numbers(2)] if isinstance(stored, list) else stored
+    write_torch(path, stored, zipped=zipped)
     with pytest.raises(BoneAgeError, match=message):
         read(path)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_truncated_file_is_refused(path, zipped):
-    torch.save(state(0.5), path, _use_new_zipfile_serialization=zipped)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(BoneAgeError, match=f"{re.escape(str(path))} .*damaged"):
+@each_form
+@pytest.mark.parametrize("missing", [1, 4, 100])
+def test_a_truncated_file_is_called_damaged(path, zipped, missing):
+    write_torch(path, {"stem.weight": numbers(2), "stem.bias": numbers(50)}, zipped=zipped)
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(BoneAgeError, match=rf"{re.escape(str(path))} is damaged \(.*\); download it again"):
+        read(path)
+
+
+def test_a_later_version_of_the_old_form_is_refused(path):
+    path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1002, 2))
+    with pytest.raises(BoneAgeError, match="it has the unknown version 1002, expected 1001"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides"),
+    [(0, (5,), (1,)), (1, (4,), (1,)), (0, (2, 2), (3, 1)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (2,), (1, 1))],
+)
+def test_a_tensor_beyond_its_storage_is_called_damaged(path, offset, shape, strides):
+    write_torch(path, {"w": Tensor(numbers(4), offset, shape, strides)}, zipped=True)
+    with pytest.raises(BoneAgeError, match=rf"{re.escape(str(path))} is damaged \(.*tensor"):
         read(path)

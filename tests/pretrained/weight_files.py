@@ -1,8 +1,15 @@
-"""Files of weights as Keras lays them out, written without Keras: {layer: {variable: array}}."""
+"""Files of weights as Keras and PyTorch lay them out, written without either; Keras': {layer: {variable: array}}."""
 
 import io
 import json
+import pickle
+import sys
 import zipfile
+from collections import OrderedDict
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import NamedTuple
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -87,3 +94,88 @@ def write_archive(path, layers, *, with_names=False) -> None:
             "config.json", json.dumps({"class_name": "Functional", "config": {"layers": others + described}})
         )
         archive.writestr("model.weights.h5", held.getvalue())
+
+
+# Classes of PyTorch's storages, which a pickle names.
+STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "bfloat16": "BFloat16Storage", "int64": "LongStorage"}
+
+
+def _rebuild_tensor_v2():
+    """Stands in a pickle for `torch._utils._rebuild_tensor_v2`."""
+
+
+class _Storage:
+    """Memory that tensors are views of."""
+
+    def __init__(self, elements: np.ndarray):
+        self.elements, self.key = elements, str(id(elements))
+
+
+class Tensor(NamedTuple):
+    """A view of a storage that an array cannot be, since it does not fit."""
+
+    elements: np.ndarray
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles arrays as PyTorch pickles tensors, and keeps their storages."""
+
+    def __init__(self, file, types, *, views: bool):
+        super().__init__(file, protocol=2)
+        self.storages, self._types, self._views = {}, types, views
+
+    def persistent_id(self, obj):
+        if not isinstance(obj, _Storage):
+            return None
+        self.storages[obj.key] = obj.elements
+        kind = self._types[STORAGES[obj.elements.dtype.name]]
+        return ("storage", kind, obj.key, "cpu", obj.elements.size, *([None] if self._views else []))
+
+    def reducer_override(self, obj):
+        if isinstance(obj, np.ndarray):
+            elements = obj if obj.base is None else obj.base
+            offset = (obj.ctypes.data - elements.ctypes.data) // obj.itemsize
+            obj = Tensor(elements, offset, obj.shape, tuple(step // obj.itemsize for step in obj.strides))
+        if not isinstance(obj, Tensor):
+            return NotImplemented
+        return _rebuild_tensor_v2, (_Storage(obj.elements), *obj[1:], False, OrderedDict())
+
+
+@contextmanager
+def _as_torch():
+    """Modules with what a pickle of PyTorch names, in place of PyTorch; yields the classes of storages."""
+    types = {name: type(name, (), {"__module__": "torch"}) for name in STORAGES.values()}
+    utils = SimpleNamespace(_rebuild_tensor_v2=_rebuild_tensor_v2)
+    with (
+        mock.patch.dict(sys.modules, {"torch": SimpleNamespace(_utils=utils, **types), "torch._utils": utils}),
+        mock.patch.multiple(_rebuild_tensor_v2, __module__="torch._utils"),
+    ):
+        yield types
+
+
+def write_torch(path, stored, *, zipped: bool, byte_order: str = "little") -> None:
+    """What `torch.save` writes for `stored`, in which arrays stand for tensors; before PyTorch 1.6 not `zipped`."""
+    order, content = "<" if byte_order == "little" else ">", io.BytesIO()
+    with _as_torch() as types:
+        pickler = _Pickler(content, types, views=not zipped)
+        pickler.dump(stored)
+    storages = {
+        key: elements.astype(elements.dtype.newbyteorder(order)).tobytes() for key, elements in pickler.storages.items()
+    }
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("weights/data.pkl", content.getvalue())
+            archive.writestr("weights/byteorder", byte_order)
+            for key, values in storages.items():
+                archive.writestr(f"weights/data/{key}", values)
+            archive.writestr("weights/version", "3\n")
+        return
+    machine = {"protocol_version": 1001, "little_endian": byte_order == "little", "type_sizes": {"int": 4}}
+    before = [pickle.dumps(value, protocol=2) for value in (0x1950A86A20F9469CFC6C, 1001, machine)]
+    keys = pickle.dumps(list(storages), protocol=2)
+    lengths = (elements.size.to_bytes(8, byte_order) for elements in pickler.storages.values())
+    after = [part for pair in zip(lengths, storages.values(), strict=True) for part in pair]
+    path.write_bytes(b"".join([*before, content.getvalue(), keys, *after]))

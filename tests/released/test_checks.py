@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from boneage_jax.data import phantom
-from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export import check_fitting, spoiled
 from boneage_jax.released import checks
 from boneage_jax.released.checks import Checks, Settings
 from boneage_jax.released.descriptor import LENGTH, describe
+from boneage_jax.sex import Sex
 
 
 def hand(seed, size=128):
     rng = np.random.default_rng(seed)
-    return phantom.render(float(rng.uniform(40, 200)), (FEMALE, MALE)[seed % 2], size=size, seed=seed).image
+    return phantom.render(float(rng.uniform(40, 200)), (Sex.FEMALE, Sex.MALE)[seed % 2], size=size, seed=seed).image
 
 
 @pytest.fixture(scope="module")

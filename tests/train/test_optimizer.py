@@ -1,8 +1,11 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import traverse_util
 
+from boneage_jax import models
 from boneage_jax.config import base
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import optimizer
@@ -46,14 +49,31 @@ def test_an_unknown_schedule_is_refused():
 
 def first_update(config, gradient):
     transform = optimizer.create(config, steps_per_epoch=2, epochs=10)
-    params = {"w": jnp.full(2, 3.0)}
-    updates, _ = transform.update({"w": jnp.asarray(gradient)}, transform.init(params), params)
-    return updates["w"]
+    params = {"dense": {"kernel": jnp.full(2, 3.0)}}
+    updates, _ = transform.update({"dense": {"kernel": jnp.asarray(gradient)}}, transform.init(params), params)
+    return updates["dense"]["kernel"]
 
 
 def test_the_first_update_is_the_rate_against_the_gradients_sign_plus_the_decay_of_the_weight():
     config = settings(warmup_epochs=0.0, weight_decay=0.1, clip_norm=0.0)
     np.testing.assert_allclose(first_update(config, [5.0, -5.0]), [-0.8 * 1.3, 0.8 * 0.7], rtol=1e-5)
+
+
+@pytest.mark.parametrize("freeze", [(), ("trunk/stem_conv",)])
+def test_kernels_decay_and_neither_biases_nor_the_scales_of_normalisations(freeze):
+    network = models.create("efficientnet_lite0", variant="tiny_lite", head_options={"hidden": (4,)})
+    image, sex = jnp.zeros((1, 32, 32, 1)), jnp.zeros(1, jnp.int32)
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), image, sex, train=False))["params"]
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
+    config = settings(warmup_epochs=0.0, weight_decay=0.1, freeze=freeze)
+    transform = optimizer.create(config, steps_per_epoch=2, epochs=10)
+    updates, _ = transform.update(jax.tree.map(jnp.zeros_like, params), transform.init(params), params)
+    found = {path: leaf.ravel()[0].item() for path, leaf in traverse_util.flatten_dict(updates, sep="/").items()}
+    kernels = {path for path in found if path.endswith("/kernel")}
+    assert {path.rpartition("/")[2] for path in found} == {"kernel", "bias", "scale"}
+    for path, update in found.items():
+        decays = path in kernels and not path.startswith(freeze or "-")
+        assert update == (pytest.approx(-0.8 * 0.1) if decays else 0), path
 
 
 @pytest.mark.parametrize(("clip_norm", "expected"), [(1.0, [0.6, 0.8]), (0.0, [3.0, 4.0]), (9.0, [3.0, 4.0])])

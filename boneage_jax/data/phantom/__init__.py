@@ -1,6 +1,6 @@
 """A drawn left-hand radiograph of a given bone age and sex, so that nothing needs a patient's picture.
 
->>> phantom = render(120, FEMALE, size=64, seed=0)
+>>> phantom = render(120, Sex.FEMALE, size=64, seed=0)
 >>> phantom.image.shape, phantom.growth_plates.dtype
 ((64, 64), dtype('bool'))
 """
@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float32, Int32, UInt8
 from boneage_jax.data.phantom.anatomy import build_hand
 from boneage_jax.data.phantom.bones import RAY_BONES
 from boneage_jax.data.phantom.drawing import attenuation, expose, key_points, make_view, plate_mask
-from boneage_jax.data.radiograph import FEMALE, MALE
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 __all__ = ["KEY_POINTS", "OLDEST", "SMALLEST", "Phantom", "chronological_age", "render", "sample_children"]
 
@@ -52,7 +52,7 @@ def render(age: SupportsFloat, sex: SupportsInt, *, size: int, seed: int) -> Pha
 
     Args:
         age: bone age in months, 0 to 240.
-        sex: FEMALE or MALE.
+        sex: a `Sex` or its number.
         size: pixels per side, at least 32.
         seed: any integer from 0.
 
@@ -64,8 +64,8 @@ def render(age: SupportsFloat, sex: SupportsInt, *, size: int, seed: int) -> Pha
         raise BoneAgeError(
             f"phantom.render: age is {age} months, expected 0 to {OLDEST:.0f}; give the bone age in months."
         )
-    if sex not in (FEMALE, MALE):
-        raise BoneAgeError(f"phantom.render: sex is {sex}, expected {FEMALE} (female) or {MALE} (male).")
+    if sex not in tuple(Sex):
+        raise BoneAgeError(f"phantom.render: sex is {sex}, expected {Sex.FEMALE} (female) or {Sex.MALE} (male).")
     if size < SMALLEST:
         raise BoneAgeError(
             f"phantom.render: size is {size} pixels, expected at least {SMALLEST}; ask for a larger picture."
@@ -111,5 +111,5 @@ def sample_children(count: int, seed: int) -> tuple[Float32[np.ndarray, " count"
     ages = rng.normal(127, 41, size=count)
     ages = np.where(ages < 12, 24 - ages, ages)
     ages = np.where(ages > 228, 456 - ages, ages)
-    sexes = np.where(rng.random(count) < 0.46, FEMALE, MALE)
+    sexes = np.where(rng.random(count) < 0.46, Sex.FEMALE, Sex.MALE)
     return np.clip(ages, 12, 228).astype(np.float32), sexes.astype(np.int32)

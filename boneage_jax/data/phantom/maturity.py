@@ -84,7 +84,7 @@ def progress_of_sites(age: float, sex: int, variation: np.ndarray) -> dict[str, 
 
     Args:
         age: bone age in months.
-        sex: FEMALE or MALE.
+        sex: its number, see `Sex`.
         variation: [len(SITES)] standard normal; centres of one hand differ by half a month plus 2 % of the
             age (standard deviation).
     """

