@@ -7,6 +7,7 @@ import jax
 from absl import logging
 
 from boneage_jax import cache
+from boneage_jax.errors import BoneAgeError
 
 OFF = "off"
 
@@ -25,15 +26,19 @@ def use_cache(folder: Path | None) -> None:
     stays, and so does a cache that is switched off there (JAX_ENABLE_COMPILATION_CACHE).
 
     Args:
-        folder: made if it is missing. One that cannot be written is told and left alone: everything works without.
-            None for no cache.
+        folder: made if it is missing, for this user alone. Where it cannot be made or written, or where others can
+            write to it, a warning says so and nothing is kept: everything works without. None for no cache.
     """
     if folder is None or _setting("jax_compilation_cache_dir") or not _setting("jax_enable_compilation_cache"):
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        cache.make_private(folder)
+        cache.check_own(folder)
     except OSError as error:
-        logging.warning("Nothing compiled is kept: %s cannot be made (%s).", folder, error.strerror)
+        logging.warning("Nothing compiled is kept: %s cannot be used (%s).", folder, error.strerror)
+        return
+    except BoneAgeError as error:
+        logging.warning("Nothing compiled is kept: %s.", error)
         return
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         logging.warning("Nothing compiled is kept: %s cannot be written.", folder)

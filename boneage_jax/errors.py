@@ -1,14 +1,16 @@
-"""The one exception that users see: a sentence that says what is wrong, where, and what to do."""
+"""The exceptions that users see: a sentence that says what is wrong, where, and what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class BoneAgeError(Exception):
-    """A mistake in the input, the configuration or a file, told in one clear sentence.
+    """A mistake in the input, the configuration or a file, described in one clear sentence.
 
-    The command line prints the sentence without a traceback and exits with status 1.
+    The command line prints the sentence without a traceback and exits with `exit_status`.
     """
+
+    exit_status = 1
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -47,7 +47,7 @@ def test_a_folder_that_cannot_be_made_is_told_and_left_alone(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     compilation.use_cache(tmp_path / "file/compiled")
 
-    assert "file/compiled cannot be made" in caplog.text
+    assert "file/compiled cannot be used" in caplog.text
     assert jax.config.jax_compilation_cache_dir is None
     compile_afresh()
 
@@ -57,6 +57,14 @@ def test_a_folder_that_cannot_be_written_is_told_and_left_alone(tmp_path, caplog
     compilation.use_cache(tmp_path)
 
     assert f"{tmp_path} cannot be written" in caplog.text
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_a_folder_that_others_can_write_to_is_refused(tmp_path, caplog):
+    tmp_path.chmod(0o777)
+    compilation.use_cache(tmp_path)
+
+    assert f"{tmp_path} can be written by other users" in caplog.text
     assert jax.config.jax_compilation_cache_dir is None
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import platform
 from collections.abc import Iterable
 from importlib import metadata
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+from boneage_jax import cores
 from boneage_jax.atomic_files import write_text
 from boneage_jax.benchmark.floor import Floor
 from boneage_jax.benchmark.profile import Profile
@@ -101,9 +101,7 @@ def hardware() -> str:
     """The devices JAX computes on, and the processor, as a reader would want them named."""
     devices = jax.devices()
     kinds = ", ".join(sorted({device.device_kind for device in devices}))
-    # Cores that this process may use, which in a container are fewer than the machine has.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{len(devices)} x {kinds}; {_processor()}, {cores} cores"
+    return f"{len(devices)} x {kinds}; {_processor()}, {cores.usable()} cores"
 
 
 def versions(peers: Iterable[str] = ()) -> dict[str, str]:

@@ -1,30 +1,26 @@
 """`boneage`: the command line of those who use trained weights; `launch.py` is that of those who train."""
 
 import argparse
-import os
+import io
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
+from boneage_jax import program
 from boneage_jax.commands import evaluate, export_weights, predict
-from boneage_jax.errors import BoneAgeError
 from boneage_jax.version import __version__
 
 COMMANDS: tuple[ModuleType, ...] = (predict, evaluate, export_weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0; 1 after an error, wrong arguments too; what a subcommand says."""
+    """Exit status: that of the subcommand; 1 after an error, wrong arguments too; see `program.run` for the others."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Names of files may hold what the terminal's encoding does not.
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
-    try:
-        return arguments.run(arguments)
-    except BoneAgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `| head` has seen enough; without this, closing stdout would fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return program.run(lambda: arguments.run(arguments))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,5 +1,7 @@
 """The order in which a split is read, and the processes or threads that read it ahead (grain)."""
 
+import contextlib
+import dataclasses
 import gc
 import weakref
 from collections.abc import Callable, Iterator
@@ -8,8 +10,9 @@ from typing import Any
 import cv2
 import grain
 import numpy as np
-from absl import flags
 
+from boneage_jax.data.augment import Augmentation
+from boneage_jax.data.shared_settings import OPENCV_IN_ONE_THREAD, PARSED_FLAGS
 from boneage_jax.errors import BoneAgeError
 
 Batch = dict[str, Any]
@@ -18,15 +21,81 @@ Batch = dict[str, Any]
 AHEAD = 2
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How a split is cut into batches, and the part of them that one process reads.
+
+    Attributes:
+      batch_size: examples in a batch over all processes.
+      workers: processes that prepare batches; 0 prepares them in threads of this one.
+      process_index: which of the processes this is (`jax.process_index()`).
+      process_count: how many processes share each batch (`jax.process_count()`).
+
+    Raises:
+      BoneAgeError: a value is out of its range, or the processes do not divide the batch.
+    """
+
+    batch_size: int
+    workers: int = 0
+    process_index: int = 0
+    process_count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise BoneAgeError(f"The batch size must be 1 or more, not {self.batch_size}.")
+        if self.workers < 0:
+            raise BoneAgeError(f"The number of data workers must be 0 or more, not {self.workers}.")
+        if not 0 <= self.process_index < self.process_count:
+            raise BoneAgeError(f"There is no process {self.process_index} among {self.process_count}.")
+        if self.batch_size % self.process_count:
+            raise BoneAgeError(
+                f"A batch of {self.batch_size} cannot be shared evenly by {self.process_count} processes: "
+                f"choose a multiple of {self.process_count}."
+            )
+
+    @property
+    def local_size(self) -> int:
+        """Examples per batch of one process."""
+        return self.batch_size // self.process_count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingBatching(Batching):
+    """How training batches are drawn from a split.
+
+    Attributes:
+      seed: decides order and augmentation, 0 to 2**32 - 1.
+      augmentation: random changes to each image, and to the maps that belong to it.
+      crop: pixels per side of the random window that is cut from each image; 0 for the whole image.
+      start_step: batches to pass over without reading them, for resuming.
+
+    Raises:
+      BoneAgeError: a value is out of its range.
+    """
+
+    seed: int
+    augmentation: Augmentation
+    crop: int = 0
+    start_step: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.seed < 2**32:
+            raise BoneAgeError(f"The seed of the training data must lie between 0 and 2**32 - 1, not {self.seed}.")
+        if self.start_step < 0:
+            raise BoneAgeError(f"Training cannot start at step {self.start_step}: it must be 0 or more.")
+
+
 class Batches(Iterator[Batch]):
     """An iterator over batches that ends its worker processes at `close` or at the end of a `with` block.
 
     Left open, they end with this object or with the program.
     """
 
-    def __init__(self, batches: grain.DatasetIterator):
+    def __init__(self, batches: grain.DatasetIterator, settings: contextlib.AbstractContextManager[None]):
+        """Takes the iterator, and settings of the process that have been made for it and end with it."""
         self._source = [batches]
-        self._finalizer = weakref.finalize(self, _close, self._source)
+        self._finalizer = weakref.finalize(self, _close, self._source, settings)
 
     def __next__(self) -> Batch:
         if not self._source:
@@ -45,90 +114,49 @@ class Batches(Iterator[Batch]):
         self._finalizer()
 
 
-def _close(source: list[grain.DatasetIterator]) -> None:
+def _close(source: list[grain.DatasetIterator], settings: contextlib.AbstractContextManager[None]) -> None:
     """Closes and lets go of grain's iterator, whose own clean-up prints errors if it outlives the modules."""
     source.pop().close()
     gc.collect()  # parts of it refer to each other
+    settings.__exit__(None, None, None)
 
 
-def training_stream(
-    count: int,
-    read: Callable[[int, np.ndarray], Batch],
-    *,
-    batch_size: int,
-    seed: int,
-    start_step: int,
-    workers: int,
-    process_index: int,
-    process_count: int,
-) -> Batches:
+def training_stream(count: int, read: Callable[[int, np.ndarray], Batch], batching: TrainingBatching) -> Batches:
     """The order of `train_batches` over `count` images: `read` makes a batch of its number and its indices [b]."""
-    local = _local_size(batch_size, workers, process_index, process_count)
-    if count < batch_size:
+    if count < batching.batch_size:
         raise BoneAgeError(
-            f"The training split has {count} images, fewer than one batch of {batch_size}: "
+            f"The training split has {count} images, fewer than one batch of {batching.batch_size}: "
             "choose a smaller batch size or more data."
         )
-    if not 0 <= seed < 2**32:
-        raise BoneAgeError(f"The seed of the training data must lie between 0 and 2**32 - 1, not {seed}.")
-    if start_step < 0:
-        raise BoneAgeError(f"Training cannot start at step {start_step}: it must be 0 or more.")
-    indices = grain.MapDataset.range(count).seed(seed).shuffle().repeat().batch(local, drop_remainder=True)
+    order = grain.MapDataset.range(count).seed(batching.seed).shuffle().repeat()
     # Numbered before anything is sliced: an example's view depends on its place in the stream alone.
-    batches = indices.map_with_index(read)
-    return _start(batches[process_index::process_count][start_step:], workers)
+    batches = order.batch(batching.local_size, drop_remainder=True).map_with_index(read)
+    return _start(batches[batching.process_index :: batching.process_count][batching.start_step :], batching.workers)
 
 
-def evaluation_stream(
-    count: int,
-    read: Callable[[np.ndarray], Batch],
-    *,
-    batch_size: int,
-    workers: int,
-    process_index: int,
-    process_count: int,
-) -> Batches:
+def evaluation_stream(count: int, read: Callable[[np.ndarray], Batch], batching: Batching) -> Batches:
     """The order of `evaluation_batches` over `count` images; indices from `count` on are padding."""
-    local = _local_size(batch_size, workers, process_index, process_count)
     if count == 0:
         raise BoneAgeError("The split to evaluate has no images: check which split is named in the config.")
-    whole = -(-count // batch_size) * batch_size
-    batches = grain.MapDataset.range(whole).batch(local).map(read)
-    return _start(batches[process_index::process_count], workers)
-
-
-def _local_size(batch_size: int, workers: int, process_index: int, process_count: int) -> int:
-    """Returns the examples per batch of one process, or says which number does not fit."""
-    if batch_size < 1:
-        raise BoneAgeError(f"The batch size must be 1 or more, not {batch_size}.")
-    if workers < 0:
-        raise BoneAgeError(f"The number of data workers must be 0 or more, not {workers}.")
-    if not 0 <= process_index < process_count:
-        raise BoneAgeError(f"There is no process {process_index} among {process_count}.")
-    if batch_size % process_count:
-        raise BoneAgeError(
-            f"A batch of {batch_size} cannot be shared evenly by {process_count} processes: "
-            f"choose a multiple of {process_count}."
-        )
-    return batch_size // process_count
+    whole = -(-count // batching.batch_size) * batching.batch_size
+    batches = grain.MapDataset.range(whole).batch(batching.local_size).map(read)
+    return _start(batches[batching.process_index :: batching.process_count], batching.workers)
 
 
 def _start(batches: grain.MapDataset, workers: int) -> Batches:
-    cv2.setNumThreads(0)  # parallel over images, not inside one: its own threads would fight for the same cores
     threads = 0 if workers else 1
     stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD))
     if workers:
-        if not flags.FLAGS.is_parsed():
-            # grain's workers read absl flags, which nobody parses in a notebook or a plain script.
-            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
         stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
-    return Batches(iter(stream))
+    settings = PARSED_FLAGS if workers else OPENCV_IN_ONE_THREAD
+    settings.__enter__()
+    return Batches(iter(stream), settings)
 
 
 def _start_worker(index: int, count: int) -> None:
     del index, count
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(0)  # as OPENCV_IN_ONE_THREAD; the process belongs to the stream
 
 
 def _copied(batch: Batch) -> Batch:

@@ -33,7 +33,7 @@ def make_moved(network: Network, preprocessing: Preprocessing, views: str) -> Ca
     """The function to compile: `(variables, {"image", "sex", "inputs"}) -> [B, S, S]`, months that each pixel adds.
 
     Args:
-        network: from `models.create`.
+        network: from `Description.network`.
         preprocessing: its preprocessing; the images are prepared ones.
         views: over which the estimate is averaged, see `Preprocessing.views`.
     """
@@ -70,9 +70,9 @@ class Maps:
             of which the strongest are 1.
 
         Raises:
-            BoneAgeError: as `Predictor.predict`.
+            BoneAgeError: as `Predictor.predict` where it accepts warnings.
         """
-        prepared = self._predictor.prepare(item)
+        prepared = self._predictor.prepare(item, accept_warnings=True)
         further = {name: np.asarray(value)[None] for name, value in prepared.inputs.items()}
         total = np.zeros(prepared.image.shape[:2], np.float32)
         for sex in prepared.sexes:
@@ -82,13 +82,10 @@ class Maps:
         return np.clip(total / strongest, 0, 1) if strongest > 0 else total
 
     def overlay(self, item: Item) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture, and beside it the same under the map in colours.
-
-        Args:
-            item: its image is pixels, as `Predictor.look` gives them.
-        """
-        pixels = np.asarray(item.image)
-        return side_by_side(pixels, self.find(item), self._predictor.preprocessing.window(pixels))
+        """The picture as it was read, and beside it the same under the map in colours."""
+        picture = self._predictor.look(item.image)
+        found = self.find(item._replace(image=picture))
+        return side_by_side(picture.pixels, found, self._predictor.preprocessing.window(picture.pixels))
 
 
 def regions(moved: Float[np.ndarray, "size size"]) -> Float[np.ndarray, "size size"]:

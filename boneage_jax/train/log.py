@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 from boneage_jax import config as configuration
+from boneage_jax import cores
 from boneage_jax.atomic_files import write_text
 from boneage_jax.version import __version__
 
@@ -67,7 +67,7 @@ def environment() -> dict[str, Any]:
         "device": device.device_kind,
         "devices": jax.device_count(),
         "cpu": platform.processor() or platform.machine(),
-        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_cores": cores.usable(),
     }
 
 

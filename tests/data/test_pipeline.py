@@ -1,12 +1,16 @@
+import dataclasses
 import itertools
 import multiprocessing
 
+import cv2
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 from boneage_jax.data.augment import Augmentation
 from boneage_jax.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
+from boneage_jax.data.stream import Batching, TrainingBatching
 from boneage_jax.errors import BoneAgeError
 
 AUGMENTATION = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2, brightness=0.1, contrast=0.1)
@@ -40,12 +44,12 @@ class FakeSplit:
 
 def train(split, count, **options):
     options = {"batch_size": 8, "seed": 3, "augmentation": AUGMENTATION, **options}
-    with train_batches(split, **options) as batches:
+    with train_batches(split, TrainingBatching(**options)) as batches:
         return list(itertools.islice(batches, count))
 
 
 def evaluate(split, **options):
-    with evaluation_batches(split, **options) as batches:
+    with evaluation_batches(split, Batching(**options)) as batches:
         return list(batches)
 
 
@@ -235,7 +239,8 @@ def test_steps_per_epoch_counts_whole_batches():
 
 def test_two_workers_give_the_same_batches_and_end_when_closed():
     split = FakeSplit(20, further=True)
-    batches = train_batches(split, batch_size=8, seed=3, augmentation=AUGMENTATION, workers=2)
+    batching = TrainingBatching(batch_size=8, seed=3, augmentation=AUGMENTATION, workers=2)
+    batches = train_batches(split, batching)
     assert_same(list(itertools.islice(batches, 5)), train(split, 5))
     workers = multiprocessing.active_children()
     assert len(workers) == 2
@@ -244,6 +249,25 @@ def test_two_workers_give_the_same_batches_and_end_when_closed():
     assert not any(worker.is_alive() for worker in workers)
     with pytest.raises(ValueError, match="closed"):
         next(batches)
+
+
+def test_settings_of_the_process_end_with_the_last_batches_that_need_them():
+    def settings():
+        return cv2.getNumThreads(), flags.FLAGS.is_parsed()
+
+    cv2.setNumThreads(3)
+    batching = TrainingBatching(batch_size=8, seed=3, augmentation=AUGMENTATION)
+    first, second = (train_batches(FakeSplit(20), batching) for _ in range(2))
+    next(first)
+    assert settings() == (1, False)
+    first.close()
+    assert settings() == (1, False)
+    second.close()
+    assert settings() == (3, False)
+    with train_batches(FakeSplit(20), dataclasses.replace(batching, workers=1)) as in_a_worker:
+        next(in_a_worker)
+        assert settings() == (3, True)
+    assert settings() == (3, False)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

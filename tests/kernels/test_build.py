@@ -50,6 +50,44 @@ def test_a_failed_compilation_leaves_nothing_behind_and_names_the_error(fresh, m
     assert not list(tmp_path.rglob("*.so"))
 
 
+@pytest.fixture
+def small(fresh, monkeypatch):
+    """A source that compiles in a moment."""
+    source = fresh / "cpu" / "calls.cc"
+    source.parent.mkdir()
+    source.write_text("int one() { return 1; }\n")
+    monkeypatch.setattr(build, "SOURCES", source.parent)
+
+
+@needs_kernels
+def test_a_library_is_compiled_once_in_a_folder_for_the_user_alone(small, monkeypatch):
+    library = build._compiled()
+    assert (library.parent.stat().st_mode & 0o777, [*library.parent.iterdir()]) == (0o700, [library])
+
+    monkeypatch.setattr(build.tempfile, "TemporaryDirectory", pytest.fail)  # in which it would be compiled
+    assert build._compiled() == library
+
+
+@needs_kernels
+@pytest.mark.parametrize("damage", [lambda x: x[: len(x) // 2], lambda x: x[:999] + b"?" + x[1000:], lambda x: b""])
+def test_a_damaged_library_is_not_loaded_but_compiled_again(small, damage, caplog):
+    library = build._compiled()
+    intact = library.read_bytes()
+    library.write_bytes(damage(intact))
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert build._compiled().read_bytes() == intact
+    assert f"{library} is damaged; the CPU kernels are compiled again" in caplog.text
+
+
+@needs_kernels
+def test_a_folder_that_others_can_write_to_is_refused(small, caplog):
+    folder = build._compiled().parent
+    folder.chmod(0o777)
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert not build.available()
+    assert f"{folder} can be written by other users" in caplog.text
+
+
 def test_they_can_be_switched_off(fresh, monkeypatch):
     monkeypatch.setenv(build.SWITCH, "off")
     monkeypatch.setattr(subprocess, "run", pytest.fail)

@@ -1,0 +1,77 @@
+"""How a command ends: with one sentence and an exit status, whatever happens to it."""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.terminal import printable
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+"""What the system answers where the program is not at fault."""
+
+
+class Signalled(KeyboardInterrupt):
+    """SIGTERM or SIGINT (Ctrl-C) asks the program to end."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def exit_status(number: int) -> int:
+    """What shells report of a program that this signal has ended: 130 for SIGINT, 143 for SIGTERM."""
+    return 128 + number
+
+
+def run(main: Callable[[], int]) -> int:
+    """Runs the body of a command and returns the exit status for `sys.exit`.
+
+    A `BoneAgeError` is printed on stderr. SIGINT and SIGTERM raise `Signalled` in the main thread, which gives 130 and
+    143 after one sentence; a second one ends the program at once. An output that is closed (`| head`) or full, and a
+    system that refuses (disk full, no permission), give 1. Other exceptions are mistakes of the program and pass.
+    """
+    before = {number: signal.signal(number, _stop) for number in STOPPING}
+    try:
+        status = main()
+        sys.stdout.flush()
+        return status
+    except BoneAgeError as error:
+        return _fail(str(error), error.exit_status)
+    except Signalled as stop:
+        return _fail(f"stopped by {signal.Signals(stop.number).name}", exit_status(stop.number))
+    except BrokenPipeError:
+        _discard_output()
+        return 1
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        _discard_output()
+        return _fail(f"cannot go on: {error.strerror} ({error.filename or 'while writing output'})", 1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    for each in STOPPING:
+        signal.signal(each, signal.SIG_DFL)
+    raise Signalled(number)
+
+
+def _fail(sentence: str, status: int) -> int:
+    with contextlib.suppress(OSError, BrokenPipeError):
+        print(f"error: {printable(sentence)}", file=sys.stderr, flush=True)
+    return status
+
+
+def _discard_output() -> None:
+    """Sends what is left in the buffer of stdout nowhere if it cannot be written: the interpreter would fail again."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

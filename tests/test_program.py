@@ -1,0 +1,92 @@
+"""How a command ends, in a process of its own: its exit status and what stands on stderr."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+BEGINNING = """
+import errno, os, signal, sys, time
+from boneage_jax import program
+from boneage_jax.errors import BoneAgeError
+"""
+
+
+def ended(body: str, **options) -> subprocess.CompletedProcess:
+    """Runs `main` with this body as a command."""
+    code = BEGINNING + f"def main():\n{textwrap.indent(textwrap.dedent(body), '    ')}\nsys.exit(program.run(main))"
+    options = {"stdout": subprocess.PIPE} | options
+    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, **options)
+
+
+def test_the_status_of_the_body_is_that_of_the_command():
+    found = ended("print('done'); return 2")
+    assert (found.returncode, found.stdout, found.stderr) == (2, "done\n", "")
+
+
+def test_an_error_is_one_sentence():
+    found = ended("raise BoneAgeError('hand.png is empty')")
+    assert (found.returncode, found.stderr) == (1, "error: hand.png is empty\n")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_one_sentence_and_its_own_status(number, status):
+    found = ended(
+        f"""
+        try:
+            os.kill(os.getpid(), {int(number)})
+            time.sleep(60)
+        finally:
+            print("cleaned up")
+        """
+    )
+    assert (found.returncode, found.stdout) == (status, "cleaned up\n")
+    assert found.stderr == f"error: stopped by {number.name}\n"
+
+
+def test_a_second_signal_ends_at_once():
+    found = ended(
+        """
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            print("not reached", flush=True)
+        """
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_handlers_of_a_caller_come_back():
+    code = BEGINNING + "signal.signal(15, signal.SIG_IGN); program.run(lambda: 0); print(signal.getsignal(15).name)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "SIG_IGN\n"
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_full_output_is_one_sentence(flush):
+    with open("/dev/full", "w") as full:
+        found = ended(f"print('result', flush={flush}); return 0", stdout=full)
+    assert found.returncode == 1
+    assert found.stderr == "error: cannot go on: No space left on device (while writing output)\n"
+
+
+def test_an_output_that_is_closed_early_needs_no_word():
+    reader = "import sys; sys.stdin.readline()"
+    with subprocess.Popen([sys.executable, "-c", reader], stdin=subprocess.PIPE) as head:
+        found = ended("while True: print('line')", stdout=head.stdin)
+        head.stdin.close()
+    assert (found.returncode, found.stderr) == (1, "")
+
+
+def test_a_system_that_refuses_is_one_sentence_with_the_file():
+    found = ended("raise OSError(errno.ENOSPC, 'No space left on device', 'out/metrics.json')")
+    assert (found.returncode, found.stderr) == (1, "error: cannot go on: No space left on device (out/metrics.json)\n")
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback():
+    found = ended("raise ValueError('never')")
+    assert found.returncode == 1
+    assert "Traceback" in found.stderr
