@@ -85,30 +85,28 @@ def band(sex: Sex) -> Band:
     return Band(ages, ages - BORDER * deviations, ages + BORDER * deviations)
 
 
-def conclude(
-    interval: tuple[float, float] | None, age: float, sex: Sex, age_step: float = 0.0
-) -> tuple[Conclusion, str]:
+def conclude(interval: tuple[float, float] | None, ages: tuple[float, float], sex: Sex) -> tuple[Conclusion, str]:
     """Compares the whole interval of a bone age with the range of `BORDER` standard deviations about the age.
 
     Args:
       interval: lowest and highest bone age, in months; None where the weights give none.
-      age: chronological age in months.
+      ages: lowest and highest chronological age, in months: the same twice, unless it was rounded.
       sex: of the child.
-      age_step: months to which the age was rounded down: the child may be that much older.
 
     Returns:
       The conclusion and ""; or UNDECIDED and the reason in a sentence.
     """
     if interval is None:
         return Conclusion.UNDECIDED, "The weights give no interval."
-    first, last = deviation(age, sex), deviation(age + age_step, sex)
+    youngest, oldest = ages
+    first, last = deviation(youngest, sex), deviation(oldest, sex)
     if first is None or last is None:
         return Conclusion.UNDECIDED, "The chronological age lies outside the reference table."
     low, high = interval
     compatible = {
-        Conclusion.DELAYED: low < age + age_step - BORDER * last,
-        Conclusion.NORMAL: low <= age + age_step + BORDER * last and high >= age - BORDER * first,
-        Conclusion.ADVANCED: high > age + BORDER * first,
+        Conclusion.DELAYED: low < oldest - BORDER * last,
+        Conclusion.NORMAL: low <= oldest + BORDER * last and high >= youngest - BORDER * first,
+        Conclusion.ADVANCED: high > youngest + BORDER * first,
     }
     found = [conclusion for conclusion, fits in compatible.items() if fits]
     if len(found) == 1:

@@ -30,28 +30,32 @@ class Point(NamedTuple):
     interval: tuple[float, float] | None
 
 
-def draw(points: Sequence[Point], sex: Sex) -> str:
-    """Draws the chart as an SVG element without XML declaration, for a place inside an HTML page.
+def svg(points: Sequence[Point], sex: Sex) -> str:
+    """Draws `figure` as an SVG element without XML declaration, for a place inside an HTML page."""
+    with matplotlib.rc_context(_SVG):
+        file = io.StringIO()
+        FigureCanvasSVG(figure(points, sex)).print_svg(file, metadata=_NO_METADATA)
+    text = file.getvalue()
+    return text[text.index("<svg") :]
+
+
+def figure(points: Sequence[Point], sex: Sex) -> Figure:
+    """The chart, in years.
 
     Args:
         points: of one child. A bone age without a chronological age becomes a line across the chart.
         sex: selects the reference.
     """
-    with matplotlib.rc_context(_SVG):
-        figure = Figure(figsize=_SIZE, layout="constrained")
-        canvas = FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        _prepare(axes)
-        _draw_reference(axes, sex)
-        _draw_points(axes, [point for point in points if point.age is not None])
-        for point in points:
-            if point.age is None:
-                _draw_line(axes, point)
-        axes.legend(loc="upper left", frameon=False, handlelength=1.6)
-        file = io.StringIO()
-        canvas.print_svg(file, metadata=_NO_METADATA)
-    text = file.getvalue()
-    return text[text.index("<svg") :]
+    chart = Figure(figsize=_SIZE, layout="constrained")
+    axes = chart.add_subplot()
+    _prepare(axes)
+    _draw_reference(axes, sex)
+    _draw_points(axes, [point for point in points if point.age is not None])
+    for point in points:
+        if point.age is None:
+            _draw_line(axes, point)
+    axes.legend(loc="upper left", frameon=False, handlelength=1.6)
+    return chart
 
 
 def _prepare(axes: Axes) -> None:

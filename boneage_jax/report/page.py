@@ -2,7 +2,7 @@
 
 import base64
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -13,8 +13,10 @@ from markupsafe import Markup
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict import reference
 from boneage_jax.predict.results import years_months
+from boneage_jax.released.weights import Header
 from boneage_jax.report import chart
 from boneage_jax.report.visits import Visit
+from boneage_jax.terminal import printable
 
 _NONE = "\N{EN DASH}"
 _QUALITY = 92  # of JPEG pictures, which make the page a fifth as large as PNG
@@ -54,20 +56,22 @@ def html(report: Report) -> str:
         loader=jinja2.PackageLoader("boneage_jax.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=_printable,
+        finalize=_shown,
         trim_blocks=True,
     )
     shown = report.visits[-1]
+    provenance = shown.result.provenance
+    assert provenance is not None  # as of every result with a reading
     radiograph, heatmap = np.split(report.picture, 2, axis=1)
     return environment.get_template("report.html.j2").render(
         shown=_full(shown),
         visits=[_row(visit) for visit in report.visits],
-        chart=Markup(chart.draw([_point(visit) for visit in report.visits], shown.sex)),
+        chart=Markup(chart.svg([_point(visit) for visit in report.visits], shown.sex)),
         radiograph=_data_url(cv2.cvtColor(radiograph, cv2.COLOR_BGR2GRAY)),
         heatmap=_data_url(heatmap),
         remarks=_remarks(report),
         limits=[report.accuracy, *_LIMITS] if report.accuracy else _LIMITS,
-        provenance=shown.result.provenance.to_dict(),
+        provenance=provenance.to_dict(),
         table=reference.TABLE,
     )
 
@@ -92,11 +96,11 @@ def pdf(page: str) -> bytes:
     return printed
 
 
-def accuracy(figures: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    """How accurate weights are, in a sentence, from `figures` and `data` of their header; "" if nobody measured."""
-    if "overall" not in figures:
+def accuracy(header: Header) -> str:
+    """How accurate weights are, in a sentence; "" if their header has no figures."""
+    if "overall" not in header.figures:
         return ""
-    overall = figures["overall"]
+    overall, data = header.figures["overall"], header.data
     sentence = (
         f"Mean absolute error of the weights: {overall['mae']['value']:.1f} months on {overall['count']:,} radiographs "
         f"({data.get('title', 'unknown data')}, {data.get('measured_split', 'unknown')} split)"
@@ -110,7 +114,7 @@ def _row(visit: Visit) -> dict[str, str]:
     """A line of the table of visits: everything in months, without the unit."""
     result, reading = visit.result, visit.reading
     return {
-        "file": result.file,
+        "file": visit.name,
         "date": _NONE if visit.date is None else visit.date.isoformat(),
         "age": _number(result.age),
         "bone_age": _number(reading.months),
@@ -146,7 +150,7 @@ def _remarks(report: Report) -> list[tuple[str, str]]:
     """Kind and sentence: errors first, then what concerns each visit, under its name where there are several."""
     found = [("warning", f"Not read: {error}") for error in report.errors]
     for visit in report.visits:
-        name = f"{visit.result.file}: " if len(report.visits) > 1 else ""
+        name = f"{visit.name}: " if len(report.visits) > 1 else ""
         found += [("warning", name + sentence) for sentence in visit.result.warnings]
         found += [("note", name + sentence) for sentence in visit.result.notes]
     return found
@@ -170,8 +174,6 @@ def _data_url(picture: np.ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(coded.tobytes()).decode()}"
 
 
-def _printable(value: Any) -> Any:
-    """Text with control characters, those that reverse the direction of writing, and lone surrogates written out."""
-    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
-        return value
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in value)
+def _shown(value: Any) -> Any:
+    """Text of which no character hides, moves or reverses others; markup of this program stays as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

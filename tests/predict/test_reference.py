@@ -53,7 +53,7 @@ def test_the_score_is_the_difference_in_deviations():
     ],
 )
 def test_a_conclusion_needs_the_whole_interval_on_one_side_of_each_border(interval, conclusion):
-    found, reason = reference.conclude(interval, 120.0, Sex.MALE)
+    found, reason = reference.conclude(interval, (120.0, 120.0), Sex.MALE)
     assert found == conclusion
     assert bool(reason) == (conclusion == "cannot be decided")
 
@@ -68,7 +68,7 @@ def test_a_conclusion_needs_the_whole_interval_on_one_side_of_each_border(interv
     ],
 )
 def test_what_cannot_be_decided_has_its_reason(interval, reason):
-    assert reason in reference.conclude(interval, 120.0, Sex.MALE)[1]
+    assert reason in reference.conclude(interval, (120.0, 120.0), Sex.MALE)[1]
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_what_cannot_be_decided_has_its_reason(interval, reason):
     ],
 )
 def test_an_age_in_whole_years_must_lead_to_the_same_conclusion_all_year_long(interval, exact, in_years):
-    assert reference.conclude(interval, 120.0, Sex.FEMALE)[0] == exact
-    assert reference.conclude(interval, 120.0, Sex.FEMALE, age_step=12.0)[0] == in_years
+    assert reference.conclude(interval, (120.0, 120.0), Sex.FEMALE)[0] == exact
+    assert reference.conclude(interval, (120.0, 132.0), Sex.FEMALE)[0] == in_years
 
 
 def test_outside_the_table_there_is_no_conclusion():
-    for age, step in ((193.0, 0.0), (186.0, 12.0), (2.0, 0.0)):
-        conclusion, reason = reference.conclude((100.0, 101.0), age, Sex.FEMALE, step)
+    for ages in ((193.0, 193.0), (186.0, 198.0), (2.0, 2.0)):
+        conclusion, reason = reference.conclude((100.0, 101.0), ages, Sex.FEMALE)
         assert (conclusion, "outside the reference table" in reason) == ("cannot be decided", True)
 
 
