@@ -1,7 +1,7 @@
-"""Writes one page about a child: radiograph, heat map, bone age, its comparison with the age, and all visits in a chart.
+"""Writes one page about a child: radiograph, heat map, bone age beside the age, and a chart of all visits.
 
-Exit status: 0 if the page shows every file, 2 if some could not be read or were refused (the page names them), 1 or 2 as
-of `predict` if none could be read, which leaves no page.
+Exit status: 0 if the page shows every file, 2 if some could not be read or were refused (the page names them). If none
+could be read, there is no page, and the status is that of `predict`.
 """
 
 import argparse
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from boneage_jax import extras
 from boneage_jax.atomic_files import write_bytes
 from boneage_jax.commands import reading
-from boneage_jax.errors import BoneAgeError
 
 if TYPE_CHECKING:
     from boneage_jax.predict.predictor import Item
@@ -34,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--age",
         type=reading.months,
         metavar="YEARS",
-        help="chronological age on the day of a single radiograph, such as 9.5; default: that of --labels or the header "
-        "of a DICOM",
+        help="chronological age on the day of a single radiograph, such as 9.5; default: that of --labels or of the "
+        "header of a DICOM",
     )
     parser.add_argument(
         "--labels",

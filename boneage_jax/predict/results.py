@@ -149,9 +149,7 @@ def years_months(months: float) -> str:
     return f"{years} {'year' if years == 1 else 'years'} {rest} {'month' if rest == 1 else 'months'}"
 
 
-def _reading(
-    prediction: Prediction, age: float | None, ages: tuple[float, float] | None
-) -> tuple[Reading, str]:
+def _reading(prediction: Prediction, age: float | None, ages: tuple[float, float] | None) -> tuple[Reading, str]:
     """The reading, and why there is no SD score though there is an age; `ages` is the range that the age lies in."""
     months = prediction.months
     assert months is not None  # of one sex
@@ -161,9 +159,7 @@ def _reading(
     sex = Sex.parse(prediction.sex)
     score, why_none = reference.sd_score(months, age, sex)
     conclusion, reason = reference.conclude(prediction.interval, ages, sex)
-    compared = dataclasses.replace(
-        plain, difference=months - age, sd_score=score, conclusion=conclusion, reason=reason
-    )
+    compared = dataclasses.replace(plain, difference=months - age, sd_score=score, conclusion=conclusion, reason=reason)
     return compared, why_none
 
 

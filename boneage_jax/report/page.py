@@ -19,10 +19,11 @@ from boneage_jax.report.visits import Visit
 from boneage_jax.terminal import printable
 
 _NONE = "\N{EN DASH}"
+_SOURCES = {"--sex": "as given", "--age": "as given", "--labels": "from the table", "header": "from the file's header"}
 _QUALITY = 92  # of JPEG pictures, which make the page a fifth as large as PNG
 _LIMITS = (
-    "The networks learned from readings by radiologists (Greulich and Pyle), who differ from each other by 5 to 8 "
-    "months, of left hands of children in two hospitals of the USA. Other populations have not been measured.",
+    "The network learned from readings by people, who differ from each other by 5 to 8 months. Children unlike those of "
+    "its data, other populations and right hands have not been measured.",
     "The interval contains the reference age of nine in ten radiographs like those of its calibration. For "
     "malformations, casts, photographs and unusual devices it may not.",
     f"Delayed and advanced mean that the whole interval lies more than {reference.BORDER:.0f} standard deviations from "
@@ -137,9 +138,9 @@ def _full(visit: Visit) -> dict[str, str]:
         "interval_words": "" if low_high is None else _range(*low_high, years_months),
         "std": "not given by these weights" if reading.std is None else f"{_number(reading.std)} months",
         "sex": visit.sex.word,
-        "sex_from": f"from {result.sex_from}",
+        "sex_from": _SOURCES.get(result.sex_from or "", ""),
         "age": "unknown" if result.age is None else f"{row['age']} months",
-        "age_words": "" if result.age is None else f"{years_months(result.age)}, from {result.age_from}",
+        "age_words": "" if result.age is None else f"{years_months(result.age)}, {_SOURCES.get(result.age_from or '', '')}",
         "difference": _NONE if reading.difference is None else f"{row['difference']} months",
         "conclusion": reading.conclusion or "not compared: the chronological age is unknown",
         "reason": reading.reason,

@@ -102,8 +102,8 @@ def test_the_figures_of_the_page_equal_those_of_the_json(age, out, run, text, tm
 
 def test_a_dicom_file_names_sex_and_age_itself(text, tmp_path):
     page = text(dicom(tmp_path / "x.dcm", PatientSex="M", PatientBirthDate="20140531", StudyDate="20240531"))
-    assert "male from header" in page
-    assert "120.0 months 10 years 0 months, from header" in page
+    assert "male from the file's header" in page
+    assert "120.0 months 10 years 0 months, from the file's header" in page
 
 
 def test_an_age_in_whole_years_leads_to_no_conclusion_that_a_year_would_change(run, tmp_path):
@@ -140,7 +140,7 @@ def test_a_table_gives_dates_and_ages_of_pictures(text, tmp_path):
     page = text("visits", "--labels=visits.csv")
     assert "1.png 2022-03-01 96.0" in page
     assert "File 2.png, examined 2023-03-01" in page
-    assert "108.0 months 9 years 0 months, from --labels" in page
+    assert "108.0 months 9 years 0 months, from the table" in page
 
 
 def test_visits_without_ages_or_of_two_children_have_no_page(run, tmp_path):

@@ -232,14 +232,14 @@ def test_flipped_bits_give_a_table_or_a_clear_error(seed):
 def test_dates_of_birth_and_examination_give_the_age(row):
     child = children(f"id,date,birth_date\n{row}\n")["7"]
     assert child.date == datetime.date(2024, 5, 31)
-    assert child.chronological_age == pytest.approx(120, abs=0.03)
+    assert child.chronological_age == pytest.approx(120, abs=0.05)
     assert (child.sex, child.fault) == (None, "")
 
 
 def test_a_date_alone_gives_no_age_and_an_age_in_whole_years_yields_to_the_dates():
     assert children("id,Study Date\n7,2024-05-31\n")["7"].chronological_age is None
     text = "id,age,date,date of birth\n7,10,2024-11-30,2014-05-31\n"
-    assert children(text)["7"].chronological_age == pytest.approx(126, abs=0.03)
+    assert children(text)["7"].chronological_age == pytest.approx(126, abs=0.05)
 
 
 @pytest.mark.parametrize(

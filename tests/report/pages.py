@@ -26,9 +26,7 @@ def visit(name="hand.png", months=112.3, age=114.0, interval=(100.0, 124.5), sex
         score, _ = reference.sd_score(months, age, code)
         reading = Reading(sex, months, 7.25, interval, months - age, score, conclusion, reason)
     age_from = None if age is None else "--age"
-    result = Result(
-        name, sex, "--sex", age, age_from, readings=(reading,), provenance=PROVENANCE, **fields
-    )
+    result = Result(name, sex, "--sex", age, age_from, readings=(reading,), provenance=PROVENANCE, **fields)
     return Visit(name, result, date)
 
 
