@@ -1,6 +1,5 @@
 """The order in which a split is read, and the processes or threads that read it ahead (grain)."""
 
-import contextlib
 import dataclasses
 import gc
 import weakref
@@ -10,9 +9,9 @@ from typing import Any
 import cv2
 import grain
 import numpy as np
+from absl import flags
 
 from boneage_jax.data.augment import Augmentation
-from boneage_jax.data.shared_settings import OPENCV_IN_ONE_THREAD, PARSED_FLAGS
 from boneage_jax.errors import BoneAgeError
 
 Batch = dict[str, Any]
@@ -92,10 +91,9 @@ class Batches(Iterator[Batch]):
     Left open, they end with this object or with the program.
     """
 
-    def __init__(self, batches: grain.DatasetIterator, settings: contextlib.AbstractContextManager[None]):
-        """Takes the iterator, and settings of the process that have been made for it and end with it."""
+    def __init__(self, batches: grain.DatasetIterator):
         self._source = [batches]
-        self._finalizer = weakref.finalize(self, _close, self._source, settings)
+        self._finalizer = weakref.finalize(self, _close, self._source)
 
     def __next__(self) -> Batch:
         if not self._source:
@@ -114,11 +112,10 @@ class Batches(Iterator[Batch]):
         self._finalizer()
 
 
-def _close(source: list[grain.DatasetIterator], settings: contextlib.AbstractContextManager[None]) -> None:
+def _close(source: list[grain.DatasetIterator]) -> None:
     """Closes and lets go of grain's iterator, whose own clean-up prints errors if it outlives the modules."""
     source.pop().close()
     gc.collect()  # parts of it refer to each other
-    settings.__exit__(None, None, None)
 
 
 def training_stream(count: int, read: Callable[[int, np.ndarray], Batch], batching: TrainingBatching) -> Batches:
@@ -144,19 +141,21 @@ def evaluation_stream(count: int, read: Callable[[np.ndarray], Batch], batching:
 
 
 def _start(batches: grain.MapDataset, workers: int) -> Batches:
+    cv2.setNumThreads(0)  # parallel over images, not inside one: its own threads would fight for the same cores
     threads = 0 if workers else 1
     stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD))
     if workers:
+        if not flags.FLAGS.is_parsed():
+            # grain's workers read absl flags, which nobody parses in a notebook or a plain script.
+            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
         stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
-    settings = PARSED_FLAGS if workers else OPENCV_IN_ONE_THREAD
-    settings.__enter__()
-    return Batches(iter(stream), settings)
+    return Batches(iter(stream))
 
 
 def _start_worker(index: int, count: int) -> None:
     del index, count
-    cv2.setNumThreads(0)  # as OPENCV_IN_ONE_THREAD; the process belongs to the stream
+    cv2.setNumThreads(0)
 
 
 def _copied(batch: Batch) -> Batch:

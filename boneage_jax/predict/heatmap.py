@@ -22,7 +22,7 @@ from boneage_jax.inference import Batch, make_estimate
 from boneage_jax.models import Network
 from boneage_jax.predict.predictor import Item, Predictor
 
-STEPS = 8  # on the way from the blurred copy
+STEPS = 16  # nodes of the Gauss-Legendre quadrature on the way from the blurred copy
 BLUR = 0.05  # standard deviations of Gaussians, in sides of the image: of what counts as detail
 SMOOTH = 0.02  # and of what counts as one region
 LARGEST = 1024  # pixels per side of the pictures
@@ -49,8 +49,10 @@ def make_moved(network: Network, preprocessing: Preprocessing, views: str) -> Ca
 
             return jax.grad(months)(blurred + share * (image - blurred))
 
-        shares = (jnp.arange(STEPS) + 0.5) / STEPS
-        return ((image - blurred) * jax.lax.map(gradient, shares).mean(axis=0)).sum(axis=-1)
+        nodes, weights = np.polynomial.legendre.leggauss(STEPS)
+        gradients = jax.lax.map(gradient, jnp.asarray((nodes + 1) / 2, jnp.float32))
+        mean = jnp.tensordot(jnp.asarray(weights / 2, jnp.float32), gradients, axes=1)
+        return ((image - blurred) * mean).sum(axis=-1)
 
     return moved
 

@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import json
 
 import cv2
 import numpy as np

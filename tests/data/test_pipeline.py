@@ -1,12 +1,9 @@
-import dataclasses
 import itertools
 import multiprocessing
 
-import cv2
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
 from boneage_jax.data.augment import Augmentation
 from boneage_jax.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
@@ -249,25 +246,6 @@ def test_two_workers_give_the_same_batches_and_end_when_closed():
     assert not any(worker.is_alive() for worker in workers)
     with pytest.raises(ValueError, match="closed"):
         next(batches)
-
-
-def test_settings_of_the_process_end_with_the_last_batches_that_need_them():
-    def settings():
-        return cv2.getNumThreads(), flags.FLAGS.is_parsed()
-
-    cv2.setNumThreads(3)
-    batching = TrainingBatching(batch_size=8, seed=3, augmentation=AUGMENTATION)
-    first, second = (train_batches(FakeSplit(20), batching) for _ in range(2))
-    next(first)
-    assert settings() == (1, False)
-    first.close()
-    assert settings() == (1, False)
-    second.close()
-    assert settings() == (3, False)
-    with train_batches(FakeSplit(20), dataclasses.replace(batching, workers=1)) as in_a_worker:
-        next(in_a_worker)
-        assert settings() == (3, True)
-    assert settings() == (3, False)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import assert_same_to_the_bit, newest
 from test_loop import InterruptedRunError, interrupted_at
 
 from boneage_jax.data.augment import Augmentation, View, apply
@@ -14,6 +13,7 @@ from boneage_jax.data.stream import Batching, TrainingBatching
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import loop, parallel, placement, resident
 from boneage_jax.train.evaluation import evaluate_checkpoint
+from runs import assert_same_to_the_bit, newest
 
 ALL = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2, brightness=0.1, contrast=0.3)
 
