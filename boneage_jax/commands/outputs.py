@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boneage_jax import extras
+from boneage_jax.data.files import File
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict import heatmap, results, worklist
 from boneage_jax.predict.predictor import Item, Predictor
@@ -34,14 +35,13 @@ class Outputs:
         self._captures = dicom and _paths("--dicom-out", dicom, requests, worklist.CAPTURE_ENDING)
         self._maps = heatmap.Maps(predictor)
 
-    def added(self, result: Result, place: int, item: Item, data: bytes) -> Result:
+    def added(self, result: Result, place: int, item: Item) -> Result:
         """The result with its files.
 
         Args:
             result: without an error.
             place: of its request.
-            item: that was predicted, with the sex that it was read for.
-            data: the bytes of its file.
+            item: that was predicted, with the sex that it was read for; its file is in memory.
 
         Returns:
             The result with the names of the files. Without its heat map it has a warning; without its DICOM objects it
@@ -57,9 +57,10 @@ class Outputs:
         if self._reports and self._captures:
             from boneage_jax.dicom_results import objects  # of the extra
 
+            assert isinstance(item.image, File)
             report, capture = self._reports[place], self._captures[place]
             try:
-                objects.make(data, result.file, result, overlay).write(report, capture)
+                objects.make(item.image.read(), result.file, result, overlay).write(report, capture)
             except BoneAgeError as error:
                 assert result.provenance is not None
                 return results.failed(result.file, str(error), result.provenance)

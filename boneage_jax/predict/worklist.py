@@ -1,6 +1,7 @@
 """Which files are to be read, and what is said of each child: the part of `boneage predict` before any network."""
 
 import dataclasses
+import datetime
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,7 @@ class Request:
         sex_from: "--sex", "--labels", or None.
         age: chronological age in months, or None.
         age_from: "--age", "--labels", or None.
+        date: of the examination, from the table of labels, or None.
         error: why it cannot be read, or "".
     """
 
@@ -44,6 +46,7 @@ class Request:
     sex_from: str | None = None
     age: float | None = None
     age_from: str | None = None
+    date: datetime.date | None = None
     error: str = ""
 
 
@@ -67,7 +70,7 @@ def gather(paths: Iterable[Path], sex: str | None, age: float | None, labels: Pa
         paths: files of any name, and folders and zip archives (archives in them count as folders).
         sex: "F", "M" or "unknown", for all files but those in the table; None for what the headers say.
         age: chronological age in months, for a single file; None for what the table or the headers say.
-        labels: csv or xlsx with the column id (name of the file), and sex or male, or age (years) or age_months.
+        labels: csv or xlsx with the column id (name of the file) and others, see `read_children`.
 
     Raises:
         BoneAgeError: the table cannot be read, or an age is given for several files. What is wrong with a single file
@@ -128,7 +131,7 @@ def _with_labels(requests: Sequence[Request], path: Path) -> list[Request]:
         raise BoneAgeError(f"the label table {path} does not exist; expected a csv or xlsx file")
     labels = read_children(File(str(path), path.stat().st_size, 0, path))
     if labels is None:
-        raise BoneAgeError(f"{path} is no label table; expected the columns id, and male, sex, age or age_months")
+        raise BoneAgeError(f"{path} is no label table; expected the columns id, and male, sex, age, age_months or date")
     known, done = {label.id: label for label in labels}, list(requests)
     for identifier, places in match(known, [one.name for one in requests]).items():
         names = sorted({requests[place].name for place in places})
@@ -161,4 +164,4 @@ def _with_label(request: Request, label: Label) -> Request:
                 "of them"
             )
         request = dataclasses.replace(request, age=age, age_from="--labels")
-    return dataclasses.replace(request, error=error)
+    return dataclasses.replace(request, date=label.date, error=error)

@@ -15,7 +15,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict import reference
 from boneage_jax.predict.prediction import NOTICE
 from boneage_jax.predict.results import Reading
-from dicom_results import radiographs
+from tests.dicom_results import radiographs
 
 PATIENT_AND_STUDY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "ReferringPhysicianName"),
@@ -25,9 +25,7 @@ PATIENT_AND_STUDY = (
 
 def make(data=None, **changes):
     """The two data sets of a result."""
-    made = objects.make(
-        data or radiographs.file("CR"), "hand.dcm", radiographs.result(**changes), radiographs.overlay
-    )
+    made = objects.make(data or radiographs.file("CR"), "hand.dcm", radiographs.result(**changes), radiographs.overlay)
     return tuple(pydicom.dcmread(io.BytesIO(content)) for content in (made.report, made.capture))
 
 

@@ -4,8 +4,8 @@ import pytest
 from pydicom.uid import CTImageStorage
 
 from boneage_jax.dicom_results.source import SourceError, read_source
-from data import dicom_files
-from dicom_results import radiographs
+from tests.data import dicom_files
+from tests.dicom_results import radiographs
 
 
 def source(kind="CR", **elements):

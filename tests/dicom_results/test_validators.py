@@ -7,7 +7,7 @@ import pytest
 
 from boneage_jax.dicom_results import objects
 from boneage_jax.predict.results import Reading
-from dicom_results import programs, radiographs
+from tests.dicom_results import programs, radiographs
 
 PLAIN = radiographs.result(age=None, age_from=None, readings=(Reading("F", 99.0, None, None, None, None),))
 WARNED = dataclasses.replace(radiographs.result(), warnings=("The file's header says the right side.",))

@@ -11,7 +11,7 @@ from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImage
 
 from boneage_jax.dicom_results import objects
 from boneage_jax.node.destinations import Archive, RejectedError, Service, UnreachableError
-from dicom_results import radiographs
+from tests.dicom_results import radiographs
 
 KINDS = (SecondaryCaptureImageStorage, Comprehensive3DSRStorage)
 FAILED = '{"00081198": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": ["1.2.3"]}}]}}'

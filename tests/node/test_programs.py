@@ -10,10 +10,10 @@ import pytest
 
 from boneage_jax.predict import predictor
 from boneage_jax.released import weights as released
-from dicom_results import programs, radiographs
-from node.nodes import Node, Orthanc, Store, free_port, wait_for
-from predict import random_weights
-from predict.random_weights import CALIBRATION
+from tests.dicom_results import programs, radiographs
+from tests.node.nodes import Node, Orthanc, Store, free_port, wait_for
+from tests.predict import random_weights
+from tests.predict.random_weights import CALIBRATION
 
 pytestmark = pytest.mark.slow
 

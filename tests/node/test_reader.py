@@ -9,9 +9,9 @@ from boneage_jax.node.queue import Queue, State
 from boneage_jax.node.reader import Reader
 from boneage_jax.predict.prediction import RefusedImageError
 from boneage_jax.released.checks import Finding
-from dicom_results import radiographs
-from predict import random_weights
-from predict.random_weights import CALIBRATION
+from tests.dicom_results import radiographs
+from tests.predict import random_weights
+from tests.predict.random_weights import CALIBRATION
 
 
 @pytest.fixture(scope="module")

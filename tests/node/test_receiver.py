@@ -11,7 +11,7 @@ from pynetdicom.sop_class import ComputedRadiographyImageStorage, Verification
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.node import receiver
 from boneage_jax.node.queue import Queue, State
-from dicom_results import radiographs
+from tests.dicom_results import radiographs
 
 
 @pytest.fixture

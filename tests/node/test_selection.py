@@ -9,7 +9,7 @@ from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForProcessing
 from boneage_jax.dicom_results import objects
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.node.selection import reason_to_ignore
-from dicom_results import radiographs
+from tests.dicom_results import radiographs
 
 
 def reason(kind, **elements):
