@@ -22,8 +22,8 @@ _NONE = "\N{EN DASH}"
 _SOURCES = {"--sex": "as given", "--age": "as given", "--labels": "from the table", "header": "from the file's header"}
 _QUALITY = 92  # of JPEG pictures, which make the page a fifth as large as PNG
 _LIMITS = (
-    "The network learned from readings by people, who differ from each other by 5 to 8 months. Children unlike those of "
-    "its data, other populations and right hands have not been measured.",
+    "The network learned from readings by people, who differ from each other by 5 to 8 months. Other "
+    "populations, children unlike those of its data, and right hands have not been measured.",
     "The interval contains the reference age of nine in ten radiographs like those of its calibration. For "
     "malformations, casts, photographs and unusual devices it may not.",
     f"Delayed and advanced mean that the whole interval lies more than {reference.BORDER:.0f} standard deviations from "
@@ -140,9 +140,7 @@ def _full(visit: Visit) -> dict[str, str]:
         "sex": visit.sex.word,
         "sex_from": _SOURCES.get(result.sex_from or "", ""),
         "age": "unknown" if result.age is None else f"{row['age']} months",
-        "age_words": ""
-        if result.age is None
-        else f"{years_months(result.age)}, {_SOURCES.get(result.age_from or '', '')}",
+        "age_words": _age_words(result),
         "difference": _NONE if reading.difference is None else f"{row['difference']} months",
         "conclusion": reading.conclusion or "not compared: the chronological age is unknown",
         "reason": reading.reason,
@@ -157,6 +155,10 @@ def _remarks(report: Report) -> list[tuple[str, str]]:
         found += [("warning", name + sentence) for sentence in visit.result.warnings]
         found += [("note", name + sentence) for sentence in visit.result.notes]
     return found
+
+
+def _age_words(result: Result) -> str:
+    return "" if result.age is None else f"{years_months(result.age)}, {_SOURCES.get(result.age_from or '', '')}"
 
 
 def _point(visit: Visit) -> chart.Point:
