@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict import reference
-from boneage_jax.predict.results import years_months
+from boneage_jax.predict.results import Result, years_months
 from boneage_jax.released.weights import Header
 from boneage_jax.report import chart
 from boneage_jax.report.visits import Visit
