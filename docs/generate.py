@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import jupytext
-
 from boneage_jax.commands.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +37,12 @@ API = {
         "boneage_jax.data.rsna",
         "boneage_jax.data.splits",
         "boneage_jax.data.phantom",
+    ),
+    "dicom": (
+        "boneage_jax.data.dicom",
+        "boneage_jax.data.header",
+        "boneage_jax.dicom_results.objects",
+        "boneage_jax.node.service",
     ),
     "models": (
         "boneage_jax.models.network",
@@ -164,6 +168,8 @@ def project(path: Path) -> str:
 
 def notebook(path: Path) -> str:
     """A notebook as a page: its text, and its code as it is executed by CI."""
+    import jupytext  # nothing else here needs the packages of the documentation
+
     where, command = f"`docs/notebooks/{path.name}`", f"`jupytext --to notebook {path.name}`"
     note = f":::{{note}}\nThis page is the notebook {where}; {command} makes a file for Jupyter of it.\n:::"
     title, _, rest = jupytext.writes(jupytext.read(path), fmt="md").split("---\n", 2)[-1].lstrip().partition("\n")

@@ -11,14 +11,17 @@ PURPOSE = {
     "commands": "boneage",
     "command_line": "flags of launch.py",
     "data": "files, preprocessing, pipeline",
+    "dicom_results": "results as DICOM objects",
     "evaluate": "metrics, report",
     "export": "pack, model card",
     "inference": "network to months",
     "kernels": "C++ for CPUs",
     "models": "trunks, heads",
+    "node": "DICOM node",
     "predict": "predictor, heat map, results",
     "pretrained": "weights of others",
     "released": "weights file, calibration, checks",
+    "report": "a page about a child",
     "train": "loop, step, optimiser, checkpoints",
 }
 

@@ -1,7 +1,7 @@
 """The files that the commands of the README name, made from drawn hands.
 
-hand.png and hand.dcm, FOLDER with three images and sexes.csv, and DIR with a small copy of RSNA's official files, whose
-labels are also in labels.csv.
+hand.png and hand.dcm; FOLDER with three images, and sexes.csv; VISITS of one child, and visits.csv; DIR with a small copy
+of RSNA's official files, whose labels are also in labels.csv.
 """
 
 import io
@@ -34,8 +34,18 @@ def make(folder: Path) -> None:
     rsna_forms.write(folder / "FOLDER", {f"{name}.png": png(age, sex) for name, (sex, age) in children.items()})
     rows = [["id", "sex"], *([name, sex.letter] for name, (sex, _) in children.items())]
     (folder / "sexes.csv").write_bytes(rsna_forms.table(rows))
+    _visits(folder)
     (folder / "labels.csv").write_bytes(rsna_forms.table(_labels((*TRAIN, *VALIDATION, *TEST))))
     rsna_forms.write(folder / "DIR", official())
+
+
+def _visits(folder: Path) -> None:
+    """Radiographs of one girl at 7, 8 and 9 years."""
+    years = {f"visit{age}": age for age in (7, 8, 9)}
+    rsna_forms.write(folder / "VISITS", {f"{name}.png": png(12 * age, Sex.FEMALE) for name, age in years.items()})
+    rows = [["id", "sex", "birth_date", "date"]]
+    rows += [[name, "F", "2015-05-31", f"{2015 + age}-05-31"] for name, age in years.items()]
+    (folder / "visits.csv").write_bytes(rsna_forms.table(rows))
 
 
 def official() -> dict[str, bytes]:
