@@ -1,7 +1,7 @@
 """The files that the commands of the README name, made from drawn hands.
 
-hand.png and hand.dcm; FOLDER with three images, and sexes.csv; VISITS of one child, and visits.csv; DIR with a small copy
-of RSNA's official files, whose labels are also in labels.csv.
+hand.png and hand.dcm; FOLDER with three images, and sexes.csv; VISITS of one child, and visits.csv; DIR with a small
+copy of the official files of RSNA, whose labels are also in labels.csv.
 """
 
 import io
