@@ -21,7 +21,8 @@ from tools import readme_inputs
 
 # Beginning of a command: what is added to it. The first one that fits counts.
 REDUCTIONS = {
-    "python launch.py --mode=benchmark": "--config.benchmark.steps=2 --config.benchmark.warmup=1 "
+    "python launch.py --mode=benchmark --config=configs/convmixer.py": "--config.model.options.dim=64 "
+    "--config.model.options.depth=2 --config.benchmark.steps=2 --config.benchmark.warmup=1 "
     "--config.train.batch_size=2 --config.preprocess.size=64 --config.data.limit=8",
     "python launch.py --mode=evaluate": "",
     "python launch.py --config=configs/quickstart.py": "--config.train.epochs=1 --config.data.limit=64",
@@ -32,6 +33,8 @@ REDUCTIONS = {
     "curl": "--silent --show-error --fail --retry 30 --retry-delay 1 --retry-connrefused",
 }
 LEFT_OUT = ("pip install",)
+# Compilation takes most of the time of a reduced training, and half of it without LLVM's costly passes.
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SERVERS = ("boneage serve", "boneage listen")
 LIMIT = 900  # seconds for one command, and for the start of a server
 
@@ -45,7 +48,7 @@ def main(document: Path, root: Path = Path()) -> int:
     with tempfile.TemporaryDirectory() as folder:
         clone = clone_checkout(root, Path(folder) / "checkout")
         readme_inputs.make(clone)
-        environment = os.environ | {"PYTHONPATH": str(clone)}
+        environment = os.environ | {"PYTHONPATH": str(clone), "XLA_FLAGS": XLA_FLAGS}
         environment.setdefault("XDG_CACHE_HOME", f"{folder}/cache")
         try:
             run_all(found, clone, environment)
