@@ -25,16 +25,25 @@ def client(predictor=None, *, token=None, queue=64):
         yield found
 
 
+def environment(folder):
+    """That of a command that imports this checkout and keeps its temporary files in the folder."""
+    return os.environ | {"PYTHONPATH": os.getcwd(), "TMPDIR": str(folder)}
+
+
 def png(image):
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-@contextlib.contextmanager
 def process(weights, folder, *arguments):
-    """`boneage serve` as a process of its own in an empty folder; gives its address and the file of its log."""
-    log = folder / "serve.log"
+    """`boneage serve` as a process of its own in an empty folder; see `started`."""
     command = [sys.executable, "-m", "boneage_jax", "serve", "--port=0", f"--weights={weights}", *arguments]
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "TMPDIR": str(folder)}
+    return started(command, folder, environment(folder))
+
+
+@contextlib.contextmanager
+def started(command, folder, environment):
+    """Starts a service and ends it; gives its address and the file of its log."""
+    log = folder / "serve.log"
     with log.open("w") as stream:
         running = subprocess.Popen(command, cwd=folder, env=environment, stderr=stream)
     try:
@@ -47,7 +56,7 @@ def process(weights, folder, *arguments):
 def _address(running, log):
     end = time.monotonic() + 120
     while time.monotonic() < end and running.poll() is None:
-        if found := re.search(r"serving (http://\S+)/ ", log.read_text()):
+        if found := re.search(r"serving (http://\S+/) ", log.read_text()):
             return found[1]
         time.sleep(0.1)
     raise AssertionError(f"the service did not start: {log.read_text()}")
