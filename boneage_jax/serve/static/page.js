@@ -84,7 +84,7 @@ function readingOf(sex, reading, answer) {
   const shown = copyOf("reading");
   shown.querySelector("strong").textContent = reading.years_months;
   const word = sex === "F" ? "girl" : "boy";
-  const interval = reading.low === null ? "" : `; 90 % interval ${reading.low.toFixed(1)} to ${reading.high.toFixed(1)}`;
+  const interval = reading.low === null ? "" : `; 90 % interval ${reading.low.toFixed(1)} to ${reading.high.toFixed(1)} months`;
   shown.querySelector(".age span").textContent = `${reading.months.toFixed(1)} months, read as a ${word}'s hand${interval}`;
   drawScale(shown.querySelector(".scale"), reading, answer.age);
   if (reading.difference !== null) {

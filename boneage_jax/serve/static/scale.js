@@ -29,6 +29,7 @@ function drawScale(scale, reading, age) {
   for (let months = 0; months <= MONTHS; months += STEP) {
     scale.append(place(part("tick", `${months / 12}`), months));
   }
+  scale.append(part("unit", "years"));
   scale.setAttribute("role", "img");
   scale.setAttribute("aria-label", scaleText(reading, age));
 }
