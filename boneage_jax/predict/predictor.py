@@ -78,8 +78,8 @@ class Estimates:
     std: np.ndarray | None
 
 
-class _Prepared(NamedTuple):
-    """An item as the network takes it: `sexes` has two where it is read for both."""
+class Prepared(NamedTuple):
+    """An item as the network takes it, from `Predictor.prepare`: `sexes` has two where it is read for both."""
 
     image: np.ndarray  # uint8 [S, S, C]
     sexes: tuple[Sex, ...]
@@ -142,7 +142,7 @@ class Predictor:
             BoneAgeError: no image, a sex that is none of these, inputs that are missing or do not fit.
         """
         prepared = self.prepare(Item(image, sex, inputs), accept_warnings=accept_warnings)
-        return self._predictions([prepared], batch_size=1)[0]
+        return self.predict_prepared([prepared], batch_size=1)[0]
 
     def predict_many(
         self,
@@ -167,7 +167,7 @@ class Predictor:
         if batch_size < 1:
             raise BoneAgeError(f"batch_size is {batch_size}, expected 1 or more images")
         with ThreadPoolExecutor(cores.usable()) as pool:
-            waiting: deque[list[Future[_Prepared]]] = deque()
+            waiting: deque[list[Future[Prepared]]] = deque()
             for chunk in _chunks(items, batch_size):
                 waiting.append([pool.submit(self.prepare, item, accept_warnings=accept_warnings) for item in chunk])
                 if len(waiting) > 1:
@@ -175,7 +175,7 @@ class Predictor:
             while waiting:
                 yield from self._answers(waiting.popleft(), batch_size, on_error)
 
-    def prepare(self, item: Item, *, accept_warnings: bool = False) -> _Prepared:
+    def prepare(self, item: Item, *, accept_warnings: bool = False) -> Prepared:
         """Reads, checks and prepares one image.
 
         Raises:
@@ -188,7 +188,7 @@ class Predictor:
         sexes = _sexes(item.sex, header, where)
         inputs = _checked_inputs(self.network.inputs, item.inputs, picture, self.preprocessing.size)
         against = [] if header is None else contradictions(header, sexes[0] if len(sexes) == 1 else None)
-        return _Prepared(
+        return Prepared(
             self.preprocessing.prepare(pixels),
             sexes,
             inputs,
@@ -224,8 +224,8 @@ class Predictor:
             ) from error
         return Estimates(np.asarray(found.months), None if found.std is None else np.asarray(found.std))
 
-    def _answers(self, futures: Sequence[Future[_Prepared]], batch_size: int, on_error: str) -> Iterator[Any]:
-        prepared: list[_Prepared] = []
+    def _answers(self, futures: Sequence[Future[Prepared]], batch_size: int, on_error: str) -> Iterator[Any]:
+        prepared: list[Prepared] = []
         errors: dict[int, BoneAgeError] = {}
         for place, future in enumerate(futures):
             try:
@@ -234,12 +234,20 @@ class Predictor:
                 if on_error == "raise":
                     raise
                 errors[place] = error
-        predictions = iter(self._predictions(prepared, batch_size))
+        predictions = iter(self.predict_prepared(prepared, batch_size))
         for place in range(len(futures)):
             yield errors[place] if place in errors else next(predictions)
 
-    def _predictions(self, prepared: Sequence[_Prepared], batch_size: int) -> list[Prediction]:
-        """One prediction for each, from one or two readings of its image."""
+    def predict_prepared(self, prepared: Sequence[Prepared], batch_size: int) -> list[Prediction]:
+        """Predicts images that `prepare` has prepared; safe to call from one thread while others prepare.
+
+        Args:
+            prepared: the images; one of unknown sex is read twice.
+            batch_size: images that the network sees at once; compiled once for each size.
+
+        Returns:
+            One prediction for each, in their order.
+        """
         readings = [(one, sex) for one in prepared for sex in one.sexes]
         found: list[Prediction] = []
         for start in range(0, len(readings), batch_size):
@@ -254,7 +262,7 @@ class Predictor:
             for answer, one in zip(answers, prepared, strict=True)
         ]
 
-    def _read(self, readings: Sequence[tuple[_Prepared, Sex]], batch_size: int) -> list[Prediction]:
+    def _read(self, readings: Sequence[tuple[Prepared, Sex]], batch_size: int) -> list[Prediction]:
         """At most `batch_size` readings, filled up with the first one."""
         filled = [*readings, *[readings[0]] * (batch_size - len(readings))]
         inputs = {name: np.stack([one.inputs[name] for one, _ in filled]) for name in filled[0][0].inputs}
