@@ -12,6 +12,9 @@ from boneage_jax import models
 from boneage_jax.data import Preprocessing
 from boneage_jax.models import Estimate, Network
 
+LARGEST_MONTHS = 600.0
+"""Estimates beyond it, either way, are no bone ages: those end at about 20 years."""
+
 Batch = Mapping[str, Any]  # arrays, and under "inputs" arrays by name
 
 
@@ -55,9 +58,18 @@ class Description:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Description":
-        """The inverse of `to_dict`; `models.create` makes tuples of lists again."""
+        """The inverse of `to_dict`; `models.create` makes tuples of lists again.
+
+        Raises:
+            ValueError, TypeError, KeyError, BoneAgeError: fields that are missing, unknown or of another type, and
+                label statistics that no training split has.
+        """
         inputs = (models.Input(**{**spec, "categories": tuple(spec["categories"])}) for spec in fields["inputs"])
-        return cls(**{**fields, "inputs": tuple(inputs)})
+        description = cls(**{**fields, "inputs": tuple(inputs)})
+        mean, std = float(description.label_mean), float(description.label_std)
+        if not (0 <= mean <= LARGEST_MONTHS and 0 < std <= LARGEST_MONTHS):
+            raise ValueError(f"labels with the mean {mean:g} and the standard deviation {std:g} months")
+        return description
 
 
 def make_estimate(network: Network, preprocessing: Preprocessing, views: str) -> Callable[[Any, Batch], Estimate]:

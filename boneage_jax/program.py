@@ -42,8 +42,9 @@ def run(main: Callable[[], int]) -> int:
         return status
     except BoneAgeError as error:
         return _fail(str(error), error.exit_status)
-    except Signalled as stop:
-        return _fail(f"stopped by {signal.Signals(stop.number).name}", exit_status(stop.number))
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Signalled) else signal.SIGINT
+        return _fail(f"stopped by {signal.Signals(number).name}", exit_status(number))
     except BrokenPipeError:
         _discard_output()
         return 1

@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 5e-6
     config.optimizer.plateau.factor = 0.2
-    config.optimizer.plateau.patience = 10
+    config.optimizer.plateau.patience = 11  # PyTorch's 10, see config.py
     config.optimizer.plateau.cooldown = 5
     config.optimizer.plateau.min_scale = 0.1
     config.train.batch_size = 32
