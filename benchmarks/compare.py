@@ -6,7 +6,8 @@
 
 Every contestant is a process of its own that waits while another one runs. After warm-up they take turns; a round's
 ratio is ours over theirs, so that what the machine does at the same time touches both. Printed are the median rate and
-the median ratio with its smallest and largest round; written are also all seconds, versions and hardware.
+the median ratio with its smallest and largest round; written are also all seconds, versions and hardware. The exit
+status is 1 if one of the `--contestants` did not run; without that flag, those that are not installed are left out.
 """
 
 import argparse
@@ -28,6 +29,7 @@ SIZES = {  # pixels, batch
     "xception": (299, 8),
     "convmixer": (128, 4),
     "efficientnet_b0": (224, 8),
+    "efficientnet_lite0": (192, 32),
     "convnextv2_atto": (224, 8),
     "resnet50": (224, 8),
     "inception_v3": (299, 8),
@@ -140,12 +142,27 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Runs the tasks that the flags name."""
+def absent(rows: list[dict[str, Any]], tasks: list[str], named: list[str]) -> list[str]:
+    """Named contestants that did not run in a task that has a network of theirs, or in any, as "who (task)"."""
+    ran = {(row["contestant"], f"{row['network']}-{row['work']}") for row in rows}
+    expected = {who: [task for task in tasks if who in able(task, named)] for who in named}
+    missing = [f"{who} ({task})" for who, own in expected.items() for task in own if (who, task) not in ran]
+    return missing + [f"{who} (no network for any of the tasks)" for who, own in expected.items() if not own]
+
+
+def able(task: str, names: list[str]) -> list[str]:
+    """Those of the contestants that have a network for the task, such as "xception-training"."""
+    return [who for who in names if who.split()[0] in NETWORKS[task.rpartition("-")[0]]]
+
+
+def main() -> int:
+    """Runs the tasks that the flags name; the exit status."""
     works = [f"{network}-{work}" for network in SIZES for work in ("training", "inference")]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=works, choices=works)
-    parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument(
+        "--contestants", nargs="+", choices=list(CONTESTANTS), help="all that are installed if left out"
+    )
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each contestant in each round")
@@ -156,9 +173,9 @@ def main() -> None:
         network, work = name.rsplit("-", 1)
         size, batch = SIZES[network]
         task = {"network": network, "work": work, "size": size, "batch": batch, "dtype": flags.dtype}
-        able = [who for who in flags.contestants if who.split()[0] in NETWORKS[network]]
-        print(f"{name}: {', '.join(able)}", file=sys.stderr, flush=True)
-        rows += compare(task, able, flags.rounds, flags.seconds)
+        present = able(name, flags.contestants or list(CONTESTANTS))
+        print(f"{name}: {', '.join(present)}", file=sys.stderr, flush=True)
+        rows += compare(task, present, flags.rounds, flags.seconds)
         result = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
             "command": " ".join(["python", *sys.argv]),
@@ -170,7 +187,10 @@ def main() -> None:
         flags.out.write_text(json.dumps(result, indent=1) + "\n")
         flags.out.with_suffix(".md").write_text(table(rows) + "\n")
     print(table(rows))
+    if missing := absent(rows, flags.tasks, flags.contestants or []):
+        print(f"error: did not run: {', '.join(missing)}", file=sys.stderr)
+    return int(bool(missing))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

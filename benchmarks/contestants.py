@@ -10,6 +10,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
+from importlib import metadata
+from types import ModuleType
 from typing import Any
 
 Step = Callable[[], None]
@@ -21,6 +24,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "resnet50": {"ours": ("resnet50", {}), "torch": "resnet50"},
     "inception_v3": {"ours": ("inception_v3", {"framework": "torch"}), "torch": "inception_v3", "keras": "InceptionV3"},
     "efficientnet_b0": {"ours": ("efficientnet_b0", {}), "torch": "efficientnet_b0", "keras": "EfficientNetB0"},
+    "efficientnet_lite0": {"ours": ("efficientnet_lite0", {}), "torch": "tf_efficientnet_lite0"},
     "convnextv2_atto": {"ours": ("convnextv2_atto", {}), "torch": "convnextv2_atto"},
     "tiny": {"ours": ("convmixer", {"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 8})},  # gpu.py --tiny
 }
@@ -65,11 +69,29 @@ def ours(task: dict[str, Any]) -> Step:
     return step
 
 
+@cache
+def import_timm() -> ModuleType:
+    """The package timm, also beside a torchvision for CUDA and a PyTorch for CPUs.
+
+    timm imports torchvision, which describes the operators of its compiled part when it is imported, and fails where
+    that part cannot be loaded. The networks use none of them: it is enough that they are declared.
+    """
+    import torch as framework
+
+    if framework.version.cuda is None and "+cpu" not in metadata.version("torchvision"):
+        for operator in ("nms", "qnms"):
+            framework.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float iou) -> Tensor")
+    import timm
+
+    return timm
+
+
 def torch(task: dict[str, Any], compiled: bool) -> Step:
     """The network of timm under the same head, channels last, AdamW; `torch.compile`d or eager."""
-    import timm
     import torch as framework
     from torch import nn
+
+    timm = import_timm()
 
     class Network(nn.Module):
         """The trunk, global pool, sex branch and the winner's head."""

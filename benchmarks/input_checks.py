@@ -1,4 +1,4 @@
-"""Measures the checks of input images: false alarms on validation radiographs, detections of a made set of bad inputs.
+"""Measures the checks of input images: what they refuse or correct of validation radiographs and of made bad inputs.
 
 pip install -r benchmarks/requirements-inputs.txt
 python benchmarks/input_checks.py --data DIR [--limit N] [--out benchmarks/results/input-checks.json]
@@ -22,7 +22,7 @@ from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
 from boneage_jax.data.splits import STANFORD, hospital
 from boneage_jax.export.check_fitting import fit_rsna
-from boneage_jax.released.checks import Checks
+from boneage_jax.released.checks import WARNING, Checks, Finding
 
 
 def made(images: list[np.ndarray], count: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -38,11 +38,11 @@ def made(images: list[np.ndarray], count: int) -> Iterator[tuple[str, np.ndarray
 
 
 def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict:
-    """False alarms by hospital and detections by kind."""
+    """Shares refused and corrected, of the validation radiographs by hospital and of the bad inputs by kind."""
     found = rsna.find(directory)["validation"]
     images = [read(image.file)[0] for image in found]
     start = time.perf_counter()
-    alarms = [[finding.code for finding in checks.inspect(image)[1]] for image in images]
+    alarms = [checks.inspect(image)[1] for image in images]
     seconds = (time.perf_counter() - start) / len(images)
     stanford = [hospital(image.id) == STANFORD for image in found]
     result: dict = {
@@ -56,39 +56,44 @@ def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict:
         ("Stanford", stanford),
         ("Colorado", [not s for s in stanford]),
     ):
-        codes = [code for code, wanted in zip(alarms, chosen, strict=True) if wanted]
-        result["false_alarms"][name] = {
-            "images": len(codes),
-            "share": float(np.mean([bool(code) for code in codes])),
-            "codes": dict(Counter(one for code in codes for one in code)),
-        }
+        result["false_alarms"][name] = _shares([found for found, wanted in zip(alarms, chosen, strict=True) if wanted])
     result["false_alarm_ids"] = [image.id for image, codes in zip(found, alarms, strict=True) if codes]
-    codes_by_kind: dict[str, list[list[str]]] = {}
+    by_kind: dict[str, list[list[Finding]]] = {}
     for kind, image in made(images, count):
-        codes_by_kind.setdefault(kind, []).append([finding.code for finding in checks.inspect(image)[1]])
-    for kind, codes in codes_by_kind.items():
+        by_kind.setdefault(kind, []).append(checks.inspect(image)[1])
+    for kind, findings in by_kind.items():
         wanted = bad_inputs.CODES.get(kind, kind)
-        result["detections"][kind] = {
-            "images": len(codes),
-            "share": float(np.mean([bool(code) for code in codes])),
-            "named": float(np.mean([wanted in code for code in codes])),
-            "codes": dict(Counter(one for code in codes for one in code)),
-        }
-    every = [bool(code) for codes in codes_by_kind.values() for code in codes]
-    result["detected"] = float(np.mean(every))
+        named = float(np.mean([wanted in [one.code for one in finding] for finding in findings]))
+        result["detections"][kind] = _shares(findings) | {"named": named}
+    result["detected"] = float(np.mean([bool(finding) for findings in by_kind.values() for finding in findings]))
     return result
+
+
+def _shares(findings: list[list[Finding]]) -> dict:
+    """An image with a warning is refused; one with corrections alone is read."""
+    refused = [any(one.severity == WARNING for one in found) for found in findings]
+    corrected = [bool(found) and not no for found, no in zip(findings, refused, strict=True)]
+    return {
+        "images": len(findings),
+        "refused": float(np.mean(refused)),
+        "corrected": float(np.mean(corrected)),
+        "codes": dict(Counter(one.code for found in findings for one in found)),
+    }
 
 
 def table(result: dict) -> str:
     """The result in Markdown."""
-    lines = ["| good radiographs | images | false alarms |", "|---|---|---|"]
+    lines = ["| good radiographs | images | refused | corrected | findings |", "|---|---|---|---|---|"]
     lines += [
-        f"| {k} | {v['images']} | {v['share']:.2%} {v['codes'] or ''} |" for k, v in result["false_alarms"].items()
+        f"| {k} | {v['images']} | {v['refused']:.2%} | {v['corrected']:.2%} | {v['codes'] or ''} |"
+        for k, v in result["false_alarms"].items()
     ]
-    lines += ["", "| bad input | images | detected | as what it is |", "|---|---|---|---|"]
+    lines += ["", "| bad input | images | refused | corrected | named correctly |", "|---|---|---|---|---|"]
     for kind, v in result["detections"].items():
-        lines.append(f"| {kind.replace('_', ' ')} | {v['images']} | {v['share']:.1%} | {v['named']:.1%} |")
-    lines += [f"| all | | {result['detected']:.1%} | |", "", f"{result['milliseconds']:.1f} ms per image."]
+        shares = f"{v['refused']:.1%} | {v['corrected']:.1%} | {v['named']:.1%}"
+        lines.append(f"| {kind.replace('_', ' ')} | {v['images']} | {shares} |")
+    lines += ["", f"{result['detected']:.1%} of the bad inputs refused or corrected."]
+    lines += [f"{result['milliseconds']:.1f} ms per image."]
     return "\n".join(lines)
 
 

@@ -58,13 +58,15 @@ def ours(paths: list[Path]) -> Stream:
     from boneage_jax import data
     from boneage_jax.data import pipeline
     from boneage_jax.data.augment import Augmentation
+    from boneage_jax.data.stream import TrainingBatching
 
     folder = paths[0].parents[1]
     preprocessing = data.Preprocessing(size=SIZE)
     split = data.load("rsna_bone_age", folder, preprocessing, cache=folder / "cache")["train"]
     scale = jax.jit(preprocessing.scale)
     augmentation = Augmentation(0.5, ROTATION, SHIFT, ZOOM, brightness=0.1, contrast=0.1)
-    for batch in pipeline.train_batches(split, batch_size=BATCH, seed=0, augmentation=augmentation):
+    batching = TrainingBatching(batch_size=BATCH, seed=0, augmentation=augmentation)
+    for batch in pipeline.train_batches(split, batching):
         yield np.asarray(scale(batch["image"]))
 
 

@@ -216,6 +216,7 @@ def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    # As flax.traverse_util.flatten_dict, which would start jax before the flags have been checked.
     flat: dict[str, Any] = {}
     for key, value in fields.items():
         if isinstance(value, dict):

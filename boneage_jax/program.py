@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.terminal import printable
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
@@ -55,7 +56,8 @@ def run(main: Callable[[], int]) -> int:
         return _fail(f"cannot go on: {error.strerror} ({error.filename or 'while writing output'})", 1)
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is _stop:  # after a signal, a second one ends the program
+                signal.signal(number, handler)
 
 
 def _stop(number: int, _: FrameType | None) -> None:
@@ -66,7 +68,7 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 def _fail(sentence: str, status: int) -> int:
     with contextlib.suppress(OSError, BrokenPipeError):
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        print(f"error: {printable(sentence)}", file=sys.stderr, flush=True)
     return status
 
 

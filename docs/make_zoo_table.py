@@ -1,6 +1,6 @@
 """Prints the README's table of networks: parameters, operations, memory of a training step as XLA plans it.
 
-    python docs/make_zoo_table.py [NAME ...]
+    python docs/make_zoo_table.py [NAME ...]    such as xception or efficientnet:b4
 
 Nothing is run: each configuration's step is compiled for its own image and batch size, on the CPU. The numbers of
 operations are those of one image's prediction (a multiply-add is 2). It takes some minutes.
@@ -8,6 +8,7 @@ operations are those of one image's prediction (a multiply-add is 2). It takes s
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -25,8 +26,7 @@ STATISTICS = Statistics(127.3, 41.2, {"chronological_age": (130.0, 45.0)})
 
 def main(names: list[str]) -> None:
     """One row for each configuration."""
-    known = [path.stem for path in CONFIGS.glob("*.py")]
-    names = names or sorted(name for name in known if not name.startswith(NOT_PUBLISHED))
+    names = names or [name for name in sorted(_names()) if not name.startswith(NOT_PUBLISHED)]
     print("| config | input | parameters, M | GFLOPs | batch | memory of a training step, GiB | rematerialised |")
     print("|---|---|---|---|---|---|---|")
     for name in names:
@@ -35,7 +35,7 @@ def main(names: list[str]) -> None:
 
 def row(name: str) -> str:
     """The configuration's row."""
-    config = _load(name).get_config()
+    config = _config(name)
     config.evaluate.views = "centre"
     experiment = Experiment.create(config, STATISTICS)
     size, channels = experiment.preprocessing.visible, experiment.preprocessing.channels
@@ -44,7 +44,7 @@ def row(name: str) -> str:
     flops = cost.count_flops(experiment.inference(), state.variables, one)
     parameters = cost.count_parameters(state.params) / 1e6
     cells = (
-        f"`{name}`",
+        f"`{config.name}`",
         f"{size} x {size} x {channels}",
         f"{parameters:.1f}",
         f"{flops / 1e9:.2f}",
@@ -72,6 +72,17 @@ def _batch(count: int, size: int, channels: int, inputs: dict[str, str]) -> dict
         "age": np.zeros(count, np.float32),
         "inputs": {name: np.zeros(count, np.float32) for name in inputs},
     }
+
+
+def _names() -> Iterator[str]:
+    for path in CONFIGS.glob("*.py"):
+        variants = getattr(_load(path.stem), "VARIANTS", ())
+        yield from (f"{path.stem}:{variant}" for variant in variants) if variants else (path.stem,)
+
+
+def _config(name: str) -> ConfigDict:
+    file, _, variant = name.partition(":")
+    return _load(file).get_config(*filter(None, [variant]))
 
 
 def _load(name: str) -> ModuleType:

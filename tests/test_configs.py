@@ -16,7 +16,6 @@ from boneage_jax.train.experiment import Experiment, Statistics
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 OPEN_SECTIONS = ("data.inputs.", "data.options.", "model.options.", "model.head_options.")
-each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 def load(path: Path):
@@ -26,25 +25,36 @@ def load(path: Path):
     return module
 
 
-@each_file
-def test_it_bears_its_name_and_says_how_it_is_run(path):
-    module = load(path)
-    assert module.get_config().name == path.stem
-    assert f"python launch.py --config=configs/{path.name}" in module.__doc__
+def every_config():
+    """Each configuration: its module, what stands after --config=, and itself."""
+    for path in FILES:
+        module = load(path)
+        for variant in getattr(module, "VARIANTS", (None,)):
+            flag = f"configs/{path.name}" + (f":{variant}" if variant else "")
+            config = module.get_config(variant) if variant else module.get_config()
+            name = f"{path.stem}_{variant}" if variant else path.stem
+            yield pytest.param(module, flag, config, id=name)
 
 
-@each_file
-def test_it_changes_only_keys_that_the_base_has(path):
+each_config = pytest.mark.parametrize(("module", "flag", "config"), list(every_config()))
+
+
+@each_config
+def test_it_bears_its_name_and_says_how_it_is_run(module, flag, config):
+    assert config.name == flag.removeprefix("configs/").replace(".py:", "_").removesuffix(".py")
+    assert f"python launch.py --config={flag}" in module.__doc__
+
+
+@each_config
+def test_it_changes_only_keys_that_the_base_has(module, flag, config):
     known = set(configuration.keys(configuration.base()))
-    changed = {key for key in configuration.keys(load(path).get_config()) if not key.startswith(OPEN_SECTIONS)}
-    assert changed <= known
-    text = configuration.to_json(load(path).get_config())
-    assert configuration.to_json(configuration.from_json(text, path)) == text
+    assert {key for key in configuration.keys(config) if not key.startswith(OPEN_SECTIONS)} <= known
+    text = configuration.to_json(config)
+    assert configuration.to_json(configuration.from_json(text, flag)) == text
 
 
-@each_file
-def test_its_network_reads_its_images_and_its_loss_reads_its_network(path):
-    config = load(path).get_config()
+@each_config
+def test_its_network_reads_its_images_and_its_loss_reads_its_network(module, flag, config):
     numbers = {name: (130.0, 45.0) for name, kind in config.data.inputs.items() if kind == "number"}
     experiment = Experiment.create(config, Statistics(127.3, 41.2, numbers))
     prepared, channels = experiment.preprocessing.size, experiment.preprocessing.channels

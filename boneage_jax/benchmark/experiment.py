@@ -12,6 +12,7 @@ from boneage_jax.benchmark import report
 from boneage_jax.benchmark.pipeline import Batch
 from boneage_jax.benchmark.run import run
 from boneage_jax.data import pipeline
+from boneage_jax.data.stream import Batching
 from boneage_jax.train import experiment, parallel, placement
 
 
@@ -30,7 +31,7 @@ def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
     split = _images(config)
     parts = experiment.Experiment.create(config, experiment.Statistics.of(split))
     transform, state = parts.fresh_state(pipeline.steps_per_epoch(split, batch_size))
-    with pipeline.evaluation_batches(split, batch_size=batch_size) as whole_images:
+    with pipeline.evaluation_batches(split, Batching(batch_size=batch_size)) as whole_images:
         sample = next(whole_images)
 
     def make_batch(count: int) -> Batch:
@@ -38,14 +39,7 @@ def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
         return jax.tree.map(lambda values: values[chosen], sample)
 
     source = placement.create(config.data.placement, split)
-    with source.train_batches(
-        batch_size=batch_size,
-        seed=config.seed,
-        augmentation=experiment.augmentation(config),
-        crop=parts.preprocessing.crop,
-        start_step=0,
-        workers=config.data.workers,
-    ) as batches:
+    with source.train_batches(parts.training_batching()) as batches:
         result = run(
             model=f"{config.name} ({config.model.name})",
             dtype=config.model.dtype,

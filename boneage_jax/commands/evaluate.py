@@ -1,9 +1,16 @@
-"""Measures trained weights on a folder of labelled radiographs, as `launch.py --mode=evaluate` measures a run."""
+"""Measures trained weights on a folder of labelled radiographs, as `launch.py --mode=evaluate` measures a run.
+
+Every labelled image counts, those too that `boneage predict` would refuse.
+"""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.terminal import printable
 
 if TYPE_CHECKING:
     from boneage_jax.data.rsna import LabelledImage
@@ -12,6 +19,8 @@ if TYPE_CHECKING:
 
 NAME = "evaluate"
 HELP = "measure weights on a folder of labelled images"
+_LEAST_OLDEST = 25.0
+"""Months; no set of children ends there, but ages in years do."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,12 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="csv or xlsx: id, boneage (months), male or sex; or the official test's",
     )
     parser.add_argument(
-        "--images", type=Path, required=True, help="folder with <id>.png and the like, or their archive"
+        "--images", type=Path, required=True, help="folder with <id>.png and the like, or their zip archive"
     )
     parser.add_argument("--weights", help="name or file; default: the most accurate ones in the package")
     parser.add_argument("--out", type=Path, help="folder for the report; default: evaluate-<name of the labels>")
     parser.add_argument(
-        "--on-missing", choices=("error", "skip"), default="error", help="images without labels and the reverse"
+        "--on-missing",
+        choices=("error", "skip"),
+        default="error",
+        help="images without labels and the reverse, and what cannot be read",
     )
     parser.add_argument("--rsna", action="store_true", help="the ids are the challenge's: report its hospitals apart")
     parser.add_argument("--keypoints", type=Path, help="key points, for networks that read a heat map of them")
@@ -47,12 +59,43 @@ def run(arguments: argparse.Namespace) -> int:
     predictor = load(arguments.weights or weights.most_accurate())
     specs = predictor.network.inputs
     images = rsna.find_labelled(arguments.labels, arguments.images, arguments.on_missing, _columns(specs))
-    predictions = predictor.predict_many(_items(images, specs, arguments.keypoints), batch_size=arguments.batch_size)
-    found = list(tqdm(predictions, total=len(images), unit=" images", desc="predicting", mininterval=1))
+    if (oldest := max(image.age for image in images)) < _LEAST_OLDEST:
+        print(
+            f"warning: the largest bone age in {arguments.labels} is {oldest:g}, and bone ages are taken for months; "
+            "multiply them by 12 if they are years",
+            file=sys.stderr,
+        )
+    predictions = predictor.predict_many(
+        _items(images, specs, arguments.keypoints),
+        batch_size=arguments.batch_size,
+        on_error="yield" if arguments.on_missing == "skip" else "raise",
+        accept_warnings=True,
+    )
+    answers = list(tqdm(predictions, total=len(images), unit=" images", desc="predicting", mininterval=1))
+    images, found = _readable(images, answers)
     out = arguments.out or Path(f"evaluate-{arguments.labels.stem}")
     result = report.write(out, **_report_columns(images, found, arguments))
     print(f"\n{report.table(result)}\n\nwritten to {out}")
     return 0
+
+
+def _readable(
+    images: "list[LabelledImage]", answers: "list[Prediction | BoneAgeError]"
+) -> "tuple[list[LabelledImage], list[Prediction]]":
+    """The images that could be read, and their predictions; the others are warned about.
+
+    Raises:
+        BoneAgeError: none could be read.
+    """
+    errors = [answer for answer in answers if isinstance(answer, BoneAgeError)]
+    for error in errors:
+        print(printable(f"warning: {error} It is left out."), file=sys.stderr)
+    if len(errors) == len(answers):
+        raise BoneAgeError("no image could be read")
+    pairs = [
+        (image, answer) for image, answer in zip(images, answers, strict=True) if not isinstance(answer, BoneAgeError)
+    ]
+    return [image for image, _ in pairs], [answer for _, answer in pairs]
 
 
 def _columns(specs: "tuple[Input, ...]") -> dict[str, Any]:
@@ -62,7 +105,6 @@ def _columns(specs: "tuple[Input, ...]") -> dict[str, Any]:
 
 def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints: Path | None) -> list[Any]:
     from boneage_jax.data.keypoints import read_key_points
-    from boneage_jax.errors import BoneAgeError
     from boneage_jax.predict.predictor import Item
 
     heatmaps = [spec.name for spec in specs if spec.kind == "heatmap"]

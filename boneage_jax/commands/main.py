@@ -1,6 +1,7 @@
 """`boneage`: the command line of those who use trained weights; `launch.py` is that of those who train."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -15,6 +16,9 @@ COMMANDS: tuple[ModuleType, ...] = (predict, evaluate, export_weights)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: that of the subcommand; 1 after an error, wrong arguments too; see `program.run` for the others."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Names of files may hold what the terminal's encoding does not.
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     return program.run(lambda: arguments.run(arguments))
 

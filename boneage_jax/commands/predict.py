@@ -1,20 +1,25 @@
-"""Reads the bone age from radiographs: PNG, JPEG, WebP, TIFF or DICOM files, and whole folders of them.
+"""Reads the bone age from radiographs: image and DICOM files, and whole folders and zip archives of them.
 
-Results go to stdout, everything else to stderr. Exit status: 0 if every file was read, 2 if some could not be (or were
-refused with --strict), 1 if none could be, or if the command itself is wrong.
+Results go to stdout, everything else to stderr. An image that the checks distrust is refused: it gets no bone age
+unless --accept-warnings is given. Exit status: 0 if every file was read, 2 if some could not be, were refused or have
+no heat map, 1 if none could be read and none was refused, or if the command itself is wrong, 130 after Ctrl-C.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boneage_jax.commands.interrupts import Interrupts
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
+from boneage_jax.terminal import printable
 
 if TYPE_CHECKING:
+    from boneage_jax.predict.prediction import Prediction, Provenance
     from boneage_jax.predict.predictor import Item, Predictor
     from boneage_jax.predict.results import Result
     from boneage_jax.predict.worklist import Request
@@ -22,13 +27,13 @@ if TYPE_CHECKING:
 NAME = "predict"
 HELP = "read the bone age from radiographs"
 _BATCH_SIZE = 8
-_OLDEST = 25.0  # years
+_NAMED = 10  # of the files that were left out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its flags."""
     parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="FILE|FOLDER", help="radiographs, or folders that hold some"
+        "paths", type=Path, nargs="+", metavar="FILE|FOLDER", help="radiographs, or folders and zip archives of them"
     )
     parser.add_argument(
         "--sex",
@@ -38,18 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "may be left out for DICOM files that name it",
     )
     parser.add_argument(
-        "--labels", type=Path, metavar="CSV", help="sexes: columns id (file name without ending), and male or sex"
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="sexes and ages: columns id (file name), and sex, gender or male, and age (years) or age_months",
     )
     parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")
     parser.add_argument(
         "--age",
         type=_months,
         metavar="YEARS",
-        help="chronological age of the child, such as 9.5, to compare with; default: what the header of a DICOM says",
+        help="chronological age of the child in a single file, such as 9.5, to compare with; default: that of --labels "
+        "or the header of a DICOM",
     )
     parser.add_argument("--heatmap", type=Path, metavar="DIR", help="folder for pictures of what moved the readings")
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
-    parser.add_argument("--strict", action="store_true", help="refuse what would only be warned about")
+    parser.add_argument(
+        "--accept-warnings", action="store_true", help="read images that the checks distrust too, with their warnings"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,55 +71,86 @@ def run(arguments: argparse.Namespace) -> int:
     from boneage_jax.predict import worklist, writers  # what follows jax takes seconds to import
     from boneage_jax.released import weights
 
-    requests = worklist.gather(arguments.paths, arguments.sex, arguments.labels)
+    work = worklist.gather(arguments.paths, arguments.sex, arguments.age, arguments.labels)
+    _report_left_out(work.left_out)
     predictor = load(arguments.weights or weights.most_accurate())
     _refuse_further_inputs(predictor)
-    heatmaps = _Heatmaps(predictor, requests, arguments.heatmap) if arguments.heatmap else None
-    writer = writers.make(arguments.format, [one.name for one in requests])
-    quiet = len(requests) == 1 or not sys.stderr.isatty()
+    heatmaps = _Heatmaps(predictor, work.requests, arguments.heatmap) if arguments.heatmap else None
+    writer = writers.make(arguments.format, [one.name for one in work.requests])
+    quiet = len(work.requests) == 1 or not sys.stderr.isatty()
     results: list[Result] = []
-    with tqdm(total=len(requests), unit=" images", desc="predicting", disable=quiet) as bar:
-        _print(writer.begin())
-        for result in _results(predictor, requests, heatmaps, arguments):
-            with bar.external_write_mode():
-                _report(result)
-                _print(writer.each(result))
-            results.append(result)
-            bar.update()
-        _print(writer.end())
-    return _status(results)
+    with (
+        Interrupts() as interrupts,
+        tqdm(total=len(work.requests), unit=" images", desc="predicting", disable=quiet) as bar,
+    ):
+        try:
+            with interrupts.held():
+                _print(writer.begin())
+            for result in _results(predictor, work.requests, heatmaps, accept_warnings=arguments.accept_warnings):
+                with interrupts.held(), bar.external_write_mode():
+                    results.append(result)
+                    _report(result)
+                    _print(writer.each(result))
+                bar.update()
+        except KeyboardInterrupt:
+            print(f"stopped: {len(results)} of {len(work.requests)} files were looked at", file=sys.stderr)
+        finally:
+            _print(writer.end())
+    if interrupts.received is not None:
+        return 128 + interrupts.received
+    return _status(results, heatmaps=heatmaps is not None)
 
 
 def _results(
-    predictor: "Predictor", requests: "list[Request]", heatmaps: "_Heatmaps | None", arguments: argparse.Namespace
+    predictor: "Predictor", requests: "Sequence[Request]", heatmaps: "_Heatmaps | None", *, accept_warnings: bool
 ) -> "Iterator[Result]":
     """One for each request, in their order."""
-    from boneage_jax.predict import results
-    from boneage_jax.predict.predictor import Item, MissingSexError
+    from boneage_jax.data.files import File
+    from boneage_jax.predict.predictor import Item
 
-    inputs = _inputs(predictor, arguments.age)
-    items = {i: Item(one.file, one.sex, inputs) for i, one in enumerate(requests) if one.file and not one.error}
+    items = {
+        place: Item(one.file, one.sex, _inputs(predictor, one.age))
+        for place, one in enumerate(requests)
+        if one.file and not one.error
+    }
+    held: dict[int, File] = {}  # with their contents in memory: a heat map shows the image that was read
+
+    def given() -> "Iterator[Item]":
+        for place, item in items.items():
+            with contextlib.suppress(BoneAgeError):  # The predictor says why a file cannot be read.
+                if heatmaps is not None and isinstance(item.image, File):
+                    held[place] = item.image.held()
+            yield item._replace(image=held.get(place, item.image))
+
     batch_size = _BATCH_SIZE if len(items) >= _BATCH_SIZE else 1
-    found = predictor.predict_many(items.values(), batch_size=batch_size, on_error="yield")
+    found = predictor.predict_many(given(), batch_size=batch_size, on_error="yield", accept_warnings=accept_warnings)
     for place, request in enumerate(requests):
-        prediction = next(found) if place in items else None
-        if prediction is None:
-            yield results.failed(request.name, request.error)
-        elif isinstance(prediction, MissingSexError):
-            hint = f"with --sex, or as {Path(request.place).stem} in the table of --labels"
-            yield results.failed(request.name, f"{prediction} ({hint})")
-        elif isinstance(prediction, BoneAgeError):
-            yield results.failed(request.name, str(prediction))
-        else:
-            result = results.result(request.name, prediction, request.sex_from, arguments.age, strict=arguments.strict)
-            shown = items[place]._replace(sex=prediction.sex)
-            yield result if heatmaps is None or result.error else heatmaps.added(result, place, shown)
+        prediction = next(found) if place in items else BoneAgeError(request.error)
+        file = held.pop(place, None)
+        result = _result(request, prediction, predictor.provenance())
+        if heatmaps is not None and file is not None and not result.error:
+            result = heatmaps.added(result, place, items[place]._replace(image=file, sex=result.sex))
+        yield result
+
+
+def _result(request: "Request", prediction: "Prediction | BoneAgeError", provenance: "Provenance") -> "Result":
+    from boneage_jax.predict import results
+    from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
+
+    if isinstance(prediction, MissingSexError):
+        hint = f"with --sex, or as {Path(request.place).stem} in the table of --labels"
+        return results.failed(request.name, f"{prediction} ({hint})", provenance)
+    if isinstance(prediction, RefusedImageError):
+        return results.refused(request.name, prediction, "--accept-warnings reads it all the same.", provenance)
+    if isinstance(prediction, BoneAgeError):
+        return results.failed(request.name, str(prediction), provenance)
+    return results.result(prediction, request)
 
 
 class _Heatmaps:
     """Writes the heat maps of requests into a folder."""
 
-    def __init__(self, predictor: "Predictor", requests: "list[Request]", folder: Path):
+    def __init__(self, predictor: "Predictor", requests: "Sequence[Request]", folder: Path):
         from boneage_jax.predict import heatmap, worklist
 
         try:
@@ -116,16 +158,17 @@ class _Heatmaps:
         except OSError as error:
             reason = error.strerror or error
             raise BoneAgeError(f"the folder {folder} of --heatmap cannot be made: {reason}; name another") from error
-        self._predictor = predictor
         self._paths = worklist.heatmap_paths(folder, requests)
         self._maps = heatmap.Maps(predictor)
 
     def added(self, result: "Result", place: int, item: "Item") -> "Result":
-        """The result of the item at this place of the requests, with its heat map."""
+        """The result of the item at this place of the requests, with its heat map, or a warning that it has none."""
         from boneage_jax.predict import heatmap
 
-        pixels = self._predictor.look(item.image).pixels
-        heatmap.write(self._paths[place], self._maps.overlay(item._replace(image=pixels)))
+        try:
+            heatmap.write(self._paths[place], self._maps.overlay(item))
+        except BoneAgeError as error:
+            return dataclasses.replace(result, warnings=(*result.warnings, f"There is no heat map: {error}."))
         return dataclasses.replace(result, heatmap=str(self._paths[place]))
 
 
@@ -146,21 +189,30 @@ def _refuse_further_inputs(predictor: "Predictor") -> None:
         )
 
 
+def _report_left_out(left_out: "Mapping[str, Sequence[str]]") -> None:
+    for folder, names in left_out.items():
+        more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        what = "1 file is no image and was" if len(names) == 1 else f"{len(names)} files are no images and were"
+        print(printable(f"{folder}: note: {what} left out: {', '.join(names[:_NAMED])}{more}"), file=sys.stderr)
+
+
 def _report(result: "Result") -> None:
     """Errors, warnings and notes, on stderr."""
     if result.error:
-        print(f"error: {result.error}", file=sys.stderr)
+        print(printable(f"error: {result.error}"), file=sys.stderr)
         return
     for kind, sentences in (("warning", result.warnings), ("note", result.notes)):
         for sentence in sentences:
-            print(f"{result.file}: {kind}: {sentence}", file=sys.stderr)
+            print(printable(f"{result.file}: {kind}: {sentence}"), file=sys.stderr)
 
 
-def _status(results: "list[Result]") -> int:
+def _status(results: "list[Result]", *, heatmaps: bool) -> int:
     failures = sum(bool(result.error) for result in results)
     if len(results) > 1 and failures:
         print(f"{len(results) - failures} of {len(results)} read, {failures} not", file=sys.stderr)
-    return 0 if not failures else 1 if failures == len(results) else 2
+    if failures:
+        return 1 if failures == len(results) and not any(result.refused for result in results) else 2
+    return 2 if heatmaps and any(result.heatmap is None for result in results) else 0
 
 
 def _print(text: str) -> None:
@@ -178,10 +230,12 @@ def _sex(text: str) -> str:
 
 
 def _months(text: str) -> float:
+    from boneage_jax.data.labels import OLDEST
+
     try:
         years = float(text)
     except ValueError:
         years = -1.0
-    if not 0 <= years <= _OLDEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age in years from 0 to {_OLDEST:.0f}, such as 9.5")
+    if not 0 <= years <= OLDEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age in years from 0 to {OLDEST:.0f}, such as 9.5")
     return 12 * years

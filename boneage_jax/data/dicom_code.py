@@ -1,10 +1,10 @@
-"""Compressed pixels of DICOM files: which decoder reads them, and the checks that decoders leave out."""
+"""Stored pixels of DICOM files: which decoder reads them, and the checks that decoders leave out."""
 
 import re
 import struct
 
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_fragments, generate_frames
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -20,6 +20,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from boneage_jax.data import jpeg
 from boneage_jax.errors import BoneAgeError
 
 _PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -34,29 +35,117 @@ _DECODERS = {
 }
 _END = b"\xff\xd9"  # The last marker of JPEG, JPEG-LS and JPEG 2000 alike.
 _SIZ = b"\xff\x4f\xff\x51"
+_JP2, _CODE_STREAM = b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"jp2c"
+_STARTS = (b"\xff\xd8\xff", _SIZ, _JP2)
 _HUFFMAN_TABLE, _SCAN, _LOSSLESS, _JPEG_LS = 0xC4, 0xDA, 0xC3, 0xF7
 _FRAMES = (0xC0, 0xC1, 0xC2, _LOSSLESS, _JPEG_LS)
 
 
-def decoder(dataset: Dataset, name: str) -> str:
-    """The pydicom plugin for this file's transfer syntax, "" where nothing is compressed.
+def decoder(dataset: Dataset, name: str) -> tuple[str, tuple[str, ...]]:
+    """The pydicom plugin for this file's transfer syntax, "" where nothing is compressed, and warnings about the code.
+
+    A JP2 file in the place of a JPEG 2000 code stream is replaced by the stream in it.
 
     Raises:
-      BoneAgeError: a transfer syntax that is not read, or code that is cut short, damaged where that can be told before
-        decoding, or of another size than the header says.
+      BoneAgeError: a transfer syntax that is not read, several images, or pixels that are cut short, of another size
+        than the header says, or damaged where that can be found before decoding.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in _PLAIN:
-        return ""
+        _check_length(dataset, name)
+        return "", ()
     if syntax not in _DECODERS:
         raise BoneAgeError(
             f"{name} is compressed as {syntax.name!r}; expected none, deflate, RLE, JPEG, JPEG-LS or JPEG 2000: "
             "export it in one of these."
         )
+    code = _only_frame(dataset, syntax, name)
+    if syntax == RLELossless:
+        _check_rle(code, dataset, name)
+        return _DECODERS[syntax], ()
+    _check(code, syntax, dataset, name)
+    lossy = _DECODERS[syntax] == "pillow" and syntax not in JPEG2000TransferSyntaxes
+    return _DECODERS[syntax], jpeg.inspect(code, name) if lossy else ()
+
+
+def _check_length(dataset: Dataset, name: str) -> None:
+    """Refuses other pixel data than Rows x Columns need: read all the same, it is cut off or sheared.
+
+    Zeros may follow: some writers pad beyond the even length of the standard, whose own byte may be anywhere in a word.
+    """
+    samples = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else dataset.SamplesPerPixel
+    needed = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
+    data = dataset.PixelData
+    if len(data) < needed or data[needed + needed % 2 :].strip(b"\0"):
+        raise BoneAgeError(
+            f"{name} has {len(data):,} bytes of pixels, but {dataset.Columns} x {dataset.Rows} pixels need {needed:,}: "
+            "the file is cut short, or its header is wrong; export it again."
+        )
+
+
+def _only_frame(dataset: Dataset, syntax: UID, name: str) -> bytes:
+    """The compressed image, which may lie in several fragments.
+
+    Raises:
+      BoneAgeError: several fragments begin an image, or there is none.
+    """
+    fragments = list(generate_fragments(dataset.PixelData))[1:]  # The first is the table of offsets.
+    starts = len(fragments) if syntax == RLELossless else sum(one.startswith(_STARTS) for one in fragments)
+    if starts > 1:
+        raise BoneAgeError(
+            f"{name} holds {starts} compressed images, but its header says one; export each as a file of its own."
+        )
     code = next(generate_frames(dataset.PixelData, number_of_frames=1), b"")
-    if syntax != RLELossless:  # Whose decoder counts the pixels of every segment.
-        _check(code, syntax, dataset, name)
-    return _DECODERS[syntax]
+    if syntax in JPEG2000TransferSyntaxes and code.startswith(_JP2):
+        code = _code_stream(code, name)
+        dataset.PixelData = encapsulate([code])
+    return code
+
+
+def _code_stream(file: bytes, name: str) -> bytes:
+    """The code stream in a JP2 file, by its boxes (ISO 15444-1, annex I)."""
+    at = 0
+    while at + 8 <= len(file):
+        length, kind, header = int.from_bytes(file[at : at + 4], "big"), file[at + 4 : at + 8], 8
+        if length == 1:
+            length, header = int.from_bytes(file[at + 8 : at + 16], "big"), 16
+        end = at + length if length else len(file)
+        if kind == _CODE_STREAM:
+            return file[at + header : end]
+        if end < at + header:
+            break
+        at = end
+    raise BoneAgeError(f"{name} is damaged: the JP2 file in it has no image; replace it with an intact copy.")
+
+
+def _check_rle(code: bytes, dataset: Dataset, name: str) -> None:
+    """Refuses segments that unpack to more pixels than the header says; pydicom refuses fewer."""
+    offsets = struct.unpack("<16L", code[:64].ljust(64, b"\0"))
+    ends = [*offsets[2 : offsets[0] + 1], len(code)]
+    rows, columns = dataset.Rows, dataset.Columns
+    for start, end in zip(offsets[1 : offsets[0] + 1], ends, strict=False):
+        # Less than a row or a column of excess is padding.
+        if _unpacked(code[start:end]) >= rows * columns + min(rows, columns):
+            raise BoneAgeError(
+                f"{name} says that it has {columns} x {rows} pixels, but its compressed image has more; "
+                "export it again."
+            )
+
+
+def _unpacked(segment: bytes) -> int:
+    """Bytes that a segment of RLE unpacks to (PS3.5 G.3.2)."""
+    at, count = 0, 0
+    while at < len(segment):
+        control = segment[at]
+        if control < 128:  # So many bytes follow, and one more.
+            count += min(control + 1, len(segment) - at - 1)
+            at += control + 2
+        elif control == 128:
+            at += 1
+        else:  # The next byte repeated.
+            count += 257 - control
+            at += 2
+    return count
 
 
 def _check(code: bytes, syntax: UID, dataset: Dataset, name: str) -> None:

@@ -1,27 +1,16 @@
-"""Finds files below a folder and inside its zip archives (nested ones too), without unpacking them."""
+"""Finds files below a folder and inside its zip archives, and reads them; nothing is unpacked."""
 
 import dataclasses
+import os
 import pathlib
-import shutil
-import tempfile
-import weakref
-import zipfile
-import zlib
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 
+from boneage_jax.data.archives import ENDING, MAX_FILE_BYTES, Archives, Entry, is_hidden
 from boneage_jax.errors import BoneAgeError
-
-MAX_FILE_BYTES = 512 * 2**20
-"""A label table or an image that claims to be larger inside an archive is refused as a decompression bomb."""
-
-MAX_ARCHIVE_BYTES = 64 * 2**30
-"""The same for an archive inside an archive; the whole official training archive has 9 GiB."""
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded; the largest hand radiographs have about 10 million pixels."""
-
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
-"""What a damaged or encrypted entry of an archive raises."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,54 +27,100 @@ class File:
     name: str
     size: int
     depth: int
-    _place: tuple[zipfile.ZipFile, zipfile.ZipInfo] | pathlib.Path = dataclasses.field(repr=False, compare=False)
+    _place: pathlib.Path | Entry | bytes = dataclasses.field(repr=False, compare=False)
     original_size: tuple[int, int] | None = None
 
     def read(self) -> bytes:
-        """Returns the contents; safe to call from several threads at once."""
-        if isinstance(self._place, pathlib.Path):
-            try:
-                return self._place.read_bytes()
-            except OSError as error:
-                raise BoneAgeError(f"{self._place} cannot be read: {error.strerror}.") from None
-        archive, info = self._place
-        _refuse_bomb(self.name, info.file_size, MAX_FILE_BYTES)
+        """Returns the contents; safe to call from several threads at once.
+
+        Raises:
+          BoneAgeError: it cannot be read, or has more than `MAX_FILE_BYTES`.
+        """
+        if isinstance(self._place, bytes):
+            return self._place
+        if isinstance(self._place, Entry):
+            return self._place.read(MAX_FILE_BYTES)
         try:
-            return archive.read(info)
-        except _UNREADABLE as error:
+            with self._place.open("rb") as stream:
+                # Of a sparse file, the size alone is large. Devices and pipes have none, and may never end.
+                size = os.fstat(stream.fileno()).st_size
+                data = b"" if size > MAX_FILE_BYTES else stream.read() if size else stream.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise BoneAgeError(f"{self._place} cannot be read: {error.strerror}.") from None
+        if max(size, len(data)) > MAX_FILE_BYTES:
             raise BoneAgeError(
-                f"{self.name} cannot be read from its archive ({error}); download the archive again."
-            ) from None
+                f"{self._place} has more than {MAX_FILE_BYTES:,} bytes; radiographs and tables of labels are smaller: "
+                "export it again."
+            )
+        return data
+
+    def held(self) -> "File":
+        """The same file with its contents in memory, so that it reads alike whatever becomes of the one on disk.
+
+        Raises:
+          BoneAgeError: as `read`.
+        """
+        return dataclasses.replace(self, _place=self.read())
 
     def head(self, count: int) -> bytes:
         """Returns the first bytes, fewer if there are not so many or they cannot be read."""
+        if isinstance(self._place, bytes):
+            return self._place[:count]
+        if isinstance(self._place, Entry):
+            return self._place.head(count)
         try:
-            if isinstance(self._place, pathlib.Path):
-                with self._place.open("rb") as stream:
-                    return stream.read(count)
-            archive, info = self._place
-            with archive.open(info) as stream:
+            with self._place.open("rb") as stream:
                 return stream.read(count)
-        except _UNREADABLE:
+        except OSError:
             return b""
 
 
-def list_files(directory: pathlib.Path) -> list[File]:
-    """All files below `directory` and in its archives, sorted by name; hidden files are left out.
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What lies below a folder or in an archive.
 
-    Raises:
-      BoneAgeError: a damaged archive, or one whose entries have absolute paths or leave the folder.
+    Attributes:
+      files: sorted by name.
+      problems: a sentence for each folder, archive or file that cannot be read, by its path.
     """
-    found: list[File] = []
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory).as_posix()
-        if not path.is_file() or _is_shadow(name):
+
+    files: list[File]
+    problems: Mapping[str, str]
+
+    def refuse_problems(self) -> None:
+        """Raises BoneAgeError with the first problem, if there is one."""
+        if sentences := list(self.problems.values()):
+            more = f" ({len(sentences) - 1} further problems of this kind)" if len(sentences) > 1 else ""
+            raise BoneAgeError(f"{sentences[0]}{more}")
+
+
+def is_archive(path: pathlib.Path) -> bool:
+    """Whether this is a file that is listed as a folder is, by its name."""
+    return path.suffix.lower() == ENDING and not path.is_dir()
+
+
+def list_files(place: pathlib.Path) -> Listing:
+    """All files below a folder and in its archives, or in an archive; hidden files are left out.
+
+    Linked folders are followed, each folder once. What cannot be read does not hide the rest.
+    """
+    files: list[File] = []
+    problems: dict[str, str] = {}
+    archives = Archives()
+    for path in [place] if is_archive(place) else _walk(place, problems):
+        status = _status(path, problems)
+        if status is None:
             continue
-        if path.suffix.lower() == ".zip":
-            found += _list_archive(_open(path, str(path)), name, depth=1)
+        name = "" if path == place else path.relative_to(place).as_posix()
+        if is_archive(path):
+            for entry, depth in archives.entries(path, str(path), problems):
+                inside = entry.name[len(str(path)) :]
+                files.append(File(f"{name}{inside}".lstrip("/"), entry.info.file_size, depth, entry))
+        elif stat.S_ISREG(status.st_mode):
+            files.append(File(name, status.st_size, 0, path))
         else:
-            found.append(File(name, path.stat().st_size, 0, path))
-    return sorted(found, key=lambda file: file.name)
+            problems[str(path)] = f"{path} is a device or a pipe, not a file."
+    return Listing(sorted(files, key=lambda file: file.name), problems)
 
 
 def refuse_huge(width: int, height: int, name: str) -> None:
@@ -97,50 +132,27 @@ def refuse_huge(width: int, height: int, name: str) -> None:
         )
 
 
-def _list_archive(archive: zipfile.ZipFile, name: str, depth: int) -> Iterator[File]:
-    for info in archive.infolist():
-        entry = info.filename.replace("\\", "/")
-        if entry.startswith("/") or ".." in entry.split("/") or ":" in entry.split("/")[0]:
-            raise BoneAgeError(
-                f"{name} holds the entry {info.filename!r}, which leaves the archive's folder; "
-                "it is refused: download the archive from its official source."
-            )
-        if info.is_dir() or _is_shadow(entry):
+def _walk(folder: pathlib.Path, problems: dict[str, str]) -> Iterator[pathlib.Path]:
+    """The paths of all that is no folder and not hidden; of folders that are linked in circles, each once."""
+
+    def note(error: OSError) -> None:
+        problems[str(error.filename)] = f"The folder {error.filename} cannot be read: {error.strerror}."
+
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, onerror=note, followlinks=True):
+        here = _status(pathlib.Path(root), problems)
+        if here is None or (here.st_dev, here.st_ino) in seen:
+            folders.clear()
             continue
-        full = f"{name}/{entry}"
-        if entry.lower().endswith(".zip"):
-            yield from _list_archive(_open_nested(archive, info, full), full, depth + 1)
-        else:
-            yield File(full, info.file_size, depth, (archive, info))
+        seen.add((here.st_dev, here.st_ino))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (pathlib.Path(root, name) for name in sorted(names) if not is_hidden(name))
 
 
-def _open(source, name: str) -> zipfile.ZipFile:
+def _status(path: pathlib.Path, problems: dict[str, str]) -> os.stat_result | None:
+    """What the system says of a file or folder; None, and a problem, if it cannot be reached."""
     try:
-        return zipfile.ZipFile(source)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise BoneAgeError(f"{name} is not an intact zip archive ({error}); download it again.") from None
-
-
-def _open_nested(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> zipfile.ZipFile:
-    """Copies an inner archive to an unnamed temporary file: seeking inside a stream starts over."""
-    _refuse_bomb(name, info.file_size, MAX_ARCHIVE_BYTES)
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the archive that reads from it)
-    try:
-        with archive.open(info) as inner:
-            shutil.copyfileobj(inner, copy, 2**20)
-    except _UNREADABLE as error:
-        raise BoneAgeError(f"{name} cannot be read from its archive ({error}); download it again.") from None
-    nested = _open(copy, name)
-    weakref.finalize(nested, copy.close)
-    return nested
-
-
-def _refuse_bomb(name: str, size: int, limit: int) -> None:
-    if size > limit:
-        raise BoneAgeError(
-            f"{name} is refused as a decompression bomb: {size:,} bytes once unpacked, more than {limit:,}."
-        )
-
-
-def _is_shadow(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+        return path.stat()
+    except OSError as error:
+        problems[str(path)] = f"{path} cannot be read: {error.strerror}."
+        return None

@@ -1,39 +1,61 @@
-"""What a radiograph's file says about it beside the pixels, and where that contradicts what it is taken for."""
+"""Facts from an image file beside the pixels, and where they contradict what the image is taken for."""
 
 import dataclasses
+import re
 
 from boneage_jax.sex import Sex
 
 PREFIX, PREFIX_AT = b"DICM", 128  # of a DICOM file
 
-_HAND_PARTS = ("", "HAND", "FINGER", "WRIST", "EXTREMITY", "UPPEREXTREMITY", "UPPERLIMB", "ARM", "FOREARM", "BONEAGE")
+ADULT_FROM = 240.0
+"""Months; the atlases end at 18 (girls) and 19 years (boys)."""
+
 _AGE_TOLERANCE = 1.0  # Months: given ages are rounded, and a month has 28 to 31 days.
+_HAND_PARTS = re.compile(
+    r"HAND|HÄND|WRIST|FINGER|THUMB|DIGIT|PHALAN|CARP|\b(FORE)?ARM\b|UPPER ?LIMB|EXTREM|BONE ?AGE|SKELET"
+    r"|\bMAIN|DOIGT|POIGNET|MANO|\bDEDO|MUÑECA|POLSO|^$|UNKNOWN|UNDEFINED|OTHER|NONE",
+)
+"""Of the body part in English, German, French, Spanish and Italian; the last words name no other one."""
+_OTHER_PARTS = re.compile(r"LOWER|TARS|TOE|FOOT|FEET|LEG\b")
+_RIGHT = re.compile(r"\b(R|RT|RE|RIGHT|RECHTS?|RECHTE|DROITE?|DERECHA|DESTRA|DX)\b|^R ?HAND")
+_LEFT = re.compile(r"\b(L|LT|LI|LEFT|LINKS?|LINKE|GAUCHE|IZQUIERDA|SINISTRA|SX)\b|^L ?HAND")
+_BOTH = re.compile(r"\b(B|BOTH|BILAT\w*|BEID\w*)\b")
+_OTHER_VIEW = re.compile(r"\b(LL|RL|LLD|RLD|LLO|RLO|LAT\w*|\w*(?<!BI)LATERAL|PROFIL\w*|SEITL\w*|OBL\w*|SCHR[ÄA]G\w*)\b")
+"""Of the view position: lateral, lateral decubitus and oblique views. The hand's own are AP, PA and DP."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """The parts of a DICOM header that matter to a reading; nothing that names anyone is kept.
+    """The parts of a file's header that matter to a reading; nothing that names anyone is kept.
+
+    Only DICOM has more than warnings and notes.
 
     Attributes:
       sex: None where the header does not say, or says "other".
       age: chronological age in months at the examination, or None.
       age_step: months to which `age` is rounded down, 12 for an age in whole years, 0 for one from dates.
-      stated_age: the age in words that contradicts the one from the dates, else "".
-      laterality: "L", "R", another word of the header, or "".
+      age_slack: months by which `age` may be off either way: 12 for a birth date of which only the year seems true.
+      laterality: in the header's words, or "".
       body_part: in the header's words, or "".
       view: the view position in the header's words, or "".
       spacing: distance between rows and between columns, in millimetres, or in pixels where the header gives only
         their ratio (PixelAspectRatio); None where it gives neither.
+      warnings: sentences about what was wrong in the file and did not keep it from being read.
+      notes: sentences about what was set right with certainty.
+      age_notes: sentences about how exact the age is.
     """
 
     sex: Sex | None = None
     age: float | None = None
     age_step: float = 0.0
-    stated_age: str = ""
+    age_slack: float = 0.0
     laterality: str = ""
     body_part: str = ""
     view: str = ""
     spacing: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    age_notes: tuple[str, ...] = ()
 
 
 def is_dicom(data: bytes) -> bool:
@@ -44,26 +66,45 @@ def is_dicom(data: bytes) -> bool:
 
 
 def contradictions(header: Header, sex: Sex | None = None, age: float | None = None) -> list[str]:
-    """Sentences about where the header contradicts the given sex and age (months), itself, or a left hand.
+    """The header's warnings, and where it contradicts the given sex and age (months) or a left hand from the front.
 
     An empty list where all agrees; what is None is not compared. Nothing is corrected: the given values hold.
     """
-    found = []
+    found = list(header.warnings)
     if sex is not None and header.sex is not None and sex != header.sex:
         found.append(f"The given sex is {sex.word}, but the file's header says {header.sex.word}.")
     if age is not None and header.age is not None:
-        last = header.age + header.age_step
-        if not header.age - _AGE_TOLERANCE <= age <= last + _AGE_TOLERANCE:
-            said = f"{header.age:.0f}" if not header.age_step else f"{header.age:.0f} to {last:.0f}"
-            found.append(f"The given age is {age:.0f} months, but the file's header says {said} months.")
-    if header.stated_age:
+        low, high = header.age - header.age_slack, header.age + header.age_step + header.age_slack
+        if not low - _AGE_TOLERANCE <= age <= high + _AGE_TOLERANCE:
+            stated = f"{high:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
+            found.append(f"The given age is {age:.0f} months, but the file's header says {stated} months.")
+    if header.age is not None and header.age >= ADULT_FROM:
         found.append(
-            f"The file's header contradicts itself: the patient's age is {header.stated_age}, "
-            f"but birth and study dates are {header.age:.0f} months apart; the dates are used."
+            f"The file's header gives the age of an adult, {header.age / 12:.0f} years; a child's is expected."
         )
-    if header.laterality in ("R", "B"):
-        side = {"R": "the right side", "B": "both sides"}[header.laterality]
+    if side := _wrong_side(header):
         found.append(f"The file's header says {side}; a left hand is expected.")
-    if header.body_part.upper().replace(" ", "").replace("_", "") not in _HAND_PARTS:
+    if _OTHER_VIEW.search(_words(header.view)):
+        found.append(
+            f"The file's header names a lateral or oblique view ({header.view}); a view from the front is expected."
+        )
+    part = _words(header.body_part)
+    if not _HAND_PARTS.search(part) or _OTHER_PARTS.search(part):
         found.append(f"The file's header says that this is the body part {header.body_part}, not a hand.")
     return found
+
+
+def _wrong_side(header: Header) -> str:
+    """The side that the laterality names, or, where there is none, the body part."""
+    for words in (_words(header.laterality), _words(header.body_part)):
+        right, left = bool(_RIGHT.search(words)), bool(_LEFT.search(words))
+        if _BOTH.search(words) or (right and left):
+            return "both sides"
+        if right or left:
+            return "the right side" if right else ""
+    return ""
+
+
+def _words(text: str) -> str:
+    """In capitals, with single spaces in the place of all that separates words."""
+    return " ".join(re.sub(r"[\W_]+", " ", text).upper().split())

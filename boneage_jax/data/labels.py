@@ -1,49 +1,91 @@
-"""Reads the three label tables of the RSNA bone-age challenge, as csv or xlsx, in every spelling in use."""
+"""Tables of labels: those of the RSNA bone-age challenge and users' own, in every spelling in use.
 
-import csv
+A row that cannot be used does not spoil the others: its label has a sentence that says why.
+"""
+
 import dataclasses
-import io
-import zipfile
-from collections.abc import Iterator, Mapping
-from typing import Any
+import pathlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from boneage_jax.data.files import File
-from boneage_jax.data.inputs import CHRONOLOGICAL_AGE, Kind, read_cell, same_column
+from boneage_jax.data.inputs import CHRONOLOGICAL_AGE, UNKNOWN, Kind, read_cell, same_column
+from boneage_jax.data.radiograph import ENDINGS
+from boneage_jax.data.tables import Table, read_table
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
 
 MAX_AGE = 240.0
 """Months; the atlas ends at 19 years, and the challenge's classifiers at 240 months."""
 
+OLDEST = 25.0
+"""Years, of a chronological age."""
+
 _ID_COLUMNS = {"id": "train", "image id": "validation", "case id": "test"}
 _AGE_COLUMNS = ("boneage", "bone age (months)", "ground truth bone age (months)")
-_SEX_COLUMNS = {
-    "male": {"true": Sex.MALE, "false": Sex.FEMALE},
-    "sex": {text: sex for sex in Sex for text in (sex.letter.lower(), sex.word)},
+_TRUE, _FALSE = ("true", "1", "1.0", "yes", "y"), ("false", "0", "0.0", "no", "n")
+_WORDS: dict[str, Sex | str] = {
+    **dict.fromkeys(("m", "male", "boy"), Sex.MALE),
+    **dict.fromkeys(("f", "female", "girl", "w"), Sex.FEMALE),
+    **dict.fromkeys(("o", "other", "u", "unknown", "unspecified", "undetermined"), UNKNOWN),
 }
+_SEX_COLUMNS: dict[str, dict[str, Sex | str]] = {
+    "male": {**dict.fromkeys(_TRUE, Sex.MALE), **dict.fromkeys(_FALSE, Sex.FEMALE)},
+    "female": {**dict.fromkeys(_TRUE, Sex.FEMALE), **dict.fromkeys(_FALSE, Sex.MALE)},
+    **dict.fromkeys(("sex", "gender", "patient sex", "patientsex", "patient gender"), _WORDS),
+}
+_CHRONOLOGICAL_COLUMNS = {
+    **dict.fromkeys(("age", "age years", "age (years)"), 12.0),
+    **dict.fromkeys(("age months", "age (months)", "chronological age"), 1.0),
+}
+"""Months in their unit."""
+_SIZE_COLUMNS = ("id", "width", "height")
 _SPLIT_WORDS = {"train": "train", "valid": "validation", "test": "test"}
+
+_Value = TypeVar("_Value", bound=Sex | str | float)
+_Row = Callable[[Sequence[str], str], "Label"]
+"""From the cells of a row, and what errors call it, to its label but for the id."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """Sex and bone age in months of the image `id`; `age` is None where it is withheld.
+    """A row of a table.
 
-    `inputs` holds what else was asked for: numbers, and names of categories.
+    Attributes:
+      id: of the image; without a spreadsheet's ".0", and without the suffix of the file unless ids differ in it.
+      sex: UNKNOWN where the table says other or unknown, None for an empty cell.
+      age: bone age in months; None where it is withheld or was not asked for.
+      inputs: what else was asked for: numbers, and names of categories.
+      chronological_age: in months, or None.
+      fault: a sentence about what is wrong with the row, or "".
     """
 
     id: str
-    sex: Sex
+    sex: Sex | str | None
     age: float | None
     inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
+    chronological_age: float | None = None
+    fault: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelTable:
-    """The labels in one file; `lacks` names the further inputs that were asked for and have no column there."""
+    """The labels in one file.
+
+    Attributes:
+      name: of the file.
+      split: that its name or its columns speak of.
+      labels: one for each row.
+      has_ages: whether there is a column of bone ages.
+      lacks: the further inputs that were asked for and have no column there.
+    """
 
     name: str
     split: str
     labels: list[Label]
+    has_ages: bool = True
     lacks: tuple[str, ...] = ()
 
     def agrees(self, other: "LabelTable") -> bool:
@@ -73,41 +115,64 @@ def split_of_path(name: str) -> str | None:
 
 
 def read_labels(file: File, inputs: Mapping[str, Kind] = {}) -> LabelTable | None:
-    """Reads a label table, or returns None if the file is a table of something else.
+    """Reads a label table for training or evaluation, or returns None if the file is a table of something else.
+
+    Each row needs a sex, F or M, and a bone age from 0 to `MAX_AGE` if there is a column of them.
 
     Args:
       file: csv or xlsx.
       inputs: further columns to read; not looked for in a table that withholds the ages, which is of no use.
 
     Raises:
-      BoneAgeError: an age that is not a number from 0 to `MAX_AGE`, an unknown sex, a duplicate id, or a cell
-        that does not fit its further input.
+      BoneAgeError: the file is damaged, or a column that is read occurs twice. What is wrong with a row stands in its
+        label.
     """
-    rows = _rows(file)
-    _, header = next(rows, (0, []))
-    columns = {_text(title).lower(): position for position, title in enumerate(header)}
-    id_column = next((title for title in _ID_COLUMNS if title in columns), None)
-    sex_column = next((title for title in _SEX_COLUMNS if title in columns), None)
-    age_column = next((title for title in _AGE_COLUMNS if title in columns), None)
-    if id_column is None or sex_column is None:
+    table = read_table(file, lambda titles: _has(titles, _ID_COLUMNS) and _has(titles, _SEX_COLUMNS))
+    ids, sexes = _columns(table, _ID_COLUMNS), _columns(table, _SEX_COLUMNS)
+    if not ids or not sexes:
         return None
-    split = split_of_path(file.name.rsplit("/", 1)[-1]) or _ID_COLUMNS[id_column]
-    places = {} if age_column is None else _input_columns(header, inputs, file.name)
-    labels: dict[str, Label] = {}
-    for number, row in rows:
-        cells = [_text(cell) for cell in row] + [""] * (len(header) - len(row))
-        where = f"{file.name}, row {number}"
-        name = cells[columns[id_column]]
-        if not name:
-            raise BoneAgeError(f"{where}: the id is empty; expected the name of an image without its ending.")
-        if name in labels:
-            raise BoneAgeError(f"{where}: the id {name} appears twice; keep one of the two rows.")
-        sex = _sex(cells[columns[sex_column]], sex_column, where)
-        age = None if age_column is None else _age(cells[columns[age_column]], where)
-        values = {key: read_cell(key, inputs[key], cells[place], where) for key, place in places.items()}
-        labels[name] = Label(name, sex, age, values)
-    lacks = () if age_column is None else tuple(key for key in inputs if key not in places)
-    return LabelTable(file.name, split, list(labels.values()), lacks)
+    ages = _columns(table, _AGE_COLUMNS)
+    places = _input_columns(table, inputs) if ages else {}
+
+    def read_row(cells: Sequence[str], where: str) -> Label:
+        sex = _agreed(cells, sexes, where, lambda title, cell: _sex(title, cell, where))
+        if not isinstance(sex, Sex):
+            title, place = next(iter(sexes.items()))
+            raise BoneAgeError(_unknown_sex(title, cells[place], where))
+        age = _agreed(cells, ages, where, lambda _, cell: _bone_age(table.number(cell), where))
+        if ages and age is None:
+            raise BoneAgeError(f"{where}: the bone age '' is not a number of months.")
+        return Label("", sex, age, {key: read_cell(key, inputs[key], cells[at], where) for key, at in places.items()})
+
+    split = split_of_path(file.name.rsplit("/", 1)[-1]) or _ID_COLUMNS[next(iter(ids))]
+    lacks = tuple(key for key in inputs if key not in places) if ages else ()
+    return LabelTable(file.name, split, _labels(table, ids, read_row), bool(ages), lacks)
+
+
+def read_children(file: File) -> list[Label] | None:
+    """Reads what a table says of children whose bone age is to be read, or returns None if it has no such columns.
+
+    It needs a column of ids, and one of sexes or of chronological ages: `age` in years, `age_months` in months. Bone
+    ages are not looked at.
+
+    Raises:
+      BoneAgeError: as `read_labels`.
+    """
+
+    def known(titles: Sequence[str]) -> bool:
+        return _has(titles, _ID_COLUMNS) and (_has(titles, _SEX_COLUMNS) or _has(titles, _CHRONOLOGICAL_COLUMNS))
+
+    table = read_table(file, known)
+    if not known(table.titles):
+        return None
+    sexes, ages = _columns(table, _SEX_COLUMNS), _columns(table, _CHRONOLOGICAL_COLUMNS)
+
+    def read_row(cells: Sequence[str], where: str) -> Label:
+        sex = _agreed(cells, sexes, where, lambda title, cell: _sex(title, cell, where))
+        age = _agreed(cells, ages, where, lambda title, cell: _chronological_age(title, table.number(cell), where))
+        return Label("", sex, None, chronological_age=age)
+
+    return _labels(table, _columns(table, _ID_COLUMNS), read_row)
 
 
 def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
@@ -119,86 +184,146 @@ def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
     Raises:
       BoneAgeError: a width or height that is not a positive whole number.
     """
-    rows = _rows(file)
-    _, header = next(rows, (0, []))
-    columns = {_text(title).lower(): position for position, title in enumerate(header)}
-    if not {"id", "width", "height"} <= columns.keys() or any(title in columns for title in _AGE_COLUMNS):
+
+    def known(titles: Sequence[str]) -> bool:
+        return all(_has(titles, [title]) for title in _SIZE_COLUMNS) and not _has(titles, _AGE_COLUMNS)
+
+    table = read_table(file, known)
+    if not known(table.titles):
         return None
-    sizes = {}
-    for number, row in rows:
-        cells = [_text(cell) for cell in row] + [""] * (len(header) - len(row))
-        name, *size = (cells[columns[title]] for title in ("id", "width", "height"))
+    columns, sizes = _columns(table, _SIZE_COLUMNS), {}
+    for number, cells in table.rows:
+        name, *size = (cells[columns[title]] for title in _SIZE_COLUMNS)
         if not all(side.isascii() and side.isdigit() and int(side) > 0 for side in size):
             raise BoneAgeError(
                 f"{file.name}, row {number}: the size of {name} is {' x '.join(map(repr, size))}; "
                 "expected width and height in pixels."
             )
-        sizes[name] = (int(size[0]), int(size[1]))
+        sizes[_plain_id(name)] = (int(size[0]), int(size[1]))
     return sizes
 
 
-def _input_columns(header: list[Any], inputs: Mapping[str, Kind], name: str) -> dict[str, int]:
+def _labels(table: Table, ids: Mapping[str, int], read_row: _Row) -> list[Label]:
+    """A label for each row; what a row is refused for is its label's fault."""
+    (column,) = ids.values()
+    raw = [_without_zeros(cells[column]) for _, cells in table.rows]
+    short = [_plain_id(name) for name in raw]
+    count, bare = Counter(short), set(raw)
+    names = [one if count[one] == 1 or one in bare else whole for one, whole in zip(short, raw, strict=True)]
+    numbers: dict[str, list[int]] = {}
+    for name, (number, _) in zip(names, table.rows, strict=True):
+        numbers.setdefault(name, []).append(number)
+    labels = []
+    for name, (number, cells) in zip(names, table.rows, strict=True):
+        where, first, last = f"{table.name}, row {number}", numbers[name][0], numbers[name][-1]
+        try:
+            if not name:
+                raise BoneAgeError(f"{where}: the id is empty; expected the name of an image.")
+            if first != last:
+                raise BoneAgeError(
+                    f"{table.name}, row {last}: the id {name} appears twice, in row {first} too; keep one."
+                )
+            labels.append(dataclasses.replace(read_row(cells, where), id=name))
+        except BoneAgeError as error:
+            labels.append(Label(name, None, None, fault=str(error)))
+    return labels
+
+
+def _without_zeros(cell: str) -> str:
+    """An id without the ".0" that spreadsheets add to numbers."""
+    return re.sub(r"^(\d+)\.0+$", r"\1", cell)
+
+
+def _plain_id(cell: str) -> str:
+    """An id without that and without the suffix of an image."""
+    suffix = pathlib.PurePosixPath(cell).suffix
+    return _without_zeros(cell.removesuffix(suffix) if suffix.lower() in ENDINGS else cell)
+
+
+def _plain(title: str) -> str:
+    return " ".join(title.replace("_", " ").casefold().split())
+
+
+def _has(titles: Sequence[str], known: Iterable[str]) -> bool:
+    return not {_plain(title) for title in titles}.isdisjoint(known)
+
+
+def _columns(table: Table, known: Iterable[str]) -> dict[str, int]:
+    """The places of the columns with these titles; of ids there may be one.
+
+    Raises:
+      BoneAgeError: a title occurs twice, or there are several columns of ids.
+    """
+    found: dict[str, int] = {}
+    for place, title in enumerate(map(_plain, table.titles)):
+        if title not in known:
+            continue
+        if title in found or (found and known is _ID_COLUMNS):
+            also = (
+                f"the column {title!r} twice" if title in found else f"the columns {next(iter(found))!r} and {title!r}"
+            )
+            raise BoneAgeError(f"{table.name} has {also}; keep the right one.")
+        found[title] = place
+    return found
+
+
+def _input_columns(table: Table, inputs: Mapping[str, Kind]) -> dict[str, int]:
     """Positions of the further inputs that have a column."""
     places = {}
     for key in inputs:
-        found = [position for position, title in enumerate(header) if same_column(_text(title), key)]
+        found = [position for position, title in enumerate(table.titles) if same_column(title, key)]
         if len(found) > 1:
-            titles = " and ".join(repr(_text(header[position])) for position in found)
-            raise BoneAgeError(f"{name} has several columns for {key}: {titles}; keep one of them.")
+            titles = " and ".join(repr(table.titles[position]) for position in found)
+            raise BoneAgeError(f"{table.name} has several columns for {key}: {titles}; keep one of them.")
         if found:
             places[key] = found[0]
     return places
 
 
-def _sex(text: str, column: str, where: str) -> Sex:
-    spellings = _SEX_COLUMNS[column]
-    if text.lower() not in spellings:
-        expected = " or ".join(sorted(spellings))
-        raise BoneAgeError(f"{where}: the sex {text!r} is unknown; column {column!r} must hold {expected}.")
-    return spellings[text.lower()]
+def _agreed(
+    cells: Sequence[str], columns: Mapping[str, int], where: str, read: Callable[[str, str], _Value]
+) -> _Value | None:
+    """What the cells of the columns that are not empty say, None if all are.
+
+    Raises:
+      BoneAgeError: they contradict each other.
+    """
+    found = {title: read(title, cells[place]) for title, place in columns.items() if cells[place]}
+    if len({round(value) if isinstance(value, float) else value for value in found.values()}) > 1:
+        both = " and ".join(f"{title!r} ({cells[columns[title]]})" for title in found)
+        raise BoneAgeError(f"{where}: the columns {both} contradict each other; correct one of them.")
+    return next(iter(found.values()), None)
 
 
-def _age(text: str, where: str) -> float:
+def _sex(title: str, cell: str, where: str) -> Sex | str:
+    spellings = _SEX_COLUMNS[title]
+    if cell.casefold() not in spellings:
+        raise BoneAgeError(_unknown_sex(title, cell, where))
+    return spellings[cell.casefold()]
+
+
+def _unknown_sex(title: str, cell: str, where: str) -> str:
+    expected = "true or false" if _SEX_COLUMNS[title] is not _WORDS else "F or M"
+    return f"{where}: the sex {cell!r} is unknown; column {title!r} must hold {expected}."
+
+
+def _bone_age(cell: str, where: str) -> float:
     try:
-        age = float(text)
+        age = float(cell)
     except ValueError:
-        raise BoneAgeError(f"{where}: the bone age {text!r} is not a number of months.") from None
+        raise BoneAgeError(f"{where}: the bone age {cell!r} is not a number of months.") from None
     if not 0 <= age <= MAX_AGE:
-        raise BoneAgeError(f"{where}: the bone age {text} lies outside 0 to {MAX_AGE:g} months.")
+        raise BoneAgeError(f"{where}: the bone age {cell} lies outside 0 to {MAX_AGE:g} months.")
     return age
 
 
-def _rows(file: File) -> Iterator[tuple[int, list[Any]]]:
-    """Numbered rows (from 1, as a spreadsheet shows them) that are not blank."""
-    data = file.read()
-    if file.name.lower().endswith(".xlsx"):
-        for number, row in enumerate(_sheet(file.name, data), start=1):
-            if any(_text(cell) for cell in row):
-                yield number, row
-        return
+def _chronological_age(title: str, cell: str, where: str) -> float:
+    unit = _CHRONOLOGICAL_COLUMNS[title]
     try:
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                yield reader.line_num, row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BoneAgeError(f"{file.name} is not a csv table in UTF-8 ({error}).") from None
-
-
-def _sheet(name: str, data: bytes) -> list[list[Any]]:
-    import openpyxl  # Slow to import, and most copies of the data have no spreadsheet.
-
-    try:
-        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-        return [list(row) for row in book.worksheets[0].iter_rows(values_only=True)]
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, IndexError) as error:
-        raise BoneAgeError(f"{name} is not an intact xlsx workbook ({error}).") from None
-
-
-def _text(cell: Any) -> str:
-    """A cell as text; spreadsheets hold ids as floating-point numbers."""
-    if cell is None:
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell).strip()
+        age = float(cell) * unit
+    except ValueError:
+        raise BoneAgeError(f"{where}: the age {cell!r} is not a number.") from None
+    if not 0 <= age <= 12 * OLDEST:
+        hint = "; ages in months belong into a column age_months" if unit == 12 else ""
+        raise BoneAgeError(f"{where}: the {title} {cell} lies outside 0 to {OLDEST:g} years{hint}.")
+    return age

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from boneage_jax.data.augment import Augmentation, View, apply
-from boneage_jax.data.stream import Batch, Batches, evaluation_stream, training_stream
+from boneage_jax.data.stream import Batch, Batches, Batching, TrainingBatching, evaluation_stream, training_stream
 
 Example = dict[str, Any]
 
@@ -29,80 +29,34 @@ def steps_per_epoch(split: Examples, batch_size: int) -> int:
     return len(split) // batch_size
 
 
-def train_batches(
-    split: Examples,
-    *,
-    batch_size: int,
-    seed: int,
-    augmentation: Augmentation,
-    crop: int = 0,
-    start_step: int = 0,
-    workers: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Batches:
-    """Returns the endless stream of training batches of one process, from batch `start_step` on.
+def train_batches(split: Examples, batching: TrainingBatching) -> Batches:
+    """Returns the endless stream of training batches of one process, from batch `batching.start_step` on.
 
-    The stream depends on `seed` alone: epochs follow each other without a seam, each a fresh permutation, and
+    The stream depends on the seed alone: epochs follow each other without a seam, each a fresh permutation, and
     the local batches of all processes, put together in their order, are batch k of a single process.
-
-    Args:
-      split: what to read.
-      batch_size: examples in a batch over all processes.
-      seed: decides order and augmentation, 0 to 2**32 - 1.
-      augmentation: random changes to each image, and to the maps that belong to it.
-      crop: pixels per side of the random window that is cut from each image; 0 for the whole image.
-      start_step: batches to pass over without reading them, for resuming.
-      workers: processes that prepare batches; 0 prepares them in threads of this one.
-      process_index: which of the processes this is (`jax.process_index()`).
-      process_count: how many processes share each batch (`jax.process_count()`).
 
     Returns:
       {"image": uint8 [b, s, s, C], "sex": int32 [b], "age": float32 [b] months, "inputs": {name: number [b] or map
-      [b, s, s, 1]}, "index": int32 [b], "mask": bool [b], all true} with b = batch_size // process_count and s the
-      crop or the size of the images.
+      [b, s, s, 1]}, "index": int32 [b], "mask": bool [b], all true} with b = `batching.local_size` and s the crop or
+      the size of the images.
 
     Raises:
-      BoneAgeError: the numbers do not fit together, or the split is smaller than a batch, or the images than the
-        crop (when they are read).
+      BoneAgeError: the split is smaller than a batch, or the images than the crop (when they are read).
     """
-    return training_stream(
-        len(split),
-        _TrainingReader(split, augmentation, crop, seed),
-        batch_size=batch_size,
-        seed=seed,
-        start_step=start_step,
-        workers=workers,
-        process_index=process_index,
-        process_count=process_count,
-    )
+    return training_stream(len(split), _TrainingReader(split, batching), batching)
 
 
-def evaluation_batches(
-    split: Examples,
-    *,
-    batch_size: int,
-    workers: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Batches:
-    """Returns batches that hold every example of `split` exactly once, in order (arguments: `train_batches`).
+def evaluation_batches(split: Examples, batching: Batching) -> Batches:
+    """Returns batches that hold every example of `split` exactly once, in order.
 
     Every process gets the same number of batches of one shape, images whole. The last batch is filled up with black
     images whose `mask` is false, whose `index` is -1 and whose further inputs are 0; put together in the processes'
     order, batches keep the split's order.
 
     Raises:
-      BoneAgeError: the numbers do not fit together, or the split is empty.
+      BoneAgeError: the split is empty.
     """
-    return evaluation_stream(
-        len(split),
-        _EvaluationReader(split),
-        batch_size=batch_size,
-        workers=workers,
-        process_index=process_index,
-        process_count=process_count,
-    )
+    return evaluation_stream(len(split), _EvaluationReader(split), batching)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +68,14 @@ class _TrainingReader:
     """
 
     split: Examples
-    augmentation: Augmentation
-    crop: int
-    seed: int
+    batching: TrainingBatching
 
     def __call__(self, number: int, indices: np.ndarray) -> Batch:
         examples = [self.split[index] for index in indices.tolist()]
-        if self.crop or self.augmentation != Augmentation():
+        order = self.batching
+        if order.crop or order.augmentation != Augmentation():
             size = examples[0]["image"].shape[0]
-            views = self.augmentation.sample_batch(self.seed, number, len(examples), size, self.crop)
+            views = order.augmentation.sample_batch(order.seed, number, len(examples), size, order.crop)
             examples = [_viewed(*pair) for pair in zip(examples, views, strict=True)]
         return _stack(examples)
 

@@ -1,37 +1,35 @@
-"""A hand radiograph with its labels, and the one way from the bytes of an image file to grey pixels."""
+"""A hand radiograph with its labels, and the one way from the bytes of an image file to pixels."""
 
-import contextlib
 import dataclasses
-import io
 import os
 import pathlib
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from boneage_jax.data.files import File, refuse_huge
-from boneage_jax.data.header import Header, is_dicom
+from boneage_jax.data.header import PREFIX, PREFIX_AT, Header, is_dicom
+from boneage_jax.data.pictures import SIGNATURE_BYTES, decode_picture, is_picture, picture_size
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
 
-__all__ = ["ENDINGS", "Radiograph", "decode", "pixel_size", "read", "square_pixels"]
+__all__ = ["ENDINGS", "Radiograph", "decode", "pixel_size", "read", "select_images", "square_pixels"]
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm", ".dicom")
-"""Of the names under which images are looked for; what they hold is told by their first bytes."""
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".j2k"),
+    *(".dcm", ".dicom", ".ima"),
+)
+"""File suffixes that are taken for images unseen; of other files, and for the format, the first bytes count."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 _SQUARE = 0.01  # deviation of the aspect ratio from 1 that rounding explains
 _MOST_OBLONG = 4
-_WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
-_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
+_INDEX = "DICOMDIR"  # DICOM's own table of contents, which has no pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class Radiograph:
-    """One hand radiograph: grey pixels `image [H, W]`, `sex` and bone `age` in months."""
+    """One hand radiograph: pixels `image [H, W]`, `sex` and bone `age` in months."""
 
     id: str
     image: np.ndarray
@@ -39,16 +37,18 @@ class Radiograph:
     age: float
 
 
-def read(source: str | os.PathLike | bytes | File, name: str = "the image") -> tuple[np.ndarray, Header | None]:
+def read(source: str | os.PathLike | bytes | File, name: str = "the image") -> tuple[np.ndarray, Header]:
     """Reads a radiograph in its true proportions, and what its file says about it.
 
     Args:
-      source: a file, its path or its bytes: PNG, JPEG, WebP, TIFF or DICOM, recognised by the bytes, not the name.
+      source: a file, its path or its bytes: PNG, JPEG, WebP, TIFF, BMP, JPEG 2000 or DICOM, recognised by the bytes,
+        not the name.
       name: the file, as errors should name it, where bytes are given.
 
     Returns:
-      Greyscale pixels `[H, W]` with bright bones (uint8 or uint16), and the header, which only DICOM has. The pixels
-      are square: a copy that was squashed (`File.original_size`) and DICOM pixels that are not square are resampled.
+      Greyscale pixels `[H, W]` with bright bones (uint8 or uint16), and the header; of pictures, it has warnings
+      and notes alone. The pixels are square: a copy that was squashed (`File.original_size`) and DICOM pixels that are
+      not square are resampled.
 
     Raises:
       BoneAgeError: as `decode`, or the file cannot be read.
@@ -94,11 +94,11 @@ def square_pixels(image: np.ndarray, aspect: float, name: str) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
 
-def _read_bytes(source: bytes, name: str) -> tuple[np.ndarray, Header | None]:
+def _read_bytes(source: bytes, name: str) -> tuple[np.ndarray, Header]:
     if not source:
         raise BoneAgeError(f"{name} is empty (0 bytes); replace it with an intact copy of the image.")
     if not is_dicom(source):
-        return _decode_picture(source, name), None
+        return decode_picture(source, name)
     from boneage_jax.data import dicom  # pydicom takes half a second to import.
 
     image, header = dicom.read_dicom(source, name)
@@ -109,14 +109,15 @@ def _read_bytes(source: bytes, name: str) -> tuple[np.ndarray, Header | None]:
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """Decodes a PNG, JPEG, WebP, TIFF or DICOM file, 8 or 16 bit, grey or colour (an alpha channel is dropped).
+    """Decodes a PNG, JPEG, WebP, TIFF, BMP, JPEG 2000 or DICOM file of 8 or 16 bit (colour and alpha are dropped).
 
     Args:
       data: the bytes of the file.
       name: the file, as errors should name it.
 
     Returns:
-      Grey pixels `[H, W]`, uint8 or uint16 as stored; of DICOM and TIFF, as they are to be shown on black.
+      Pixels `[H, W]`, uint8 or uint16 as stored; of DICOM and TIFF, as they are to be shown on black; turned upright as
+      EXIF says.
 
     Raises:
       BoneAgeError: the file is empty, cut short, damaged, not an image, several, or larger than `files.MAX_PIXELS`.
@@ -125,80 +126,22 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
 
 def pixel_size(file: File) -> tuple[int, int] | None:
-    """Width and height of a PNG, JPEG, WebP or TIFF image by its header; None for anything else."""
-    try:
-        with _quiet(), Image.open(io.BytesIO(file.read()), formats=_FORMATS) as header:
-            return header.size
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
-        return None
+    """Width and height of a picture by its header; None for DICOM and for what is no picture."""
+    return picture_size(file.read())
 
 
-def _decode_picture(data: bytes, name: str) -> np.ndarray:
-    if _check_before_decoding(data, name) == "TIFF":
-        return _decode_tiff(data, name)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise BoneAgeError(f"{name} is damaged: its pixels cannot be decoded; replace it with an intact copy.")
-    return _grey(image)
+def select_images(files: Iterable[File]) -> tuple[list[File], list[File]]:
+    """The files that are images by their suffix or by their first bytes, and the others."""
+    images: list[File] = []
+    others: list[File] = []
+    for file in files:
+        (images if _is_image(file) else others).append(file)
+    return images, others
 
 
-def _check_before_decoding(data: bytes, name: str) -> str:
-    """Refuses what OpenCV would swallow silently: huge images, and files that end too early; returns the format."""
-    try:
-        with _quiet(), Image.open(io.BytesIO(data), formats=_FORMATS) as header:
-            refuse_huge(*header.size, name)
-            kind = str(header.format)
-            if kind == "PNG":
-                header.verify()  # Checksums of every chunk, up to and including the trailer.
-    except Image.DecompressionBombError as error:
-        raise BoneAgeError(f"{name} is refused as a decompression bomb: {error}") from None
-    except UnidentifiedImageError:
-        raise BoneAgeError(f"{name} is not a PNG, JPEG, WebP, TIFF or DICOM image; convert it or replace it.") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise BoneAgeError(f"{name} is truncated or damaged ({error}); replace it with an intact copy.") from None
-    # The last scan, not the first: photographs may carry a complete thumbnail in their header.
-    if kind == "JPEG" and data.find(_JPEG_END, data.rfind(_JPEG_SCAN)) < 0:
-        raise BoneAgeError(f"{name} is truncated: the JPEG has no end marker; replace it with an intact copy.")
-    if kind == "WEBP" and len(data) < int.from_bytes(data[4:8], "little") + 8:
-        raise BoneAgeError(f"{name} is truncated: the WebP is shorter than it says; replace it with an intact copy.")
-    return kind
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Pillow's warnings of odd tags and large sizes to itself: damaged pixels are errors, sizes are checked."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _decode_tiff(data: bytes, name: str) -> np.ndarray:
-    """One page of 8 or 16 bits by Pillow, which knows more compressions than OpenCV's TIFF reader."""
-    try:
-        with _quiet(), Image.open(io.BytesIO(data), formats=("TIFF",)) as page:
-            if (pages := getattr(page, "n_frames", 1)) != 1:
-                raise BoneAgeError(
-                    f"{name} holds {pages} pages; expected one radiograph: save the page as its own file."
-                )
-            mode, photometric = page.mode, page.getexif().get(_PHOTOMETRIC)
-            if mode in ("RGB", "RGBA", "RGBX", "YCbCr"):
-                return cv2.cvtColor(np.asarray(page.convert("RGB")), cv2.COLOR_RGB2GRAY)
-            if mode not in ("L", "LA") and not mode.startswith("I;16"):
-                raise BoneAgeError(f"{name} has pixels of the kind {mode!r}; expected grey or colour of 8 or 16 bits.")
-            image = np.asarray(page)
-    except (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError) as error:
-        raise BoneAgeError(f"{name} is truncated or damaged ({error}); replace it with an intact copy.") from None
-    image = image[..., 0] if mode == "LA" else image
-    image = image.astype(np.uint8 if image.dtype.itemsize == 1 else np.uint16)
-    # Pillow inverts 8 bits by itself.
-    return np.iinfo(np.uint16).max - image if image.dtype == np.uint16 and photometric == _WHITE_IS_ZERO else image
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    """Drops colour and alpha: `[H, W]`, `[H, W, 3]` or `[H, W, 4]` in OpenCV's channel order to `[H, W]`."""
-    if image.ndim == 2:
-        return image
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY if image.shape[2] == 4 else cv2.COLOR_BGR2GRAY)
+def _is_image(file: File) -> bool:
+    path = pathlib.PurePosixPath(file.name)
+    if path.suffix.lower() in ENDINGS:
+        return True
+    head = file.head(max(SIGNATURE_BYTES, PREFIX_AT + len(PREFIX)))
+    return path.name.upper() != _INDEX and (is_dicom(head) or is_picture(head))

@@ -2,20 +2,22 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from absl import logging
 
-from boneage_jax.data import radiograph, splits
-from boneage_jax.data.files import File, list_files
+from boneage_jax.data import splits
+from boneage_jax.data.files import File, is_archive, list_files
 from boneage_jax.data.inputs import Kind
 from boneage_jax.data.labels import Label, LabelTable, read_labels, read_sizes, split_of_path
+from boneage_jax.data.matching import match
+from boneage_jax.data.radiograph import pixel_size, select_images
+from boneage_jax.data.tables import SUFFIXES
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
 
 SPLITS = ("train", "validation", "test")
 _SAMPLE = 8  # images that `_warn_if_squashed` opens
-_TABLE_ENDINGS = (".csv", ".xlsx")
 _WHERE_TO_GET_IT = (
     "Get boneage-training-dataset.zip and boneage-training-dataset.csv from "
     "https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017 "
@@ -42,13 +44,15 @@ def find(
 ) -> dict[str, list[LabelledImage]]:
     """Pairs images with labels; each split is sorted by id, and "train" and "validation" always exist.
 
-    Images are matched to labels by their name (`1377.png`, label 1377). Where a split has several copies of
-    an image, the one in the fewest archives counts. Without official validation images, the fixed tenth of
-    `splits.validation_tenth` leaves "train" and becomes "validation". Other splits exist if found.
+    Images are matched to labels by their name (`1377.png`, label 1377). Where a split has several copies of an image,
+    the one in the fewest archives counts, and files of one name with different sizes are refused. Without official
+    validation images, the fixed tenth of `splits.validation_tenth` leaves "train" and becomes "validation". Other
+    splits exist if found.
 
     Args:
       directory: the folder with the files, packed or unpacked.
-      on_missing: "error", or "skip" to leave out and log labels without image and images without label.
+      on_missing: "error", or "skip" to leave out and log labels without image, images without label, and rows of the
+        tables that cannot be used.
       inputs: further columns of the label tables. Of two tables that agree, the one that has them counts.
 
     Raises:
@@ -59,9 +63,10 @@ def find(
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise BoneAgeError(f"The data folder {directory} does not exist. {_WHERE_TO_GET_IT}")
-    files = list_files(directory)
-    tables = _all_tables(files, directory, inputs)
-    images = _images(files)
+    listing = list_files(directory)
+    listing.refuse_problems()
+    tables = _all_tables(listing.files, directory, inputs)
+    images = _images(listing.files, directory)
     found = {}
     for split in SPLITS:
         if pairs := _pair(f"{split} split", tables.get(split), _candidates(split, images), on_missing):
@@ -78,40 +83,46 @@ def find_labelled(
 
     Args:
       labels: csv or xlsx, with the columns of any table of the challenge.
-      directory: the folder with the images, packed or unpacked.
+      directory: the folder with the images, packed or unpacked, or their archive.
       on_missing: as in `find`.
       inputs: further columns of the table.
 
     Raises:
-      BoneAgeError: no table of labels, no bone ages, no images, or (unless skipped) unpaired ones.
+      BoneAgeError: no table of labels, no bone ages, no images, an id that several images fit, or (unless skipped)
+        unpaired ones and rows that cannot be used.
     """
     if not labels.is_file():
         raise BoneAgeError(f"The label table {labels} does not exist; expected a csv or xlsx file.")
-    if not directory.is_dir():
+    if not directory.is_dir() and not is_archive(directory):
         raise BoneAgeError(f"The image folder {directory} does not exist.")
     table = read_labels(File(labels.name, labels.stat().st_size, 0, labels), inputs)
     if table is None:
         raise BoneAgeError(f"{labels} is no label table; expected the columns id, boneage (months), and male or sex.")
-    if not table.labels or any(label.age is None for label in table.labels):
+    if not table.labels or not table.has_ages:
         raise BoneAgeError(f"{labels} has no bone ages; expected a column boneage with a number of months in each row.")
-    images = _images(list_files(directory))
+    listing = list_files(directory)
+    listing.refuse_problems()
+    images = _images(listing.files, directory)
     if not images:
         raise BoneAgeError(f"{directory} holds no image; expected files named by their id: {table.labels[0].id}.png.")
-    pairs = _pair(f"table {labels.name}", table, _by_id(images), on_missing, skip="--on-missing=skip")
+    pairs = _pair(f"table {labels.name}", table, _by_label(table, images), on_missing, skip="--on-missing=skip")
     if not pairs:
         raise BoneAgeError(f"No image in {directory} has a label in {labels}; expected files named by their id.")
     return pairs
 
 
-def _images(files: Iterable[File]) -> list[File]:
-    """The image files, with their original sizes where a table (`read_sizes`) gives them."""
-    images, sizes = [], {}
-    for file in files:
-        name = file.name.lower()
-        if name.endswith(radiograph.ENDINGS):
-            images.append(file)
-        elif name.endswith(_TABLE_ENDINGS):
+def _images(files: Iterable[File], directory: pathlib.Path) -> list[File]:
+    """The images, with their original sizes where a table (`read_sizes`) gives them; other files are logged."""
+    images, others = select_images(files)
+    sizes: dict[str, tuple[int, int]] = {}
+    left_out = []
+    for file in others:
+        if file.name.lower().endswith(SUFFIXES):
             sizes.update(read_sizes(file) or {})
+        else:
+            left_out.append(file.name)
+    if left_out:
+        logging.info("%s: %d files are no images and are left out: %s", directory, len(left_out), first_ten(left_out))
     images = [dataclasses.replace(file, original_size=sizes.get(_id(file))) for file in images]
     _warn_if_squashed(images)
     return images
@@ -122,7 +133,7 @@ def _warn_if_squashed(images: list[File]) -> None:
     if any(file.original_size for file in images) or len(images) < 2:
         return
     sample = images[:: -(-len(images) // _SAMPLE)]
-    (shape, *others) = {radiograph.pixel_size(file) for file in sample}
+    (shape, *others) = {pixel_size(file) for file in sample}
     if not others and shape is not None and shape[0] == shape[1]:
         logging.warning(
             "All images are squares of %d pixels, as if radiographs had been squashed. Networks that crop to the hand "
@@ -135,10 +146,10 @@ def _warn_if_squashed(images: list[File]) -> None:
 def _all_tables(files: Iterable[File], directory: pathlib.Path, inputs: Mapping[str, Kind]) -> dict[str, LabelTable]:
     tables: dict[str, LabelTable] = {}
     for file in files:
-        table = read_labels(file, inputs) if file.name.lower().endswith(_TABLE_ENDINGS) else None
+        table = read_labels(file, inputs) if file.name.lower().endswith(SUFFIXES) else None
         if table is None:
             continue
-        if any(label.age is None for label in table.labels):
+        if not table.has_ages:
             logging.info("%s has no bone ages; the %s split is left out.", table.name, table.split)
             continue
         known = tables.get(table.split)
@@ -168,11 +179,36 @@ def _candidates(split: str, images: Iterable[File]) -> dict[str, File]:
 
 
 def _by_id(images: Iterable[File]) -> dict[str, File]:
-    """Of several copies, the one in the fewest archives."""
+    """Of several copies, the one in the fewest archives.
+
+    Raises:
+      BoneAgeError: two files of one name have different sizes, so that they are no copies.
+    """
     chosen: dict[str, File] = {}
     for file in sorted(images, key=lambda file: (file.depth, file.name)):
-        chosen.setdefault(_id(file), file)
+        first = chosen.setdefault(_id(file), file)
+        if first.size != file.size:
+            raise BoneAgeError(
+                f"{first.name} and {file.name} have the same id but different contents; remove one of them."
+            )
     return chosen
+
+
+def _by_label(table: LabelTable, images: Sequence[File]) -> dict[str, File]:
+    """The images by the ids of the table; those that have no label, by their names.
+
+    Raises:
+      BoneAgeError: several images fit one id.
+    """
+    meant = match((label.id for label in table.labels), [file.name for file in images])
+    for identifier, places in meant.items():
+        if len(places) > 1:
+            names = " and ".join(images[place].name for place in places)
+            raise BoneAgeError(
+                f"The id {identifier} of {table.name} fits {names}; rename one, or write ids with folders and suffixes."
+            )
+    labelled = {places[0]: identifier for identifier, places in meant.items()}
+    return {labelled.get(place, file.name): file for place, file in enumerate(images)}
 
 
 def _id(file: File) -> str:
@@ -190,22 +226,30 @@ def _pair(
             logging.info("No %s of the %s found; it is left out.", missing, name)
         return []
     table.refuse_gaps()
+    if faults := [label.fault for label in labels if label.fault]:
+        if on_missing == "error":
+            raise BoneAgeError(faults[0])
+        logging.warning("%d rows of the %s are skipped: %s", len(faults), name, " ".join(faults[:10]))
     known = {label.id for label in labels}
     for what, unpaired in (
         ("labels without an image", known - set(files)),
         ("images without a label", set(files) - known),
     ):
         if unpaired:
-            first = ", ".join(sorted(unpaired, key=_id_order)[:10])
-            message = f"The {name} has {len(unpaired)} {what}: {first}{', ...' * (len(unpaired) > 10)}"
+            message = f"The {name} has {len(unpaired)} {what}: {first_ten(sorted(unpaired, key=_id_order))}"
             if on_missing == "error":
                 raise BoneAgeError(f"{message}; complete the data, or set {skip}.")
             logging.warning("%s; they are skipped.", message)
     return [
         LabelledImage(label.id, label.sex, label.age, files[label.id], label.inputs)
         for label in sorted(labels, key=_order)
-        if label.id in files and label.age is not None
+        if label.id in files and isinstance(label.sex, Sex) and label.age is not None
     ]
+
+
+def first_ten(names: Sequence[str]) -> str:
+    """The first ten of them, and an ellipsis where there are more."""
+    return ", ".join(names[:10]) + ", ..." * (len(names) > 10)
 
 
 def _hold_out(train: list[LabelledImage]) -> dict[str, list[LabelledImage]]:

@@ -1,6 +1,7 @@
 """The order in which a split is read, and the processes or threads that read it ahead (grain)."""
 
 import contextlib
+import dataclasses
 import gc
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from boneage_jax.data.augment import Augmentation
 from boneage_jax.errors import BoneAgeError
 
 Batch = dict[str, Any]
@@ -24,6 +26,71 @@ AHEAD = 2
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 30  # seconds that a worker outlives SIGTERM
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How a split is cut into batches, and the part of them that one process reads.
+
+    Attributes:
+      batch_size: examples in a batch over all processes.
+      workers: processes that prepare batches; 0 prepares them in threads of this one.
+      process_index: which of the processes this is (`jax.process_index()`).
+      process_count: how many processes share each batch (`jax.process_count()`).
+
+    Raises:
+      BoneAgeError: a value is out of its range, or the processes do not divide the batch.
+    """
+
+    batch_size: int
+    workers: int = 0
+    process_index: int = 0
+    process_count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise BoneAgeError(f"The batch size must be 1 or more, not {self.batch_size}.")
+        if self.workers < 0:
+            raise BoneAgeError(f"The number of data workers must be 0 or more, not {self.workers}.")
+        if not 0 <= self.process_index < self.process_count:
+            raise BoneAgeError(f"There is no process {self.process_index} among {self.process_count}.")
+        if self.batch_size % self.process_count:
+            raise BoneAgeError(
+                f"A batch of {self.batch_size} cannot be shared evenly by {self.process_count} processes: "
+                f"choose a multiple of {self.process_count}."
+            )
+
+    @property
+    def local_size(self) -> int:
+        """Examples per batch of one process."""
+        return self.batch_size // self.process_count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingBatching(Batching):
+    """How training batches are drawn from a split.
+
+    Attributes:
+      seed: decides order and augmentation, 0 to 2**32 - 1.
+      augmentation: random changes to each image, and to the maps that belong to it.
+      crop: pixels per side of the random window that is cut from each image; 0 for the whole image.
+      start_step: batches to pass over without reading them, for resuming.
+
+    Raises:
+      BoneAgeError: a value is out of its range.
+    """
+
+    seed: int
+    augmentation: Augmentation
+    crop: int = 0
+    start_step: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.seed < 2**32:
+            raise BoneAgeError(f"The seed of the training data must lie between 0 and 2**32 - 1, not {self.seed}.")
+        if self.start_step < 0:
+            raise BoneAgeError(f"Training cannot start at step {self.start_step}: it must be 0 or more.")
 
 
 class Batches(Iterator[Batch]):
@@ -63,66 +130,26 @@ def _close(source: list[grain.DatasetIterator]) -> None:
     gc.collect()  # parts of it refer to each other
 
 
-def training_stream(
-    count: int,
-    read: Callable[[int, np.ndarray], Batch],
-    *,
-    batch_size: int,
-    seed: int,
-    start_step: int,
-    workers: int,
-    process_index: int,
-    process_count: int,
-) -> Batches:
+def training_stream(count: int, read: Callable[[int, np.ndarray], Batch], batching: TrainingBatching) -> Batches:
     """The order of `train_batches` over `count` images: `read` makes a batch of its number and its indices [b]."""
-    local = _local_size(batch_size, workers, process_index, process_count)
-    if count < batch_size:
+    if count < batching.batch_size:
         raise BoneAgeError(
-            f"The training split has {count} images, fewer than one batch of {batch_size}: "
+            f"The training split has {count} images, fewer than one batch of {batching.batch_size}: "
             "choose a smaller batch size or more data."
         )
-    if not 0 <= seed < 2**32:
-        raise BoneAgeError(f"The seed of the training data must lie between 0 and 2**32 - 1, not {seed}.")
-    if start_step < 0:
-        raise BoneAgeError(f"Training cannot start at step {start_step}: it must be 0 or more.")
-    indices = grain.MapDataset.range(count).seed(seed).shuffle().repeat().batch(local, drop_remainder=True)
+    order = grain.MapDataset.range(count).seed(batching.seed).shuffle().repeat()
     # Numbered before anything is sliced: an example's view depends on its place in the stream alone.
-    batches = indices.map_with_index(read)
-    return _start(batches[process_index::process_count][start_step:], workers)
+    batches = order.batch(batching.local_size, drop_remainder=True).map_with_index(read)
+    return _start(batches[batching.process_index :: batching.process_count][batching.start_step :], batching.workers)
 
 
-def evaluation_stream(
-    count: int,
-    read: Callable[[np.ndarray], Batch],
-    *,
-    batch_size: int,
-    workers: int,
-    process_index: int,
-    process_count: int,
-) -> Batches:
+def evaluation_stream(count: int, read: Callable[[np.ndarray], Batch], batching: Batching) -> Batches:
     """The order of `evaluation_batches` over `count` images; indices from `count` on are padding."""
-    local = _local_size(batch_size, workers, process_index, process_count)
     if count == 0:
         raise BoneAgeError("The split to evaluate has no images: check which split is named in the config.")
-    whole = -(-count // batch_size) * batch_size
-    batches = grain.MapDataset.range(whole).batch(local).map(read)
-    return _start(batches[process_index::process_count], workers)
-
-
-def _local_size(batch_size: int, workers: int, process_index: int, process_count: int) -> int:
-    """Returns the examples per batch of one process, or says which number does not fit."""
-    if batch_size < 1:
-        raise BoneAgeError(f"The batch size must be 1 or more, not {batch_size}.")
-    if workers < 0:
-        raise BoneAgeError(f"The number of data workers must be 0 or more, not {workers}.")
-    if not 0 <= process_index < process_count:
-        raise BoneAgeError(f"There is no process {process_index} among {process_count}.")
-    if batch_size % process_count:
-        raise BoneAgeError(
-            f"A batch of {batch_size} cannot be shared evenly by {process_count} processes: "
-            f"choose a multiple of {process_count}."
-        )
-    return batch_size // process_count
+    whole = -(-count // batching.batch_size) * batching.batch_size
+    batches = grain.MapDataset.range(whole).batch(batching.local_size).map(read)
+    return _start(batches[batching.process_index :: batching.process_count], batching.workers)
 
 
 def _start(batches: grain.MapDataset, workers: int) -> Batches:
@@ -141,9 +168,6 @@ def _start(batches: grain.MapDataset, workers: int) -> Batches:
 @contextlib.contextmanager
 def _held_signals() -> Iterator[None]:
     """Delivers signals after the block only. Processes that are started within it are born deaf to them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
         yield

@@ -1,6 +1,7 @@
 """Batches without images: the labels, and the views drawn for images that somebody else holds.
 
 Order and views are those of `pipeline`, so that images that lie on a device are seen as the host would show them.
+Threads of this process make them, whatever number of workers is asked for: there is nothing to decode.
 """
 
 import dataclasses
@@ -8,9 +9,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from boneage_jax.data.augment import Augmentation
 from boneage_jax.data.pipeline import Example, Examples, stack_labels
-from boneage_jax.data.stream import Batch, Batches, evaluation_stream, training_stream
+from boneage_jax.data.stream import Batch, Batches, Batching, TrainingBatching, evaluation_stream, training_stream
 
 
 @runtime_checkable
@@ -22,58 +22,30 @@ class Labelled(Examples, Protocol):
         ...
 
 
-def train_batches(
-    split: Labelled,
-    *,
-    batch_size: int,
-    seed: int,
-    augmentation: Augmentation,
-    size: int,
-    crop: int = 0,
-    start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Batches:
+def train_batches(split: Labelled, batching: TrainingBatching, *, size: int) -> Batches:
     """Returns the stream of `pipeline.train_batches`, with views in place of images and maps of `size` pixels a side.
 
     Returns:
       {"source": float32 [b, 2, 3], see `View.source`; "greys": uint8 [b, 256], see `View.table`; "sex", "age",
       "inputs", "index", "mask"}.
     """
-    return training_stream(
-        len(split),
-        _TrainingReader(split, augmentation, size, crop, seed),
-        batch_size=batch_size,
-        seed=seed,
-        start_step=start_step,
-        workers=0,
-        process_index=process_index,
-        process_count=process_count,
-    )
+    return training_stream(len(split), _TrainingReader(split, batching, size), dataclasses.replace(batching, workers=0))
 
 
-def evaluation_batches(split: Labelled, *, batch_size: int, process_index: int = 0, process_count: int = 1) -> Batches:
+def evaluation_batches(split: Labelled, batching: Batching) -> Batches:
     """Returns the batches of `pipeline.evaluation_batches` without images and maps."""
-    return evaluation_stream(
-        len(split),
-        _EvaluationReader(split),
-        batch_size=batch_size,
-        workers=0,
-        process_index=process_index,
-        process_count=process_count,
-    )
+    return evaluation_stream(len(split), _EvaluationReader(split), dataclasses.replace(batching, workers=0))
 
 
 @dataclasses.dataclass(frozen=True)
 class _TrainingReader:
     split: Labelled
-    augmentation: Augmentation
+    batching: TrainingBatching
     size: int
-    crop: int
-    seed: int
 
     def __call__(self, number: int, indices: np.ndarray) -> Batch:
-        views = self.augmentation.sample_batch(self.seed, number, len(indices), self.size, self.crop)
+        order = self.batching
+        views = order.augmentation.sample_batch(order.seed, number, len(indices), self.size, order.crop)
         return {
             "source": np.stack([view.source(self.size) for view in views]).astype(np.float32),
             "greys": np.stack([view.table() for view in views]),

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import log_softmax
 
 from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export.spoiled import SPOILED
-from boneage_jax.released.checks import GOOD, Checks, Settings, distance, log_softmax
+from boneage_jax.released.checks import GOOD, Checks, Settings, distance, inside_borders
 from boneage_jax.released.descriptor import describe
 
 FALSE_ALARMS = 0.003
@@ -33,8 +34,8 @@ def fit_rsna(directory: str | pathlib.Path, limit: int = 0, seed: int = 0) -> Ch
 
 
 def square(image: np.ndarray) -> np.ndarray:
-    """A grey image `[H, W]` as uint8 `[128, 128]`, which is all that fitting looks at."""
-    image = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    """A greyscale image `[H, W]` inside its flat borders as uint8 `[128, 128]`, which is all that fitting uses."""
+    image = cv2.resize(inside_borders(image), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     if image.dtype == np.uint8:
         return image
     return (image.astype(np.float32) * (255 / max(int(image.max()), 1))).astype(np.uint8)
@@ -67,7 +68,7 @@ def fit(squares: Sequence[np.ndarray], seed: int = 0) -> Checks:
     kinds = np.repeat(np.arange(len(SPOILED) + 1), [len(described) for described in (good, *spoiled)])
     arrays = _classifier(np.concatenate([good, *spoiled]), kinds) | _gaussian(good)
     held = _described(squares, tuning)
-    score = log_softmax(held @ arrays["weights"] + arrays["bias"])[:, 0]
+    score = log_softmax(held @ arrays["weights"] + arrays["bias"], axis=-1)[:, 0]
     settings = Settings(
         kinds=(GOOD, *SPOILED),
         least_good=float(np.quantile(score, FALSE_ALARMS)),
@@ -77,7 +78,9 @@ def fit(squares: Sequence[np.ndarray], seed: int = 0) -> Checks:
 
 
 def _described(squares: Sequence[np.ndarray], places: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-    return np.stack([describe(squares[place]) for place in (range(len(squares)) if places is None else places)])
+    return np.stack(
+        [describe(inside_borders(squares[place])) for place in (range(len(squares)) if places is None else places)]
+    )
 
 
 def _axes(described: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -111,7 +114,7 @@ def _classifier(described: np.ndarray, kinds: np.ndarray) -> dict[str, np.ndarra
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = flat.reshape(inputs.shape[1], -1).astype(np.float32)
-        logs = log_softmax(inputs @ weights)
+        logs = log_softmax(inputs @ weights, axis=-1)
         value = -(balance * targets * logs).sum() + _RIDGE * (penalised * weights**2).sum()
         slope = inputs.T @ (balance * (np.exp(logs) - targets)) + 2 * _RIDGE * penalised * weights
         return float(value), slope.ravel().astype(np.float64)

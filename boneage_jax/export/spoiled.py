@@ -32,11 +32,12 @@ def cut(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def small(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shrinks the image to 20 to 40 % of the side, somewhere on a plain ground."""
+    """Shrinks the image to 20 to 40 % of the side, somewhere on a dark, grainy background; a flat one is a border."""
     side = image.shape[0]
     size = int(side * rng.uniform(0.2, 0.4))
     top, left = rng.integers(0, side - size, 2)
-    ground = np.full_like(image, np.percentile(image, 5))
+    grain = rng.normal(np.percentile(image, 5), rng.uniform(2, 5), image.shape)
+    ground = np.clip(np.rint(grain), 0, 255).astype(np.uint8)
     ground[top : top + size, left : left + size] = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     return ground
 

@@ -49,7 +49,7 @@ class BasicBlock(nn.Module):
         last_norm = partial(self.norm, scale_init=nn.initializers.zeros_init())
         y = Conv3x3(x.shape[-1], self.norm, dtype=self.dtype, name="conv1")(x)
         y = Conv3x3(x.shape[-1], last_norm, activate=False, dtype=self.dtype, name="conv2")(y)
-        return nn.relu(x + StochasticDepth(self.drop_path, name="drop_path")(y, train=train))
+        return nn.relu(x + StochasticDepth(self.drop_path, deterministic=not train, name="drop_path")(y))
 
 
 class CompactResNet(nn.Module):
@@ -67,9 +67,11 @@ class CompactResNet(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses stages without a width or a width without blocks."""
+        """Refuses stages without a width, a width without blocks and a rate that is no share."""
         if len(self.widths) != len(self.blocks):
             raise BoneAgeError(f"CompactResNet has {len(self.widths)} widths for {len(self.blocks)} stages of blocks")
+        if not 0 <= self.drop_path < 1:
+            raise BoneAgeError(f"drop_path of CompactResNet is {self.drop_path}, expected 0 to below 1")
         super().__post_init__()
 
     @nn.compact

@@ -74,7 +74,7 @@ class Block(nn.Module):
         x = nn.gelu(pointwise(4 * channels, name="expand")(x), approximate=False)  # [B, h, w, 4 C]
         x = GlobalResponseNorm(dtype=self.dtype, name="grn")(x)
         x = pointwise(channels, name="project")(x)
-        return shortcut + StochasticDepth(self.drop_rate, name="drop_path")(x, train=self.train)
+        return shortcut + StochasticDepth(self.drop_rate, deterministic=not self.train, name="drop_path")(x)
 
 
 class ConvNeXtV2(nn.Module):

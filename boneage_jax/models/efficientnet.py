@@ -184,7 +184,7 @@ class InvertedResidual(nn.Module):
         x = self.norm(name="project_bn")(pointwise(self.features, name="project")(x))  # [B, h, w, D]
         if self.strides > 1 or self.features != channels:
             return x
-        return block_input + StochasticDepth(self.drop_rate, name="drop_path")(x, train=self.train)
+        return block_input + StochasticDepth(self.drop_rate, deterministic=not self.train, name="drop_path")(x)
 
 
 class EfficientNet(nn.Module):

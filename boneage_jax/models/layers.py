@@ -10,13 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from boneage_jax import kernels
-from boneage_jax.errors import BoneAgeError
 from boneage_jax.kernels.kept import NAME as KEPT
 from boneage_jax.models.depthwise import DepthwiseConv
 from boneage_jax.models.normalisation import BatchNorm
 
 # `nn.Conv`, computed by own kernels where there are any; its parameters are the same.
 Conv = partial(nn.Conv, conv_general_dilated=kernels.conv_general_dilated)
+
+# Stochastic depth (Huang et al., ECCV 2016): drops a residual branch for whole images, `x + StochasticDepth(rate)(y)`.
+StochasticDepth = partial(nn.Dropout, broadcast_dims=(1, 2, 3))
 
 # A layer class with some of its settings already filled in, e.g. what `batch_norm` returns.
 Layer = Callable[..., nn.Module]
@@ -96,28 +98,3 @@ class SeparableConv(nn.Module):
         """Keeps the height and the width."""
         x = DepthwiseConv(3, dtype=self.dtype, name="depthwise")(x)
         return Pointwise(self.features, dtype=self.dtype, name="pointwise")(x)
-
-
-class StochasticDepth(nn.Module):
-    """Drops a whole residual branch, per image, in training (Huang et al., ECCV 2016).
-
-        x = x + StochasticDepth(0.1)(branch(x), train=train)
-
-    A branch that stays is divided by `1 - rate`, so that evaluation, which drops none, needs no correction.
-    """
-
-    rate: float  # share of the images whose branch is dropped
-
-    def __post_init__(self) -> None:
-        """Refuses a rate that is no share."""
-        if not 0 <= self.rate < 1:
-            raise BoneAgeError(f"rate of the stochastic depth is {self.rate}, expected 0 to below 1")
-        super().__post_init__()
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B H W C"]:
-        """Needs a "dropout" key when it trains with a rate above 0."""
-        if not train or self.rate == 0:
-            return x
-        stays = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (x.shape[0], 1, 1, 1))
-        return jnp.where(stays, x / (1 - self.rate), 0)

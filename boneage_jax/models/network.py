@@ -1,6 +1,8 @@
 """A network is a trunk (image to feature map) and a head (feature map, sex and other inputs to months)."""
 
+import dataclasses
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -52,6 +54,8 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 INPUT_CHANNELS = ("native", "rgb")
+LARGEST_MONTHS = 600.0
+"""Estimates beyond it, either way, are no bone ages: those end at about 20 years."""
 # Arguments of the modules that are not options: flax's own, and those that `create` gives to every module.
 _SHARED = {"parent", "name", "axis_name", "remat", "dtype", "inputs", "label_mean", "label_std"}
 
@@ -120,61 +124,93 @@ def names() -> list[str]:
     return sorted(TRUNKS)
 
 
-def create(
-    name: str,
-    *,
-    head: str = "regression",
-    head_options: Mapping[str, Any] | None = None,
-    dtype: str = "float32",
-    label_mean: float = 0.0,
-    label_std: float = 1.0,
-    axis_name: str | None = None,
-    remat: bool = False,
-    input_channels: str = "native",
-    inputs: tuple[Input, ...] = (),
-    **options: Any,
-) -> Network:
-    """Makes a network from a configuration; the only way in.
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """All that decides what a network computes; weights files and checkpoints store it.
 
-        model = create("convmixer", dim=256, depth=8, label_mean=127.3, label_std=41.2)
-        image, sex = jnp.zeros((1, 256, 256, 1)), jnp.zeros(1, jnp.int32)
-        variables = model.init(jax.random.key(0), image, sex, train=False)
-        months = model.apply(variables, image, sex, train=False).months
-
-    Args:
+    Attributes:
         name: a registered trunk, see `names`.
+        options: of the trunk.
         head: a registered head.
-        head_options: options of that head.
+        head_options: of the head.
         dtype: in which to compute, "float32" or "bfloat16"; parameters and batch statistics stay float32.
-        label_mean: of the training labels, months.
-        label_std: of the training labels, months.
-        axis_name: mapped axis over which BatchNorm's statistics are averaged; None keeps them per device.
-        remat: compute whole blocks again in the backward pass, convolutions too: less memory, more time.
         input_channels: "native" takes the image as it is; "rgb" repeats a single channel to three.
         inputs: further inputs beside image and sex; a heat map goes to the trunk, everything else to the head.
-        **options: options of the trunk.
-
-    Raises:
-        BoneAgeError: a name, an option or a value that does not exist.
+        label_mean: of the training labels, months.
+        label_std: of the training labels, months.
     """
-    trunk_factory = TRUNKS[_known("model", name, TRUNKS)]
-    head_factory = HEADS[_known("head", head, HEADS)]
-    compute = DTYPES[_known("dtype", dtype, DTYPES)]
-    _known("input_channels", input_channels, INPUT_CHANNELS)
-    if not label_std > 0:
-        raise BoneAgeError(f"label_std is {label_std}, expected a standard deviation above 0 months")
-    trunk_options = _checked(f"model {name!r}", trunk_factory, options)
-    checked_head_options = _checked(f"head {head!r}", head_factory, head_options or {})
-    for_head = tuple(i for i in inputs if i.kind != "heatmap")
-    labels = {"label_mean": label_mean, "label_std": label_std}
-    network = Network(
-        trunk=trunk_factory(**trunk_options, axis_name=axis_name, remat=remat, dtype=compute),
-        head=head_factory(**checked_head_options, **labels, inputs=for_head, dtype=compute),
-        input_channels=input_channels,
-        inputs=inputs,
-    )
-    _check_wiring(name, network)
-    return network
+
+    name: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    head: str = "regression"
+    head_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    dtype: str = "float32"
+    input_channels: str = "native"
+    inputs: tuple[Input, ...] = ()
+    label_mean: float = 0.0
+    label_std: float = 1.0
+
+    def network(self, *, axis_name: str | None = None, remat: bool = False) -> Network:
+        """Makes the network; the arguments decide only how it is trained.
+
+        Args:
+            axis_name: mapped axis over which BatchNorm's statistics are averaged; None keeps them per device.
+            remat: rematerialise whole blocks in the backward pass, convolutions too: less memory, more time.
+
+        Raises:
+            BoneAgeError: a name, an option or a value that does not exist, or parts that do not fit together.
+        """
+        trunk = TRUNKS[_known("model", self.name, TRUNKS)]
+        head = HEADS[_known("head", self.head, HEADS)]
+        dtype = DTYPES[_known("dtype", self.dtype, DTYPES)]
+        _known("input_channels", self.input_channels, INPUT_CHANNELS)
+        if not self.label_std > 0:
+            raise BoneAgeError(f"label_std is {self.label_std}, expected a standard deviation above 0 months")
+        options = _checked(f"model {self.name!r}", trunk, self.options)
+        head_options = _checked(f"head {self.head!r}", head, self.head_options)
+        for_head = tuple(i for i in self.inputs if i.kind != "heatmap")
+        labels = {"label_mean": self.label_mean, "label_std": self.label_std}
+        network = Network(
+            trunk=trunk(**options, axis_name=axis_name, remat=remat, dtype=dtype),
+            head=head(**head_options, **labels, inputs=for_head, dtype=dtype),
+            input_channels=self.input_channels,
+            inputs=self.inputs,
+        )
+        _check_wiring(self.name, network)
+        return network
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON types, to be stored beside weights."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Description":
+        """The inverse of `to_dict`; `network` turns lists into tuples again.
+
+        Raises:
+            ValueError, TypeError, KeyError, BoneAgeError: fields that are missing, unknown or of another type, and
+                label statistics that no training split has.
+        """
+        inputs = (Input(**{**spec, "categories": tuple(spec["categories"])}) for spec in fields["inputs"])
+        description = cls(**{**fields, "inputs": tuple(inputs)})
+        mean, std = float(description.label_mean), float(description.label_std)
+        if not (0 <= mean <= LARGEST_MONTHS and 0 < std <= LARGEST_MONTHS):
+            raise ValueError(f"labels with the mean {mean:g} and the standard deviation {std:g} months")
+        return description
+
+
+def create(name: str, *, axis_name: str | None = None, remat: bool = False, **settings: Any) -> Network:
+    """Short for `Description(name, ...).network(...)`: what is no field of `Description` is an option of the trunk.
+
+    model = create("convmixer", dim=256, depth=8, label_mean=127.3, label_std=41.2)
+    image, sex = jnp.zeros((1, 256, 256, 1)), jnp.zeros(1, jnp.int32)
+    variables = model.init(jax.random.key(0), image, sex, train=False)
+    months = model.apply(variables, image, sex, train=False).months
+    """
+    fields = {field.name for field in dataclasses.fields(Description)} - {"options"}
+    options = {key: value for key, value in settings.items() if key not in fields}
+    described = {key: value for key, value in settings.items() if key in fields}
+    return Description(name, options=options, **described).network(axis_name=axis_name, remat=remat)
 
 
 def _check_wiring(name: str, network: Network) -> None:

@@ -22,7 +22,7 @@ from boneage_jax.inference import Batch, make_estimate
 from boneage_jax.models import Network
 from boneage_jax.predict.predictor import Item, Predictor
 
-STEPS = 8  # on the way from the blurred copy
+STEPS = 16  # nodes of the Gauss-Legendre quadrature on the way from the blurred copy
 BLUR = 0.05  # standard deviations of Gaussians, in sides of the image: of what counts as detail
 SMOOTH = 0.02  # and of what counts as one region
 LARGEST = 1024  # pixels per side of the pictures
@@ -33,7 +33,7 @@ def make_moved(network: Network, preprocessing: Preprocessing, views: str) -> Ca
     """The function to compile: `(variables, {"image", "sex", "inputs"}) -> [B, S, S]`, months that each pixel adds.
 
     Args:
-        network: from `models.create`.
+        network: from `Description.network`.
         preprocessing: its preprocessing; the images are prepared ones.
         views: over which the estimate is averaged, see `Preprocessing.views`.
     """
@@ -49,8 +49,10 @@ def make_moved(network: Network, preprocessing: Preprocessing, views: str) -> Ca
 
             return jax.grad(months)(blurred + share * (image - blurred))
 
-        shares = (jnp.arange(STEPS) + 0.5) / STEPS
-        return ((image - blurred) * jax.lax.map(gradient, shares).mean(axis=0)).sum(axis=-1)
+        nodes, weights = np.polynomial.legendre.leggauss(STEPS)
+        gradients = jax.lax.map(gradient, jnp.asarray((nodes + 1) / 2, jnp.float32))
+        mean = jnp.tensordot(jnp.asarray(weights / 2, jnp.float32), gradients, axes=1)
+        return ((image - blurred) * mean).sum(axis=-1)
 
     return moved
 
@@ -70,9 +72,9 @@ class Maps:
             of which the strongest are 1.
 
         Raises:
-            BoneAgeError: as `Predictor.predict`.
+            BoneAgeError: as `Predictor.predict` where it accepts warnings.
         """
-        prepared = self._predictor.prepare(item)
+        prepared = self._predictor.prepare(item, accept_warnings=True)
         further = {name: np.asarray(value)[None] for name, value in prepared.inputs.items()}
         total = np.zeros(prepared.image.shape[:2], np.float32)
         for sex in prepared.sexes:
@@ -82,13 +84,10 @@ class Maps:
         return np.clip(total / strongest, 0, 1) if strongest > 0 else total
 
     def overlay(self, item: Item) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture, and beside it the same under the map in colours.
-
-        Args:
-            item: its image is pixels, as `Predictor.look` gives them.
-        """
-        pixels = np.asarray(item.image)
-        return side_by_side(pixels, self.find(item), self._predictor.preprocessing.window(pixels))
+        """The picture as it was read, and beside it the same under the map in colours."""
+        picture = self._predictor.look(item.image)
+        found = self.find(item._replace(image=picture))
+        return side_by_side(picture.pixels, found, self._predictor.preprocessing.window(picture.pixels))
 
 
 def regions(moved: Float[np.ndarray, "size size"]) -> Float[np.ndarray, "size size"]:

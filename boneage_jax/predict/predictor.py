@@ -1,6 +1,7 @@
 """Bone age of images, by released weights: one path for one image and for many."""
 
 import dataclasses
+import datetime
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,11 +21,12 @@ from boneage_jax.data.header import Header, contradictions
 from boneage_jax.data.keypoints import KeyPoints
 from boneage_jax.data.preprocess import check_grey
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.inference import LARGEST_MONTHS, Description, make_estimate
-from boneage_jax.models import Input, check_inputs
+from boneage_jax.inference import make_estimate
+from boneage_jax.models import LARGEST_MONTHS, Description, Input, check_inputs
+from boneage_jax.predict.prediction import MissingSexError, Prediction, Provenance, RefusedImageError
 from boneage_jax.released import weights as released
 from boneage_jax.released.calibration import Calibration
-from boneage_jax.released.checks import Checks
+from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, WARNING, Checks, Finding
 from boneage_jax.sex import Sex
 
 UNKNOWN = "unknown"
@@ -32,53 +34,32 @@ UNKNOWN = "unknown"
 _UNFIT = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
 """What a header that was written for another version, or by another program, leads to."""
 
-Source = np.ndarray | bytes | str | os.PathLike | File
-"""A grey image `[H, W]` of 8 or 16 bit, the bytes of an image file, its path, or its place in an archive."""
+
+class Picture(NamedTuple):
+    """An image as it is read, from `Predictor.look`.
+
+    Attributes:
+        pixels: [H, W], bright bones, corrected where the checks found the image inverted or turned.
+        header: of a DICOM file.
+        name: of the image in errors.
+        findings: of the checks.
+    """
+
+    pixels: np.ndarray
+    header: Header | None
+    name: str
+    findings: tuple[Finding, ...] = ()
+
+    def sentences(self, severity: str) -> tuple[str, ...]:
+        """The findings of this severity, "warning" or "corrected"."""
+        return tuple(one.text for one in self.findings if one.severity == severity)
+
+
+Source = np.ndarray | bytes | str | os.PathLike | File | Picture
+"""A greyscale image `[H, W]` of 8 or 16 bit, an image file as bytes, path or archive entry, or a picture."""
 
 SexLike = str | int | np.integer
 """A `Sex` or its number, or "F", "M", "female", "male", "unknown" in any case."""
-
-
-class MissingSexError(BoneAgeError):
-    """Neither the caller nor the file's header names the sex."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """The bone age of one image, in months.
-
-    Where the sex is unknown, `by_sex` has the reading for each, and there is no other number.
-
-    Attributes:
-        months: bone age; None where the sex is unknown.
-        std: the error that is to be expected (root mean square); None for a network that knows none.
-        interval: in which the reference age lies for nine of ten images; None without calibration.
-        sex: "F", "M" or "unknown".
-        by_sex: both readings, as "F" and "M", where the sex is unknown.
-        warnings: what speaks against relying on it, in sentences.
-        header: what the file says beside the pixels; None for all but DICOM.
-    """
-
-    months: float | None
-    std: float | None
-    interval: tuple[float, float] | None
-    sex: str
-    by_sex: Mapping[str, "Prediction"] | None = None
-    warnings: tuple[str, ...] = ()
-    header: Header | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON types."""
-        by_sex = None if self.by_sex is None else {sex: one.to_dict() for sex, one in self.by_sex.items()}
-        interval = None if self.interval is None else list(self.interval)
-        return {
-            "months": self.months,
-            "std": self.std,
-            "interval": interval,
-            "sex": self.sex,
-            "by_sex": by_sex,
-            "warnings": list(self.warnings),
-        }
 
 
 class Item(NamedTuple):
@@ -100,15 +81,6 @@ class Estimates:
     std: np.ndarray | None
 
 
-class Picture(NamedTuple):
-    """A file once read: pixels [H, W] with bright bones, what it is called in errors, and what it says of itself."""
-
-    pixels: np.ndarray
-    header: Header | None
-    name: str
-    warnings: tuple[str, ...] = ()
-
-
 class _Prepared(NamedTuple):
     """An item as the network takes it: `sexes` has two where it is read for both."""
 
@@ -117,6 +89,7 @@ class _Prepared(NamedTuple):
     inputs: dict[str, Any]
     header: Header | None
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 class Predictor:
@@ -155,7 +128,13 @@ class Predictor:
         """What is told about the weights."""
         return self.weights.header
 
-    def predict(self, image: Source, *, sex: SexLike | None, inputs: Mapping[str, Any] = {}) -> Prediction:
+    def provenance(self) -> Provenance:
+        """That of a result made now."""
+        return Provenance(self.header.name, self.weights.sha256, datetime.datetime.now(datetime.UTC))
+
+    def predict(
+        self, image: Source, *, sex: SexLike | None, inputs: Mapping[str, Any] = {}, accept_warnings: bool = False
+    ) -> Prediction:
         """Predicts one image.
 
         Args:
@@ -164,14 +143,22 @@ class Predictor:
                 file says.
             inputs: the further inputs that the network was trained with: a number, the name of a category, or for a
                 heat map the key points, pixels (right, down) of the image [points, 2].
+            accept_warnings: whether to read an image that the checks distrust, with their warnings.
 
         Raises:
+            RefusedImageError: the checks distrust the image.
             BoneAgeError: no image, a sex that is none of these, inputs that are missing or do not fit.
         """
-        return self._predictions([self.prepare(Item(image, sex, inputs))], batch_size=1)[0]
+        prepared = self.prepare(Item(image, sex, inputs), accept_warnings=accept_warnings)
+        return self._predictions([prepared], batch_size=1)[0]
 
     def predict_many(
-        self, items: Iterable[Item], *, batch_size: int = 8, on_error: Literal["raise", "yield"] = "raise"
+        self,
+        items: Iterable[Item],
+        *,
+        batch_size: int = 8,
+        on_error: Literal["raise", "yield"] = "raise",
+        accept_warnings: bool = False,
     ) -> Iterator[Any]:
         """Predicts images in their order, read ahead of the network by threads.
 
@@ -180,6 +167,7 @@ class Predictor:
             batch_size: images that the network sees at once; a batch of fewer is filled up, so that each size is
                 compiled once. The predictions do not depend on it, but for rounding.
             on_error: "raise", or "yield" the BoneAgeError in place of the prediction of its item.
+            accept_warnings: as in `predict`.
 
         Yields:
             A `Prediction` for each item.
@@ -189,35 +177,48 @@ class Predictor:
         with ThreadPoolExecutor(cores.usable()) as pool:
             waiting: deque[list[Future[_Prepared]]] = deque()
             for chunk in _chunks(items, batch_size):
-                waiting.append([pool.submit(self.prepare, item) for item in chunk])
+                waiting.append([pool.submit(self.prepare, item, accept_warnings=accept_warnings) for item in chunk])
                 if len(waiting) > 1:
                     yield from self._answers(waiting.popleft(), batch_size, on_error)
             while waiting:
                 yield from self._answers(waiting.popleft(), batch_size, on_error)
 
-    def prepare(self, item: Item) -> _Prepared:
-        """Reads and prepares one image, and checks what is said of it."""
+    def prepare(self, item: Item, *, accept_warnings: bool = False) -> _Prepared:
+        """Reads, checks and prepares one image.
+
+        Raises:
+            BoneAgeError: as `predict`.
+        """
         picture = self.look(item.image)
         pixels, header, where = picture.pixels, picture.header, picture.name
+        if not accept_warnings and (doubts := [one for one in picture.findings if one.severity == WARNING]):
+            raise RefusedImageError(where, doubts)
         sexes = _sexes(item.sex, header, where)
-        inputs = _checked_inputs(self.network.inputs, item.inputs, pixels.shape, self.preprocessing.size, where)
+        inputs = _checked_inputs(self.network.inputs, item.inputs, picture, self.preprocessing.size)
         against = [] if header is None else contradictions(header, sexes[0] if len(sexes) == 1 else None)
         return _Prepared(
-            self.preprocessing.prepare(pixels), sexes, inputs, header, warnings=(*picture.warnings, *against)
+            self.preprocessing.prepare(pixels),
+            sexes,
+            inputs,
+            header,
+            warnings=(*picture.sentences(WARNING), *against),
+            notes=picture.sentences(CORRECTED),
         )
 
     def look(self, source: Source) -> Picture:
-        """Reads an image as `prepare` takes it: corrected if it was inverted, with what the checks warn about.
+        """Reads and checks an image as `prepare` does, and corrects it; refuses nothing. A picture stays as it is.
 
         Raises:
-            BoneAgeError: it is none, or damaged.
+            BoneAgeError: no image, or a damaged one.
         """
+        if isinstance(source, Picture):
+            return source
         picture = _read_picture(source)
         check_grey(picture.pixels)
         if self.checks is None:
             return picture
         pixels, found = self.checks.inspect(picture.pixels)
-        return picture._replace(pixels=pixels, warnings=tuple(one.text for one in found))
+        return picture._replace(pixels=pixels, findings=tuple(found))
 
     def estimate(self, images: np.ndarray, sexes: np.ndarray, inputs: Mapping[str, np.ndarray]) -> Estimates:
         """Runs the network on prepared images uint8 [B, S, S, C]; compiled once for each B.
@@ -268,8 +269,11 @@ class Predictor:
             found += self._read(readings[start : start + batch_size], batch_size)
         each = iter(found)
         answers = [_both(next(each), next(each)) if len(one.sexes) == 2 else next(each) for one in prepared]
+        provenance = self.provenance()
         return [
-            dataclasses.replace(answer, warnings=one.warnings, header=one.header)
+            dataclasses.replace(
+                answer, warnings=one.warnings, notes=one.notes, header=one.header, provenance=provenance
+            )
             for answer, one in zip(answers, prepared, strict=True)
         ]
 
@@ -303,7 +307,7 @@ def load(name_or_path: str | Path) -> Predictor:
     return Predictor(weights)
 
 
-def _read_picture(source: Source) -> Picture:
+def _read_picture(source: np.ndarray | bytes | str | os.PathLike | File) -> Picture:
     if isinstance(source, np.ndarray):
         return Picture(source, None, "the image")
     name = source.name if isinstance(source, File) else "the image" if isinstance(source, bytes) else os.fspath(source)
@@ -314,9 +318,9 @@ def _sexes(sex: SexLike | None, header: Header | None, where: str) -> tuple[Sex,
     if sex is None and header is not None and header.sex is not None:
         return (header.sex,)
     if sex is None:
-        said = "does not name it either" if header is None else "does not name it in its header either"
         raise MissingSexError(
-            f"{where}: the sex is not given, and the file {said}; give 'F', 'M', or 'unknown' for a reading of each"
+            f"{where}: the sex is not given, and the file does not name it either; give 'F', 'M', or 'unknown' for a "
+            "reading of each"
         )
     if isinstance(sex, str) and sex.casefold() == UNKNOWN:
         return tuple(Sex)
@@ -328,17 +332,18 @@ def _sexes(sex: SexLike | None, header: Header | None, where: str) -> tuple[Sex,
         raise BoneAgeError(f"{where}: the sex {sex!r} is none; {expected}") from None
 
 
-def _checked_inputs(
-    specs: Iterable[Input], given: Mapping[str, Any], shape: tuple[int, ...], size: int, where: str
-) -> dict[str, Any]:
-    """The further inputs as the network takes them: float32, the place of a category, a heat map uint8 [S, S, 1]."""
+def _checked_inputs(specs: Iterable[Input], given: Mapping[str, Any], picture: Picture, size: int) -> dict[str, Any]:
+    """The further inputs as the network takes them: float32, the index of a category, a heat map uint8 [S, S, 1]."""
     check_inputs(specs, given)
+    where = picture.name
+    turns = sum(QUARTER_TURNS.get(one.code, 0) for one in picture.findings if one.severity == CORRECTED)
     values: dict[str, Any] = {}
     for spec in specs:
         value = given[spec.name]
         if spec.kind == "heatmap":
             points = value if isinstance(value, KeyPoints) else KeyPoints(where, _points(value, spec.name, where))
-            values[spec.name] = points.heatmap(shape, size)
+            shape = picture.pixels.shape[:: -1 if turns % 2 else 1]  # of the image as it came
+            values[spec.name] = np.ascontiguousarray(np.rot90(points.heatmap(shape, size), turns))
         elif spec.kind == "category":
             cell = further.read_cell(spec.name, spec.categories, str(value), where)
             values[spec.name] = np.int32(spec.categories.index(str(cell)))

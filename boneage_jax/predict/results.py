@@ -6,7 +6,9 @@ from typing import Any
 
 from boneage_jax.data.header import Header, contradictions
 from boneage_jax.predict import reference
-from boneage_jax.predict.predictor import UNKNOWN, Prediction
+from boneage_jax.predict.prediction import Prediction, Provenance, RefusedImageError
+from boneage_jax.predict.predictor import UNKNOWN
+from boneage_jax.predict.worklist import Request
 from boneage_jax.sex import Sex
 
 READING_KEYS = ("months", "years_months", "std", "low", "high", "difference", "sd_score")
@@ -50,12 +52,14 @@ class Result:
         sex: "F", "M" or "unknown"; None if it was not read.
         sex_from: "--sex", "--labels" or "header".
         age: chronological age in months, or None.
-        age_from: "--age" or "header".
+        age_from: "--age", "--labels" or "header".
         readings: one; for an unknown sex that of a girl and that of a boy; none if there is an error.
         heatmap: the file of the heat map, or None.
         warnings: what speaks against relying on it.
-        notes: what else is to be known.
+        notes: corrections of the image, and what else is to be known.
         error: why it was not read, or "".
+        refused: whether the checks of the image are the reason.
+        provenance: program, weights and time.
     """
 
     file: str
@@ -68,6 +72,8 @@ class Result:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     error: str = ""
+    refused: bool = False
+    provenance: Provenance | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types under keys that are always there; `by_sex` has both readings where the sex is unknown."""
@@ -76,6 +82,7 @@ class Result:
         return {
             "file": self.file,
             "error": self.error or None,
+            "refused": self.refused,
             "sex": self.sex,
             "sex_from": self.sex_from,
             **one,
@@ -86,31 +93,34 @@ class Result:
             "heatmap": self.heatmap,
             "warnings": list(self.warnings),
             "notes": list(self.notes),
+            "provenance": None if self.provenance is None else self.provenance.to_dict(),
         }
 
 
-def failed(file: str, error: str, warnings: tuple[str, ...] = ()) -> Result:
-    """The result of a file that was not read."""
-    return Result(file, error=error, warnings=warnings)
+def failed(file: str, error: str, provenance: Provenance) -> Result:
+    """The result of a file that could not be read."""
+    return Result(file, error=error, provenance=provenance)
 
 
-def result(file: str, prediction: Prediction, sex_from: str | None, age: float | None, *, strict: bool) -> Result:
-    """What is said of a prediction.
+def refused(file: str, error: RefusedImageError, hint: str, provenance: Provenance) -> Result:
+    """The result of an image that the checks distrust; `hint` says how to read it all the same."""
+    warnings = tuple(one.text for one in error.findings)
+    return Result(file, error=f"{error} {hint}", refused=True, warnings=warnings, provenance=provenance)
+
+
+def result(prediction: Prediction, request: Request) -> Result:
+    """The result of a prediction.
 
     Args:
-        file: name of the file.
         prediction: of the network.
-        sex_from: where the sex comes from; None for the header.
-        age: chronological age in months that the user gives; None for that of the header, if it has one.
-        strict: whether warnings refuse the file.
+        request: the file, and what the user says of the child; where that is nothing, the file's header counts.
     """
+    file, sex_from, age = request.name, request.sex_from, request.age
     header = prediction.header or Header()
     given = Sex.parse(prediction.sex) if sex_from and prediction.sex != UNKNOWN else None
     # The predictor knows of no age, and has compared the rest already.
     warnings = tuple(dict.fromkeys([*prediction.warnings, *contradictions(header, given, age)]))
-    if strict and warnings:
-        return failed(file, f"{file} is refused (--strict): {' '.join(warnings)}", warnings)
-    age_from = "--age" if age is not None else "header" if header.age is not None else None
+    age_from = request.age_from or (None if header.age is None else "header")
     known = header.age if age is None else age
     by_sex: Mapping[str, Prediction] = prediction.by_sex or {prediction.sex: prediction}
     compared = [_reading(one, known) for one in by_sex.values()]
@@ -123,6 +133,7 @@ def result(file: str, prediction: Prediction, sex_from: str | None, age: float |
         readings=tuple(reading for reading, _ in compared),
         warnings=warnings,
         notes=(*_notes(prediction, header, age_from), *dict.fromkeys(reason for _, reason in compared if reason)),
+        provenance=prediction.provenance,
     )
 
 
@@ -144,10 +155,12 @@ def _reading(prediction: Prediction, age: float | None) -> tuple[Reading, str]:
 
 
 def _notes(prediction: Prediction, header: Header, age_from: str | None) -> list[str]:
-    notes = []
+    notes = [*prediction.notes, *header.notes]
     if prediction.by_sex:
         said = "" if header.sex is None else f" (the file's header says {header.sex.letter})"
         notes.append(f"The sex is unknown{said}: read as a girl's and as a boy's hand.")
+    if age_from == "header":
+        notes += header.age_notes
     if age_from == "header" and header.age_step == 12:
         notes.append(
             "The header gives the age in whole years: the child may be up to 12 months older, and the difference that "

@@ -5,18 +5,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from boneage_jax.data.files import File, list_files
-from boneage_jax.data.header import PREFIX, PREFIX_AT
-from boneage_jax.data.labels import read_labels
-from boneage_jax.data.radiograph import ENDINGS
+from boneage_jax.data.files import File, is_archive, list_files
+from boneage_jax.data.labels import Label, read_children
+from boneage_jax.data.matching import match
+from boneage_jax.data.radiograph import ENDINGS, select_images
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.predict.predictor import UNKNOWN
+from boneage_jax.sex import Sex
 
 HEATMAP_ENDING = "-heatmap.png"
+
+_AGE_TOLERANCE = 1.0  # months
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A file and the sex that the user gives for it.
+    """A file, and what the user says of the child.
 
     Attributes:
         name: of the file, as results and errors call it.
@@ -24,6 +28,8 @@ class Request:
         file: None where there is nothing to read.
         sex: "F", "M" or "unknown"; None where only the file's header can tell.
         sex_from: "--sex", "--labels", or None.
+        age: chronological age in months, or None.
+        age_from: "--age", "--labels", or None.
         error: why it cannot be read, or "".
     """
 
@@ -32,36 +38,49 @@ class Request:
     file: File | None
     sex: str | None = None
     sex_from: str | None = None
+    age: float | None = None
+    age_from: str | None = None
     error: str = ""
 
 
-def gather(paths: Iterable[Path], sex: str | None, labels: Path | None) -> list[Request]:
-    """One request for each file named, and for each image below each folder, sorted by name there.
+@dataclasses.dataclass(frozen=True)
+class Worklist:
+    """What is to be read.
+
+    Attributes:
+        requests: one for each file named, and for each image below each folder, sorted by name there.
+        left_out: names of the files that are no images, by the folder that was named.
+    """
+
+    requests: list[Request]
+    left_out: Mapping[str, Sequence[str]]
+
+
+def gather(paths: Iterable[Path], sex: str | None, age: float | None, labels: Path | None) -> Worklist:
+    """Finds the files, and what the arguments and the table say of each.
 
     Args:
-        paths: files of any name, and folders (archives in them count as folders).
+        paths: files of any name, and folders and zip archives (archives in them count as folders).
         sex: "F", "M" or "unknown", for all files but those in the table; None for what the headers say.
-        labels: csv or xlsx with the columns id (name of the file without its ending), and male or sex.
+        age: chronological age in months, for a single file; None for what the table or the headers say.
+        labels: csv or xlsx with the column id (name of the file), and sex or male, or age (years) or age_months.
 
     Raises:
-        BoneAgeError: the table cannot be read. What is wrong with a single file stands in its request.
+        BoneAgeError: the table cannot be read, or an age is given for several files. What is wrong with a single file
+            stands in its request.
     """
-    known = {} if labels is None else read_sexes(labels)
-    return [_with_sex(one, sex, known) for path in paths for one in _requests(path)]
-
-
-def read_sexes(path: Path) -> dict[str, str]:
-    """Reads the sexes of a table: "F" or "M" by id.
-
-    Raises:
-        BoneAgeError: no such table, other columns, an unknown sex, an id that appears twice.
-    """
-    if not path.is_file():
-        raise BoneAgeError(f"the label table {path} does not exist; expected a csv or xlsx file")
-    table = read_labels(File(str(path), path.stat().st_size, 0, path))
-    if table is None:
-        raise BoneAgeError(f"{path} is no label table; expected the columns id, and male or sex")
-    return {label.id: label.sex.letter for label in table.labels}
+    left_out: dict[str, Sequence[str]] = {}
+    found = [one for path in paths for one in _requests(path, left_out)]
+    if age is not None and len(found) > 1:
+        raise BoneAgeError(
+            f"--age is the age of one child, but there are {len(found)} files; give the ages in a table of --labels, "
+            "in a column age (years) or age_months"
+        )
+    age_from = None if age is None else "--age"
+    requests = [
+        dataclasses.replace(one, sex=sex, sex_from=sex and "--sex", age=age, age_from=age_from) for one in found
+    ]
+    return Worklist(requests if labels is None else _with_labels(requests, labels), left_out)
 
 
 def heatmap_paths(folder: Path, requests: Sequence[Request]) -> list[Path]:
@@ -73,37 +92,69 @@ def heatmap_paths(folder: Path, requests: Sequence[Request]) -> list[Path]:
     return [folder / f"{name}{HEATMAP_ENDING}" for name in names]
 
 
-def _requests(path: Path) -> list[Request]:
-    if not path.is_dir():
+def _requests(path: Path, left_out: dict[str, Sequence[str]]) -> list[Request]:
+    if not path.is_dir() and not is_archive(path):
         return [Request(str(path), path.name, File(str(path), 0, 0, path))]
-    try:
-        found = [file for file in list_files(path) if _is_image(file)]
-    except BoneAgeError as error:
-        return [Request(str(path), path.name, None, error=str(error))]
-    if not found:
+    listing = list_files(path)
+    images, others = select_images(file for file in listing.files if not file.name.endswith(HEATMAP_ENDING))
+    maps = [file for file in listing.files if file.name.endswith(HEATMAP_ENDING)]
+    if others or maps:
+        left_out[str(path)] = sorted(file.name for file in (*others, *maps))
+    requests = [
+        Request(name, file.name, dataclasses.replace(file, name=name))
+        for file in images
+        if (name := str(path / file.name))
+    ]
+    problems = [Request(name, Path(name).name, None, error=error) for name, error in listing.problems.items()]
+    if not requests and not problems:
         expected = ", ".join(ENDINGS)
-        return [
+        problems = [
             Request(str(path), path.name, None, error=f"{path} holds no image; expected files ending in {expected}")
         ]
-    named = ((file.name, dataclasses.replace(file, name=str(path / file.name))) for file in found)
-    return [Request(file.name, place, file) for place, file in named]
+    return sorted([*requests, *problems], key=lambda one: one.name)
 
 
-def _is_image(file: File) -> bool:
-    """By its ending, or, as archives of clinics name files, without one and by DICOM's mark."""
-    name = PurePosixPath(file.name)
-    if name.suffix.lower() in ENDINGS:
-        return not file.name.endswith(HEATMAP_ENDING)
-    if name.suffix and not name.suffix[1:].isdigit():
-        return False
-    return name.name != "DICOMDIR" and file.head(PREFIX_AT + len(PREFIX)).endswith(PREFIX)
+def _with_labels(requests: Sequence[Request], path: Path) -> list[Request]:
+    """The requests with what the table says of them.
+
+    Raises:
+        BoneAgeError: no such table, or other columns.
+    """
+    if not path.is_file():
+        raise BoneAgeError(f"the label table {path} does not exist; expected a csv or xlsx file")
+    labels = read_children(File(str(path), path.stat().st_size, 0, path))
+    if labels is None:
+        raise BoneAgeError(f"{path} is no label table; expected the columns id, and male, sex, age or age_months")
+    known, done = {label.id: label for label in labels}, list(requests)
+    for identifier, places in match(known, [one.name for one in requests]).items():
+        names = sorted({requests[place].name for place in places})
+        for place in places:
+            if len(names) > 1:
+                error = (
+                    f"{requests[place].name}: the id {identifier} of {path} fits {' and '.join(names)}; write the ids "
+                    "with folders or suffixes"
+                )
+                done[place] = dataclasses.replace(requests[place], error=requests[place].error or error)
+            else:
+                done[place] = _with_label(requests[place], known[identifier])
+    return done
 
 
-def _with_sex(request: Request, sex: str | None, known: Mapping[str, str]) -> Request:
-    told = known.get(PurePosixPath(request.place).stem)
-    if told is None:
-        return dataclasses.replace(request, sex=sex, sex_from=sex and "--sex")
-    if sex in ("F", "M") and sex != told and not request.error:
-        error = f"{request.name}: --sex says {sex}, but the label table says {told}; correct one of them"
-        return dataclasses.replace(request, error=error)
-    return dataclasses.replace(request, sex=told, sex_from="--labels")
+def _with_label(request: Request, label: Label) -> Request:
+    error = request.error or label.fault
+    if label.sex is not None:
+        sex = label.sex.letter if isinstance(label.sex, Sex) else UNKNOWN
+        if request.sex not in (None, UNKNOWN) and sex != request.sex:
+            error = error or (
+                f"{request.name}: --sex says {request.sex}, but the label table says {sex}; correct one of them"
+            )
+        request = dataclasses.replace(request, sex=sex, sex_from="--labels")
+    if label.chronological_age is not None:
+        age = label.chronological_age
+        if request.age is not None and abs(age - request.age) > _AGE_TOLERANCE:
+            error = error or (
+                f"{request.name}: --age says {request.age:.0f} months, but the label table says {age:.0f}; correct one "
+                "of them"
+            )
+        request = dataclasses.replace(request, age=age, age_from="--labels")
+    return dataclasses.replace(request, error=error)

@@ -8,10 +8,12 @@ from typing import Any
 
 from boneage_jax.predict import reference
 from boneage_jax.predict.results import Reading, Result, years_months
+from boneage_jax.terminal import printable
 
 CSV_COLUMNS = (
     *("file", "sex", "sex_from", "months", "years_months", "std", "low", "high"),
-    *("age", "age_from", "difference", "sd_score", "sd_table", "heatmap", "warnings", "notes", "error"),
+    *("age", "age_from", "difference", "sd_score", "sd_table", "heatmap", "warnings", "notes", "error", "refused"),
+    *("version", "weights", "weights_sha256", "preprocessing", "time", "notice"),
 )
 
 
@@ -32,19 +34,21 @@ class Table:
         return "\n".join(self._reading(result, one) for one in result.readings)
 
     def end(self) -> str:
-        """What has to be known to read the table."""
+        """A legend where one is needed, and the provenance."""
         readings = [one for result in self._results for one in result.readings]
         lines = []
         if any(result.sex == "unknown" for result in self._results):
             lines.append("F?, M?: the sex is unknown; both readings are shown, and neither is preferred")
         if any(one.sd_score is not None for one in readings):
             lines.append(f"SD score: (bone age - age) / standard deviation of healthy children, from {reference.TABLE}")
+        if self._results and (provenance := self._results[-1].provenance) is not None:
+            lines += _provenance(provenance.to_dict())
         return "\n".join(["", *lines]) if lines else ""
 
     def _reading(self, result: Result, one: Reading) -> str:
         low_high = "-" if one.interval is None else f"{one.interval[0]:.1f} to {one.interval[1]:.1f}"
         return self._line(
-            result.file,
+            printable(result.file),
             one.sex + "?" * (result.sex == "unknown"),
             f"{one.months:.1f}",
             f"({years_months(one.months)})",
@@ -73,9 +77,12 @@ class Json:
         return "["
 
     def each(self, result: Result) -> str:
-        """One object; the comma goes before it, as nobody knows which is the last."""
+        """One object; the comma goes before it, as nobody knows which is the last.
+
+        Only ASCII, with escapes of JSON for all else: it does not depend on what the terminal can show.
+        """
         comma, self._first = "" if self._first else ",\n", False
-        return comma + json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
+        return comma + json.dumps(result.to_dict(), allow_nan=False, indent=2)
 
     def end(self) -> str:
         """Closes it."""
@@ -92,7 +99,7 @@ class Csv:
     def each(self, result: Result) -> str:
         """Its rows."""
         told = result.to_dict()
-        told |= {"warnings": " ".join(result.warnings), "notes": " ".join(result.notes)}
+        told |= {"warnings": " ".join(result.warnings), "notes": " ".join(result.notes)} | (told["provenance"] or {})
         if not result.readings:
             return self._row(told)
         unknown = {"sex_from": "unknown"} if result.sex == "unknown" else {}
@@ -103,7 +110,7 @@ class Csv:
         return ""
 
     def _row(self, told: dict[str, Any]) -> str:
-        return _row(["" if told[name] is None else told[name] for name in CSV_COLUMNS])
+        return _row(["" if told.get(name) is None else told[name] for name in CSV_COLUMNS])
 
 
 def make(form: str, files: Sequence[str]) -> Table | Json | Csv:
@@ -112,13 +119,22 @@ def make(form: str, files: Sequence[str]) -> Table | Json | Csv:
     Each has the text before all results, that of one, and that after them, without the end of the last line.
     """
     if form == "table":
-        return Table(max(len(name) for name in ["file", *files]))
+        return Table(max(len(printable(name)) for name in ["file", *files]))
     return Json() if form == "json" else Csv()
+
+
+def _provenance(fields: dict[str, Any]) -> list[str]:
+    return [
+        f"boneage_jax {fields['version']}, preprocessing {fields['preprocessing']}, {fields['time']}",
+        f"weights {fields['weights']}, SHA-256 {fields['weights_sha256'] or 'unknown'}",
+        fields["notice"],
+    ]
 
 
 def _row(cells: Sequence[Any]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
+    plain = [printable(cell) if isinstance(cell, str) else cell for cell in cells]  # A line end would forge a row.
+    csv.writer(text, lineterminator="").writerow(plain)
     return text.getvalue()
 
 

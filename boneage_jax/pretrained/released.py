@@ -9,7 +9,7 @@ from absl import logging
 from flax import traverse_util
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.inference import Description
+from boneage_jax.models import Description
 from boneage_jax.pretrained.assign import assign
 from boneage_jax.released import weights
 

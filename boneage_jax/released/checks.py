@@ -1,9 +1,10 @@
-"""Tells what is not a left-hand radiograph as trained, from the image alone: no network has to run first.
+"""Recognises images that are not hand radiographs like those in the training set, before any network runs.
 
-A linear classifier on `describe` knows hands that are turned, inverted, cut off, too small or several, and pictures of
-something else; a Gaussian around the training radiographs knows how far from them an image lies. Both are fitted by
-`check_fitting` and travel with the weights. A right hand is not told: networks are trained on mirror images too, and at
-a tolerable rate of false alarms it cannot be told reliably.
+A linear classifier on `describe` recognises hands that are turned, inverted, cut off, too small or several, and
+pictures of something else; a Gaussian around the training radiographs measures how far from them an image lies. Both
+are fitted by `export.check_fitting` and stored with the weights. An inverted or turned image is corrected. Flat borders
+are left out of every measurement, so that padding changes nothing. Laterality is not detected: networks are trained on
+mirror images too.
 """
 
 import dataclasses
@@ -12,7 +13,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy.special import log_softmax
 
+from boneage_jax.data.hand import content
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.released.descriptor import LENGTH, describe
 
@@ -20,8 +23,10 @@ WARNING, CORRECTED = "warning", "corrected"
 
 GOOD = "good"
 INVERTED = "inverted"
+QUARTER_TURNS = {"turned_left": -1, "turned_right": 1, "upside_down": 2}
+"""Anticlockwise quarter turns (`np.rot90`) that put a turned hand upright, by the code of the finding."""
+
 TEXTS = {
-    INVERTED: "The image was inverted (dark bones on bright ground); it was turned into its negative before reading.",
     "turned_left": "The hand seems to point to the left; turn the image so that the fingers point up.",
     "turned_right": "The hand seems to point to the right; turn the image so that the fingers point up.",
     "upside_down": "The hand seems to point down; turn the image so that the fingers point up.",
@@ -30,16 +35,24 @@ TEXTS = {
     "several_hands": "There seems to be more than one hand in the image; crop it to the left one.",
     "unlike": "This does not look like the radiographs of hands that the network was trained on.",
     "blank": "The image is blank: it has next to no contrast.",
-    "few_levels": "The image has very few grey levels; it is strongly underexposed or was converted wrongly.",
+    "few_levels": "The image has very few intensity levels; it is strongly underexposed or was converted wrongly.",
     "saturated": "A large part of the image is saturated at its brightest level; details of the bones are lost.",
     "few_pixels": "The image has very few pixels; the growth plates cannot be seen at this size.",
 }
-"""What is found, by its code, in a sentence."""
+"""The sentence of each warning, by its code."""
+
+CORRECTIONS = {
+    INVERTED: "The image was inverted (dark bones on a bright background); its negative was read.",
+    "turned_left": "The hand pointed to the left; the image was turned upright before reading.",
+    "turned_right": "The hand pointed to the right; the image was turned upright before reading.",
+    "upside_down": "The hand pointed down; the image was turned upright before reading.",
+}
+"""The sentence of each correction, by its code."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something about an image: a `code` of `TEXTS`, a sentence, and "warning", or "corrected" if it was mended."""
+    """A defect of an image: its code, a sentence, and "warning", or "corrected" where the image was put right."""
 
     code: str
     text: str
@@ -55,8 +68,8 @@ class Settings:
       least_good: log probability of `GOOD` below which an image is none.
       largest_distance: from the training radiographs, above which an image is unlike them.
       least_side: pixels of the shorter side.
-      least_contrast: share of the type's range between the first and the last hundredth of the grey levels.
-      least_levels: grey levels that occur there.
+      least_contrast: share of the type's range between the first and the last percentile.
+      least_levels: intensity levels that occur there.
       largest_saturation: share of the pixels at the brightest level that occurs.
     """
 
@@ -81,7 +94,7 @@ class Settings:
             raise BoneAgeError(
                 f"the settings of the checks do not fit this version ({error}); fit them again"
             ) from None
-        if unknown := set(settings.kinds) - {GOOD, *TEXTS}:
+        if unknown := set(settings.kinds) - {GOOD, INVERTED, *TEXTS}:
             raise BoneAgeError(f"the checks have the unknown kinds {sorted(unknown)}; fit them again")
         return settings
 
@@ -128,26 +141,35 @@ class Checks:
         return cls(Settings.from_dict(settings), arrays)
 
     def inspect(self, image: np.ndarray) -> tuple[np.ndarray, list[Finding]]:
-        """Looks at a grey image `[H, W]` (uint8 or uint16) as `decode` gives it.
+        """Inspects a greyscale image `[H, W]` (uint8 or uint16) as `data.decode` returns it.
+
+        An inverted image is replaced by its negative. A turned one is put upright if it is good then; otherwise it
+        stays as it is, with a warning.
 
         Returns:
-          The image, or its negative if it was inverted, and what was found; an empty list for a good one.
+          The image, corrected where it could be, and the findings; an empty list for a good image.
         """
-        if code := self._useless(image):
-            return image, [Finding(code, TEXTS[code])]
-        findings = []
-        if (kind := self._kind(image)) == INVERTED:
-            negative = np.iinfo(image.dtype).max - image
-            if (kind := self._kind(negative)) != INVERTED:
-                image = negative
-                findings.append(Finding(INVERTED, TEXTS[INVERTED], CORRECTED))
+        shown = inside_borders(image)
+        if code := self._useless(shown):
+            return image, [_warning(code)]
+        found = []
+        kind = self._kind(shown)
+        if kind == INVERTED:
+            kind = self._kind(_negative(shown))
+            if kind == INVERTED:  # Either way: no hand.
+                kind = "unlike"
             else:
-                kind = "unlike"  # Inverted either way.
-        codes = ([] if kind == GOOD else [kind]) + self._exposure(image)
-        return image, findings + [Finding(code, TEXTS[code]) for code in codes]
+                image, shown = _negative(image), _negative(shown)
+                found.append(_corrected(INVERTED))
+        if kind in QUARTER_TURNS and self._kind(_turned(shown, QUARTER_TURNS[kind])) == GOOD:
+            image = _turned(image, QUARTER_TURNS[kind])
+            found.append(_corrected(kind))
+            kind = GOOD
+        codes = ([] if kind == GOOD else [kind]) + self._exposure(shown)
+        return image, found + [_warning(code) for code in codes]
 
     def _useless(self, image: np.ndarray) -> str:
-        """The code of what makes every further look useless, or ""."""
+        """The code of a defect that makes every further inspection useless, or ""."""
         if min(image.shape) < self.settings.least_side:
             return "few_pixels"
         low, high, _ = _levels(image)
@@ -177,18 +199,34 @@ class Checks:
         return distance(described, self.arrays)
 
 
+def inside_borders(image: np.ndarray) -> np.ndarray:
+    """The part of an image `[H, W]` inside its flat borders, which is what the checks describe."""
+    left, top, right, bottom = content(image)
+    return image[top:bottom, left:right]
+
+
+def _negative(image: np.ndarray) -> np.ndarray:
+    return np.iinfo(image.dtype).max - image
+
+
+def _turned(image: np.ndarray, quarters: int) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(image, quarters))
+
+
+def _warning(code: str) -> Finding:
+    return Finding(code, TEXTS[code])
+
+
+def _corrected(code: str) -> Finding:
+    return Finding(code, CORRECTIONS[code], CORRECTED)
+
+
 def _levels(image: np.ndarray) -> tuple[int, int, np.ndarray]:
     """The levels at the first and the last hundredth, and how many pixels each level has."""
     count = np.iinfo(image.dtype).max + 1
     levels = cv2.calcHist([image], [0], None, [count], [0, count]).ravel().astype(np.int64)
     low, high = np.searchsorted(np.cumsum(levels), (0.01 * image.size, 0.99 * image.size))
     return int(low), int(high), levels
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithm of the softmax over the last axis."""
-    logits = logits - logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 def distance(described: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:

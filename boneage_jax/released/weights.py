@@ -13,6 +13,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -37,7 +38,7 @@ class Header:
 
     Attributes:
         name: of the configuration that was trained.
-        model: what makes the network, see `inference.Description`.
+        model: what makes the network, see `models.Description`.
         preprocessing: see `Preprocessing.to_dict`.
         views: over which the estimate is averaged, see `Preprocessing.views`.
         calibration: see `Calibration.to_dict`; None for a network that has none.
@@ -77,11 +78,13 @@ class Weights:
         header: what is told about them.
         variables: {"params": ..., "batch_stats": ...}, trees of float32 arrays; those that evaluation uses.
         checks: arrays for the checks of input images, by name.
+        sha256: checksum of the file, as `read` verified it; None for weights that were not read from a file.
     """
 
     header: Header
     variables: dict[str, Any]
     checks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    sha256: str | None = None
 
 
 def names() -> list[str]:
@@ -126,7 +129,7 @@ def write(path: Path | str, weights: Weights) -> None:
     header = weights.header
     if header.storage not in STORAGES:
         raise BoneAgeError(f"storage is {header.storage!r}, expected one of {', '.join(STORAGES)}")
-    tensors = {name: _stored(name, x, header.storage) for name, x in _flat(weights.variables).items()}
+    tensors = {name: _stored(name, x, header.storage) for name, x in flatten_dict(weights.variables, sep="/").items()}
     tensors |= {_CHECKS + name: np.asarray(x, order="C") for name, x in weights.checks.items()}
     told = {"format": FORMAT, **dataclasses.asdict(header)}
     text = json.dumps({**told, "sha256": digest(told, tensors)}, allow_nan=False)
@@ -147,9 +150,13 @@ def read(path: Path | str) -> Weights:
     for name, array in tensors.items():
         if not np.isfinite(array.astype(np.float32)).all():
             raise BoneAgeError(f"{path} cannot be used: {name} holds values that are not finite; export it again")
-    variables = _nested({name: x for name, x in tensors.items() if not name.startswith(_CHECKS)})
+    numbers = {name: x.astype(np.float32) for name, x in tensors.items() if not name.startswith(_CHECKS)}
+    for name in numbers:
+        if any(other.startswith(f"{name}/") for other in numbers):
+            raise BoneAgeError(f"{path} cannot be used: {name} holds both values and other arrays; export it again")
+    variables = {name: {} for name in COLLECTIONS} | unflatten_dict(numbers, sep="/")
     checks = {name.removeprefix(_CHECKS): x for name, x in tensors.items() if name.startswith(_CHECKS)}
-    return Weights(_header(path, told), variables, checks)
+    return Weights(_header(path, told), variables, checks, told["sha256"])
 
 
 def read_header(path: Path | str) -> Header:
@@ -230,24 +237,3 @@ def _stored(name: str, value: Any, storage: str) -> np.ndarray:
     if not np.isfinite(stored.astype(np.float32)).all():
         raise BoneAgeError(f"{name} holds numbers that are not finite in {stored.dtype.name}, so that it is not stored")
     return np.asarray(stored, order="C")
-
-
-def _flat(variables: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in variables.items():
-        inner = {f"{name}/{key}": x for key, x in _flat(value).items()} if isinstance(value, Mapping) else {name: value}
-        flat |= inner
-    return flat
-
-
-def _nested(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {name: {} for name in COLLECTIONS}
-    for name, array in tensors.items():
-        *folders, leaf = name.split("/")
-        place = tree
-        for folder in folders:
-            place = place.setdefault(folder, {})
-            if not isinstance(place, dict):
-                raise BoneAgeError(f"{name} lies within {folder}, which is an array itself; export the weights again")
-        place[leaf] = array.astype(np.float32)
-    return tree

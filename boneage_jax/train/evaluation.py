@@ -69,8 +69,7 @@ def predict_split(
         raise BoneAgeError(f"evaluate.split is {name!r}; the data have {', '.join(splits)}")
     split = splits[name]
     source = placement.create(settings.data.placement, split)
-    batch_size, workers = settings.evaluate.batch_size, settings.data.workers
-    with source.evaluation_batches(batch_size=batch_size, workers=workers) as batches:
+    with source.evaluation_batches(experiment.evaluation_batching(workers=settings.data.workers)) as batches:
         return split, predict(experiment.compile_inference(), variables, batches, len(split), source.lay_out)
 
 

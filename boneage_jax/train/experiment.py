@@ -7,13 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from boneage_jax import config as configuration
 from boneage_jax import data, models
 from boneage_jax.cache import folder as cache_folder
 from boneage_jax.data.augment import Augmentation
-from boneage_jax.inference import Description
+from boneage_jax.data.stream import Batching, TrainingBatching
 from boneage_jax.pretrained import start_from
 from boneage_jax.train import losses, optimizer, parallel, state, step
 
@@ -28,6 +29,7 @@ class Experiment:
     preprocessing: data.Preprocessing
     statistics: "Statistics"
     network: models.Network
+    plateau: optax.GradientTransformationExtraArgs | None  # the rule; None when it is switched off
 
     @classmethod
     def create(cls, config: ConfigDict, statistics: "Statistics") -> "Experiment":
@@ -41,7 +43,7 @@ class Experiment:
         network = describe_network(config, statistics).network(
             axis_name=parallel.AXIS if config.train.sync_batch_norm else None, remat=config.model.remat
         )
-        return cls(config, prepare, statistics, network)
+        return cls(config, prepare, statistics, network, optimizer.plateau(config.optimizer))
 
     @classmethod
     def from_about(cls, about: dict[str, Any], where: Path | str) -> "Experiment":
@@ -64,6 +66,28 @@ class Experiment:
         stored.data, stored.evaluate = config.data, config.evaluate
         stored.data.inputs = inputs  # the network has been trained with these
         return dataclasses.replace(self, config=stored)
+
+    def training_batching(self, *, start_step: int = 0) -> TrainingBatching:
+        """How this process takes training batches, from step `start_step` on."""
+        return TrainingBatching(
+            batch_size=self.config.train.batch_size,
+            workers=self.config.data.workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            seed=self.config.seed,
+            augmentation=Augmentation(**self.config.augment.to_dict()),
+            crop=self.preprocessing.crop,
+            start_step=start_step,
+        )
+
+    def evaluation_batching(self, *, workers: int) -> Batching:
+        """How this process takes the batches of an evaluation."""
+        return Batching(
+            batch_size=self.config.evaluate.batch_size,
+            workers=workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
 
     @property
     def loss(self) -> losses.Loss:
@@ -92,7 +116,7 @@ class Experiment:
         fresh = state.create(
             self.network,
             transform,
-            optimizer.plateau(settings),
+            self.plateau,
             image_shape=image_shape,
             seed=self.config.seed,
             with_ema=settings.ema_decay > 0,
@@ -143,15 +167,12 @@ def preprocessing(config: ConfigDict) -> data.Preprocessing:
     return data.Preprocessing.from_dict(config.preprocess.to_dict())
 
 
-def describe_network(config: ConfigDict, statistics: Statistics) -> Description:
+def describe_network(config: ConfigDict, statistics: Statistics) -> models.Description:
     """The section `model` and what the network must know of its training split."""
-    return Description(
-        name=config.model.name,
-        options=config.model.options.to_dict(),
-        head=config.model.head,
-        head_options=config.model.head_options.to_dict(),
-        dtype=config.model.dtype,
-        input_channels=config.model.input_channels,
+    settings = config.model.to_dict()
+    how = ("init_from", "remat")  # how the network is trained, not what it computes
+    return models.Description(
+        **{key: value for key, value in settings.items() if key not in how},
         inputs=network_inputs(config, statistics),
         label_mean=statistics.label_mean,
         label_std=statistics.label_std,
@@ -170,11 +191,6 @@ def network_inputs(config: ConfigDict, statistics: Statistics) -> tuple[models.I
         else:
             specs.append(models.Input(name, "category", categories=tuple(kind)))
     return tuple(specs)
-
-
-def augmentation(config: ConfigDict) -> Augmentation:
-    """The section `augment` as the object that does it."""
-    return Augmentation(**config.augment.to_dict())
 
 
 def load_data(config: ConfigDict) -> dict[str, data.Split]:

@@ -24,11 +24,12 @@ from boneage_jax import config as configuration
 from boneage_jax import data, locks, program
 from boneage_jax.atomic_files import storage_errors
 from boneage_jax.data import pipeline
+from boneage_jax.data.stream import Batches
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import optimizer, parallel, placement
 from boneage_jax.train.checkpoint import Store, check_path
 from boneage_jax.train.evaluation import evaluate_checkpoint
-from boneage_jax.train.experiment import Experiment, Statistics, augmentation, load_data, predict
+from boneage_jax.train.experiment import Experiment, Statistics, load_data, predict
 from boneage_jax.train.log import MetricsLog, describe_run
 from boneage_jax.train.state import TrainState
 
@@ -113,9 +114,8 @@ def _train_until_done(experiment: Experiment, splits: dict[str, data.Split], wor
         describe_run(workdir, config)  # only now that the configuration is known to work: another one would be refused
         state, progress = _resume(latest, best, fresh, config.checkpoint.step)
         log = stack.enter_context(contextlib.closing(MetricsLog(workdir, after_step=int(state.step))))
-        rule = optimizer.plateau(config.optimizer)
         # Compiled once: as single operations, its branches would be compiled again at each evaluation.
-        judge = jax.jit(rule.update) if rule else None
+        judge = jax.jit(experiment.plateau.update) if experiment.plateau else None
         infer = experiment.compile_inference()
         run = Run(config, experiment, splits, sources, latest, best, log, infer, judge, steps_per_epoch)
         _train(run, parallel.replicate(state), progress, experiment.compile_train_step(transform))
@@ -200,7 +200,7 @@ def _evaluate(run: Run, state: TrainState, progress: Progress, step: int) -> tup
     """One validation: plateau, early stopping, best and latest checkpoint."""
     split, source = run.splits["validation"], run.sources["validation"]
     started = time.perf_counter()
-    with source.evaluation_batches(batch_size=run.config.evaluate.batch_size, workers=0) as batches:
+    with source.evaluation_batches(run.experiment.evaluation_batching(workers=0)) as batches:
         months = predict(run.infer, state.variables, batches, len(split), source.lay_out)["months"]
     mae = float(np.abs(months - split.age).mean())
     if not math.isfinite(mae):
@@ -309,15 +309,8 @@ class _StopSignals:
         return int(parallel.gather_local(np.array([self._asked])).max()) if step % every == 0 else 0
 
 
-def _batches(run: Run, step: int) -> Any:
-    return run.sources["train"].train_batches(
-        batch_size=run.config.train.batch_size,
-        seed=run.config.seed,
-        augmentation=augmentation(run.config),
-        crop=run.experiment.preprocessing.crop,
-        start_step=step,
-        workers=run.config.data.workers,
-    )
+def _batches(run: Run, step: int) -> Batches:
+    return run.sources["train"].train_batches(run.experiment.training_batching(start_step=step))
 
 
 def _bar(run: Run, step: int) -> tqdm:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import optax
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from boneage_jax.errors import BoneAgeError
@@ -85,18 +86,17 @@ def _without_norm(layer: str) -> str:
 
 def _labels(frozen: Sequence[str], params: Any) -> Any:
     """Says "freeze" for every parameter under a path in `frozen`, such as "trunk/block1", "train" for the others."""
-    under = {path: path.split("/") for path in frozen}
-    paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    under = {path: tuple(path.split("/")) for path in frozen}
+    paths = list(traverse_util.flatten_dict(params))
     for path, parts in under.items():
         if not any(names[: len(parts)] == parts for names in paths):
             known = sorted({"/".join(names[:count]) for names in paths for count in (1, 2)})
             raise BoneAgeError(f"optimizer.freeze names {path!r}, which has no parameters; known: {', '.join(known)}")
 
-    def label(path: Any, _: Any) -> str:
-        names = _names(path)
-        return "freeze" if any(names[: len(parts)] == parts for parts in under.values()) else "train"
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        return "freeze" if any(path[: len(parts)] == parts for parts in under.values()) else "train"
 
-    return jax.tree_util.tree_map_with_path(label, params)
+    return traverse_util.path_aware_map(label, params)
 
 
 def _names(path: Any) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from boneage_jax.data import pipeline, views
-from boneage_jax.data.augment import Augmentation
+from boneage_jax.data.stream import Batch, Batches, Batching, TrainingBatching
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import parallel
 
@@ -22,17 +22,15 @@ PLACEMENTS = ("host", "device")
 class Source(Protocol):
     """A split from which batches are taken."""
 
-    def train_batches(
-        self, *, batch_size: int, seed: int, augmentation: Augmentation, crop: int, start_step: int, workers: int
-    ) -> pipeline.Batches:
+    def train_batches(self, batching: TrainingBatching) -> Batches:
         """This process' part of the endless stream, see `pipeline.train_batches`."""
         ...
 
-    def evaluation_batches(self, *, batch_size: int, workers: int) -> pipeline.Batches:
+    def evaluation_batches(self, batching: Batching) -> Batches:
         """This process' part of every image once, see `pipeline.evaluation_batches`."""
         ...
 
-    def lay_out(self, batch: pipeline.Batch) -> pipeline.Batch:
+    def lay_out(self, batch: Batch) -> Batch:
         """A batch as compiled steps take it: split over the devices of this process."""
         ...
 
@@ -48,23 +46,19 @@ def create(placement: str, split: views.Labelled) -> Source:
     return _OnDevice(split) if placement == "device" else _OnHost(split)
 
 
-def _this_process() -> dict[str, Any]:
-    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
-
-
 class _OnHost:
     """Images are read and augmented by the host and travel with each batch."""
 
     def __init__(self, split: views.Labelled):
         self._split = split
 
-    def train_batches(self, **settings: Any) -> pipeline.Batches:
-        return pipeline.train_batches(self._split, **settings, **_this_process())
+    def train_batches(self, batching: TrainingBatching) -> Batches:
+        return pipeline.train_batches(self._split, batching)
 
-    def evaluation_batches(self, **settings: Any) -> pipeline.Batches:
-        return pipeline.evaluation_batches(self._split, **settings, **_this_process())
+    def evaluation_batches(self, batching: Batching) -> Batches:
+        return pipeline.evaluation_batches(self._split, batching)
 
-    def lay_out(self, batch: pipeline.Batch) -> pipeline.Batch:
+    def lay_out(self, batch: Batch) -> Batch:
         return parallel.split(batch)
 
 
@@ -77,15 +71,13 @@ class _OnDevice:
         self._size = images["image"].shape[1]
         self._resident = parallel.keep(images)
 
-    def train_batches(self, *, workers: int, **settings: Any) -> pipeline.Batches:
-        del workers
-        return views.train_batches(self._split, size=self._size, **settings, **_this_process())
+    def train_batches(self, batching: TrainingBatching) -> Batches:
+        return views.train_batches(self._split, batching, size=self._size)
 
-    def evaluation_batches(self, *, workers: int, **settings: Any) -> pipeline.Batches:
-        del workers
-        return views.evaluation_batches(self._split, **settings, **_this_process())
+    def evaluation_batches(self, batching: Batching) -> Batches:
+        return views.evaluation_batches(self._split, batching)
 
-    def lay_out(self, batch: pipeline.Batch) -> pipeline.Batch:
+    def lay_out(self, batch: Batch) -> Batch:
         return {**parallel.split(batch), "resident": self._resident}
 
 

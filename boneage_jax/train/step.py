@@ -76,7 +76,7 @@ def make_inference(
     """The function to compile with `parallel.compile_inference`.
 
     Args:
-        network: from `models.create`.
+        network: from `Description.network`.
         preprocessing: cuts the views and scales them.
         loss: of one image.
         views: whose estimates are averaged, see `Preprocessing.views`.
@@ -101,4 +101,4 @@ def _averaged(state: TrainState, params: Any, batch_stats: Any, decay: float) ->
     step = state.step.astype(jnp.float32)
     rate = jnp.minimum(decay, (1 + step) / (10 + step))
     new = {"params": params, "batch_stats": batch_stats}
-    return jax.tree.map(lambda mean, x: mean * rate + x * (1 - rate), state.ema, new)
+    return optax.incremental_update(new, state.ema, 1 - rate)

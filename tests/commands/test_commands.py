@@ -19,6 +19,7 @@ from boneage_jax.released import calibration, weights
 from boneage_jax.train import loop
 from boneage_jax.train.checkpoint import digest_json
 from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
+from data import rsna_forms
 from train.tiny_run import get_config
 
 TRAIN, VALIDATION = 24, 120
@@ -158,6 +159,30 @@ def test_the_card_lies_beside_the_weights(exported):
         "flip",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize(("largest", "warned"), [(19, True), (24.9, True), (25, False)])
+def test_ages_that_look_like_years_are_warned_about(largest, warned, tiny, tmp_path, capsys):
+    rsna_forms.write(tmp_path, {f"in/{number}.png": rsna_forms.png(number) for number in range(4)})
+    rows = "".join(f"{number},{age},True\n" for number, age in enumerate((3, 9, 12, largest)))
+    (tmp_path / "labels.csv").write_text(f"id,boneage,male\n{rows}")
+    arguments = [f"--labels={tmp_path / 'labels.csv'}", f"--images={tmp_path / 'in'}", f"--out={tmp_path / 'report'}"]
+    assert main(["evaluate", f"--weights={tiny}", *arguments]) == 0
+    warning = f"is {largest:g}, and bone ages are taken for months; multiply them by 12 if they are years"
+    assert (warning in capsys.readouterr().err) == warned
+
+
+def test_a_damaged_image_is_an_error_or_is_left_out(tiny, tmp_path, capsys):
+    rsna_forms.write(tmp_path, {f"in/{number}.png": rsna_forms.png(number) for number in range(4)})
+    (tmp_path / "in/2.png").write_bytes(b"no image")
+    rows = "".join(f"{number},{60 + number},True\n" for number in range(4))
+    (tmp_path / "labels.csv").write_text(f"id,boneage,male\n{rows}")
+    arguments = ["evaluate", f"--weights={tiny}", f"--labels={tmp_path / 'labels.csv'}", f"--images={tmp_path / 'in'}"]
+    assert main([*arguments, f"--out={tmp_path / 'a'}"]) == 1
+    assert "2.png is not a PNG" in capsys.readouterr().err
+    assert main([*arguments, f"--out={tmp_path / 'b'}", "--on-missing=skip"]) == 0
+    assert "2.png is not a PNG" in capsys.readouterr().err
+    assert [row["id"] for row in predictions_csv(tmp_path / "b")] == ["0", "1", "3"]
 
 
 def test_half_precision_gives_nearly_the_same_months(exported, tmp_path):

@@ -1,57 +1,21 @@
 """`boneage predict`: every format, every source of sex and age, every form of output, and what goes wrong."""
 
 import csv
-import dataclasses
-import functools
+import datetime
 import json
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
-import boneage_jax
-from boneage_jax.commands.main import main
+from boneage_jax.data import preprocess
 from boneage_jax.models import Input
-from boneage_jax.predict import predictor as module
-from boneage_jax.released import checks, descriptor, weights
+from boneage_jax.released import weights
 from data import dicom_files
 from predict import random_weights
-from predict.random_weights import CALIBRATION, hand
-
-cached_load = functools.cache(module.load)  # compiles once for all tests
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    weights.write(path, random_weights.weights(calibration=CALIBRATION))
-    return str(path)
-
-
-@pytest.fixture
-def run(tiny, tmp_path, monkeypatch, capsys):
-    """Runs the command in an empty folder; returns its status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(boneage_jax, "load", cached_load)
-
-    def run(*arguments):
-        status = main(["predict", f"--weights={tiny}", *map(str, arguments)])
-        return status, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def read(run):
-    """Runs it with --format=json and returns the objects."""
-
-    def read(*arguments, status=0):
-        found, out, _ = run(*arguments, "--format=json")
-        assert found == status
-        return json.loads(out)
-
-    return read
+from predict.random_weights import cached_load, grainy, hand
 
 
 def write(path, image):
@@ -86,8 +50,8 @@ def test_a_reading_has_age_deviation_and_interval_in_stable_keys(read, tiny, tmp
     (found,) = read(write(tmp_path / "hand.png", hand(1)), "--sex=m")
     expected = cached_load(tiny).predict(hand(1), sex="M")
     assert list(found) == [
-        *("file", "error", "sex", "sex_from", "months", "years_months", "std", "low", "high", "difference"),
-        *("sd_score", "by_sex", "age", "age_from", "sd_table", "heatmap", "warnings", "notes"),
+        *("file", "error", "refused", "sex", "sex_from", "months", "years_months", "std", "low", "high", "difference"),
+        *("sd_score", "by_sex", "age", "age_from", "sd_table", "heatmap", "warnings", "notes", "provenance"),
     ]
     assert found["file"] == str(tmp_path / "hand.png")
     assert (found["sex"], found["sex_from"]) == ("M", "--sex")
@@ -174,18 +138,15 @@ def test_an_age_in_whole_years_is_said_to_be_coarse(read, tmp_path):
     assert "up to 12 months older" in found["notes"][0]
 
 
-def test_a_contradiction_with_the_header_is_reported_and_refused_if_strict(run, read, tmp_path):
+def test_a_contradiction_with_the_header_is_a_warning_and_does_not_refuse(run, read, tmp_path):
     path = dicom(tmp_path / "hand.dcm", PatientSex="M", PatientAge="008Y")
     (found,) = read(path, "--sex=F", "--age=12")
-    assert (found["sex"], found["age"]) == ("F", 144)
+    assert (found["sex"], found["age"], found["refused"]) == ("F", 144, False)
     assert [text[:13] for text in found["warnings"]] == ["The given sex", "The given age"]
-    status, out, err = run(path, "--sex=F", "--strict")
-    assert status == 1
-    assert "hand.dcm" not in out
-    assert "is refused (--strict): The given sex is female" in err
-    (found,) = read(path, "--sex=F", "--strict", status=1)
-    assert found["months"] is None
-    assert len(found["warnings"]) == 1
+    status, out, err = run(path, "--sex=F")
+    assert status == 0
+    assert "hand.dcm" in out
+    assert "hand.dcm: warning: The given sex is female" in err
 
 
 def test_a_folder_is_read_recursively_in_order_and_only_its_images(read, tmp_path):
@@ -286,51 +247,86 @@ def test_weights_that_read_the_chronological_age_take_that_of_the_flag(read, tmp
 @pytest.fixture
 def checked(tmp_path):
     """Weights with checks that take bright pictures for inverted ones."""
-    brightness = np.zeros((descriptor.LENGTH, 2), np.float32)
-    brightness[-256:] = np.array([-0.5, 0.5]) * 100 / 256
-    arrays = {
-        "weights": brightness,
-        "bias": np.array([25, -25], np.float32),
-        "mean": np.zeros(descriptor.LENGTH, np.float32),
-        "axes": np.eye(descriptor.LENGTH, 1, dtype=np.float32),
-        "spread": np.full(2, 1e3, np.float32),
-    }
-    settings = checks.Settings(kinds=("good", "inverted"), least_good=-0.5, largest_distance=9.0, least_side=70)
-    plain = random_weights.weights()
-    header = dataclasses.replace(plain.header, checks=dataclasses.asdict(settings))
-    weights.write(tmp_path / "checked.safetensors", dataclasses.replace(plain, header=header, checks=arrays))
-    return f"--weights={tmp_path / 'checked.safetensors'}"
+    path = tmp_path / "checked.safetensors"
+    weights.write(path, random_weights.checked())
+    return f"--weights={path}"
 
 
-def test_what_the_checks_find_is_shown_per_file_and_refused_if_strict(run, read, checked, tmp_path):
+def test_an_image_that_the_checks_distrust_is_refused_and_the_others_are_read(run, read, checked, tmp_path):
     write(tmp_path / "in/1.png", hand(1))
-    write(tmp_path / "in/2.png", np.full((80, 80), 9, np.uint8))
+    write(tmp_path / "in/2.png", grainy(0.4))
     write(tmp_path / "in/3.png", hand(1)[:60])
-    found = read("in", "--sex=F", checked)
-    assert [len(one["warnings"]) for one in found] == [0, 1, 1]
+    found = read("in", "--sex=F", checked, status=2)
+    assert [one["refused"] for one in found] == [False, True, True]
+    assert [one["months"] is None for one in found] == [False, True, True]
     assert "blank" in found[1]["warnings"][0]
     assert "few pixels" in found[2]["warnings"][0]
-    status, out, err = run("in", "--sex=F", checked, "--strict")
+    status, out, err = run("in", "--sex=F", checked)
     assert status == 2
     assert "in/1.png" in out
     assert "in/2.png" not in out
-    assert "in/2.png is refused (--strict): The image is blank" in err
+    assert "error: in/2.png is refused: The image is blank" in err
+    assert "--accept-warnings" in err
 
 
-def test_an_inverted_image_is_read_as_its_negative_and_said_to_be(read, checked, tmp_path):
-    plain, inverted = read(
-        write(tmp_path / "1.png", hand(1)), write(tmp_path / "2.png", 255 - hand(1)), "--sex=F", checked
-    )
-    assert plain["warnings"] == []
-    assert "was inverted" in inverted["warnings"][0]
+def test_a_refused_image_alone_is_status_2_and_status_1_is_for_what_cannot_be_read(run, checked, tmp_path):
+    blank, text = write(tmp_path / "1.png", grainy(0.4)), tmp_path / "2.png"
+    text.write_text("not an image")
+    assert [run(*paths, "--sex=F", checked)[0] for paths in ([blank], [blank, text], [text])] == [2, 2, 1]
+
+
+def test_accepted_warnings_give_a_reading_and_stay(run, read, checked, tmp_path):
+    path = write(tmp_path / "1.png", hand(1)[:60])
+    (found,) = read(path, "--sex=F", checked, "--accept-warnings")
+    assert found["months"] > 0
+    assert found["refused"] is False
+    assert "few pixels" in found["warnings"][0]
+    assert "1.png: warning: The image has very few pixels" in run(path, "--sex=F", checked, "--accept-warnings")[2]
+
+
+def test_an_inverted_image_is_read_as_its_negative_with_a_note(run, read, checked, tmp_path):
+    paths = write(tmp_path / "1.png", hand(1)), write(tmp_path / "2.png", 255 - hand(1))
+    plain, inverted = read(*paths, "--sex=F", checked)
+    assert plain["warnings"] == plain["notes"] == inverted["warnings"] == []
+    assert "was inverted" in inverted["notes"][0]
     assert inverted["months"] == pytest.approx(plain["months"], abs=1e-3)
+    read(*paths, "--sex=F", checked, f"--heatmap={tmp_path / 'maps'}")
+    maps = [cv2.imread(str(tmp_path / f"maps/{number}-heatmap.png")) for number in (1, 2)]
+    np.testing.assert_array_equal(*maps)  # drawn on the picture that was read
+
+
+def test_every_result_carries_its_provenance(run, read, checked, tmp_path):
+    write(tmp_path / "in/1.png", hand(1))
+    write(tmp_path / "in/2.png", grainy(0.4))
+    path = checked.removeprefix("--weights=")
+    with safe_open(path, framework="numpy") as file:
+        sha256 = json.loads(file.metadata()["boneage_jax"])["sha256"]
+    expected = {
+        "version": boneage_jax.__version__,
+        "weights": "tiny",
+        "weights_sha256": sha256,
+        "preprocessing": preprocess.VERSION,
+        "notice": "Research use only. Not a medical device.",
+    }
+    before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    for one in read("in", "--sex=F", checked, status=2):
+        time = datetime.datetime.fromisoformat(one["provenance"].pop("time"))
+        assert one["provenance"] == expected
+        assert before <= time <= datetime.datetime.now(datetime.UTC)
+    for row in csv.DictReader(run("in", "--sex=F", checked, "--format=csv")[1].splitlines()):
+        assert {name: row[name] for name in expected} == {name: str(value) for name, value in expected.items()}
+        assert row["time"].endswith("Z")
+    table = run("in", "--sex=F", checked)[1]
+    for word in (boneage_jax.__version__, "tiny", sha256, expected["notice"]):
+        assert word in table
 
 
 def test_the_table_shows_one_line_per_reading(run, tmp_path):
     paths = [write(tmp_path / name, hand(number)) for number, name in enumerate(("1.png", "second.png"))]
-    status, out, err = run(*paths, "--sex=F", "--age=8.5")
+    (tmp_path / "ages.csv").write_text("id,age\n1,8.5\nsecond,8.5\n")
+    status, out, err = run(*paths, "--sex=F", "--labels=ages.csv")
     assert (status, err) == (0, "")
-    title, first, second, empty, legend = out.splitlines()
+    title, first, second, empty, legend, *provenance = out.splitlines()
     assert title.split()[:4] == ["file", "sex", "bone", "age,"]
     assert title.endswith("difference  SD score")
     assert first.startswith(f"{paths[0]} ")
@@ -339,6 +335,7 @@ def test_the_table_shows_one_line_per_reading(run, tmp_path):
     assert first.index("F  ") == second.index("F  ")
     assert empty == ""
     assert legend.startswith("SD score: (bone age - age) / standard deviation")
+    assert len(provenance) == 3
 
 
 def test_csv_has_one_header_and_a_row_per_reading(run, tmp_path):

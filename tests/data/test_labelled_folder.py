@@ -64,3 +64,53 @@ def test_a_folder_without_images_and_missing_places_are_refused(tmp_path):
         rsna.find_labelled(path, tmp_path / "absent")
     with pytest.raises(BoneAgeError, match=r"The label table .* does not exist"):
         rsna.find_labelled(tmp_path / "absent.csv", tmp_path)
+
+
+def test_an_id_that_several_images_fit_is_an_error_that_names_them(tmp_path):
+    forms.write(tmp_path, {"A/hand.png": forms.png(1), "B/hand.png": forms.png(2), "1.png": forms.png(3)})
+    for ids, message in (
+        (["hand", "1"], r"The id hand of labels\.csv fits A/hand\.png and B/hand\.png; rename one"),
+        (["A/hand", "1"], r"1 images without a label: B/hand\.png"),
+    ):
+        forms.write(tmp_path, {"labels.csv": forms.table([["id", "boneage", "sex"], *([i, "9", "F"] for i in ids)])})
+        with pytest.raises(BoneAgeError, match=message):
+            found(tmp_path / "labels.csv")
+    rows = [["id", "boneage", "sex"], ["A/hand.png", "100", "F"], ["B/hand", "30", "M"], ["1", "9", "F"]]
+    forms.write(tmp_path, {"labels.csv": forms.table(rows)})
+    assert found(tmp_path / "labels.csv") == [
+        ("1", Sex.FEMALE, 9),
+        ("A/hand", Sex.FEMALE, 100),
+        ("B/hand", Sex.MALE, 30),
+    ]
+
+
+def test_the_same_child_as_two_forms_is_an_error(tmp_path):
+    path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"]])
+    forms.write(tmp_path, {"train/12.tif": forms.png(12, ".tif")})
+    with pytest.raises(BoneAgeError, match=r"The id 12 of labels\.csv fits train/12\.png and train/12\.tif"):
+        found(path)
+
+
+def test_an_archive_of_images_is_read_and_images_without_a_known_suffix_are_too(tmp_path):
+    images = {**forms.images(["7"], "in/"), "12.img": forms.png(12, ".jpg"), "notes.txt": b"text"}
+    forms.write(tmp_path, {"images.zip": forms.archive(images)})
+    rows = [["id", "boneage", "sex"], ["12", "100", "F"], ["7", "30", "M"]]
+    forms.write(tmp_path, {"labels.csv": forms.table(rows)})
+    pairs = rsna.find_labelled(tmp_path / "labels.csv", tmp_path / "images.zip")
+    assert [(pair.id, pair.file.name) for pair in pairs] == [("7", "in/7.png"), ("12", "12.img")]
+
+
+def test_rows_that_cannot_be_used_may_be_skipped(tmp_path, caplog):
+    path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"], ["7", "30", "O"], ["a-hand", "old", "F"]])
+    with pytest.raises(BoneAgeError, match=r"labels\.csv, row 3: the sex 'O' is unknown"):
+        found(path)
+    with caplog.at_level("WARNING"):
+        assert found(path, on_missing="skip") == [("12", Sex.FEMALE, 100)]
+    assert "2 rows of the table labels.csv are skipped: labels.csv, row 3: the sex 'O' is unknown" in caplog.text
+
+
+def test_a_damaged_archive_beside_the_images_is_an_error(tmp_path):
+    path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"]])
+    forms.write(tmp_path, {"more.zip": b"PK"})
+    with pytest.raises(BoneAgeError, match=r"more\.zip is not an intact zip archive"):
+        found(path)

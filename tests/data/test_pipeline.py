@@ -9,6 +9,7 @@ import pytest
 
 from boneage_jax.data.augment import Augmentation
 from boneage_jax.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
+from boneage_jax.data.stream import Batching, TrainingBatching
 from boneage_jax.errors import BoneAgeError
 
 AUGMENTATION = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2, brightness=0.1, contrast=0.1)
@@ -42,12 +43,12 @@ class FakeSplit:
 
 def train(split, count, **options):
     options = {"batch_size": 8, "seed": 3, "augmentation": AUGMENTATION, **options}
-    with train_batches(split, **options) as batches:
+    with train_batches(split, TrainingBatching(**options)) as batches:
         return list(itertools.islice(batches, count))
 
 
 def evaluate(split, **options):
-    with evaluation_batches(split, **options) as batches:
+    with evaluation_batches(split, Batching(**options)) as batches:
         return list(batches)
 
 
@@ -237,7 +238,8 @@ def test_steps_per_epoch_counts_whole_batches():
 
 def test_two_workers_give_the_same_batches_and_end_when_closed():
     split = FakeSplit(20, further=True)
-    batches = train_batches(split, batch_size=8, seed=3, augmentation=AUGMENTATION, workers=2)
+    batching = TrainingBatching(batch_size=8, seed=3, augmentation=AUGMENTATION, workers=2)
+    batches = train_batches(split, batching)
     assert_same(list(itertools.islice(batches, 5)), train(split, 5))
     workers = multiprocessing.active_children()
     assert len(workers) == 2

@@ -116,6 +116,12 @@ def test_unpacked_copies_count_before_packed_ones_and_loose_extras_are_ignored(t
     assert image.file.name == "boneage-training-dataset/1377.png"
 
 
+def test_files_of_one_id_that_are_no_copies_are_refused(tmp_path):
+    forms.official(tmp_path)
+    forms.write(tmp_path, {"boneage-training-dataset/1377.png": forms.png(1377) + b"more"})
+    refused(tmp_path, "boneage-training-dataset/1377.png and boneage-training-dataset.zip/", "different contents")
+
+
 def refused(folder, *parts, **options):
     with pytest.raises(BoneAgeError) as caught:
         rsna.find(folder, **options)
@@ -198,7 +204,7 @@ def test_an_entry_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
         file.writestr("1377.png", bytes(3_000_000))
     (tmp_path / "bomb.zip").write_bytes(data.getvalue())
     monkeypatch.setattr(files, "MAX_FILE_BYTES", 2_000_000)
-    (bomb,) = files.list_files(tmp_path)
+    (bomb,) = files.list_files(tmp_path).files
     with pytest.raises(BoneAgeError, match=r"bomb.zip/1377.png is refused as a decompression bomb"):
         bomb.read()
 

@@ -26,6 +26,7 @@ ORIGINALS = {
     "inception_v3-torch": partial(InceptionV3, framework="torch"),
     "resnet50-keras": partial(ResNet50, framework="keras"),
     "resnet50-torch": ResNet50,
+    "tf_efficientnet_lite0-torch": partial(EfficientNet, variant="lite0"),
     "xception-keras": Xception,
 }
 

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from flax.errors import InvalidRngError
 
-from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.layers import StochasticDepth
 
 BRANCH = jax.random.normal(jax.random.key(0), (256, 2, 3, 4))
 
 
 def trained(rate: float, seed: int = 0, branch: jax.Array = BRANCH) -> jax.Array:
-    return StochasticDepth(rate).apply({}, branch, train=True, rngs={"dropout": jax.random.key(seed)})
+    return StochasticDepth(rate, deterministic=False).apply({}, branch, rngs={"dropout": jax.random.key(seed)})
 
 
 def test_stochastic_depth_drops_whole_images_and_scales_those_that_stay():
@@ -31,19 +30,13 @@ def test_stochastic_depth_drops_other_images_with_another_key():
 
 @pytest.mark.parametrize(("rate", "train"), [(0.9, False), (0.0, True), (0.0, False)])
 def test_stochastic_depth_without_effect_returns_the_branch_and_needs_no_key(rate, train):
-    assert StochasticDepth(rate).apply({}, BRANCH, train=train) is BRANCH
+    assert StochasticDepth(rate, deterministic=not train).apply({}, BRANCH) is BRANCH
 
 
 def test_stochastic_depth_that_drops_asks_for_a_key():
     with pytest.raises(InvalidRngError, match="dropout"):
-        StochasticDepth(0.5).apply({}, BRANCH, train=True)
+        StochasticDepth(0.5, deterministic=False).apply({}, BRANCH)
 
 
 def test_stochastic_depth_keeps_the_precision():
     assert trained(0.5, branch=BRANCH.astype(jnp.bfloat16)).dtype == jnp.bfloat16
-
-
-@pytest.mark.parametrize("rate", [-0.1, 1.0])
-def test_stochastic_depth_refuses_a_rate_that_is_no_share(rate):
-    with pytest.raises(BoneAgeError, match=f"stochastic depth is {rate}, expected 0 to below 1"):
-        StochasticDepth(rate)

@@ -1,18 +1,25 @@
 """Compares a trunk with its original: stem, each stage, the whole; batch statistics of one training step."""
 
 import dataclasses
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+import pytest
 from flax import traverse_util
 
 from boneage_jax.pretrained import names as naming
 from boneage_jax.pretrained.assign import assign, to_original
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from contestants import import_timm
 
 Stages = dict[str, np.ndarray]
 
@@ -36,6 +43,15 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.name}-{self.source}"
+
+
+def timm() -> Any:
+    """The package timm; skips the test where it or PyTorch is not installed."""
+    pytest.importorskip("torch")
+    try:
+        return import_timm()
+    except ImportError as error:
+        pytest.skip(str(error))
 
 
 def relative_error(actual: Any, expected: Any) -> float:

@@ -7,13 +7,14 @@ from boneage_jax.models.convnextv2 import ConvNeXtV2
 from boneage_jax.pretrained.assign import assign
 from boneage_jax.pretrained.convnextv2 import fair_names, timm_names
 from boneage_jax.pretrained.names import shapes
+from parity import comparison
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 
 
 def test_authors_weights_arrive_where_timms_do():
     torch = pytest.importorskip("torch")
-    timm = pytest.importorskip("timm")
+    timm = comparison.timm()
     model, trunk = timm.create_model("convnextv2_tiny"), ConvNeXtV2("tiny")
     state = {key: torch.randn(value.shape) for key, value in model.state_dict().items()}
     theirs = {}

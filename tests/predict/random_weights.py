@@ -9,14 +9,15 @@ import numpy as np
 
 from boneage_jax import data
 from boneage_jax.data import phantom
-from boneage_jax.inference import Description
-from boneage_jax.models import Input
-from boneage_jax.predict.predictor import Predictor
+from boneage_jax.models import Description, Input
+from boneage_jax.predict.predictor import Predictor, load
+from boneage_jax.released import checks, descriptor
 from boneage_jax.released.calibration import Calibration
 from boneage_jax.released.weights import Header, Weights
 
 PREPROCESSING = data.Preprocessing(size=32, clahe_grid=4, scaling="standardise")
 CALIBRATION = Calibration(slope=1.1, intercept=-8.0, spread=None, std_scale=0.5, quantile=1.5, images=200)
+cached_load = cache(load)  # compiles once for all tests
 AGE = (Input("chronological_age", "number", mean=100.0, std=40.0),)
 
 
@@ -65,6 +66,28 @@ def predictor(**how) -> Predictor:
 def stored_as(storage: str, **how) -> Weights:
     released = weights(**how)
     return dataclasses.replace(released, header=dataclasses.replace(released.header, storage=storage))
+
+
+def checked(**how) -> Weights:
+    """With checks that take bright pictures for inverted ones, and everything else for a hand."""
+    brightness = np.zeros((descriptor.LENGTH, 2), np.float32)
+    brightness[-256:] = np.array([-0.5, 0.5]) * 100 / 256
+    arrays = {
+        "weights": brightness,
+        "bias": np.array([25, -25], np.float32),
+        "mean": np.zeros(descriptor.LENGTH, np.float32),
+        "axes": np.eye(descriptor.LENGTH, 1, dtype=np.float32),
+        "spread": np.full(2, 1e3, np.float32),
+    }
+    settings = checks.Settings(kinds=("good", "inverted"), least_good=-0.5, largest_distance=9.0, least_side=70)
+    plain = weights(**how)
+    header = dataclasses.replace(plain.header, checks=dataclasses.asdict(settings))
+    return dataclasses.replace(plain, header=header, checks=arrays)
+
+
+def grainy(contrast: float) -> np.ndarray:
+    """A picture without a hand: grain of this standard deviation around one level."""
+    return np.rint(np.random.default_rng(0).normal(100, contrast, (120, 100))).astype(np.uint8)
 
 
 def hand(number: int) -> np.ndarray:

@@ -17,8 +17,10 @@ from boneage_jax import inference
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Input
 from boneage_jax.predict import predictor as module
+from boneage_jax.predict.prediction import RefusedImageError
 from boneage_jax.predict.predictor import Item, Predictor
 from boneage_jax.released import weights
+from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, Finding
 from boneage_jax.sex import Sex
 
 
@@ -110,7 +112,7 @@ def test_known_and_unknown_sexes_keep_their_order_in_a_batch():
 
 def test_a_prediction_becomes_json_types():
     found = predictor(calibration=CALIBRATION).predict(hand(3), sex="unknown").to_dict()
-    assert found.keys() == {"months", "std", "interval", "sex", "by_sex", "warnings"}
+    assert found.keys() == {"months", "std", "interval", "sex", "by_sex", "warnings", "notes", "provenance"}
     assert isinstance(found["by_sex"]["F"]["interval"], list)
     assert found["warnings"] == []
 
@@ -168,14 +170,59 @@ def test_a_further_input_is_needed_and_used():
 def test_categories_go_by_name_and_heat_maps_by_points():
     specs = (Input("race", "category", categories=("asian", "unknown")), Input("hand", "heatmap"))
     given = {"race": "Asian", "hand": [[10, 20], [30, 40]]}
-    found = module._checked_inputs(specs, given, (60, 50), 16, "a.png")
+    picture = module.Picture(np.zeros((60, 50), np.uint8), None, "a.png")
+    found = module._checked_inputs(specs, given, picture, 16)
     assert found["race"] == 0
     assert found["hand"].shape == (16, 16, 1)
     assert found["hand"].max() > 200
     with pytest.raises(BoneAgeError, match=r"a\.png: race 'martian' is not known; expected asian, unknown"):
-        module._checked_inputs(specs, given | {"race": "martian"}, (60, 50), 16, "a.png")
+        module._checked_inputs(specs, given | {"race": "martian"}, picture, 16)
     with pytest.raises(BoneAgeError, match=r"a\.png: hand is \[1, 2, 3\], expected key points"):
-        module._checked_inputs(specs, given | {"hand": [1, 2, 3]}, (60, 50), 16, "a.png")
+        module._checked_inputs(specs, given | {"hand": [1, 2, 3]}, picture, 16)
+
+
+@pytest.mark.parametrize("code", list(QUARTER_TURNS))
+def test_key_points_turn_with_the_image_that_the_checks_put_upright(code):
+    specs, given = (Input("hand", "heatmap"),), {"hand": [[10, 20]]}
+    turned = np.zeros((600, 300), np.uint8)
+    upright = module.Picture(np.rot90(turned, QUARTER_TURNS[code]), None, "a.png", (Finding(code, "", CORRECTED),))
+    found = module._checked_inputs(specs, given, upright, 16)["hand"]
+    plain = module._checked_inputs(specs, given, module.Picture(turned, None, "a.png"), 16)["hand"]
+    np.testing.assert_array_equal(found, np.rot90(plain, QUARTER_TURNS[code]))
+    assert plain[0, 0] == plain.max() > 0
+
+
+def test_an_image_that_the_checks_distrust_is_refused_unless_warnings_are_accepted():
+    ours = Predictor(random_weights.checked())
+    small = hand(1)[:60]
+    with pytest.raises(RefusedImageError, match="the image is refused: The image has very few pixels") as refused:
+        ours.predict(small, sex="F")
+    assert [one.code for one in refused.value.findings] == ["few_pixels"]
+    (yielded,) = ours.predict_many([Item(small, "F")], on_error="yield")
+    assert isinstance(yielded, RefusedImageError)
+    accepted = ours.predict(small, sex="F", accept_warnings=True)
+    assert accepted.months == pytest.approx(predictor().predict(small, sex="F").months)
+    assert accepted.warnings == tuple(one.text for one in refused.value.findings)
+    assert list(ours.predict_many([Item(small, "F")], accept_warnings=True)) == [accepted]
+
+
+def test_a_picture_is_read_as_it_is():
+    ours = Predictor(random_weights.checked())
+    picture = ours.look(255 - hand(1))
+    np.testing.assert_array_equal(picture.pixels, hand(1))
+    assert ours.look(picture) is picture
+    assert ours.predict(picture, sex="F") == ours.predict(255 - hand(1), sex="F")
+    assert "was inverted" in ours.predict(picture, sex="F").notes[0]
+
+
+def test_a_prediction_has_the_provenance_of_its_file(tmp_path):
+    weights.write(tmp_path / "a.safetensors", random_weights.weights())
+    ours = Predictor(weights.read(tmp_path / "a.safetensors"))
+    found = ours.predict(hand(0), sex="unknown").provenance
+    assert found.weights == "tiny"
+    assert found.sha256 == weights.read(tmp_path / "a.safetensors").sha256
+    assert len(found.sha256) == 64
+    assert predictor().predict(hand(0), sex="F").provenance.sha256 is None
 
 
 @pytest.mark.parametrize(("storage", "difference"), [("float32", 0.0), ("float16", 0.2), ("bfloat16", 1.0)])

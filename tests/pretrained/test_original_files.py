@@ -10,8 +10,9 @@ import pytest
 from flax import traverse_util
 
 from boneage_jax.models.efficientnet import EfficientNet
+from boneage_jax.models.network import TRUNKS
 from boneage_jax.models.xception import Xception
-from boneage_jax.pretrained import names, start_from
+from boneage_jax.pretrained import imagenet, names, start_from
 from boneage_jax.pretrained.formats import read
 from parity import comparison, originals
 
@@ -50,10 +51,10 @@ def files(case: comparison.Case, model, folder):
         yield path
 
 
-def started(trunk, path, channels=3):
+def started(trunk, path, channels=3, name="trunk"):
     """The trunk's variables from a file, without having been initialised."""
     shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), names.shapes(trunk, channels=channels))
-    variables = start_from(path, type(trunk).__name__, trunk, {kind: {"trunk": tree} for kind, tree in shapes.items()})
+    variables = start_from(path, name, trunk, {kind: {"trunk": tree} for kind, tree in shapes.items()})
     return {kind: tree["trunk"] for kind, tree in variables.items()}
 
 
@@ -136,13 +137,14 @@ def test_the_input_scaling_of_kerass_efficientnet_is_left_out(tmp_path):
         ("convmixer", "convmixer_768_32"),
         ("convnextv2", "convnextv2_atto"),
         ("efficientnet", "efficientnet_b0"),
+        ("efficientnet", "tf_efficientnet_lite0"),
         ("inception_v3", "inception_v3"),
         ("resnet", "resnet50"),
     ],
 )
 def test_timms_classifiers_give_the_same_as_without(family, name, tmp_path):
-    model = pytest.importorskip("timm").create_model(name)
-    case = next(c for c in cases_of(family) if c.source == "torch")
+    model = comparison.timm().create_model(name)
+    case = next(c for c in cases_of(family) if c.source == "torch" and c.name in (family, name))
     for path in files(case, model, tmp_path):
         found = traverse_util.flatten_dict(started(case.trunk(), path), sep="/")
         assert len(found) < len(read(path)[1])
@@ -156,6 +158,20 @@ def test_torchvisions_classifiers_are_loaded(name, tmp_path):
     case = next(c for c in cases_of(family) if c.source == "torch")
     for path in files(case, model, tmp_path):
         assert started(case.trunk(), path)
+
+
+@pytest.mark.parametrize("name", imagenet.PACKAGES)
+def test_imagenet_weights_give_what_their_own_package_computes(name):
+    package, torch = pytest.importorskip("efficientnet_lite_pytorch"), pytest.importorskip("torch")
+    model = package.EfficientNet.from_name(name.replace("_", "-"), image_size=(97, 97))
+    model.load_state_dict(torch.load(imagenet.find(name), weights_only=True))
+    pixels = comparison.image(97, 97)
+    with torch.no_grad():
+        expected = model.eval().extract_features(torch.from_numpy(pixels.transpose(0, 3, 1, 2)))
+    trunk = TRUNKS[name]()
+    infer = jax.jit(lambda variables, pixels: trunk.apply(variables, pixels, train=False))
+    found = infer(started(trunk, "imagenet", name=name), pixels)
+    assert comparison.relative_error(found, expected.numpy().transpose(0, 2, 3, 1)) <= 1e-4
 
 
 def test_a_grey_image_gives_what_it_gave_in_colour(tmp_path):

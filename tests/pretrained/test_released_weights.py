@@ -8,7 +8,7 @@ import pytest
 
 from boneage_jax import models
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.inference import Description
+from boneage_jax.models import Description
 from boneage_jax.pretrained import start_from
 from boneage_jax.released import weights
 from predict import random_weights

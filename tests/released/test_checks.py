@@ -31,6 +31,33 @@ def fitted(hands):
     return check_fitting.fit(hands)
 
 
+def sideways(*, top_is_good):
+    """Checks that only compare the halves of a picture: a hand whose left half is bright points to the left."""
+    kinds = ("good", "turned_left", "unlike")
+    coarse = np.zeros((16, 16, 3), np.float32)
+    coarse[:, :8, 1], coarse[:, 8:, 1] = 1, -1
+    coarse[:8, :, 0], coarse[8:, :, 0] = (1, -1) if top_is_good else (-1, 1)
+    arrays = {
+        "weights": np.concatenate([np.zeros((LENGTH - 256, 3), np.float32), coarse.reshape(256, 3)]),
+        "bias": np.zeros(3, np.float32),
+        "mean": np.zeros(LENGTH, np.float32),
+        "axes": np.zeros((LENGTH, 2), np.float32),
+        "spread": np.ones(3, np.float32),
+    }
+    return Checks(Settings(kinds, least_good=-1.0, largest_distance=1e9), arrays)
+
+
+def test_a_turned_image_is_corrected_only_if_it_is_good_then():
+    image = np.random.default_rng(0).integers(0, 50, (120, 200)).astype(np.uint8)
+    image[:, :100] += 150  # on top after a quarter turn to the right
+    upright, found = sideways(top_is_good=True).inspect(image)
+    assert [(one.code, one.severity) for one in found] == [("turned_left", "corrected")]
+    np.testing.assert_array_equal(upright, np.rot90(image, -1))
+    same, found = sideways(top_is_good=False).inspect(image)
+    assert same is image
+    assert [(one.code, one.severity) for one in found] == [("turned_left", "warning")]
+
+
 @pytest.fixture
 def plain():
     """Checks that take everything for a hand, so that exposure and size alone count."""
@@ -65,19 +92,55 @@ def test_an_inverted_hand_is_corrected_once_and_that_is_said(fitted, scale):
     corrected, found = fitted.inspect(most - image)
     assert codes(found) == ["inverted"]
     assert found[0].severity == "corrected"
-    assert "inverted" in found[0].text
+    assert "was inverted" in found[0].text
     assert corrected.dtype == image.dtype
     assert np.corrcoef(corrected.ravel().astype(float), image.ravel().astype(float))[0, 1] > 0.99
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in spoiled.SPOILED if kind not in ("inverted", "unlike")])
-def test_a_spoiled_hand_is_told_by_its_code_as_a_warning(fitted, kind):
+@pytest.mark.parametrize("kind", ["cut_off", "small_hand", "several_hands"])
+def test_a_spoiled_hand_is_a_warning_with_its_code(fitted, kind):
     rng = np.random.default_rng(3)
     spoil = spoiled.SPOILED[kind]
     found = [fitted.inspect(check_fitting.square(spoil(hand(seed), rng)))[1] for seed in range(3000, 3010)]
     assert sum(codes(one) == [kind] for one in found) >= 8
     assert all(finding.severity == "warning" for one in found for finding in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["turned_left", "turned_right", "upside_down"])
+def test_a_turned_hand_is_put_upright(fitted, kind):
+    turns = {"turned_left": 1, "turned_right": -1, "upside_down": 2}[kind]
+    upright = 0
+    for seed in range(3000, 3010):
+        image = hand(seed, 200)[:, 10:-10]
+        corrected, found = fitted.inspect(np.rot90(image, turns))
+        if codes(found) == [kind]:
+            assert found[0].severity == "corrected"
+            np.testing.assert_array_equal(corrected, image)
+            upright += 1
+    assert upright >= 8
+
+
+@pytest.mark.slow
+def test_an_inverted_hand_upside_down_is_corrected_twice(fitted):
+    image = hand(2001, 200)
+    corrected, found = fitted.inspect(np.rot90(255 - image, 2))
+    assert codes(found) == ["inverted", "upside_down"]
+    assert {one.severity for one in found} == {"corrected"}
+    np.testing.assert_array_equal(corrected, image)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("padding", [((0, 0), (80, 80)), ((60, 0), (0, 200))])
+def test_flat_borders_change_nothing(fitted, padding):
+    for seed in range(1000, 1005):
+        image = hand(seed, 200)
+        for level in (0, 255):
+            padded = np.pad(image, padding, constant_values=level)
+            same, found = fitted.inspect(padded)
+            assert same is padded
+            assert codes(found) == codes(fitted.inspect(image)[1])
 
 
 @pytest.mark.slow
@@ -158,7 +221,7 @@ def test_the_descriptor_ignores_brightness_and_contrast():
 def test_every_kind_of_spoiling_has_a_sentence_and_keeps_bytes():
     rng, drawn = np.random.default_rng(0), hand(8000)
     for kind, spoil in spoiled.SPOILED.items():
-        assert checks.TEXTS[kind].endswith(".")
+        assert (checks.CORRECTIONS if kind == "inverted" else checks.TEXTS)[kind].endswith(".")
         for _ in range(12):
             made = spoil(drawn, rng)
             assert made.dtype == np.uint8

@@ -228,9 +228,7 @@ def test_a_workdir_in_which_another_process_trains_is_refused_by_the_name_of_tha
     command = [sys.executable, "-c", textwrap.dedent(code)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"locked\n"
-        with pytest.raises(
-            BoneAgeError, match=rf"copied is in use by process {other.pid} on \S+, since .*; wait"
-        ):
+        with pytest.raises(BoneAgeError, match=rf"copied is in use by process {other.pid} on \S+, since .*; wait"):
             loop.train_and_evaluate(config, copied)
         other.kill()
     assert loop.train_and_evaluate(config, copied) == trained[1]

@@ -10,6 +10,7 @@ from runs import assert_same_to_the_bit, newest
 from test_loop import InterruptedRunError, interrupted_at
 
 from boneage_jax.data.augment import Augmentation, View, apply
+from boneage_jax.data.stream import Batching, TrainingBatching
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import loop, parallel, placement, resident
 from boneage_jax.train.evaluation import evaluate_checkpoint
@@ -98,11 +99,9 @@ def assert_same_but_for_roundings(device, host):
 
 @pytest.mark.parametrize("crop", [0, 16])
 def test_training_on_the_device_sees_the_hosts_images_in_the_hosts_order(crop):
-    settings = {"batch_size": 8, "seed": 3, "augmentation": ALL, "crop": crop, "start_step": 2, "workers": 0}
+    batching = TrainingBatching(batch_size=8, seed=3, augmentation=ALL, crop=crop, start_step=2)
     sources = [placement.create(where, Pictures(20)) for where in ("host", "device")]
-    host, device = (
-        seen(source, itertools.islice(source.train_batches(**settings), 3), crop or 24) for source in sources
-    )
+    host, device = (seen(source, itertools.islice(source.train_batches(batching), 3), crop or 24) for source in sources)
 
     assert device[0]["image"].shape == (4, 2, crop or 24, crop or 24, 3)
     for a, b in zip(device, host, strict=True):
@@ -112,7 +111,7 @@ def test_training_on_the_device_sees_the_hosts_images_in_the_hosts_order(crop):
 
 def test_evaluation_on_the_device_sees_the_hosts_bytes_and_black_padding():
     sources = [placement.create(where, Pictures(10)) for where in ("host", "device")]
-    host, device = (seen(source, source.evaluation_batches(batch_size=8, workers=0), 24) for source in sources)
+    host, device = (seen(source, source.evaluation_batches(Batching(batch_size=8)), 24) for source in sources)
 
     assert len(host) == 2
     assert not host[1]["mask"].all()

@@ -28,6 +28,7 @@ NAMES = (
     "inception_v3-torch",
     "resnet50-keras",
     "resnet50-torch",
+    "tf_efficientnet_lite0-torch",
     "xception-keras",
 )
 

@@ -1,7 +1,5 @@
 """timm's ConvMixer: the published 768/32 (with ReLU), and a small one with GELU."""
 
-import pytest
-
 from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.pretrained.convmixer import timm_names
 from parity import comparison
@@ -10,11 +8,11 @@ SMALL = {"dim": 24, "depth": 2, "kernel_size": 5, "patch_size": 4}
 
 
 def published(height, width):
-    return pytest.importorskip("timm").create_model("convmixer_768_32", num_classes=0)
+    return comparison.timm().create_model("convmixer_768_32", num_classes=0)
 
 
 def small(height, width):
-    pytest.importorskip("timm")
+    comparison.timm()
     from timm.models.convmixer import ConvMixer as Original
 
     return Original(**SMALL, num_classes=0)

@@ -11,7 +11,7 @@ from parity import comparison
 
 def original(variant, height, width):
     """Without the classifier and the LayerNorm in front of it, behind the global pool."""
-    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    torch, timm = pytest.importorskip("torch"), comparison.timm()
     torch.manual_seed(0)
     model = timm.create_model(f"convnextv2_{variant}", num_classes=0)
     model.head = torch.nn.Identity()

@@ -1,4 +1,7 @@
-"""EfficientNet B0 and B4 of `keras.applications`, of timm (both kinds of padding) and of torchvision."""
+"""EfficientNet of `keras.applications`, of timm (both kinds of padding) and of torchvision.
+
+EfficientNet-Lite is in timm and in `efficientnet_lite_pytorch`.
+"""
 
 from functools import partial
 
@@ -6,19 +9,20 @@ import jax
 import numpy as np
 import pytest
 
-from boneage_jax.models.efficientnet import STAGES, VARIANTS, EfficientNet, scaled_blocks
-from boneage_jax.pretrained.efficientnet import keras_names, timm_names, torchvision_names
+from boneage_jax.models.efficientnet import EfficientNet, scaled_stages
+from boneage_jax.pretrained.efficientnet import efficientnet_pytorch_names, keras_names, timm_names, torchvision_names
 from parity import comparison
 
 SIZES = {"b0": (224, 97), "b4": (380, 97)}
+LITE_SIZES = {"lite0": (224, 97), "lite1": (240, 97), "lite2": (260, 97), "lite3": (280, 97), "lite4": (300, 97)}
 
 
 def blocks_of(variant):
     """Our name of every block, with its stage (from 1) and its number in it (from 0)."""
     return {
         f"block{stage}{chr(ord('a') + number)}": (stage, number)
-        for stage, row in enumerate(STAGES, start=1)
-        for number in range(scaled_blocks(row.blocks, VARIANTS[variant].depth))
+        for stage, row in enumerate(scaled_stages(variant), start=1)
+        for number in range(row.blocks)
     }
 
 
@@ -46,8 +50,19 @@ def keras_stages(variant, model, image):
 
 def timm_original(name, momentum, height, width):
     """With the momentum of the authors' code for its tf_ models, which timm goes on to train with PyTorch's."""
-    timm = pytest.importorskip("timm")
-    return timm.create_model(name, num_classes=0, bn_momentum=momentum)
+    return comparison.timm().create_model(name, num_classes=0, bn_momentum=momentum)
+
+
+def timm_lite_original(name, height, width):
+    """With weights that keep the scale of the activations.
+
+    timm's own let it grow until ReLU6 clips nearly all of them, and rounding is what remains of the others.
+    """
+    model = timm_original(name, 0.01, height, width)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            pytest.importorskip("torch").nn.init.kaiming_normal_(parameter)
+    return model
 
 
 def timm_stages(variant, model, image):
@@ -68,12 +83,39 @@ def torchvision_stages(variant, model, image):
     return comparison.torch_stages(model, image, {"stem_bn": "features.0.1", **blocks})
 
 
+def lite_package_original(variant, height, width):
+    """Of the package whose weights `init_from = "imagenet"` finds; it pads for one size of image."""
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    size = {"image_size": (height, width), "drop_connect_rate": 0.0}
+    model = package.EfficientNet.from_name(f"efficientnet-{variant}", **size)
+    model._fc = pytest.importorskip("torch").nn.Identity()
+    model.forward_features = model.extract_features
+    return model
+
+
+def lite_package_stages(variant, model, image):
+    blocks = {name: f"_blocks.{number}" for number, name in enumerate(blocks_of(variant))}
+    return comparison.torch_stages(model, image, {"stem_bn": "_bn0", **blocks})
+
+
+def timm_case(variant, name, original, **options):
+    """One of timm's models, with the padding of `options`."""
+    return comparison.Case(
+        name=name,
+        source="torch",
+        trunk=partial(EfficientNet, variant=variant, **options),
+        original=original,
+        names=timm_names,
+        stages=partial(timm_stages, variant),
+        sizes=(SIZES | LITE_SIZES)[variant],
+    )
+
+
 def cases(variant):
     """The four originals of one variant."""
     ours, sizes = f"efficientnet_{variant}", SIZES[variant]
     keras_trunk = partial(EfficientNet, variant=variant)
     torch_trunk = partial(EfficientNet, variant=variant, framework="torch")
-    timm = {"names": timm_names, "stages": partial(timm_stages, variant), "sizes": sizes}
     return [
         comparison.Case(
             name=ours,
@@ -84,8 +126,8 @@ def cases(variant):
             stages=partial(keras_stages, variant),
             sizes=sizes,
         ),
-        comparison.Case(ours, "torch", torch_trunk, partial(timm_original, ours, 0.1), **timm),
-        comparison.Case(f"tf_{ours}", "torch", keras_trunk, partial(timm_original, f"tf_{ours}", 0.01), **timm),
+        timm_case(variant, ours, partial(timm_original, ours, 0.1), framework="torch"),
+        timm_case(variant, f"tf_{ours}", partial(timm_original, f"tf_{ours}", 0.01)),
         comparison.Case(
             name=f"torchvision_{ours}",
             source="torch",
@@ -98,4 +140,27 @@ def cases(variant):
     ]
 
 
-CASES = [case for variant in SIZES for case in cases(variant)]
+def lite_case(variant):
+    """Of timm, which has the authors' weights."""
+    name = f"tf_efficientnet_{variant}"
+    return timm_case(variant, name, partial(timm_lite_original, name))
+
+
+def lite_package_case(variant):
+    """Of `efficientnet_lite_pytorch`."""
+    return comparison.Case(
+        name=f"efficientnet_lite_pytorch_{variant}",
+        source="torch",
+        trunk=partial(EfficientNet, variant=variant),
+        original=partial(lite_package_original, variant),
+        names=efficientnet_pytorch_names,
+        stages=partial(lite_package_stages, variant),
+        sizes=LITE_SIZES[variant],
+    )
+
+
+CASES = [
+    *(case for variant in SIZES for case in cases(variant)),
+    *(lite_case(variant) for variant in LITE_SIZES),
+    *(lite_package_case(variant) for variant in ("lite0", "lite2")),
+]

@@ -2,8 +2,6 @@
 
 from functools import partial
 
-import pytest
-
 from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.pretrained.inception_v3 import keras_names, timm_names
 from parity import comparison
@@ -24,7 +22,7 @@ def keras_stages(model, image):
 
 
 def timm_original(height, width):
-    return pytest.importorskip("timm").create_model("inception_v3", num_classes=0)
+    return comparison.timm().create_model("inception_v3", num_classes=0)
 
 
 def timm_stages(model, image):

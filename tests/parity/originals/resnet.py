@@ -1,7 +1,5 @@
 """ResNet-50 of `keras.applications` (stride in the first 1x1) and of timm (stride in the 3x3)."""
 
-import pytest
-
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.pretrained.resnet import keras_names, timm_names
 from parity import comparison
@@ -26,7 +24,7 @@ def keras_stages(model, image):
 
 
 def timm_original(height, width):
-    return pytest.importorskip("timm").create_model("resnet50", num_classes=0)
+    return comparison.timm().create_model("resnet50", num_classes=0)
 
 
 def timm_stages(model, image):

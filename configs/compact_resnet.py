@@ -1,6 +1,9 @@
-"""The released weights "compact": CompactResNet on the hand at 128 pixels, trained on two CPU cores.
+"""CompactResNet from scratch on the hand at 128 pixels: a small network for two CPU cores.
 
-python launch.py --config=configs/release_compact.py --config.data.dir=DIR
+    python launch.py --config=configs/compact_resnet.py --config.data.dir=DIR
+
+With the first version of the preprocessing, 24 epochs took 98 minutes on two cores of an AMD EPYC (Zen 4, beside other
+work): MAE 8.81 months [8.39, 9.23] on the validation tenth.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +14,7 @@ from boneage_jax.config import base
 def get_config() -> ConfigDict:
     """The configuration."""
     config = base()
-    config.name = "release_compact"
+    config.name = "compact_resnet"
     config.data.workers = 0
     config.preprocess.size = 128
     config.preprocess.region = "hand"

@@ -1,6 +1,7 @@
-"""EfficientNet-B4 at 512 pixels with a short head: one of the three networks of Deeplasia.
+"""EfficientNet-B0 or -B4 at 512 pixels with a short head: two of the three networks of Deeplasia.
 
-    python launch.py --config=configs/efficientnet_b4.py --config.data.dir=DIR
+    python launch.py --config=configs/efficientnet.py:b0 --config.data.dir=DIR
+    python launch.py --config=configs/efficientnet.py:b4 --config.data.dir=DIR
 
 Rassmann et al., "Deeplasia: deep learning for bone age assessment validated on skeletal dysplasias" (Pediatric
 Radiology 2024; 54:82-95). Of the paper and its published code: one channel with its 1st percentile taken away and
@@ -16,12 +17,21 @@ RMSE 5.1, by an ensemble of three (B0 at 512 and at 1024 pixels, B4 at 512).
 from ml_collections import ConfigDict
 
 from boneage_jax.config import base
+from boneage_jax.errors import BoneAgeError
+
+VARIANTS = ("b0", "b4")
 
 
-def get_config() -> ConfigDict:
-    """The configuration."""
+def get_config(variant: str = "b0") -> ConfigDict:
+    """The configuration; the variant decides the size of the network alone.
+
+    Raises:
+        BoneAgeError: there is no such variant.
+    """
+    if variant not in VARIANTS:
+        raise BoneAgeError(f"configs/efficientnet.py has no variant {variant!r}; expected one of {', '.join(VARIANTS)}")
     config = base()
-    config.name = "efficientnet_b4"
+    config.name = f"efficientnet_{variant}"
     config.preprocess.size = 512
     config.preprocess.exposure = (1.0, 100.0)
     config.preprocess.clahe_clips = ()
@@ -31,7 +41,7 @@ def get_config() -> ConfigDict:
     config.augment.zoom = 0.2
     config.augment.brightness = 0.0
     config.augment.contrast = 0.0
-    config.model.name = "efficientnet_b4"
+    config.model.name = config.name
     config.model.options = ConfigDict({"framework": "keras", "drop_path": 0.2})
     config.model.head_options = ConfigDict({"hidden": (256,)})
     config.optimizer.learning_rate = 1e-3

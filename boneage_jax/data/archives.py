@@ -1,0 +1,180 @@
+"""Zip archives, and archives inside them, read without unpacking them into the file system."""
+
+import dataclasses
+import functools
+import pathlib
+import shutil
+import tempfile
+import threading
+import weakref
+import zipfile
+import zlib
+from collections.abc import Iterator
+
+from boneage_jax.errors import BoneAgeError
+
+ENDING = ".zip"
+
+MAX_FILE_BYTES = 512 * 2**20
+"""A label table or an image that is larger, or claims to be inside an archive, is refused."""
+
+MAX_ARCHIVE_BYTES = 64 * 2**30
+"""The same for an archive inside an archive; the whole official training archive has 9 GiB."""
+
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
+"""What a damaged or encrypted entry of an archive raises."""
+
+_OPEN = 64
+"""Archives of one listing that are open at a time; a process may have 1,024 open files, on macOS 256."""
+_MAX_DEPTH = 4
+_MAX_ARCHIVES = 10_000
+_MAX_RATIO, _RATIO_FROM = 100, 64 * 2**20
+"""Archives hardly shrink when they are compressed again; small ones may."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A file in an archive; `name` is its path through the archives around it."""
+
+    archives: "Archives"
+    archive: "pathlib.Path | Entry"
+    info: zipfile.ZipInfo
+    name: str
+
+    def read(self, limit: int) -> bytes:
+        """Returns the contents.
+
+        Raises:
+          BoneAgeError: more than `limit` bytes, damaged or encrypted.
+        """
+        _refuse_bomb(self.name, self.info.file_size, limit)
+        try:
+            return self.archives.open(self.archive).read(self.info)
+        except UNREADABLE as error:
+            raise BoneAgeError(_unreadable(self.name, error)) from None
+
+    def head(self, count: int) -> bytes:
+        """Returns the first bytes, fewer if there are not so many or they cannot be read."""
+        try:
+            with self.archives.open(self.archive).open(self.info) as stream:
+                return stream.read(count)
+        except (*UNREADABLE, BoneAgeError):
+            return b""
+
+
+class Archives:
+    """The archives of one listing, of which the few that were used last are kept open.
+
+    A folder may hold more archives than a process may open files. Inner archives are copied to temporary files, which
+    are deleted once theirs is closed: together they never fill more of the disk than `_OPEN` of them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # An inner archive opens the one around it.
+        self._opened = functools.lru_cache(_OPEN)(_open)
+        self._count = 0
+
+    def open(self, place: "pathlib.Path | Entry") -> zipfile.ZipFile:
+        """The archive, for as long as the caller holds it: one that falls out of the cache is closed when unused.
+
+        Raises:
+          BoneAgeError: it is no intact archive, or one that is too large to be copied.
+        """
+        with self._lock:
+            return self._opened(place)
+
+    def entries(
+        self, place: "pathlib.Path | Entry", name: str, problems: dict[str, str], depth: int = 1
+    ) -> Iterator[tuple[Entry, int]]:
+        """The files in an archive and in the ones inside it, with the number of archives around each.
+
+        Args:
+          place: where the archive lies.
+          name: what errors and entries call it.
+          problems: takes a sentence for each archive that cannot be read, by its name.
+          depth: the number of archives around its files.
+        """
+        self._count += 1
+        try:
+            if self._count > _MAX_ARCHIVES:
+                raise BoneAgeError(
+                    f"{name} is refused as a decompression bomb: there are over {_MAX_ARCHIVES:,} archives."
+                )
+            infos = self.open(place).infolist()
+            for info in infos:
+                _refuse_escape(info.filename, name)
+        except BoneAgeError as error:
+            problems[name] = str(error)
+            return
+        for info in infos:
+            path = info.filename.replace("\\", "/")
+            if info.is_dir() or is_hidden(path):
+                continue
+            found = Entry(self, place, info, f"{name}/{path}")
+            if not path.lower().endswith(ENDING):
+                yield found, depth
+            elif depth < _MAX_DEPTH:
+                yield from self.entries(found, found.name, problems, depth + 1)
+            else:
+                problems[found.name] = f"{found.name} lies in {depth} archives, more than are looked into; unpack it."
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a path below the listed folder is a system's own file, such as macOS's resource forks."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _open(place: pathlib.Path | Entry) -> zipfile.ZipFile:
+    if isinstance(place, Entry):
+        return _open_inner(place)
+    return _zip_file(place, str(place))
+
+
+def _open_inner(entry: Entry) -> zipfile.ZipFile:
+    """Copies an inner archive to an unnamed temporary file: seeking inside a stream starts over."""
+    info, folder = entry.info, tempfile.gettempdir()
+    _refuse_bomb(entry.name, info.file_size, MAX_ARCHIVE_BYTES)
+    if info.file_size > max(_RATIO_FROM, _MAX_RATIO * info.compress_size):
+        _refuse_bomb(entry.name, info.file_size, _MAX_RATIO * info.compress_size)
+    if info.file_size > (free := shutil.disk_usage(folder).free // 2):
+        raise BoneAgeError(
+            f"{entry.name} needs {info.file_size:,} bytes in the temporary folder {folder}, of which {free:,} may be "
+            "used; unpack the archive around it, or name another folder in the environment variable TMPDIR."
+        )
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the archive that reads from it)
+    try:
+        with entry.archives.open(entry.archive).open(info) as inner:
+            shutil.copyfileobj(inner, copy, 2**20)
+        opened = _zip_file(copy, entry.name)
+    except (*UNREADABLE, BoneAgeError) as error:
+        copy.close()
+        raise error if isinstance(error, BoneAgeError) else BoneAgeError(_unreadable(entry.name, error)) from None
+    weakref.finalize(opened, copy.close)
+    return opened
+
+
+def _zip_file(source, name: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(source)
+    except UNREADABLE as error:
+        raise BoneAgeError(f"{name} is not an intact zip archive ({error}); replace it with an intact copy.") from None
+
+
+def _unreadable(name: str, error: Exception) -> str:
+    return f"{name} cannot be read from its archive ({error}); replace the archive with an intact copy."
+
+
+def _refuse_escape(entry: str, name: str) -> None:
+    path = entry.replace("\\", "/")
+    if path.startswith("/") or ".." in path.split("/") or ":" in path.split("/")[0]:
+        raise BoneAgeError(
+            f"{name} holds the entry {entry!r}, which leaves the archive's folder; "
+            "it is refused: download the archive from its official source."
+        )
+
+
+def _refuse_bomb(name: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise BoneAgeError(
+            f"{name} is refused as a decompression bomb: {size:,} bytes once unpacked, more than {limit:,}."
+        )

@@ -1,0 +1,63 @@
+"""JPEG by libjpeg-turbo, with the warnings about damaged code that OpenCV and Pillow swallow."""
+
+import re
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from boneage_jax.errors import BoneAgeError
+
+_FOUR_COLOURS = ("CMYK", "YCCK")
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_FEW = 16
+"""Bytes between the image and its end that are as likely a camera's padding as damage."""
+
+
+def decode(data: bytes, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Decodes a JPEG of 8 bits.
+
+    Args:
+      data: the bytes of the file.
+      name: the file, as errors should name it.
+
+    Returns:
+      The brightness `[H, W]`, uint8, and a sentence for a warning of libjpeg that may be harmless.
+
+    Raises:
+      BoneAgeError: damaged code, or a kind of JPEG that is not read.
+    """
+    pixels, warnings = _brightness(data, name)
+    if pixels is None:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise BoneAgeError(f"{name} is damaged: its pixels cannot be decoded; replace it with an intact copy.")
+    return pixels, warnings
+
+
+def inspect(code: bytes, name: str) -> tuple[str, ...]:
+    """A sentence for what libjpeg reports about the JPEG code inside another file, if that may be harmless.
+
+    Raises:
+      BoneAgeError: it reports damage.
+    """
+    return _brightness(code, name)[1]
+
+
+def _brightness(data: bytes, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """As `decode`; None for what simplejpeg does not turn into brightness: four colours, odd samplings."""
+    try:
+        colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
+    except (ValueError, KeyError):
+        return None, ()
+    if colours in _FOUR_COLOURS:
+        return None, ()
+    try:
+        return simplejpeg.decode_jpeg(data, "GRAY", fastdct=False, fastupsample=False)[..., 0], ()
+    except ValueError as error:
+        reason = str(error)
+    few = _EXTRANEOUS.search(reason)
+    if few is None or int(few[1]) > _FEW:
+        raise BoneAgeError(f"{name} is damaged: libjpeg reports {reason!r}; replace it with an intact copy.")
+    pixels = simplejpeg.decode_jpeg(data, "GRAY", fastdct=False, fastupsample=False, strict=False)[..., 0]
+    return pixels, (f"The JPEG may be damaged: libjpeg reports {reason!r}.",)

@@ -1,0 +1,102 @@
+"""The result of reading one image, its provenance, and the refusal of an image that the checks distrust."""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from boneage_jax.data.header import Header
+from boneage_jax.data.preprocess import VERSION as PREPROCESSING_VERSION
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.released.checks import Finding
+from boneage_jax.version import __version__
+
+NOTICE = "Research use only. Not a medical device."
+
+
+class MissingSexError(BoneAgeError):
+    """Neither the caller nor the file's header names the sex."""
+
+
+class RefusedImageError(BoneAgeError):
+    """The checks distrust an image, so that it gets no bone age unless the caller accepts warnings.
+
+    Attributes:
+        findings: the warnings of the checks.
+    """
+
+    def __init__(self, name: str, findings: Sequence[Finding]):
+        super().__init__(f"{name} is refused: {' '.join(one.text for one in findings)}")
+        self.findings = tuple(findings)
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """The program and the weights that made a result, and when.
+
+    Attributes:
+        weights: name of the weights, from their header.
+        sha256: checksum of the weights file; None for weights that were not read from a file.
+        time: when the result was made, UTC.
+        version: of the package.
+        preprocessing: version of the path from pixels to network input.
+    """
+
+    weights: str
+    sha256: str | None
+    time: datetime.datetime
+    version: str = __version__
+    preprocessing: int = PREPROCESSING_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types, with the notice that the result is for research only."""
+        return {
+            "version": self.version,
+            "weights": self.weights,
+            "weights_sha256": self.sha256,
+            "preprocessing": self.preprocessing,
+            "time": self.time.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "notice": NOTICE,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The bone age of one image, in months.
+
+    Where the sex is unknown, `by_sex` has the reading for each, and the other figures are None.
+
+    Attributes:
+        months: bone age; None where the sex is unknown.
+        std: expected error (root mean square); None for a network without one.
+        interval: contains the reference age of nine in ten images; None without calibration.
+        sex: "F", "M" or "unknown".
+        by_sex: both readings, as "F" and "M", where the sex is unknown.
+        warnings: reasons not to rely on it, in sentences.
+        notes: corrections of the image before it was read, in sentences.
+        header: the file's metadata that matter to a reading; None for all formats but DICOM.
+        provenance: program, weights and time; None in the readings of `by_sex`.
+    """
+
+    months: float | None
+    std: float | None
+    interval: tuple[float, float] | None
+    sex: str
+    by_sex: Mapping[str, "Prediction"] | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    header: Header | None = None
+    provenance: Provenance | None = dataclasses.field(default=None, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields but the header, as JSON types."""
+        return {
+            "months": self.months,
+            "std": self.std,
+            "interval": None if self.interval is None else list(self.interval),
+            "sex": self.sex,
+            "by_sex": None if self.by_sex is None else {sex: one.to_dict() for sex, one in self.by_sex.items()},
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+            "provenance": None if self.provenance is None else self.provenance.to_dict(),
+        }

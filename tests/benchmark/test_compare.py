@@ -1,0 +1,56 @@
+"""`benchmarks/compare.py`: who ran, and what it says of those that did not."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import compare
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """The exit status of the command with these flags, where those in `running` take a second an image."""
+
+    def command(*flags: str, running: tuple[str, ...]) -> int:
+        def rows(task, names, rounds, seconds):
+            return [
+                {**task, "contestant": who, "images_per_second": 1.0, "first_step_seconds": 1.0}
+                for who in names
+                if who in running
+            ]
+
+        monkeypatch.setattr(compare, "compare", rows)
+        monkeypatch.setattr(sys, "argv", ["compare.py", f"--out={tmp_path / 'latest.json'}", *flags])
+        return compare.main()
+
+    return command
+
+
+def test_a_named_contestant_that_does_not_run_is_an_error(command, tmp_path, capsys):
+    flags = ("--tasks", "xception-training", "convmixer-inference", "--contestants", "ours", "torch", "keras on jax")
+    assert command(*flags, running=("ours", "torch")) == 1
+    assert "error: did not run: keras on jax (xception-training)\n" in capsys.readouterr().err
+    # What the others did is written all the same.
+    assert len(json.loads((tmp_path / "latest.json").read_text())["rows"]) == 4
+
+
+def test_a_named_contestant_without_a_network_for_any_task_is_an_error(command, capsys):
+    assert command("--tasks", "convmixer-training", "--contestants", "ours", "keras on jax", running=("ours",)) == 1
+    assert "keras on jax (no network for any of the tasks)" in capsys.readouterr().err
+
+
+def test_those_that_are_not_named_may_be_missing(command):
+    assert command("--tasks", "xception-training", running=("ours",)) == 0
+
+
+def test_named_contestants_that_run_are_no_error(command):
+    named = ("--contestants", "ours", "torch")
+    assert command("--tasks", "efficientnet_lite0-training", *named, running=("ours", "torch")) == 0
+
+
+def test_every_network_that_is_compared_is_known_to_the_contestants():
+    assert set(compare.SIZES) <= set(compare.NETWORKS)

@@ -1,0 +1,223 @@
+"""Label tables as spreadsheets of all countries write them, and rows that cannot be used."""
+
+import io
+import zipfile
+
+import openpyxl
+import pytest
+import rsna_forms as forms
+
+from boneage_jax.data import tables
+from boneage_jax.data.files import File
+from boneage_jax.data.labels import read_children, read_labels, read_sizes
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
+
+
+def as_file(data, name="labels.csv"):
+    data = data.encode() if isinstance(data, str) else data
+    return File(name, len(data), 0, data)
+
+
+def labels(data, name="labels.csv"):
+    return [(label.id, label.sex, label.age) for label in read_labels(as_file(data, name)).labels]
+
+
+def children(data):
+    return {label.id: label for label in read_children(as_file(data))}
+
+
+def workbook(rows):
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    return book
+
+
+def saved(book):
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+TWO = [("7", Sex.MALE, 156.0), ("8", Sex.FEMALE, 100.5)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,boneage,male\n7,156,True\n8,100.5,False\n",
+        "id;boneage;male\n7;156;TRUE\n8;100,5;FALSE\n",
+        "id\tboneage\tmale\n7\t156\ttrue\n8\t100.5\tfalse\n",
+        "id|boneage|male\n7|156|1\n8|100,5|0\n",
+        "sep=;\r\nid;boneage;sex\r\n7;156;M\r\n8;100,5;F\r\n",
+        "id,boneage,gender\n7,156,M\n8,100.5,w\n",
+        "Image_ID,Bone Age (months),Patient Sex\n7,156,boy\n8,100.5,girl\n",
+        "id,boneage,female\n7,156,no\n8,100.5,yes\n",
+        "id,boneage,male\n7.png,156,1.0\n8.dcm,100.5,0.0\n",
+        "id,boneage,male\n7.0,156,True\n8.0,100.5,False\n",
+        'id;note;boneage;male\n7;"a; b";156;True\n8;;100,5;False\n',
+        "\n\nid,boneage,male,sex\n7,156,True,M\n\n8,100.5,,F\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-with-mark"])
+def test_the_dialects_of_spreadsheets_are_read(text, encoding):
+    data = b"\xfe\xff" + text.encode("utf-16-be") if encoding.endswith("mark") else text.encode(encoding)
+    assert labels(data) == TWO
+
+
+def test_a_workbook_is_read_whatever_its_name_and_its_empty_rest():
+    book = workbook([["id", "boneage", "male"], [7, 156, True], [None], [8, 100.5, False]])
+    book.active["XFD1048576"] = 1
+    for name in ("labels.xlsx", "labels.csv"):
+        assert labels(saved(book), name) == TWO
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("id,male,Male\n7,True,False\n", r"has the column 'male' twice"),
+        ("id,sex,sex\n7,M,M\n", r"has the column 'sex' twice"),
+        ("id,boneage,boneage,male\n7,1,2,True\n", r"has the column 'boneage' twice"),
+        ("id,case id,male\n7,8,True\n", r"has the columns 'id' and 'case id'"),
+        ("id,male\n7,Tr\xfce\n".encode("latin-1"), r"not a csv table in UTF-8 or UTF-16 .*; save it as 'CSV UTF-8'"),
+        (b"\xd0\xcf\x11\xe0" + bytes(600), r"old form \(.xls\); save it as"),
+        ('id,male\n"7,True\n', r"labels\.csv, row 2: this is no row of a csv table"),
+    ],
+)
+def test_a_table_that_is_refused_has_the_true_reason(data, message):
+    with pytest.raises(BoneAgeError, match=message):
+        read_labels(as_file(data))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "id,male,sex\n7,True,F\n",
+            "row 2: the columns 'male' (True) and 'sex' (F) contradict each other; correct one",
+        ),
+        ("id,gender,sex\n7,M,O\n", "row 2: the columns 'gender' (M) and 'sex' (O) contradict each other; correct one"),
+        ("id,sex,boneage,bone age (months)\n7,M,12,120\n", "'boneage' (12) and 'bone age (months)' (120) contradict"),
+        ("id,sex\n7,x\n", "row 2: the sex 'x' is unknown; column 'sex' must hold F or M."),
+        ("id,male\n7,M\n", "row 2: the sex 'M' is unknown; column 'male' must hold true or false."),
+        ("id,sex\n7,1\n", "row 2: the sex '1' is unknown; column 'sex' must hold F or M."),
+        ("id,sex\n7,M\n8,F\n7,M\n", "row 4: the id 7 appears twice, in row 2 too; keep one."),
+        ("id,sex\n7,M\n7.png,F\n", "row 3: the id 7 appears twice, in row 2 too; keep one."),
+        ("id,sex\n7,M\n7.0,F\n", "row 3: the id 7 appears twice, in row 2 too; keep one."),
+    ],
+)
+def test_a_row_that_cannot_be_used_says_why(text, fault):
+    table = read_labels(as_file(text))
+    assert fault in table.labels[0].fault
+
+
+def test_a_row_that_cannot_be_used_spoils_no_other():
+    table = read_labels(as_file("id,boneage,sex\n1,12,M\n2,12,O\n3,old,F\n,12,F\n4,12,F\n"))
+    assert [bool(label.fault) for label in table.labels] == [False, True, True, True, False]
+
+
+def test_ids_keep_their_suffix_where_they_differ_in_it():
+    assert list(children("id,sex\n1.png,M\n1.dcm,F\n2.png,F\n")) == ["1.png", "1.dcm", "2"]
+
+
+def test_children_have_a_sex_or_an_age_or_both():
+    found = children("id,sex,age\n1,M,9.5\n2,O,\n3,,10\n4,u,11\n")
+    assert [(one.sex, one.chronological_age) for one in found.values()] == [
+        *((Sex.MALE, 114.0), ("unknown", None), (None, 120.0), ("unknown", 132.0))
+    ]
+    assert children("id,age_months\n1,114\n")["1"].chronological_age == 114
+    assert children("id;Age (years)\n1;9,5\n")["1"].chronological_age == 114
+    assert children("id,age,age months\n1,9.4,113\n")["1"].chronological_age == pytest.approx(112.8)
+    assert read_children(as_file("id,boneage\n1,114\n")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "id,age\n1,114\n",
+            "row 2: the age 114 lies outside 0 to 25 years; ages in months belong into a column age_months",
+        ),
+        ("id,age_months\n1,400\n", "row 2: the age months 400 lies outside 0 to 25 years."),
+        ("id,age\n1,nan\n", "lies outside"),
+        ("id,age\n1,old\n", "row 2: the age 'old' is not a number."),
+        ("id,age,age_months\n1,9,9\n", "'age' (9) and 'age months' (9) contradict each other"),
+    ],
+)
+def test_a_wrong_chronological_age_is_named(text, fault):
+    assert fault in children(text)["1"].fault
+
+
+def test_bone_ages_do_not_keep_children_from_being_read():
+    assert children("id,sex,boneage\n1,M,n/a\n")["1"].fault == ""
+
+
+def test_sizes_are_read_in_the_same_dialects():
+    assert read_sizes(as_file("id;width;height\n7.png;1000;2000\n8.0;900;800\n")) == {
+        "7": (1000, 2000),
+        "8": (900, 800),
+    }
+
+
+def test_tables_beyond_the_bounds_are_refused(monkeypatch):
+    with pytest.raises(BoneAgeError, match=r"labels\.csv has 33,554,433 bytes, more than the 33,554,432"):
+        read_labels(as_file(b" " * (32 * 2**20 + 1)))
+    monkeypatch.setattr(tables, "_MAX_ROWS", 3)
+    assert labels("id,boneage,male\n7,156,True\n8,100.5,False\n") == TWO
+    for data in (
+        "id,boneage,male\n7,156,True\n8,100.5,False\n9,1,True\n",
+        saved(workbook([["id", "boneage", "male"], [7, 156, True], [8, 100.5, False], [9, 1, True]])),
+    ):
+        with pytest.raises(BoneAgeError, match=r"has a row 4, beyond the last of 3"):
+            read_labels(as_file(data))
+
+
+def test_a_workbook_that_unpacks_to_too_much_is_refused(monkeypatch):
+    data = saved(workbook([["id", "boneage", "male"], [7, 156, True]]))
+    monkeypatch.setattr(tables, "_MAX_BYTES", len(data) + 1)
+    with pytest.raises(BoneAgeError, match=r"labels\.xlsx, unpacked, has .* bytes, more than"):
+        read_labels(as_file(data, "labels.xlsx"))
+
+
+def parts():
+    data = saved(workbook([["id", "boneage", "male"], [7, 156, True]]))
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        return {info.filename: file.read(info) for info in file.infolist()}
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("xl/worksheets/sheet1.xml", lambda data: data[:-20]),
+        ("xl/worksheets/sheet1.xml", lambda data: data.replace(b'r="A2"', b'r="99"')),
+        ("xl/worksheets/sheet1.xml", lambda data: data.replace(b"<v>7</v>", b"<v>seven</v>")),
+        ("xl/workbook.xml", lambda data: data.replace(b"<sheets>", b"<sheet>")),
+        ("xl/workbook.xml", None),
+        ("[Content_Types].xml", lambda data: b""),
+        ("xl/_rels/workbook.xml.rels", None),
+    ],
+)
+def test_a_damaged_workbook_is_a_clear_error(part, change):
+    entries = parts()
+    content = entries.pop(part)
+    if change:
+        assert change(content) != content
+        entries[part] = change(content)
+    with pytest.raises(BoneAgeError, match=r"^labels\.xlsx is not an intact xlsx workbook \(.*\); save it again\.$"):
+        read_labels(as_file(forms.archive(entries), "labels.xlsx"))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_flipped_bits_give_a_table_or_a_clear_error(seed):
+    import random
+
+    chance = random.Random(seed)
+    data = bytearray(saved(workbook([["id", "boneage", "male"], [7, 156, True]])))
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    try:
+        table = read_labels(as_file(bytes(data), "labels.xlsx"))
+    except BoneAgeError as error:
+        assert "labels.xlsx" in str(error)  # noqa: PT017 (either outcome is right)
+    else:
+        assert table is None or table.name == "labels.xlsx"
