@@ -4,18 +4,24 @@ A state is one tree, the same on every device, with no leading device axis; a ba
 over the processes (by the input pipeline) and over the devices of each process (here).
 """
 
-import types
+import functools
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from boneage_jax.errors import BoneAgeError
 
 AXIS = "data"
+
+# Left to itself, XLA's CPU compiler removes the barriers around rematerialised computations before it merges equal
+# computations and before it schedules, so that nothing would be rematerialised.
+_REMATERIALISING = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 def connect(coordinator: str, processes: int, process: int) -> None:
@@ -36,8 +42,7 @@ def check_batch_size(name: str, batch_size: int) -> None:
 
 def replicate(tree: Any) -> Any:
     """A tree on the host as the arrays that compiled steps take and give back, so that they compile once."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    sharding = NamedSharding(Mesh(jax.devices(), (AXIS,)), P())
 
     def place(x: Any) -> jax.Array:
         x = np.asarray(x)
@@ -48,63 +53,65 @@ def replicate(tree: Any) -> Any:
 
 def keep(tree: Any) -> Any:
     """Host arrays as [devices, ...], a whole copy on each device of this process: a part of a batch that stays."""
-    devices = jax.local_devices()
-    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+    sharding = _over_devices()
 
     def place(x: np.ndarray) -> jax.Array:
-        copies = [jax.device_put(x[None], device) for device in devices]
-        return jax.make_array_from_single_device_arrays((len(devices), *x.shape), sharding, copies)
+        copies = [jax.device_put(x[None], device) for device in jax.local_devices()]
+        return jax.make_array_from_single_device_arrays((sharding.mesh.size, *x.shape), sharding, copies)
 
     return jax.tree.map(place, tree)
 
 
 def split(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays [b, ...] of this process to [devices, b / devices, ...]; a batch may hold dictionaries of arrays."""
-    devices = jax.local_device_count()
-    return jax.tree.map(lambda values: values.reshape(devices, -1, *values.shape[1:]), dict(batch))
+    local = jax.local_device_count()
+    parts = jax.tree.map(lambda values: values.reshape(local, -1, *values.shape[1:]), dict(batch))
+    if _by_pmap() or jax.process_count() == 1:
+        return parts
+    return jax.tree.map(functools.partial(jax.make_array_from_process_local_data, _over_devices()), parts)
 
 
-def compile_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
+def compile_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Any:
     """Compiles `(state, batch) -> (state, metrics)`; the state's memory is reused (the caller's copy is gone).
 
     Inside, `AXIS` is the mapped axis; both results must be the same on all devices.
     """
-    mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
-    # What `jax.pmap` compiles ahead of its call does not take the arrays of one of several processes.
-    return _Recomputing(mapped) if jax.default_backend() == "cpu" and jax.process_count() == 1 else mapped
+    if _by_pmap():
+        return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    return jax.jit(_mapped(step, P()), donate_argnums=0, compiler_options=_REMATERIALISING)
 
 
-class _Recomputing:
-    """A mapped function that XLA's CPU compiler lets compute again what it is to compute again.
-
-    Left to itself, that compiler removes the barriers around such computations before it merges what is computed twice
-    and before it schedules, so that everything is kept all the same. `jax.pmap` takes no options of the compiler. With
-    several processes on CPUs, everything is kept.
-    """
-
-    OPTIONS = types.MappingProxyType({"xla_disable_hlo_passes": "cse_barrier_expander"})
-
-    def __init__(self, mapped: Any):
-        self._mapped = mapped
-        self._compiled: Any = None
-
-    def lower(self, *arguments: Any) -> Any:
-        """As that of `jax.pmap`: its `compile()` takes the options along."""
-        lowered = self._mapped.lower(*arguments)
-        return types.SimpleNamespace(compile=partial(lowered.compile, compiler_options=dict(self.OPTIONS)))
-
-    def __call__(self, *arguments: Any) -> Any:
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
-            return self._mapped(*arguments)  # looked at by a transformation, not run
-        if self._compiled is None:
-            self._compiled = self.lower(*arguments).compile()
-        return self._compiled(*arguments)
-
-
-def compile_inference(infer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def compile_inference(infer: Callable[[Any, Any], Any]) -> Any:
     """Compiles `(variables, batch) -> values [b]`; the values come back as [devices, b / devices]."""
-    return jax.pmap(infer, axis_name=AXIS, in_axes=(None, 0), out_axes=0)
+    if _by_pmap():
+        return jax.pmap(infer, axis_name=AXIS, in_axes=(None, 0), out_axes=0)
+
+    @functools.wraps(infer)
+    def rows(variables: Any, batch: Any) -> Any:
+        return jax.tree.map(lambda values: values[None], infer(variables, batch))
+
+    return jax.jit(_mapped(rows, P(AXIS)))
+
+
+def _by_pmap() -> bool:
+    """On CPUs, what `jax.pmap` is made of serves in its place: it passes no options to the compiler."""
+    return jax.default_backend() != "cpu"
+
+
+def _mapped(function: Callable[[Any, Any], Any], out_specs: P) -> Callable[[Any, Any], Any]:
+    """`function(replicated, batch)` on every device, each with its part of the batch."""
+
+    @functools.wraps(function)
+    def on_each_device(replicated: Any, batch: Any) -> Any:
+        return function(replicated, jax.tree.map(functools.partial(jnp.squeeze, axis=0), batch))
+
+    mesh = _over_devices().mesh
+    return jax.shard_map(on_each_device, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=out_specs, check_vma=False)
+
+
+def _over_devices() -> NamedSharding:
+    """Of a batch's first axis: over all devices, of which `jax.pmap` is given those of its own process."""
+    return NamedSharding(Mesh(jax.local_devices() if _by_pmap() else jax.devices(), (AXIS,)), P(AXIS))
 
 
 def gather(values: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from boneage_jax import kernels
 from boneage_jax.benchmark import cost
 from boneage_jax.models.depthwise import depthwise_conv
-from kernels.machine import needs_kernels
+from tests.kernels.machine import needs_kernels
 
 A, B = np.ones((3, 5), np.float32), np.ones((5, 7), np.float32)
 PRODUCT = 2 * 3 * 5 * 7

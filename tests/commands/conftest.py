@@ -7,8 +7,8 @@ import pytest
 import boneage_jax
 from boneage_jax.commands.main import main
 from boneage_jax.released import weights
-from predict import random_weights
-from predict.random_weights import CALIBRATION, cached_load
+from tests.predict import random_weights
+from tests.predict.random_weights import CALIBRATION, cached_load
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from boneage_jax.released import calibration, weights
 from boneage_jax.train import loop
 from boneage_jax.train.checkpoint import digest_json
 from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
-from data import rsna_forms
-from train.tiny_run import get_config
+from tests.data import rsna_forms
+from tests.train.tiny_run import get_config
 
 TRAIN, VALIDATION = 24, 120
 

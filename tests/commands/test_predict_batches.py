@@ -17,8 +17,8 @@ import boneage_jax
 from boneage_jax.commands import predict
 from boneage_jax.data import radiograph
 from boneage_jax.predict import heatmap
-from data import dicom_files, rsna_forms
-from predict.random_weights import hand
+from tests.data import dicom_files, rsna_forms
+from tests.predict.random_weights import hand
 
 
 def png(seed=1):

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
+import boneage_jax
 from boneage_jax.data import preprocess
 from boneage_jax.models import Input
 from boneage_jax.released import weights
-from data import dicom_files
-from predict import random_weights
-from predict.random_weights import cached_load, grainy, hand
+from tests.data import dicom_files
+from tests.predict import random_weights
+from tests.predict.random_weights import cached_load, grainy, hand
 
 
 def write(path, image):

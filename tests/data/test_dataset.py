@@ -5,13 +5,13 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-import rsna_forms as forms
 
 from boneage_jax.data import dataset
 from boneage_jax.data.keypoints import draw_heatmap
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import decode
 from boneage_jax.errors import BoneAgeError
+from tests.data import rsna_forms as forms
 
 SMALL = Preprocessing(size=16, clahe_clips=(1.0, 2.0), clahe_grid=2)
 
@@ -49,6 +49,13 @@ def test_a_split_pickles_small_and_reopens_its_records(source, tmp_path):
     np.testing.assert_array_equal(copy[3]["image"], image)
 
 
+def replace(folder, image_id, content):
+    """Puts another file in the place of an image of the training archive."""
+    entries = forms.images(forms.TRAIN_IDS, "boneage-training-dataset/")
+    entries[f"boneage-training-dataset/{image_id}.png"] = content
+    forms.write(folder, {"boneage-training-dataset.zip": forms.archive(entries)})
+
+
 def test_the_cache_is_used_again_unless_what_it_holds_would_change(source, tmp_path):
     def cached(preprocessing):
         dataset.load("rsna_bone_age", source, preprocessing, cache=tmp_path / "cache")
@@ -62,12 +69,12 @@ def test_the_cache_is_used_again_unless_what_it_holds_would_change(source, tmp_p
     rows[1][1] = "99"
     forms.write(source, {forms.TRAIN_CSV: forms.table(rows)})
     assert len(cached(SMALL)) == 3
-    forms.write(source, {"boneage-training-dataset/1377.png": forms.png(0, channels=3)})
+    replace(source, "1377", forms.png(0, channels=3))
     assert len(cached(SMALL)) == 4
 
 
 def test_a_damaged_image_ends_the_build_by_name(source, tmp_path):
-    forms.write(source, {"boneage-training-dataset/1377.png": forms.png(1377)[:-20]})
+    replace(source, "1377", forms.png(1377)[:-20])
     with pytest.raises(BoneAgeError, match=r"boneage-training-dataset/1377\.png is truncated"):
         dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache")
 

@@ -3,7 +3,6 @@
 import io
 
 import cv2
-import dicom_files as files
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +17,7 @@ from pydicom.uid import (
 
 from boneage_jax.data.radiograph import decode, read
 from boneage_jax.errors import BoneAgeError
+from tests.data import dicom_files as files
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 40)).astype(np.uint8)
 SMOOTH = cv2.GaussianBlur(NOISE, (0, 0), 2)

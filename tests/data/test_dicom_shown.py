@@ -2,7 +2,6 @@
 
 import re
 
-import dicom_files as files
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +11,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from boneage_jax.data import dicom_shown
 from boneage_jax.data.radiograph import read
+from tests.data import dicom_files as files
 
 FUNCTIONS = st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 

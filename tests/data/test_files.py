@@ -8,11 +8,11 @@ import tempfile
 import zipfile
 
 import pytest
-import rsna_forms as forms
 
 from boneage_jax.data import archives, files, rsna
 from boneage_jax.data.files import File, list_files
 from boneage_jax.errors import BoneAgeError
+from tests.data import rsna_forms as forms
 
 
 def names(listing):

@@ -1,6 +1,5 @@
 """What a header says of the child and of the view, and how that contradicts what was given."""
 
-import dicom_files as files
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
@@ -8,6 +7,7 @@ from pydicom.dataset import Dataset
 from boneage_jax.data.header import Header, contradictions
 from boneage_jax.data.radiograph import read
 from boneage_jax.sex import Sex
+from tests.data import dicom_files as files
 
 SMOOTH = np.add.outer(np.arange(41), np.arange(30)).astype(np.uint8)
 

@@ -5,13 +5,13 @@ import zipfile
 
 import openpyxl
 import pytest
-import rsna_forms as forms
 
 from boneage_jax.data import tables
 from boneage_jax.data.files import File
 from boneage_jax.data.labels import read_children, read_labels, read_sizes
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
+from tests.data import rsna_forms as forms
 
 
 def as_file(data, name="labels.csv"):

@@ -1,11 +1,11 @@
 """A user's own folder of labelled images."""
 
 import pytest
-import rsna_forms as forms
 
 from boneage_jax.data import rsna
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
+from tests.data import rsna_forms as forms
 
 IDS = ["7", "12", "a-hand"]
 

@@ -5,14 +5,14 @@ import logging
 import cv2
 import numpy as np
 import pytest
-import rsna_forms as forms
-from dicom_files import dataset, write
 
 from boneage_jax.data import rsna
 from boneage_jax.data.phantom import render
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read, square_pixels
 from boneage_jax.errors import BoneAgeError
+from tests.data import rsna_forms as forms
+from tests.data.dicom_files import dataset, write
 
 SIZES = "original_sizes.csv"
 

@@ -4,12 +4,12 @@ import zipfile
 import numpy as np
 import openpyxl
 import pytest
-import rsna_forms as forms
 
 from boneage_jax.data import files, rsna
 from boneage_jax.data.radiograph import decode
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
+from tests.data import rsna_forms as forms
 
 
 def every_id(found):

@@ -26,7 +26,8 @@ def test_the_window_around_the_hand_is_what_prepare_shows(seed):
     ours = Preprocessing(size=64, region="hand", clahe_clips=())
     left, top, right, bottom = ours.window(film)
     assert ((joints > [left, top]) & (joints < [right, bottom])).all()
-    assert (right - left) / 400 == pytest.approx((bottom - top) / 500, abs=0.01)
-    padded = np.pad(film, 500)[top + 500 : bottom + 500, left + 500 : right + 500]
+    assert right - left == pytest.approx(bottom - top)  # true proportions
+    left, top, right, bottom = (round(edge) + 500 for edge in (left, top, right, bottom))
+    padded = np.pad(film, 500)[top:bottom, left:right]
     shown = cv2.resize(padded, (64, 64), interpolation=cv2.INTER_AREA)
     assert np.corrcoef(ours.prepare(film).ravel(), shown.ravel())[0, 1] > 0.98

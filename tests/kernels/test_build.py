@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from boneage_jax.kernels import build, channel_sums, conv_general_dilated
-from kernels.machine import needs_kernels
+from tests.kernels.machine import needs_kernels
 
 
 @needs_kernels

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boneage_jax.kernels import conv_general_dilated
-from kernels.machine import needs_kernels
+from tests.kernels.machine import needs_kernels
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 # Of the largest number: float32 sums in another order; one rounding to bfloat16's 8 bits.

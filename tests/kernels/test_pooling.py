@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from boneage_jax.kernels import max_pool, pooling
-from kernels.machine import needs_kernels
+from tests.kernels.machine import needs_kernels
 
 PADDINGS = ["SAME", "VALID", ((1, 1), (1, 1)), ((0, 1), (2, 0))]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boneage_jax.kernels import pointwise
-from kernels.machine import needs_kernels
+from tests.kernels.machine import needs_kernels
 
 # Of the largest number: float32 sums in another order; one rounding to bfloat16's 8 bits.
 TOLERANCE = {"float32": 3e-6, "bfloat16": 2**-8}

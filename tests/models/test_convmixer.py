@@ -8,7 +8,7 @@ import pytest
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.pretrained.names import shapes
-from parity import comparison
+from tests.parity import comparison
 
 TINY = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 4}
 

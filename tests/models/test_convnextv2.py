@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from classifier import Classifier
 from flax import linen as nn
 from flax import traverse_util
 
@@ -14,7 +13,8 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.convnextv2 import VARIANTS, ConvNeXtV2, GlobalResponseNorm
 from boneage_jax.pretrained.convnextv2 import fair_names, timm_names
 from boneage_jax.pretrained.names import shapes
-from parity import comparison
+from tests.models.classifier import Classifier
+from tests.parity import comparison
 
 # timm 1.0 convnextv2_*, with its classifier for 1,000 classes.
 PUBLISHED_SIZES = {"atto": 3_708_400, "femto": 5_233_240, "pico": 9_066_280, "nano": 15_623_800, "tiny": 28_635_496}

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from classifier import Classifier, count
 from flax.traverse_util import flatten_dict
 
 from boneage_jax.errors import BoneAgeError
@@ -23,7 +22,8 @@ from boneage_jax.models.efficientnet import (
 from boneage_jax.models.layers import batch_norm
 from boneage_jax.pretrained.efficientnet import efficientnet_pytorch_names, keras_names, timm_names, torchvision_names
 from boneage_jax.pretrained.names import shapes
-from parity import comparison
+from tests.models.classifier import Classifier, count
+from tests.parity import comparison
 
 # Of keras.applications without top, with the 7 numbers of its input normalisation; of timm 1.0 with its classifier.
 KERAS_SIZES = {"b0": 4_049_571, "b4": 17_673_823}

@@ -13,8 +13,8 @@ from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.models.network import TRUNKS
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.models.xception import Xception
-from models.golden.make_golden import NAMES, SIZE, kept
-from parity import comparison
+from tests.models.golden.make_golden import NAMES, SIZE, kept
+from tests.parity import comparison
 
 GOLDEN = Path(__file__).parent / "golden"
 ORIGINALS = {

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from classifier import Classifier, count
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from boneage_jax import models
@@ -14,7 +13,8 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.kernels.kept import NAME
 from boneage_jax.models.network import TRUNKS
 from boneage_jax.pretrained import names as naming
-from parity import comparison
+from tests.models.classifier import Classifier, count
+from tests.parity import comparison
 
 # Of the trunk for three-channel images: trained parameters, BatchNorm's running statistics; and the source.
 MODEL_SIZES = {

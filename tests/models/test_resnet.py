@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from classifier import Classifier, count
 from flax.traverse_util import flatten_dict
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.resnet import FRAMEWORKS, Bottleneck, ResNet50
 from boneage_jax.pretrained.names import shapes
 from boneage_jax.pretrained.resnet import keras_names, timm_names
+from tests.models.classifier import Classifier, count
 
 TINY = {"blocks": (1, 2, 1, 1), "width": 4}
 both_frameworks = pytest.mark.parametrize("framework", FRAMEWORKS)

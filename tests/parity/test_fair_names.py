@@ -7,7 +7,7 @@ from boneage_jax.models.convnextv2 import ConvNeXtV2
 from boneage_jax.pretrained.assign import assign
 from boneage_jax.pretrained.convnextv2 import fair_names, timm_names
 from boneage_jax.pretrained.names import shapes
-from parity import comparison
+from tests.parity import comparison
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 

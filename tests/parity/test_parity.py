@@ -13,7 +13,7 @@ from flax import traverse_util
 from boneage_jax import models
 from boneage_jax.models.bonet import BoNet
 from boneage_jax.models.compact_resnet import CompactResNet
-from parity import comparison
+from tests.parity import comparison
 
 os.environ["KERAS_BACKEND"] = "jax"
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
@@ -21,7 +21,7 @@ FAMILIES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).p
 STEM, WHOLE = 1e-5, 1e-4
 
 
-CASES = [case for family in FAMILIES for case in importlib.import_module(f"parity.originals.{family}").CASES]
+CASES = [case for family in FAMILIES for case in importlib.import_module(f"tests.parity.originals.{family}").CASES]
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 

@@ -5,14 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import random_weights
-from random_weights import CALIBRATION, hand, predictor
 
 import boneage_jax
 from boneage_jax.data import phantom
 from boneage_jax.predict import heatmap
 from boneage_jax.predict.heatmap import Maps, side_by_side
 from boneage_jax.predict.predictor import Item
+from boneage_jax.released import weights
+from tests.predict import random_weights
+from tests.predict.random_weights import CALIBRATION, hand, predictor
 
 AGE = {"chronological_age": 96.0}
 
@@ -93,7 +94,7 @@ def auc(score, mask):
 
 
 @pytest.mark.slow  # half a minute each
-@pytest.mark.parametrize("name", ["compact", "detailed"])
+@pytest.mark.parametrize("name", weights.names())
 def test_the_map_of_released_weights_finds_growth_plates_better_than_chance_and_than_brightness(name):
     """On 32 phantoms of 3 to 14 years; growth plates are taken with what lies within 4 % of the side."""
     ours = boneage_jax.load(name)
@@ -103,7 +104,7 @@ def test_the_map_of_released_weights_finds_growth_plates_better_than_chance_and_
     areas, found = [], []
     for seed in range(32):
         drawn = phantom.render(rng.uniform(36, 168), seed % 2, size=side, seed=70_000 + seed)
-        plates = cv2.dilate(drawn.growth_plates.astype(np.uint8), reach).astype(bool)
+        plates = cv2.dilate(in_window(drawn.growth_plates, ours.preprocessing.window(drawn.image)), reach).astype(bool)
         bright = ours.preprocessing.prepare(drawn.image)[..., 0].astype(np.float32)
         smooth = cv2.GaussianBlur(bright, (0, 0), heatmap.SMOOTH * side)
         areas.append(plates.mean())
@@ -113,6 +114,14 @@ def test_the_map_of_released_weights_finds_growth_plates_better_than_chance_and_
     assert of_map[0] > 2 * np.mean(areas)
     assert (of_map[:2] > 1.1 * np.max(brightness, axis=0)[:2]).all()
     assert of_map[2] > np.max(brightness, axis=0)[2]
+
+
+def in_window(mask, window):
+    """A mask of a square image as the network sees it, uint8 of the same size."""
+    left, top, right, _ = window
+    step = (right - left) / len(mask)
+    matrix = np.array([[step, 0, left + step / 2 - 0.5], [0, step, top + step / 2 - 0.5]])
+    return cv2.warpAffine(mask.astype(np.uint8), matrix, mask.shape, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
 
 
 def agreement(score, mask) -> tuple[float, float, float]:

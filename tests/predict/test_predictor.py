@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import random_weights
-from random_weights import CALIBRATION, hand, predictor
 
 import boneage_jax
 from boneage_jax import inference
@@ -22,6 +20,8 @@ from boneage_jax.predict.predictor import Item, Predictor
 from boneage_jax.released import weights
 from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, Finding
 from boneage_jax.sex import Sex
+from tests.predict import random_weights
+from tests.predict.random_weights import CALIBRATION, hand, predictor
 
 
 def months(predictions) -> list[float]:

@@ -7,10 +7,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from weight_files import flat, norm, numbers, write_archive, write_new, write_old
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.pretrained.formats import read
+from tests.pretrained.weight_files import flat, norm, numbers, write_archive, write_new, write_old
 
 # Layers with names of their own, and some that Keras has numbered, in a session that had made others before.
 LAYERS = {

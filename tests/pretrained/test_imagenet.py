@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
-from weight_files import write_torch
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.efficientnet import EfficientNet
@@ -15,6 +14,7 @@ from boneage_jax.models.network import TRUNKS
 from boneage_jax.pretrained import imagenet, names, start_from
 from boneage_jax.pretrained.assign import to_original
 from boneage_jax.pretrained.efficientnet import efficientnet_pytorch_names
+from tests.pretrained.weight_files import write_torch
 
 TRUNK = EfficientNet(variant="tiny_lite")
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import weight_files
 from flax import traverse_util
 from safetensors.numpy import save_file
 
@@ -16,6 +15,7 @@ from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.pretrained import convmixer, convnextv2, inception_v3, load, names, start_from
 from boneage_jax.pretrained.assign import to_original
+from tests.pretrained import weight_files
 
 OPTIONS = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 4}
 CLASSIFIER = {"head.weight": np.zeros((1000, 8), np.float32), "head.bias": np.zeros(1000, np.float32)}

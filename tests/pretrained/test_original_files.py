@@ -14,7 +14,7 @@ from boneage_jax.models.network import TRUNKS
 from boneage_jax.models.xception import Xception
 from boneage_jax.pretrained import imagenet, names, start_from
 from boneage_jax.pretrained.formats import read
-from parity import comparison, originals
+from tests.parity import comparison, originals
 
 os.environ["KERAS_BACKEND"] = "jax"
 pytestmark = [
@@ -33,7 +33,7 @@ def cases() -> list:
 
 
 def cases_of(family: str) -> list[comparison.Case]:
-    return importlib.import_module(f"parity.originals.{family}").CASES
+    return importlib.import_module(f"tests.parity.originals.{family}").CASES
 
 
 def files(case: comparison.Case, model, folder):

@@ -11,7 +11,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Description
 from boneage_jax.pretrained import start_from
 from boneage_jax.released import weights
-from predict import random_weights
+from tests.predict import random_weights
 
 
 @pytest.fixture(scope="module")

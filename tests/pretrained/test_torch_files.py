@@ -7,10 +7,10 @@ import zipfile
 import ml_dtypes
 import numpy as np
 import pytest
-from weight_files import Tensor, numbers, write_torch
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.pretrained.formats import read
+from tests.pretrained.weight_files import Tensor, numbers, write_torch
 
 each_form = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "sequence"])
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.released import weights
-from predict import random_weights
+from tests.predict import random_weights
 
 
 @pytest.fixture

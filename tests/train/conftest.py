@@ -2,9 +2,9 @@
 
 import pytest
 from ml_collections import ConfigDict
-from tiny_run import get_config
 
 from boneage_jax.train.experiment import load_data
+from tests.train.tiny_run import get_config
 
 
 @pytest.fixture(scope="session")

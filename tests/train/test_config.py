@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from tiny_run import get_config
 
 from boneage_jax import config as configuration
 from boneage_jax.errors import BoneAgeError
+from tests.train.tiny_run import get_config
 
 
 def test_a_configuration_survives_the_way_through_json():

@@ -7,9 +7,7 @@ import optax
 import pytest
 from flax import traverse_util
 from ml_collections import ConfigDict
-from runs import newest
 from safetensors.numpy import save_file
-from tiny_run import STEPS_PER_EPOCH
 
 from boneage_jax import config as configuration
 from boneage_jax import models
@@ -19,6 +17,8 @@ from boneage_jax.pretrained.assign import to_original
 from boneage_jax.train import loop, optimizer, state
 from boneage_jax.train.evaluation import restore_best
 from boneage_jax.train.experiment import Experiment, Statistics
+from tests.train.runs import newest
+from tests.train.tiny_run import STEPS_PER_EPOCH
 
 # As flax returns them from a compiled function: in alphabetical order.
 PARAMS = {

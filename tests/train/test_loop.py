@@ -8,8 +8,6 @@ import textwrap
 import jax
 import numpy as np
 import pytest
-from runs import assert_same_to_the_bit, newest, records
-from tiny_run import STEPS_PER_EPOCH, get_config
 
 from boneage_jax import config as configuration
 from boneage_jax.config import base
@@ -18,6 +16,8 @@ from boneage_jax.train import loop
 from boneage_jax.train.checkpoint import Store
 from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
 from boneage_jax.train.experiment import Experiment
+from tests.train.runs import assert_same_to_the_bit, newest, records
+from tests.train.tiny_run import STEPS_PER_EPOCH, get_config
 
 LAST = 2 * STEPS_PER_EPOCH
 

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from tiny_run import STEPS_PER_EPOCH
 
 from boneage_jax.train import loop, parallel
 from boneage_jax.train.experiment import Experiment
 from boneage_jax.train.log import MetricsLog
+from tests.train.tiny_run import STEPS_PER_EPOCH
 
 
 def test_nothing_is_compiled_after_the_first_step_and_the_first_evaluation(config, tmp_path, monkeypatch):

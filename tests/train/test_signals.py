@@ -3,10 +3,11 @@
 import signal
 import time
 
-import processes
 import pytest
-from runs import assert_same_to_the_bit, newest
-from tiny_run import STEPS_PER_EPOCH
+
+from tests.train import processes
+from tests.train.runs import assert_same_to_the_bit, newest
+from tests.train.tiny_run import STEPS_PER_EPOCH
 
 EPOCHS = 40
 LONG = f"--config.train.epochs={EPOCHS}"

@@ -13,6 +13,7 @@ from boneage_jax.train import losses, parallel, state, step
 
 MEAN, STD = 120.0, 40.0
 DECAY = 0.99
+DEEP = {"dim": 32, "depth": 24, "patch_size": 2}
 
 
 def preprocessing() -> Preprocessing:
@@ -186,10 +187,9 @@ def test_inference_gives_months_of_every_image_in_order(synchronised):
 
 @pytest.mark.slow
 def test_a_step_keeps_three_tensors_of_a_mixer_block_and_rematerialising_one_with_the_same_results():
-    deep = {"dim": 32, "depth": 24, "patch_size": 2}
     results, temporary = [], []
     for remat in (False, True):
-        fresh, function = parts(**deep, remat=remat)
+        fresh, function = parts(**DEEP, remat=remat)
         lowered = parallel.compile_step(function).lower(parallel.replicate(fresh), parallel.split(batch(0)))
         program = lowered.compile()
         temporary.append(program.memory_analysis().temp_size_in_bytes)

@@ -1,34 +1,28 @@
 import json
-import socket
 
 import jax
 import numpy as np
-import processes
 import pytest
-from runs import newest, records
+
+from tests.train import processes
+from tests.train.runs import newest, records
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 def test_two_processes_train_to_the_same_parameters_as_one(cache, tmp_path):
     once = "--config.train.epochs=1"
     processes.finish(processes.start(tmp_path / "one", cache, once))
+    coordinator = f"localhost:{processes.free_port()}"
     together = [
         processes.start(
             tmp_path / "two",
             cache,
             once,
-            f"--config.distributed.coordinator=localhost:{port}",
+            f"--config.distributed.coordinator={coordinator}",
             "--config.distributed.processes=2",
             f"--config.distributed.process={index}",
         )
-        for port in [free_port()]
         for index in range(2)
     ]
     for process in together:
@@ -43,3 +37,13 @@ def test_two_processes_train_to_the_same_parameters_as_one(cache, tmp_path):
         [one.state.params, one.state.batch_stats],
     )
     assert [line["step"] for line in records(tmp_path / "two", "train")] == [2, 3]  # one process writes
+
+
+def test_two_processes_rematerialise_as_one_does():
+    coordinator = f"localhost:{processes.free_port()}"
+    together = [processes.python("-m", "tests.train.step_memory", coordinator, "2", str(i)) for i in range(2)]
+    image_and_convolutions = 24 * 3 * (4 * 16 * 16 * 32 * 4)  # of each block, for four images, float32
+    for output in map(processes.finish, together):
+        kept, rematerialised = map(int, output.split()[-2:])
+        assert kept < 1.5 * image_and_convolutions
+        assert rematerialised < kept / 2

@@ -2,7 +2,7 @@
 
 Run from the repository root, with `.[parity]`, torch and timm installed:
 
-    KERAS_BACKEND=jax PYTHONPATH=tests python tests/models/golden/make_golden.py
+    KERAS_BACKEND=jax python -m tests.models.golden.make_golden
 
 The weights and the image are drawn from fixed seeds (`comparison.drawn`), so only outputs are stored: of each
 stage the pixels and channels that `kept` picks.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity import comparison, originals
+from tests.parity import comparison, originals
 
 HERE = Path(__file__).parent
 SIZE = (77, 75)  # odd and not square: padding errors show
@@ -41,7 +41,9 @@ def kept(stage: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Makes all of them."""
-    modules = [importlib.import_module(f"parity.originals.{m.name}") for m in pkgutil.iter_modules(originals.__path__)]
+    modules = [
+        importlib.import_module(f"tests.parity.originals.{m.name}") for m in pkgutil.iter_modules(originals.__path__)
+    ]
     cases = {str(case): case for module in modules for case in module.CASES}
     for name in NAMES:
         case = cases[name]

@@ -2,7 +2,7 @@
 
 from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.pretrained.convmixer import timm_names
-from parity import comparison
+from tests.parity import comparison
 
 SMALL = {"dim": 24, "depth": 2, "kernel_size": 5, "patch_size": 4}
 

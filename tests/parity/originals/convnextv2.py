@@ -6,7 +6,7 @@ import pytest
 
 from boneage_jax.models.convnextv2 import VARIANTS, ConvNeXtV2
 from boneage_jax.pretrained.convnextv2 import timm_names
-from parity import comparison
+from tests.parity import comparison
 
 
 def original(variant, height, width):

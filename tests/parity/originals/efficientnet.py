@@ -11,7 +11,7 @@ import pytest
 
 from boneage_jax.models.efficientnet import EfficientNet, scaled_stages
 from boneage_jax.pretrained.efficientnet import efficientnet_pytorch_names, keras_names, timm_names, torchvision_names
-from parity import comparison
+from tests.parity import comparison
 
 SIZES = {"b0": (224, 97), "b4": (380, 97)}
 LITE_SIZES = {"lite0": (224, 97), "lite1": (240, 97), "lite2": (260, 97), "lite3": (280, 97), "lite4": (300, 97)}

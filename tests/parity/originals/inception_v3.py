@@ -4,7 +4,7 @@ from functools import partial
 
 from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.pretrained.inception_v3 import keras_names, timm_names
-from parity import comparison
+from tests.parity import comparison
 
 MIXED = [f"mixed{i}" for i in range(11)]
 TIMM_MIXED = [f"Mixed_{place}" for place in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")]

@@ -2,7 +2,7 @@
 
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.pretrained.resnet import keras_names, timm_names
-from parity import comparison
+from tests.parity import comparison
 
 BLOCKS = {
     f"stage{stage + 1}_block{block + 1}": (stage, block)

@@ -2,7 +2,7 @@
 
 from boneage_jax.models.xception import Xception
 from boneage_jax.pretrained.xception import keras_names
-from parity import comparison
+from tests.parity import comparison
 
 
 def original(height, width):
