@@ -118,7 +118,7 @@ class Predictor:
             self.network = Description.from_dict(header.model).network()
             self.calibration = None if header.calibration is None else Calibration.from_dict(header.calibration)
             self.checks = Checks.from_parts(header.checks, weights.checks) if header.checks else None
-        except _UNFIT as error:
+        except (BoneAgeError, *_UNFIT) as error:
             raise self._unfit(error) from error
         self.variables = jax.device_put(weights.variables)
         self._estimate = jax.jit(make_estimate(self.network, self.preprocessing, header.views))

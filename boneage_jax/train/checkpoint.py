@@ -22,6 +22,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.train.parallel import to_host
 
 _UNSAFE = "[]*?\\"  # in patterns of file names, as which orbax takes paths
+_CHECKSUM = "sha256"  # among the metadata, over all others; older checkpoints have none
 KEPT = 2  # newest checkpoints: if one is damaged, the one before it is still there
 
 
@@ -67,7 +68,7 @@ class Store:
             described = {**about, "state_sha256": digest(host)}
             args = ocp.args.Composite(
                 state=ocp.args.StandardSave(_serialisable(host)),
-                about=ocp.args.JsonSave({**described, "sha256": digest_json(described)}),
+                about=ocp.args.JsonSave({**described, _CHECKSUM: digest_json(described)}),
             )
             self._manager.save(step, args=args, force=True)
 
@@ -82,8 +83,10 @@ class Store:
         with self._damage(step):
             restored = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
             about = dict(restored["about"])
-            if about.pop("sha256", None) != digest_json(about):
-                raise ValueError("its description does not match its checksum")
+            if _CHECKSUM not in about:
+                absl.logging.warning("%s has no checksum of its metadata; they are not verified.", self._path(step))
+            elif about.pop(_CHECKSUM) != digest_json(about):
+                raise ValueError("its metadata do not match their checksum")
             return about
 
     def restore(self, like: Any, step: int | None = None) -> Restored:
@@ -99,7 +102,7 @@ class Store:
             stored = self._manager.item_metadata(step)["state"]
         if mismatch := _mismatch(stored, target):
             raise BoneAgeError(
-                f"checkpoint {self.directory / str(step)} belongs to another network: {mismatch}; "
+                f"checkpoint {self._path(step)} belongs to another network: {mismatch}; "
                 "use the configuration it was trained with, or another --workdir"
             )
         with self._damage(step):
@@ -123,6 +126,9 @@ class Store:
         finally:
             self._manager.close()
 
+    def _path(self, step: int) -> Path:
+        return self.directory / str(step)
+
     def _step(self, step: int | None) -> int:
         steps = self.steps()
         if step is None and steps:
@@ -145,7 +151,7 @@ class Store:
                 if before
                 else "there is none before it: delete it to start again"
             )
-            raise BoneAgeError(f"checkpoint {self.directory / str(step)} is damaged ({reason}); {offer}") from error
+            raise BoneAgeError(f"checkpoint {self._path(step)} is damaged ({reason}); {offer}") from error
 
 
 def digest(state: Any) -> str:

@@ -116,9 +116,18 @@ def test_a_description_that_has_been_changed_is_noticed(store, key, value):
     fields = json.loads(path.read_text())
     path.write_text(json.dumps({**fields, key: value}))
     for read in (store.about, lambda: store.restore(empty(state(0)))):
-        with pytest.raises(BoneAgeError, match=rf"/{STEP} is damaged \(its description does not match its checksum\)"):
+        with pytest.raises(BoneAgeError, match=rf"/{STEP} is damaged \(its metadata do not match their checksum\)"):
             read()
     assert store.about(EARLIER)["progress"] == 1
+
+
+def test_metadata_without_a_checksum_are_read_with_a_warning(store, caplog):
+    (path,) = (store.directory / str(STEP) / "about").glob("metadata")
+    fields = json.loads(path.read_text())
+    del fields["sha256"]
+    path.write_text(json.dumps(fields))
+    assert store.restore(empty(state(0))).about == fields
+    assert f"latest/{STEP} has no checksum of its metadata" in caplog.text
 
 
 def test_a_description_with_any_json_value_is_intact(store):
