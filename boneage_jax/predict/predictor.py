@@ -1,5 +1,6 @@
 """Bone age of images, by released weights: one path for one image and for many."""
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -174,7 +175,9 @@ class Predictor:
         """
         if batch_size < 1:
             raise BoneAgeError(f"batch_size is {batch_size}, expected 1 or more images")
-        with ThreadPoolExecutor(cores.usable()) as pool:
+        with contextlib.ExitStack() as stack:
+            pool = ThreadPoolExecutor(cores.usable())
+            stack.callback(pool.shutdown, cancel_futures=True)  # whoever stops here does not wait for what is queued
             waiting: deque[list[Future[_Prepared]]] = deque()
             for chunk in _chunks(items, batch_size):
                 waiting.append([pool.submit(self.prepare, item, accept_warnings=accept_warnings) for item in chunk])

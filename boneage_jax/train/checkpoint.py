@@ -4,10 +4,12 @@ Each holds the state, and as JSON the configuration, preprocessing, label statis
 state's bytes stands among them, and one of all of this beside it: damage to either is recognised when it is read.
 """
 
+import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,13 +39,13 @@ class Restored(NamedTuple):
 class Store:
     """The checkpoints of one kind in one folder: "latest" (the newest two) or "best" (one).
 
-    From the first one on, tracebacks that orbax logs from its threads are left out of the log.
+    From the first one on, tracebacks that orbax and tensorstore print from their threads are left out.
     """
 
     def __init__(self, directory: Path | str, *, keep: int = KEPT, create: bool = True):
         self.directory = Path(directory).resolve()
         check_path(self.directory)
-        absl.logging.get_absl_logger().addFilter(_is_worth_logging)
+        _hide_tracebacks_of_writers()
         if not create and not self.directory.is_dir():
             raise BoneAgeError(f"{self.directory} holds no checkpoint; train first, or name another --workdir")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, cleanup_tmp_directories=create)
@@ -162,9 +164,21 @@ def digest(state: Any) -> str:
     return total.hexdigest()
 
 
+def _hide_tracebacks_of_writers() -> None:
+    """Leaves out what threads print while a checkpoint is written: `wait` raises the reason too."""
+    absl.logging.get_absl_logger().addFilter(_is_worth_logging)
+    if getattr(sys.unraisablehook, "func", None) is not _report_unraisable:
+        sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
+
+
 def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """False for what goes wrong while orbax writes: `wait` raises it too."""
     return not (record.exc_info and "orbax" in Path(record.pathname).parts)
+
+
+def _report_unraisable(report: Callable[[Any], None], unraisable: Any) -> None:
+    """Passes on all but what tensorstore reports of writes that end after a failed one has closed the event loop."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        report(unraisable)
 
 
 def check_path(directory: Path) -> None:
