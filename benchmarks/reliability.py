@@ -19,6 +19,7 @@ import contextlib
 import faulthandler
 import io
 import json
+import logging
 import pathlib
 import resource
 import shutil
@@ -54,7 +55,7 @@ FAULTS = OUTCOMES[4:]
 SECONDS = 60  # after which a command counts as hanging
 GROWTH = 2**30  # bytes of memory that one damaged file may cost at most
 # Files whose format, or the project, stores checksums of all that decides the answer.
-CHECKED = ("png", "zip", "xlsx", "pth", "keras", "safetensors", "checkpoint", "cache", "run")
+CHECKED = ("png", "zip", "xlsx", "zip.pth", "keras", "safetensors", "checkpoint", "cache", "run")
 SHARES = {"images": 0.4, "tables": 0.15, "archives": 0.1, "weights": 0.15, "checkpoints": 0.1, "caches": 0.1}
 
 
@@ -63,6 +64,17 @@ class Answer(NamedTuple):
 
     value: Any
     words: Any = ()
+
+
+class _Traces(logging.Handler):
+    """Counts what is logged with a traceback, which users see beside the error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += bool(record.exc_info)
 
 
 class HangError(BaseException):
@@ -86,7 +98,8 @@ def judge(ask: Callable[[], Answer], expected: Answer, seconds: float = SECONDS,
     def stop(*_: object) -> None:
         raise HangError
 
-    before, peak = signal.signal(signal.SIGALRM, stop), _peak_memory()
+    before, peak, logged = signal.signal(signal.SIGALRM, stop), _peak_memory(), _Traces()
+    logging.getLogger().addHandler(logged)
     faulthandler.dump_traceback_later(4 * seconds, exit=True)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -105,6 +118,8 @@ def judge(ask: Callable[[], Answer], expected: Answer, seconds: float = SECONDS,
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         faulthandler.cancel_dump_traceback_later()
+        logging.getLogger().removeHandler(logged)
+    outcome = "traceback" if logged.count else outcome
     return "memory" if _peak_memory() - peak > growth else outcome
 
 
