@@ -255,13 +255,21 @@ def faults(rows: list[dict[str, Any]]) -> int:
     return sum(sum(row[one] for one in FAULTS) + (row["silent"] if is_checked(row["kind"]) else 0) for row in rows)
 
 
+def store(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Writes the rows; those of other parts that the file has stay."""
+    stored = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    parts = {row["part"] for row in rows}
+    kept = [row for row in stored if row["part"] not in parts]
+    write_text(path, json.dumps({"hardware": report.hardware(), "rows": kept + rows}, indent=1) + "\n")
+
+
 def main() -> int:
     """Runs the parts that the flags name; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = (*SHARES, *disturbed_runs.PARTS)
     parser.add_argument("--count", type=int, default=1000, help="damaged files in all (1000)")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--out", type=pathlib.Path, help="where to write the counts as JSON")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON for the counts; other parts in it stay")
     flags = parser.parse_args()
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
@@ -276,9 +284,7 @@ def main() -> int:
             rows += rows_of(part, outcomes)
             print(f"{part}: done after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
             if flags.out:
-                seconds = round(time.monotonic() - started)
-                found = {"count": flags.count, "seconds": seconds, "hardware": report.hardware(), "rows": rows}
-                write_text(flags.out, json.dumps(found, indent=1) + "\n")
+                store(flags.out, rows)
     print(table(rows))
     if wrong := faults(rows):
         print(f"error: {wrong} faults", file=sys.stderr)

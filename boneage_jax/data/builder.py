@@ -61,8 +61,12 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
     def __init__(
         self, *, examples: Mapping[str, Sequence[Example]], shapes: Mapping[str, tuple[int, int, int]], **kwargs: Any
     ):
+        """Raises BoneAgeError if the dataset is there, but damaged."""
         self._examples = examples
         self._shapes = shapes
+        built = pathlib.Path(kwargs["data_dir"], self.name, str(self.VERSION))
+        if built.is_dir():  # TFDS reads its description, and raises whatever damage to that leads to
+            checksums.verify(built)
         super().__init__(file_format="array_record", **kwargs)
 
     def _make_download_manager(self, download_dir: Any, download_config: Any) -> Any:

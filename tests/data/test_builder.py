@@ -184,6 +184,19 @@ def test_damage_to_any_file_is_one_sentence(built, tmp_path, name, damage):
         read_all(folder)
 
 
+@pytest.mark.parametrize("damage", ["lost", "empty", "half", "one bit"])
+@pytest.mark.parametrize("name", ["dataset_info", "features"])
+def test_a_damaged_description_is_one_sentence_when_the_dataset_is_asked_for_again(tmp_path, name, damage):
+    folder = make(tmp_path).build()
+    path = folder / f"{name}.json"
+    changed = DAMAGES[damage](path.read_bytes())
+    path.unlink()
+    if changed is not None:
+        path.write_bytes(changed)
+    with pytest.raises(BoneAgeError, match=rf"prepared images in {folder} are damaged \(.*{name}\.json"):
+        make(tmp_path).build()
+
+
 def test_an_edited_label_is_noticed(built, tmp_path):
     folder = shutil.copytree(built, tmp_path / "copy")
     labels = folder / "labels-train.csv"
