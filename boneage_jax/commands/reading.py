@@ -5,7 +5,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
@@ -21,6 +21,7 @@ _BATCH_SIZE = 8
 _NAMED = 10  # of the files that were left out
 
 
+@runtime_checkable
 class Follower(Protocol):
     """What goes on with an image once it has been read, such as drawing its heat map."""
 
