@@ -31,7 +31,7 @@ class Objects:
     capture: bytes
 
     def write(self, report: Path, capture: Path) -> None:
-        """Writes both as new files.
+        """Writes both as new files, or none.
 
         Raises:
             BoneAgeError: one of them exists, or cannot be written.
@@ -39,7 +39,11 @@ class Objects:
         for path in (report, capture):
             refuse_existing(path)
         write_new(report, self.report)
-        write_new(capture, self.capture)
+        try:
+            write_new(capture, self.capture)
+        except BaseException:
+            report.unlink(missing_ok=True)
+            raise
 
 
 def make(data: bytes, name: str, result: Result, overlay: Callable[[], UInt8[np.ndarray, "h w 3"]]) -> Objects:

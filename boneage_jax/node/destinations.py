@@ -4,7 +4,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pydicom
 import requests
@@ -24,6 +24,7 @@ class RejectedError(Exception):
     """The destination is there and does not take this object."""
 
 
+@runtime_checkable
 class Destination(Protocol):
     """Where results are sent."""
 

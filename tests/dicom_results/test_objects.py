@@ -228,3 +228,10 @@ def test_no_file_is_overwritten_and_none_written_beside_it(tmp_path, existing):
     with pytest.raises(BoneAgeError, match=rf"{existing} exists and is not overwritten"):
         objects.Objects(b"sr", b"sc").write(tmp_path / "a.dcm", tmp_path / "b.dcm")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {existing: b"mine"}
+
+
+def test_no_report_remains_without_its_capture(tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(BoneAgeError, match=r"cannot write .*b\.dcm"):
+        objects.Objects(b"sr", b"sc").write(tmp_path / "a.dcm", tmp_path / "file/b.dcm")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
