@@ -22,6 +22,7 @@ PURPOSE = {
     "pretrained": "weights of others",
     "released": "weights file, calibration, checks",
     "report": "a page about a child",
+    "serve": "HTTP service, page",
     "train": "loop, step, optimiser, checkpoints",
 }
 
