@@ -16,6 +16,7 @@ from boneage_jax.errors import BoneAgeError
 
 NAME = "serve"
 HELP = "serve a page and an HTTP interface"
+_HIGHEST_PORT = 65535
 _SHORTEST = 16  # characters of a token
 
 
@@ -42,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise BoneAgeError(
             f"--host {arguments.host} can be reached by other machines; name a file with a token with --token-file"
         )
+    if not 0 <= arguments.port <= _HIGHEST_PORT:
+        raise BoneAgeError(f"--port is {arguments.port}, expected 0 to {_HIGHEST_PORT}")
     if arguments.queue < 1:
         raise BoneAgeError(f"--queue is {arguments.queue}, expected 1 or more uploads")
     with _bound(arguments.host, arguments.port) as listening:
@@ -58,7 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         print(f"serving http://{host}:{listening.getsockname()[1]}/ (Ctrl-C stops it)", file=sys.stderr, flush=True)
         config = uvicorn.Config(
-            app.make(reading, token), log_config=None, access_log=False, server_header=False, ws="none"
+            app.make(reading, token),
+            log_config=None,
+            log_level=logging.CRITICAL,  # `Guard` has the log
+            access_log=False,
+            server_header=False,
+            ws="none",
         )
         uvicorn.Server(config).run(sockets=[listening])
     return 0
@@ -91,11 +99,9 @@ def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise BoneAgeError(
-            f"cannot listen on {host}, port {port}: {reason}; choose others with --host, --port"
-        ) from None
+    except OSError as error:
+        reason = error.strerror
+        raise BoneAgeError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port") from None
 
 
 def _log_to_stderr() -> None:

@@ -52,7 +52,7 @@ def test_a_port_in_use_is_named_at_once(error):
 
 
 def test_an_impossible_port_or_queue_is_an_error(error):
-    assert "port 70000" in error("--port=70000")
+    assert "--port is 70000" in error("--port=70000")
     assert "--queue is 0" in error("--queue=0")
 
 

@@ -108,6 +108,8 @@ def test_nothing_is_stored_and_the_log_has_no_names(service, folder):
 def test_sigterm_ends_the_service(tiny, tmp_path):
     with services.process(tiny, tmp_path) as (address, log):
         assert httpx2.get(f"{address}health").json() == {"status": "ok"}
+        form = {"files": {"image": ("a", services.png(hand(1)))}, "data": {"sex": "F"}, "timeout": 120}
+        assert httpx2.post(f"{address}predict?heatmap=1", **form).status_code == 200  # nothing is compiled any more
         start = time.monotonic()
     assert time.monotonic() - start < 10
     assert "Traceback" not in log.read_text()
@@ -156,7 +158,7 @@ def test_a_browser_reads_a_picture_and_a_dicom_file(service, browser, tmp_path):
         slider.send_keys("\ue014")  # the right arrow: by keyboard alone
     over = girl.find_element(By.CSS_SELECTOR, ".over")
     assert over.value_of_css_property("clip-path") == "inset(0px 0px 0px 70%)"
-    browser.find_element(By.ID, "save").click()
+    browser.find_element(By.ID, "save").send_keys("\n")
     saved = tmp_path / "saved" / "bone-age.json"
     WebDriverWait(browser, 20).until(lambda _: saved.exists())
     assert [one["file"] for one in json.loads(saved.read_text())] == ["girl.png", "boy.dcm"]
