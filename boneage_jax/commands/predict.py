@@ -1,8 +1,9 @@
 """Reads the bone age from radiographs: image and DICOM files, and whole folders and zip archives of them.
 
 Results go to stdout, everything else to stderr. An image that the checks distrust is refused: it gets no bone age
-unless --accept-warnings is given. Exit status: 0 if every file was read, 2 if some could not be, were refused or have
-no heat map, 1 if none could be read and none was refused, or if the command itself is wrong, 130 after Ctrl-C.
+unless --accept-warnings is given. Exit status: 0 if every file was read, 2 if some could not be, were refused or lack
+a picture that was asked for, 1 if none could be read and none was refused, or if the command itself is wrong, 130 after
+Ctrl-C.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from boneage_jax.commands.interrupts import Interrupts
 from boneage_jax.errors import BoneAgeError
@@ -57,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or the header of a DICOM",
     )
     parser.add_argument("--heatmap", type=Path, metavar="DIR", help="folder for pictures of what moved the readings")
+    parser.add_argument(
+        "--regions", type=Path, metavar="DIR", help="folder for pictures of the growth plates; JSON lists their boxes"
+    )
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
     parser.add_argument(
         "--accept-warnings", action="store_true", help="read images that the checks distrust too, with their warnings"
@@ -75,7 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
     _report_left_out(work.left_out)
     predictor = load(arguments.weights or weights.most_accurate())
     _refuse_further_inputs(predictor)
-    heatmaps = _Heatmaps(predictor, work.requests, arguments.heatmap) if arguments.heatmap else None
+    pictures: list[_Pictures] = []
+    if arguments.heatmap:
+        pictures.append(_Heatmaps(predictor, work.requests, arguments.heatmap))
+    if arguments.regions:
+        pictures.append(_Overlays(predictor, work.requests, arguments.regions))
     writer = writers.make(arguments.format, [one.name for one in work.requests])
     quiet = len(work.requests) == 1 or not sys.stderr.isatty()
     results: list[Result] = []
@@ -86,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             with interrupts.held():
                 _print(writer.begin())
-            for result in _results(predictor, work.requests, heatmaps, accept_warnings=arguments.accept_warnings):
+            for result in _results(predictor, work.requests, pictures, accept_warnings=arguments.accept_warnings):
                 with interrupts.held(), bar.external_write_mode():
                     results.append(result)
                     _report(result)
@@ -98,11 +106,11 @@ def run(arguments: argparse.Namespace) -> int:
             _print(writer.end())
     if interrupts.received is not None:
         return 128 + interrupts.received
-    return _status(results, heatmaps=heatmaps is not None)
+    return _status(results, pictures)
 
 
 def _results(
-    predictor: "Predictor", requests: "Sequence[Request]", heatmaps: "_Heatmaps | None", *, accept_warnings: bool
+    predictor: "Predictor", requests: "Sequence[Request]", pictures: "Sequence[_Pictures]", *, accept_warnings: bool
 ) -> "Iterator[Result]":
     """One for each request, in their order."""
     from boneage_jax.data.files import File
@@ -113,12 +121,12 @@ def _results(
         for place, one in enumerate(requests)
         if one.file and not one.error
     }
-    held: dict[int, File] = {}  # with their contents in memory: a heat map shows the image that was read
+    held: dict[int, File] = {}  # with their contents in memory: pictures show the image that was read
 
     def given() -> "Iterator[Item]":
         for place, item in items.items():
             with contextlib.suppress(BoneAgeError):  # The predictor says why a file cannot be read.
-                if heatmaps is not None and isinstance(item.image, File):
+                if pictures and isinstance(item.image, File):
                     held[place] = item.image.held()
             yield item._replace(image=held.get(place, item.image))
 
@@ -128,8 +136,9 @@ def _results(
         prediction = next(found) if place in items else BoneAgeError(request.error)
         file = held.pop(place, None)
         result = _result(request, prediction, predictor.provenance())
-        if heatmaps is not None and file is not None and not result.error:
-            result = heatmaps.added(result, place, items[place]._replace(image=file, sex=result.sex))
+        if file is not None and not result.error:
+            for one in pictures:
+                result = one.added(result, place, items[place]._replace(image=file, sex=result.sex))
         yield result
 
 
@@ -147,22 +156,30 @@ def _result(request: "Request", prediction: "Prediction | BoneAgeError", provena
     return results.result(prediction, request)
 
 
+class _Pictures(Protocol):
+    """Writes a picture for each request."""
+
+    def added(self, result: "Result", place: int, item: "Item") -> "Result":
+        """The result of the item at this place of the requests, with its picture, or a warning that it has none."""
+
+    def lacks(self, result: "Result") -> bool:
+        """Whether the picture of a result could not be made."""
+
+
 class _Heatmaps:
     """Writes the heat maps of requests into a folder."""
 
     def __init__(self, predictor: "Predictor", requests: "Sequence[Request]", folder: Path):
         from boneage_jax.predict import heatmap, worklist
 
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = error.strerror or error
-            raise BoneAgeError(f"the folder {folder} of --heatmap cannot be made: {reason}; name another") from error
-        self._paths = worklist.heatmap_paths(folder, requests)
+        _make(folder, "--heatmap")
+        self._paths = worklist.picture_paths(folder, requests, worklist.HEATMAP_ENDING)
         self._maps = heatmap.Maps(predictor)
 
+    def lacks(self, result: "Result") -> bool:
+        return result.heatmap is None
+
     def added(self, result: "Result", place: int, item: "Item") -> "Result":
-        """The result of the item at this place of the requests, with its heat map, or a warning that it has none."""
         from boneage_jax.predict import heatmap
 
         try:
@@ -170,6 +187,42 @@ class _Heatmaps:
         except BoneAgeError as error:
             return dataclasses.replace(result, warnings=(*result.warnings, f"There is no heat map: {error}."))
         return dataclasses.replace(result, heatmap=str(self._paths[place]))
+
+
+class _Overlays:
+    """Finds the regions of requests and writes their overlays into a folder."""
+
+    def __init__(self, predictor: "Predictor", requests: "Sequence[Request]", folder: Path):
+        from boneage_jax.predict import regions, worklist
+
+        _make(folder, "--regions")
+        self._paths = worklist.picture_paths(folder, requests, worklist.REGIONS_ENDING)
+        self._finder = regions.RegionFinder(predictor)
+
+    def lacks(self, result: "Result") -> bool:
+        return result.regions is None or result.regions["picture"] is None
+
+    def added(self, result: "Result", place: int, item: "Item") -> "Result":
+        from boneage_jax.predict import heatmap
+
+        found, overlay = self._finder.find(item.image)
+        path: str | None = str(self._paths[place])
+        try:
+            heatmap.write(self._paths[place], overlay)
+        except BoneAgeError as error:
+            path = None
+            result = dataclasses.replace(
+                result, warnings=(*result.warnings, f"There is no picture of the regions: {error}.")
+            )
+        return dataclasses.replace(result, regions={**found, "picture": path})
+
+
+def _make(folder: Path, flag: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise BoneAgeError(f"the folder {folder} of {flag} cannot be made: {reason}; name another") from error
 
 
 def _inputs(predictor: "Predictor", age: float | None) -> dict[str, Any]:
@@ -206,13 +259,13 @@ def _report(result: "Result") -> None:
             print(printable(f"{result.file}: {kind}: {sentence}"), file=sys.stderr)
 
 
-def _status(results: "list[Result]", *, heatmaps: bool) -> int:
+def _status(results: "list[Result]", pictures: "Sequence[_Pictures]") -> int:
     failures = sum(bool(result.error) for result in results)
     if len(results) > 1 and failures:
         print(f"{len(results) - failures} of {len(results)} read, {failures} not", file=sys.stderr)
     if failures:
         return 1 if failures == len(results) and not any(result.refused for result in results) else 2
-    return 2 if heatmaps and any(result.heatmap is None for result in results) else 0
+    return 2 if any(one.lacks(result) for one in pictures for result in results) else 0
 
 
 def _print(text: str) -> None:

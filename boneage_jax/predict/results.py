@@ -55,6 +55,7 @@ class Result:
         age_from: "--age", "--labels" or "header".
         readings: one; for an unknown sex that of a girl and that of a boy; none if there is an error.
         heatmap: the file of the heat map, or None.
+        regions: what `RegionFinder.find` found, and the file of the overlay as "picture"; None if it was not asked for.
         warnings: what speaks against relying on it.
         notes: corrections of the image, and what else is to be known.
         error: why it was not read, or "".
@@ -69,6 +70,7 @@ class Result:
     age_from: str | None = None
     readings: tuple[Reading, ...] = ()
     heatmap: str | None = None
+    regions: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     error: str = ""
@@ -91,6 +93,7 @@ class Result:
             "age_from": self.age_from,
             "sd_table": reference.TABLE if any(one.sd_score is not None for one in self.readings) else None,
             "heatmap": self.heatmap,
+            "regions": None if self.regions is None else dict(self.regions),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "provenance": None if self.provenance is None else self.provenance.to_dict(),

@@ -13,7 +13,8 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict.predictor import UNKNOWN
 from boneage_jax.sex import Sex
 
-HEATMAP_ENDING = "-heatmap.png"
+HEATMAP_ENDING, REGIONS_ENDING = "-heatmap.png", "-regions.png"
+_OWN_ENDINGS = (HEATMAP_ENDING, REGIONS_ENDING)
 
 _AGE_TOLERANCE = 1.0  # months
 
@@ -83,21 +84,21 @@ def gather(paths: Iterable[Path], sex: str | None, age: float | None, labels: Pa
     return Worklist(requests if labels is None else _with_labels(requests, labels), left_out)
 
 
-def heatmap_paths(folder: Path, requests: Sequence[Request]) -> list[Path]:
-    """Where the heat map of each goes: named like the file, by its whole path where two would share a name."""
+def picture_paths(folder: Path, requests: Sequence[Request], ending: str) -> list[Path]:
+    """Where the picture of each goes: named like the file, by its whole path where two would share a name."""
     short = [str(PurePosixPath(one.place).with_suffix("")) for one in requests]
     shared = Counter(short)
     whole = [one.name.strip("./\\").replace("/", "_").replace("\\", "_") for one in requests]
     names = [a if shared[a] == 1 else b for a, b in zip(short, whole, strict=True)]
-    return [folder / f"{name}{HEATMAP_ENDING}" for name in names]
+    return [folder / f"{name}{ending}" for name in names]
 
 
 def _requests(path: Path, left_out: dict[str, Sequence[str]]) -> list[Request]:
     if not path.is_dir() and not is_archive(path):
         return [Request(str(path), path.name, File(str(path), 0, 0, path))]
     listing = list_files(path)
-    images, others = select_images(file for file in listing.files if not file.name.endswith(HEATMAP_ENDING))
-    maps = [file for file in listing.files if file.name.endswith(HEATMAP_ENDING)]
+    images, others = select_images(file for file in listing.files if not file.name.endswith(_OWN_ENDINGS))
+    maps = [file for file in listing.files if file.name.endswith(_OWN_ENDINGS)]
     if others or maps:
         left_out[str(path)] = sorted(file.name for file in (*others, *maps))
     requests = [

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.regions.boxes import LABELS, area, rescaled
+from boneage_jax.regions.boxes import LABELS, area, rescaled, whole
 
 COLUMNS = ("id", "set", "reader", "label", "xmin", "ymin", "xmax", "ymax", "width", "height")
 TRAIN, TEST = "train", "test"
@@ -43,7 +43,7 @@ class Annotation:
     def boxes_in(self, shape: tuple[int, int]) -> Float[np.ndarray, "N 4"]:
         """The boxes in pixels of a copy of the radiograph, of any size `shape` (height, width)."""
         height, width = shape
-        return rescaled(self.boxes, (0, 0, *self.size), (0, 0, width, height))
+        return rescaled(self.boxes, whole(*self.size), whole(width, height))
 
 
 def read_annotations(path: pathlib.Path) -> list[Annotation]:
@@ -82,6 +82,6 @@ def _parse(row: dict[str, str], where: str) -> tuple[int, list[float], tuple[flo
     except (TypeError, ValueError):
         raise BoneAgeError(f"{where}: expected numbers of pixels in {', '.join(COLUMNS[4:])}.") from None
     inside = min(box) >= 0 and max(box[::2]) <= width and max(box[1::2]) <= height
-    if not inside or not area(np.array(box)) > 0:
+    if not inside or not area(np.array([box]))[0] > 0:
         raise BoneAgeError(f"{where}: the box {box} is empty or leaves its picture of {width:g} x {height:g} pixels.")
     return LABELS.index(row["label"]), box, (width, height)

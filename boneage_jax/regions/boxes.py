@@ -43,6 +43,11 @@ def moved(boxes: Float[np.ndarray, "N 4"], matrix: Float[np.ndarray, "2 3"]) -> 
     return np.concatenate([middle - half, middle + half], axis=1)
 
 
+def whole(width: int | float, height: int | float) -> tuple[float, float, float, float]:
+    """The window that shows all of a picture."""
+    return 0.0, 0.0, float(width), float(height)
+
+
 def rescaled(
     boxes: Float[np.ndarray, "N 4"],
     source: tuple[float, float, float, float],

@@ -40,7 +40,7 @@ def _of_label(heat: np.ndarray, boxes: np.ndarray, count: int) -> tuple[np.ndarr
     order = np.argsort(-heat[rows, columns], kind="stable")
     kept: list[np.ndarray] = []
     confidences: list[float] = []
-    for row, column in zip(rows[order], columns[order], strict=True):
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
         box = _mean_box(heat, boxes, row, column)
         if kept and iou(box[None], np.array(kept)).max() > SAME:
             continue

@@ -99,8 +99,14 @@ def compare(
     """
     by_label = {name: _of_label(found, truth, label, threshold, least_iou) for label, name in enumerate(LABELS)}
     fields = [field.name for field in dataclasses.fields(Agreement) if field.name != "count"]
-    means = {field: float(np.nanmean([getattr(one, field) for one in by_label.values()])) for field in fields}
+    means = {field: _mean([getattr(one, field) for one in by_label.values()]) for field in fields}
     return {**by_label, "mean": Agreement(**means, count=sum(one.count for one in by_label.values()))}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of the values that are numbers; not a number without any."""
+    numbers = [value for value in values if not np.isnan(value)]
+    return float(np.mean(numbers)) if numbers else float("nan")
 
 
 def _of_label(
@@ -129,7 +135,7 @@ def _of_label(
         precision=precision,
         recall=recall,
         f1=2 * hits / max(np.count_nonzero(counted) + count, 1),
-        iou=float(np.mean(overlaps)) if overlaps else float("nan"),
-        distance=float(np.mean(distances)) if distances else float("nan"),
+        iou=_mean(overlaps),
+        distance=_mean(distances),
         count=count,
     )
