@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from boneage_jax.kernels import build, conv_general_dilated
+from boneage_jax.kernels import conv_general_dilated, library
 
 BATCH = 64
 SHAPES = ((64, 32, 32), (32, 64, 64), (16, 128, 128), (8, 256, 256))  # pixels, channels from and to
@@ -75,7 +75,7 @@ def in_torch(shape: tuple[int, int, int], name: str) -> list[float]:
 
 def main() -> None:
     """Prints a markdown table."""
-    if not build.available():
+    if not library.available():
         raise SystemExit("the kernels cannot be used here; the log says why")
     contestants: dict[str, Callable[[tuple[int, int, int]], list[float]]] = {
         "XLA float32": lambda shape: in_jax(lax.conv_general_dilated, shape, jnp.float32),

@@ -68,6 +68,7 @@ def base() -> ConfigDict:
     config.augment.zoom = 0.1  # of the scale, both ways
     config.augment.brightness = 0.1  # of the range, both ways
     config.augment.contrast = 0.1  # of the factor, both ways
+    config.augment.sharpness = 0.0  # of fine detail, both ways
     config.augment.gamma = 0.0  # exponent of the intensities up to 1 + gamma, and down to its inverse
 
     config.model = ConfigDict()

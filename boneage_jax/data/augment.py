@@ -1,4 +1,4 @@
-"""Random views of a radiograph for training: one affine warp, which also crops, then one table of grey values.
+"""Random views of a radiograph for training: one affine warp, which also crops, a filter, a table of intensities.
 
 What is drawn (`Augmentation.sample` -> `View`) is kept apart from how it is carried out (`apply`), so that
 the same views can be drawn on the host and carried out on a device.
@@ -18,10 +18,15 @@ MID_GREY = 127.5
 # view of the stream.
 DRAWS = 12
 
+# The smallest Gaussian, with a standard deviation of 0.7 pixels.
+BLUR = np.outer([1, 2, 1], [1, 2, 1]) / 16
+# Sharpness in steps that binary fractions represent, so that every way to add up the filter gives the same bits.
+SHARPNESS_STEPS = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One drawn view of an image: flip, rotate and zoom about the centre, shift, cut a window, change greys.
+    """One drawn view of an image: flip, rotate, zoom, shift, cut a window, change sharpness and intensities.
 
     Attributes:
       flip: mirror left and right.
@@ -30,6 +35,7 @@ class View:
       shift: pixels (right, down).
       crop: pixels per side of the window; 0 for all of it.
       corner: of the window, upper left, pixels (right, down).
+      sharpness: how much of the detail finer than `BLUR` is added; -1.0 leaves the blurred picture.
       gain: contrast; 2.0 doubles the distance to mid grey (127.5).
       offset: brightness, added to intensities of 0 to 255.
       gamma: exponent of the intensities (as fractions of 255), applied before gain and offset.
@@ -41,6 +47,7 @@ class View:
     shift: tuple[float, float] = (0.0, 0.0)
     crop: int = 0
     corner: tuple[int, int] = (0, 0)
+    sharpness: float = 0.0
     gain: float = 1.0
     offset: float = 0.0
     gamma: float = 1.0
@@ -50,12 +57,12 @@ class View:
         return self.flip or self.angle != 0 or self.scale != 1 or self.shift != (0, 0)
 
     def recolours(self) -> bool:
-        """Whether any grey value changes."""
+        """Whether the table of intensities changes any."""
         return self.gain != 1 or self.offset != 0 or self.gamma != 1
 
-    def without_greys(self) -> "View":
-        """The same view for a map that belongs to the image: its values are no greys, and stay."""
-        return dataclasses.replace(self, gain=1.0, offset=0.0, gamma=1.0)
+    def geometry(self) -> "View":
+        """The same view for a map that belongs to the image: it moves, and its values are no intensities."""
+        return dataclasses.replace(self, sharpness=0.0, gain=1.0, offset=0.0, gamma=1.0)
 
     def matrix(self, size: int) -> np.ndarray:
         """Returns the float64 [2, 3] matrix from a pixel (x, y) of the image to its place in the window.
@@ -73,6 +80,12 @@ class View:
     def source(self, size: int) -> np.ndarray:
         """Returns the inverse of `matrix`: from a pixel (x, y) of the window to its place in the image."""
         return cv2.invertAffineTransform(self.matrix(size))
+
+    def kernel(self) -> np.ndarray:
+        """Returns the float32 [3, 3] filter that changes the sharpness: x + sharpness (x - BLUR * x)."""
+        kernel = -self.sharpness * BLUR
+        kernel[1, 1] += 1 + self.sharpness
+        return kernel.astype(np.float32)
 
     def table(self) -> np.ndarray:
         """Returns the new intensity of each old one, uint8 [256].
@@ -97,6 +110,7 @@ class Augmentation:
       zoom: scale between 1 - zoom and 1 + zoom (0 to below 1).
       brightness: at most this fraction of the full range (255) added or taken away (0 to 1).
       contrast: distance to mid grey times 1 - contrast to 1 + contrast (0 to below 1).
+      sharpness: fine detail times 1 - sharpness (blurred) to 1 + sharpness (sharpened) (0 to 1).
       gamma: exponent between 1 / (1 + gamma) and 1 + gamma, drawn uniformly on a logarithmic scale (0 to 1).
 
     Raises:
@@ -109,10 +123,11 @@ class Augmentation:
     zoom: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
+    sharpness: float = 0.0
     gamma: float = 0.0
 
     def __post_init__(self):
-        highest = {"flip": 1, "rotation": 180, "shift": 1, "brightness": 1, "gamma": 1}
+        highest = {"flip": 1, "rotation": 180, "shift": 1, "brightness": 1, "sharpness": 1, "gamma": 1}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             number = not isinstance(value, bool) and isinstance(value, int | float | np.number)
@@ -153,6 +168,7 @@ class Augmentation:
             shift=(self.shift * size * right, self.shift * size * down),
             crop=crop,
             corner=(place % places, place // places),
+            sharpness=round(self.sharpness * float(2 * draws[9] - 1) * SHARPNESS_STEPS) / SHARPNESS_STEPS,
             gain=1 + self.contrast * gain,
             offset=255 * self.brightness * offset,
             gamma=(1 + self.gamma) ** (2 * float(draws[8]) - 1),
@@ -164,8 +180,8 @@ def apply(image: np.ndarray, view: View) -> np.ndarray:
 
     Bilinear. What moves into the picture from beyond its edge is black (0), like the unexposed rim that most
     radiographs have; reflecting the edge would draw bones that are not there, and repeating it, streaks of
-    skin. The grey values change after the warp, so that this rim keeps the grey of the picture's own
-    background. Where the view changes nothing the image itself or a part of it is returned, not a copy.
+    skin. Sharpness and intensities change after the warp, so that this rim keeps the intensity of the
+    picture's own background. Where the view changes nothing the image itself or a part of it is returned, not a copy.
     """
     size = image.shape[0]
     side = view.crop or size
@@ -175,6 +191,9 @@ def apply(image: np.ndarray, view: View) -> np.ndarray:
     elif view.crop:
         left, top = view.corner
         image = image[top : top + side, left : left + side]
+    if view.sharpness:
+        sharp = cv2.filter2D(image, -1, view.kernel(), borderType=cv2.BORDER_REPLICATE)
+        image = sharp.reshape(image.shape)
     if view.recolours():
         image = cv2.LUT(image, view.table()).reshape(image.shape)
     return image

@@ -102,8 +102,7 @@ class _EvaluationReader:
 
 def _viewed(example: Example, view: View) -> Example:
     inputs = {
-        name: apply(value, view.without_greys()) if _is_map(value) else value
-        for name, value in example["inputs"].items()
+        name: apply(value, view.geometry()) if _is_map(value) else value for name, value in example["inputs"].items()
     }
     return {**example, "image": apply(example["image"], view), "inputs": inputs}
 

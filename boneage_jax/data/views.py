@@ -26,8 +26,8 @@ def train_batches(split: Labelled, batching: TrainingBatching, *, size: int) -> 
     """Returns the stream of `pipeline.train_batches`, with views in place of images and maps of `size` pixels a side.
 
     Returns:
-      {"source": float32 [b, 2, 3], see `View.source`; "greys": uint8 [b, 256], see `View.table`; "sex", "age",
-      "inputs", "index", "mask"}.
+      {"source": float32 [b, 2, 3], see `View.source`; "kernel": float32 [b, 3, 3], see `View.kernel`;
+      "table": uint8 [b, 256], see `View.table`; "sex", "age", "inputs", "index", "mask"}.
     """
     return training_stream(len(split), _TrainingReader(split, batching, size), dataclasses.replace(batching, workers=0))
 
@@ -48,7 +48,8 @@ class _TrainingReader:
         views = order.augmentation.sample_batch(order.seed, number, len(indices), self.size, order.crop)
         return {
             "source": np.stack([view.source(self.size) for view in views]).astype(np.float32),
-            "greys": np.stack([view.table() for view in views]),
+            "kernel": np.stack([view.kernel() for view in views]),
+            "table": np.stack([view.table() for view in views]),
             **stack_labels([self.split.labels(index) for index in indices.tolist()]),
         }
 

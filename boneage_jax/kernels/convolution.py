@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from boneage_jax.kernels import build
+from boneage_jax.kernels import library
 from boneage_jax.kernels.kept import kept
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -23,7 +23,7 @@ def conv_general_dilated(lhs: jax.Array, rhs: jax.Array, window_strides: Any, pa
     by own kernels on CPUs that can: products in the type of the images, sums in float32.
     """
     pads = _kernel_pads(lhs, rhs, window_strides, padding, settings)
-    if pads is not None and build.available():
+    if pads is not None and library.available():
         return kept(_convolution(lhs, rhs, pads))
     return kept(lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings))
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from boneage_jax.kernels import build
+from boneage_jax.kernels import library
 from boneage_jax.kernels.convolution import DTYPES, Pads
 
 SIZES = (3, 5, 7, 9)
@@ -15,7 +15,7 @@ def has_kernel(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
     """Whether there is a kernel for images [B, H, W, C] and filters [k, k, C], and it can be called on CPUs."""
     k, width, _ = kernel.shape
     fits = k == width and k in SIZES and stride in STRIDES and x.dtype in DTYPES and x.dtype == kernel.dtype
-    return fits and x.size > 0 and build.available()
+    return fits and x.size > 0 and library.available()
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, pads: Pads) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from boneage_jax.kernels import build
+from boneage_jax.kernels import library
 from boneage_jax.kernels.convolution import DTYPES, Pads
 from boneage_jax.kernels.kept import kept
 
@@ -32,7 +32,7 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: Any = "VALID") -> ja
     top, left = ((int(low), int(high)) for low, high in padding)
     settings: dict[str, Any] = {"size": size, "stride": stride, "pads": (top, left)}
     fits = x.dtype in DTYPES and size <= LARGEST and x.size > 0
-    return kept(_pool(x, **settings) if fits and build.available() else _plain(x, **settings))
+    return kept(_pool(x, **settings) if fits and library.available() else _plain(x, **settings))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from boneage_jax.kernels import build
+from boneage_jax.kernels import library
 from boneage_jax.kernels.convolution import DTYPES, LAYOUT, conv_general_dilated, fits
 from boneage_jax.kernels.kept import kept
 
@@ -17,7 +17,7 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     On CPUs that can, own kernels compute it in the type of the images, with sums in float32. XLA's product is as fast
     in itself, but computes bfloat16 in float32, and rearranges whole images for the gradient of the kernel.
     """
-    if x.size == 0 or x.dtype not in DTYPES or x.dtype != kernel.dtype or not build.available():
+    if x.size == 0 or x.dtype not in DTYPES or x.dtype != kernel.dtype or not library.available():
         return kept(_plain(x, kernel))
     if x.dtype == jnp.bfloat16 and fits(x, as_image := kernel[None, None]):
         return conv_general_dilated(x, as_image, (1, 1), "VALID", dimension_numbers=LAYOUT)

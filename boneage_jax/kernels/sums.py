@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from boneage_jax.kernels import build
+from boneage_jax.kernels import library
 
 
 def channel_sums(a: jax.Array, b: jax.Array, centre: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -18,7 +18,7 @@ def channel_sums(a: jax.Array, b: jax.Array, centre: jax.Array) -> tuple[jax.Arr
     Returns:
         Two float32 [C], added up in float32.
     """
-    if not build.available() or a.dtype not in (jnp.float32, jnp.bfloat16):
+    if not library.available() or a.dtype not in (jnp.float32, jnp.bfloat16):
         return _plain(a, b, centre)
     return lax.platform_dependent(a, b, centre, cpu=_call, default=_plain)
 

@@ -1,9 +1,9 @@
-"""Images that lie on the device: the jitted step picks, moves and recolours them as `data.augment.apply` does.
+"""Images that lie on the device: the jitted step picks and changes them as `data.augment.apply` does.
 
 A batch whose images lie there has in place of "image" (and of the maps among "inputs"):
   "resident": {"image": uint8 [N, S, S, C], "inputs": {name: uint8 [N, S, S, 1]}}, the whole split;
   "index" [b] into it, and "mask" [b]: false for padding, whose images are black;
-  in training "source" [b, 2, 3] and "greys" [b, 256], what `data.views.train_batches` has drawn.
+  in training "source" [b, 2, 3], "kernel" [b, 3, 3] and "table" [b, 256], what `data.views.train_batches` has drawn.
 """
 
 from collections.abc import Mapping
@@ -33,8 +33,8 @@ def view(batch: Batch, side: int) -> Batch:
         return warp(images, batch["source"], side) if "source" in batch else images
 
     image = seen(resident["image"])
-    if "greys" in batch:
-        image = recolour(image, batch["greys"])
+    if "kernel" in batch:
+        image = recolour(sharpen(image, batch["kernel"]), batch["table"])
     return {**batch, "image": image, "inputs": {**batch["inputs"], **jax.tree.map(seen, resident["inputs"])}}
 
 
@@ -80,6 +80,15 @@ def warp(image: UInt8[Array, "S S C"], source: Float[Array, "2 3"], side: int) -
 
 
 @jax.vmap
-def recolour(image: UInt8[Array, "S S C"], greys: UInt8[Array, "256"]) -> UInt8[Array, "S S C"]:
-    """The new grey of every old one: `cv2.LUT` (mapped over a batch: [B, S, S, C] and [B, 256])."""
-    return greys.at[image.astype(jnp.int32)].get(mode="promise_in_bounds")
+def sharpen(image: UInt8[Array, "S S C"], kernel: Float[Array, "3 3"]) -> UInt8[Array, "S S C"]:
+    """A filter over repeated edges, rounded to bytes: `cv2.filter2D` (mapped over a batch: [B, S, S, C], [B, 3, 3])."""
+    size = image.shape[0]
+    wide = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(jnp.float32)
+    taps = [kernel[i, j] * wide[i : i + size, j : j + size] for i in range(3) for j in range(3)]
+    return jnp.clip(jnp.rint(sum(taps[1:], taps[0])), 0, 255).astype(jnp.uint8)
+
+
+@jax.vmap
+def recolour(image: UInt8[Array, "S S C"], table: UInt8[Array, "256"]) -> UInt8[Array, "S S C"]:
+    """The new intensity of every old one: `cv2.LUT` (mapped over a batch: [B, S, S, C] and [B, 256])."""
+    return table.at[image.astype(jnp.int32)].get(mode="promise_in_bounds")

@@ -8,7 +8,7 @@ import pytest
 from boneage_jax.data.augment import Augmentation, View, apply
 from boneage_jax.errors import BoneAgeError
 
-ALL = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2, brightness=0.1, contrast=0.3, gamma=0.5)
+ALL = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2, brightness=0.1, contrast=0.3, gamma=0.5, sharpness=0.5)
 
 
 def picture(channels=1, size=21):
@@ -109,6 +109,17 @@ def test_gamma_comes_before_gain_and_offset():
     np.testing.assert_array_equal(View(gamma=0.5).table()[[0, 64, 255]], [0, round(255 * (64 / 255) ** 0.5), 255])
 
 
+def test_sharpness_adds_or_takes_away_what_the_blur_removes():
+    point = np.zeros((5, 5, 1), np.uint8)
+    point[2, 2] = 160
+    blurred = apply(point, View(sharpness=-1.0))[..., 0]
+    np.testing.assert_array_equal(blurred[1:4, 1:4], [[10, 20, 10], [20, 40, 20], [10, 20, 10]])
+    sharpened = apply(255 - point, View(sharpness=0.5))[..., 0]
+    np.testing.assert_array_equal(sharpened[1:4, 1:4], [[255, 255, 255], [255, 95 - 60, 255], [255, 255, 255]])
+    flat = np.full((6, 6, 1), 77, np.uint8)
+    np.testing.assert_array_equal(apply(flat, View(sharpness=39 / 64)), flat)
+
+
 def test_draws_cover_their_ranges_and_stay_within():
     rng = np.random.default_rng(0)
     views = [ALL.sample(rng, 100) for _ in range(2000)]
@@ -119,6 +130,7 @@ def test_draws_cover_their_ranges_and_stay_within():
         ([view.shift[1] for view in views], -10, 10),
         ([view.offset for view in views], -25.5, 25.5),
         ([view.gain for view in views], 0.7, 1.3),
+        ([view.sharpness for view in views], -0.5, 0.5),
         ([np.log(view.gamma) for view in views], -np.log(1.5), np.log(1.5)),
     ]:
         margin = (high - low) / 50
@@ -162,9 +174,9 @@ def test_a_window_larger_than_the_image_is_refused(crop):
         ALL.sample(np.random.default_rng(0), 10, crop)
 
 
-def test_a_map_takes_the_geometry_of_a_view_and_not_its_greys():
-    view = View(angle=10.0, shift=(1.0, 0.0), crop=9, corner=(2, 3), gain=1.5, offset=9.0, gamma=0.8)
-    assert view.without_greys() == View(angle=10.0, shift=(1.0, 0.0), crop=9, corner=(2, 3))
+def test_a_map_takes_the_geometry_of_a_view_and_nothing_else():
+    view = View(angle=10.0, shift=(1.0, 0.0), crop=9, corner=(2, 3), sharpness=0.5, gain=1.5, offset=9.0, gamma=0.8)
+    assert view.geometry() == View(angle=10.0, shift=(1.0, 0.0), crop=9, corner=(2, 3))
 
 
 def test_certain_flip_and_no_flip():

@@ -21,6 +21,7 @@ from boneage_jax.data import files as limits
 from boneage_jax.data.header import Header
 from boneage_jax.data.radiograph import decode, read
 from boneage_jax.errors import BoneAgeError
+from tests.data import dicom_files as files
 
 SMOOTH = cv2.normalize(
     cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (41, 30)).astype(np.uint8), (0, 0), 4),

@@ -1,0 +1,81 @@
+"""Loads the C++ kernels that were built when the package was installed (`setup.py`).
+
+They are for x86-64 processors with AVX2, better with AVX-512 and bfloat16 products (AMD since Zen 4, Intel since Cooper
+Lake). Where there is no such processor, or the kernels were not built, everything runs as XLA compiles it, and one line
+of the log gives the reason.
+BONEAGE_JAX_KERNELS=off switches them off.
+"""
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+
+import jax
+from absl import logging
+
+from boneage_jax.errors import BoneAgeError
+
+FOLDER = Path(__file__).parent
+CPU_INFO = Path("/proc/cpuinfo")
+# What a processor must have for each library, by the names that Linux uses; the first that fits is loaded.
+_AVX2 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "popcnt"})
+VARIANTS = {
+    "cpu_avx512": _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"},
+    "cpu_avx2": _AVX2,
+}
+TARGETS = (
+    "BoneageChannelSums",
+    "BoneageConvolution",
+    "BoneageDepthwise",
+    "BoneageDepthwiseKernelGradient",
+    "BoneageKernelGradient",
+    "BoneageMaxPool",
+    "BoneageMaxPoolGradient",
+    "BoneageMaxPoolWinner",
+    "BoneageProduct",
+    "BoneageProductKernelGradient",
+)
+SWITCH = "BONEAGE_JAX_KERNELS"
+
+
+@functools.cache
+def available() -> bool:
+    """Whether the kernels can be called; the first call loads and registers them."""
+    if os.environ.get(SWITCH, "on") == "off" or jax.default_backend() != "cpu":
+        return False
+    try:
+        library = ctypes.CDLL(str(find()))
+    except (OSError, BoneAgeError) as error:
+        logging.warning("The CPU kernels are not used, networks run slower: %s", error)
+        return False
+    for target in TARGETS:
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
+    return True
+
+
+def find() -> Path:
+    """Returns the path of the library for this processor.
+
+    Raises:
+        BoneAgeError: the processor has none of the instruction sets, or the library was not built.
+    """
+    flags = processor_flags()
+    fitting = [FOLDER / f"{name}.so" for name, needed in VARIANTS.items() if needed <= flags]
+    if not fitting:
+        raise BoneAgeError("they are for x86-64 processors with AVX2, under Linux")
+    for path in fitting:
+        if path.exists():
+            return path
+    raise BoneAgeError(
+        "they were not built when boneage_jax was installed; install a C++ compiler and then the package again "
+        "(in a checkout: pip install -e .)"
+    )
+
+
+def processor_flags() -> frozenset[str]:
+    """Returns the instruction sets of this processor as Linux names them; empty on other systems."""
+    if not CPU_INFO.exists():
+        return frozenset()
+    lines = CPU_INFO.read_text().splitlines()
+    return frozenset(next((line.split(":")[1] for line in lines if line.startswith("flags")), "").split())

@@ -1,0 +1,98 @@
+"""The right library is loaded; without one, everything still runs, and the log gives the reason."""
+
+import ctypes
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from boneage_jax.kernels import channel_sums, conv_general_dilated, library
+from tests.kernels.machine import needs_kernels
+
+AVX2 = library.VARIANTS["cpu_avx2"]
+AVX512 = library.VARIANTS["cpu_avx512"]
+
+
+@needs_kernels
+def test_an_installation_on_a_machine_with_a_compiler_has_them():
+    assert library.available()
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Decides anew; forgets the answer afterwards."""
+    monkeypatch.setenv(library.SWITCH, "on")
+    library.available.cache_clear()
+    yield
+    library.available.cache_clear()
+
+
+@pytest.fixture
+def built(fresh, monkeypatch, tmp_path):
+    """A folder with both libraries, and the processor that a test asks for."""
+    for name in library.VARIANTS:
+        (tmp_path / f"{name}.so").touch()
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    monkeypatch.setattr(library, "CPU_INFO", tmp_path / "cpuinfo")
+    return lambda flags: (tmp_path / "cpuinfo").write_text(
+        f"processor\t: 0\nmodel name\t: any\nflags\t\t: fpu sse2 {' '.join(sorted(flags))}\nbugs\t\t: none\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [(AVX2, "cpu_avx2"), (AVX512, "cpu_avx512"), (AVX512 - {"avx512_bf16"}, "cpu_avx2")],
+    ids=["AVX2", "AVX-512 with bfloat16", "AVX-512 without bfloat16"],
+)
+def test_the_processor_decides_which_library_is_loaded(built, tmp_path, flags, name):
+    built(flags)
+    assert library.find() == tmp_path / f"{name}.so"
+
+
+def test_a_library_that_was_not_built_is_replaced_by_a_simpler_one(built, tmp_path):
+    built(AVX512)
+    (tmp_path / "cpu_avx512.so").unlink()
+    assert library.find() == tmp_path / "cpu_avx2.so"
+
+
+@pytest.mark.parametrize("flags", [AVX2 - {"fma"}, set()])
+def test_other_processors_have_none(built, flags, caplog):
+    built(flags)
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert not library.available()
+    assert "they are for x86-64 processors with AVX2" in caplog.text
+
+
+def test_without_them_xla_computes_and_the_log_gives_the_reason(built, tmp_path, caplog):
+    built(AVX2)
+    for path in tmp_path.glob("*.so"):
+        path.unlink()
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert not library.available()
+    assert "not built when boneage_jax was installed; install a C++ compiler" in caplog.text
+    x, kernel = jnp.ones((1, 4, 4, 16)), jnp.ones((3, 3, 16, 16))
+    convolved = conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    assert convolved[0, 1, 1, 0] == 144
+    np.testing.assert_array_equal(channel_sums(x, x, jnp.ones(16))[0], np.full(16, 16))
+
+
+def test_a_damaged_library_is_not_used(built, tmp_path, caplog):
+    built(AVX2)
+    (tmp_path / "cpu_avx2.so").write_bytes(b"\x7fELF, but cut off")
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert not library.available()
+    assert "networks run slower" in caplog.text
+
+
+def test_they_can_be_switched_off(fresh, monkeypatch):
+    monkeypatch.setenv(library.SWITCH, "off")
+    monkeypatch.setattr(ctypes, "CDLL", pytest.fail)
+    assert not library.available()
+
+
+def test_they_are_not_loaded_for_other_platforms(fresh, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(ctypes, "CDLL", pytest.fail)
+    assert not library.available()
