@@ -13,21 +13,34 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from boneage_jax import cores
 from boneage_jax.atomic_files import write_text
+from boneage_jax.data import rsna
 from boneage_jax.data.preprocess import Preprocessing
+from boneage_jax.data.radiograph import read
 from boneage_jax.regions.annotations import EXPERT, NON_EXPERT, TEST, Annotation, read_annotations
+from boneage_jax.regions.boxes import centres
 from boneage_jax.regions.detector import FILE, THRESHOLD, Detector, named
-from boneage_jax.regions.fingers import NAMES
+from boneage_jax.regions.fingers import FINGERS, NAMES, name_regions
 from boneage_jax.regions.metrics import Agreement, Boxes, compare
 from boneage_jax.regions.training import radiographs
 from boneage_jax.released import weights as released
+from boneage_jax.released.checks import WARNING, Checks
 
 PUBLISHED = {"mean_average_precision": 0.929, "f1": 0.919}
+STRAIGHT = 0.75  # cosine of the angle between a finger's bones
+LIMITS = (1, 2, 3, 5, 8)
+SPOILED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "upper half": lambda image: image[: image.shape[0] // 2],
+    "lower half": lambda image: image[image.shape[0] // 2 :],
+    "left half": lambda image: image[:, : image.shape[1] // 2],
+    "right half": lambda image: image[:, image.shape[1] // 2 :],
+    "two hands": lambda image: np.hstack([image[:, ::-1], image]),
+}
 
 
 def drawn(one: Annotation, image: np.ndarray) -> Boxes:
@@ -61,6 +74,23 @@ def whole_hands(detector: Detector, images: Sequence[np.ndarray]) -> dict:
     }
 
 
+def straight_fingers(annotations: Sequence[Annotation]) -> dict:
+    """In how many annotations naming gives the thumb the lowest knuckle and every other finger joints in a line."""
+    right = 0
+    for one in annotations:
+        place = dict(zip(name_regions(one.labels, one.boxes), centres(one.boxes), strict=True))
+        if set(place) != set(NAMES):
+            continue
+        knuckles = np.array([place[f"{finger} MCP"] for finger in FINGERS])
+        joints = np.array([[place[f"{finger} {label}"] for label in ("MCP", "PIP", "DIP")] for finger in FINGERS[1:]])
+        axis = knuckles[1:].mean(axis=0) - (place["Radius"] + place["Ulna"]) / 2
+        bones = np.diff(joints, axis=1)
+        bones /= np.linalg.norm(bones, axis=-1, keepdims=True)
+        bend = (bones[:, 0] * bones[:, 1]).sum(axis=-1)
+        right += bool(np.argmin(knuckles @ axis) == 0 and (bend > STRAIGHT).all())
+    return {"annotations": len(annotations), "right": right}
+
+
 def crops(preprocessing: Preprocessing, annotations: Sequence[Annotation], images: Sequence[np.ndarray]) -> dict:
     """In how many radiographs the network's window shows every box whole, and every centre."""
     inside = {"boxes": 0, "centres": 0, "images": len(images)}
@@ -71,6 +101,30 @@ def crops(preprocessing: Preprocessing, annotations: Sequence[Annotation], image
         inside["boxes"] += bool((boxes[:, :2] >= (left, top)).all() and (boxes[:, 2:] <= (right, bottom)).all())
         inside["centres"] += bool(((middle >= (left, top)) & (middle <= (right, bottom))).all())
     return inside
+
+
+def alarms(detector: Detector, checks: Checks, validation: Sequence[rsna.LabelledImage], count: int) -> dict:
+    """Shares of good and of spoiled radiographs that lack regions or have too many, and that today's checks refuse.
+
+    `count` good radiographs, evenly spaced in the validation split, and as many spoiled in each way from others of it.
+    """
+    spaced = np.linspace(0, len(validation) - 1, 2 * count).round().astype(int)
+    images = [read(validation[place].file)[0] for place in spaced]
+    kinds = {"good": images[::2]}
+    kinds |= {kind: [np.ascontiguousarray(spoil(image)) for image in images[1::2]] for kind, spoil in SPOILED.items()}
+    rates = {}
+    for kind, inputs in kinds.items():
+        found = [named(detector.boxes(image), image.shape) for image in inputs]
+        missing = np.array([sum(one.missing.values()) for one in found])
+        surplus = np.array([sum(one.surplus.values()) for one in found])
+        refused = [any(one.severity == WARNING for one in checks.inspect(image)[1]) for image in inputs]
+        rates[kind] = {
+            "images": len(found),
+            "missing_at_least": {str(limit): float((missing >= limit).mean()) for limit in LIMITS},
+            "surplus_at_least": {str(limit): float((surplus >= limit).mean()) for limit in LIMITS},
+            "refused_by_checks": float(np.mean(refused)),
+        }
+    return rates
 
 
 def milliseconds(detector: Detector, images: Sequence[np.ndarray]) -> dict[str, float]:
@@ -100,9 +154,17 @@ def table(result: dict) -> str:
     for name, inside in result["crops"].items():
         lines += ["", f"crop of {name}: all boxes in {inside['boxes']}, all centres in {inside['centres']} "]
         lines[-1] += f"of {inside['images']} radiographs"
+    names = result["names_of_annotations"]
+    lines += ["", f"fingers of the readers' boxes named consistently in {names['right']} of {names['annotations']}"]
     hands = result["whole_hands"]
     lines += ["", f"all 17 named in {hands['all_named']} of {hands['images']}, missing in {hands['missing']}, "]
     lines[-1] += f"surplus in {hands['surplus']}"
+    lines += ["", "| radiographs | images | refused by the checks | regions missing, at least "]
+    lines[-1] += ", ".join(map(str, LIMITS)) + " | too many, at least " + ", ".join(map(str, LIMITS)) + " |"
+    lines += ["|---|---|---|---|---|"]
+    for kind, one in result["alarms"].items():
+        shares = (" / ".join(f"{v:.0%}" for v in one[key].values()) for key in ("missing_at_least", "surplus_at_least"))
+        lines.append(f"| {kind} | {one['images']} | {one['refused_by_checks']:.0%} | {' | '.join(shares)} |")
     time_ = result["milliseconds"]
     return "\n".join([*lines, "", f"{time_['median']:.0f} ms per radiograph on {time_['cores']} cores"])
 
@@ -113,6 +175,7 @@ def main() -> None:
     parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
     parser.add_argument("--boxes", type=pathlib.Path, required=True, help="the table of boxes, as CSV")
     parser.add_argument("--detector", type=pathlib.Path, default=FILE, help="default: that of the package")
+    parser.add_argument("--count", type=int, default=60, help="good radiographs, and spoiled ones of each kind")
     parser.add_argument("--out", type=pathlib.Path, help="where to write the result as JSON")
     flags = parser.parse_args()
     detector = Detector(flags.detector)
@@ -121,16 +184,21 @@ def main() -> None:
     single = [one for one in annotations if one.reader != NON_EXPERT]
     images = list(radiographs(flags.data, single))
     tested = [image for image, one in zip(images, single, strict=True) if one.set == TEST]
-    shipped = Preprocessing.from_dict(released.read_header(released.find(released.most_accurate())).preprocessing)
+    shipped = released.read(released.find(released.most_accurate()))
+    checks = Checks.from_parts(shipped.header.checks, shipped.checks)
     result = {
         "images": len(tested),
         "published": PUBLISHED,
         "agreement": agreements(detector, tested, readers),
         "whole_hands": whole_hands(detector, tested),
+        "names_of_annotations": straight_fingers(annotations),
         "crops": {
-            f"the weights {released.most_accurate()!r}": crops(shipped, single, images),
+            f"the weights {shipped.header.name!r}": crops(
+                Preprocessing.from_dict(shipped.header.preprocessing), single, images
+            ),
             "the detector": crops(detector.preprocessing, single, images),
         },
+        "alarms": alarms(detector, checks, rsna.find(flags.data)["validation"], flags.count),
         "milliseconds": milliseconds(detector, tested[:30]),
     }
     print(table(result))
