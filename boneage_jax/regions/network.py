@@ -114,9 +114,11 @@ class Decoder(nn.Module):
 class RegionNet(nn.Module):
     """Finds regions in a prepared radiograph; the sides of the image are multiples of 16 pixels."""
 
+    variant: str = "lite0"
+
     def setup(self) -> None:
         """Parameters lie under "trunk" and "decoder"."""
-        self.trunk = Encoder()
+        self.trunk = Encoder(variant=self.variant)
         self.decoder = Decoder()
 
     def __call__(self, image: Float[Array, "B H W 1"]) -> Maps:
