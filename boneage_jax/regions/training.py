@@ -38,7 +38,7 @@ from boneage_jax.released import weights as released
 
 HELD_OUT = 9  # every ninth radiograph
 PREPROCESSING = Preprocessing(size=208, region="hand", margin=0.15, clahe_clips=())
-AUGMENTATION = Augmentation(flip=0.5, rotation=25, shift=0.06, zoom=0.18, brightness=0.12, contrast=0.3, gamma=0.4)
+AUGMENTATION = Augmentation(flip=0.5, rotation=25.0, shift=0.06, zoom=0.18, brightness=0.12, contrast=0.3, gamma=0.4)
 
 
 @dataclasses.dataclass(frozen=True)
