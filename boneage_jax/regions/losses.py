@@ -45,7 +45,7 @@ def heat_target(
     spread = jnp.maximum(SPREAD * (boxes[..., 2:] - boxes[..., :2]) / STRIDE, LEAST_SPREAD)
     factors, inside = [], []
     for axis, side in ((0, width), (1, height)):
-        off = jnp.arange(side) + 0.5 - centre[..., axis : axis + 1]
+        off = jnp.arange(side)[None, None] + 0.5 - centre[..., axis : axis + 1]
         factors.append(jnp.exp(-0.5 * (off / spread[..., axis : axis + 1]) ** 2))
         inside.append((off > -0.5) & (off <= 0.5))
     gaussian = factors[1][..., :, None] * factors[0][..., None, :]
@@ -58,10 +58,10 @@ def _missed(predicted: Float[Array, "B h w K 4"], boxes: Float[Array, "B 17 4"])
     """1 - CIoU, mean of the nine cells around each centre, which `decode` averages; cells outside count at the rim."""
     height, width = predicted.shape[1:3]
     cell = jnp.floor((boxes[..., :2] + boxes[..., 2:]) / 2 / STRIDE).astype(jnp.int32)
-    rows = (cell[..., 1:] + _AROUND[:, 0]).clip(0, height - 1)  # [B, 17, 9]
-    columns = (cell[..., :1] + _AROUND[:, 1]).clip(0, width - 1)
+    rows = (cell[..., 1:] + _AROUND[None, None, :, 0]).clip(0, height - 1)  # [B, 17, 9]
+    columns = (cell[..., :1] + _AROUND[None, None, :, 1]).clip(0, width - 1)
     image = jnp.arange(len(boxes))[:, None, None]
-    near = predicted[image, rows, columns, _LABEL[:, None]]  # [B, 17, 9, 4]
+    near = predicted[image, rows, columns, _LABEL[None, :, None]]  # [B, 17, 9, 4]
     return (1 - complete_iou(near, jnp.broadcast_to(boxes[:, :, None], near.shape))).mean(axis=-1)
 
 
