@@ -106,9 +106,8 @@ class Decoder(nn.Module):
         raw = nn.Conv(4 * len(LABELS), (1, 1), kernel_init=sides_start, name="sides")(x)
         sides = _HALF_SIDE * jnp.exp(raw.astype(jnp.float32).clip(-4, 4)).reshape(batch, height, width, len(LABELS), 4)
         down, across = (STRIDE * (jnp.arange(side) + 0.5) for side in (height, width))
-        cell = jnp.stack(jnp.broadcast_arrays(across[None, :], down[:, None]), axis=-1)[
-            None, :, :, None
-        ]  # [1, h, w, 1, 2]
+        cell = jnp.stack(jnp.broadcast_arrays(across[None, :], down[:, None]), axis=-1)  # [h, w, 2]
+        cell = cell[None, :, :, None]
         boxes = jnp.concatenate([cell - sides[..., :2], cell + sides[..., 2:]], axis=-1)
         return Maps(heat.astype(jnp.float32), boxes)
 

@@ -40,6 +40,12 @@ HELD_OUT = 9  # every ninth radiograph
 PREPROCESSING = Preprocessing(size=208, region="hand", margin=0.15, clahe_clips=())
 AUGMENTATION = Augmentation(flip=0.5, rotation=25.0, shift=0.06, zoom=0.18, brightness=0.12, contrast=0.3, gamma=0.4)
 
+SOURCE = {
+    "title": "RSNA Pediatric Bone Age Machine Learning Challenge 2017, with boxes by Koitka et al.",
+    "terms": "radiographs: academic research, education and other non-commercial use; annotations: MIT licence",
+    "citation": "Halabi SS et al., Radiology 2018; 290(2):498-503. Koitka S et al., PLOS ONE 2018; 13(11):e0207496",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -271,7 +277,7 @@ def main() -> None:
         model={"name": "region_net"},
         preprocessing=PREPROCESSING.to_dict(),
         views="centre",
-        data={"train_images": len(chosen["train"]), "measured_images": len(chosen["held_out"])},
+        data={**SOURCE, "train_images": len(chosen["train"]), "measured_images": len(chosen["held_out"])},
         figures={name: dataclasses.asdict(one) for name, one in agreement.items()},
         config={**dataclasses.asdict(recipe), "trunk": trunk.header.name, "trunk_sha256": trunk.sha256},
         storage="float16",
