@@ -8,8 +8,8 @@ from pathlib import Path
 from boneage_jax.errors import BoneAgeError
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a temporary file in the folder of `path`, then renames it to `path`.
+def write_whole(path: Path, write: Callable[[Path], None], move: Callable[[Path, Path], None] = os.replace) -> None:
+    """Lets `write` fill a temporary file in the folder of `path`, then moves it to `path`.
 
     A reader, or a run that was killed half way, sees the old file or the new one, never a part.
 
@@ -20,7 +20,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
-        os.replace(temporary, path)
+        move(temporary, path)
     except OSError as error:
         reason = error.strerror or error
         raise BoneAgeError(f"cannot write {path}: {reason}; free or choose another place and run again") from error
@@ -37,6 +37,37 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """`write_whole` for bytes."""
     write_whole(path, lambda temporary: _fill(temporary, content))
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """`write_whole` for the bytes of a file that must not exist yet.
+
+    Raises:
+        BoneAgeError: it exists, even if another program made it in the meantime.
+    """
+    refuse_existing(path)
+    write_whole(path, lambda temporary: _fill(temporary, content), _move_new)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises BoneAgeError if there is something at `path`."""
+    if os.path.lexists(path):
+        raise _existing(path)
+
+
+def _move_new(temporary: Path, path: Path) -> None:
+    """Gives the file its name, by a hard link, which never replaces a file; not every file system has them."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise _existing(path) from None
+    except OSError:
+        refuse_existing(path)
+        os.replace(temporary, path)
+
+
+def _existing(path: Path) -> BoneAgeError:
+    return BoneAgeError(f"{path} exists and is not overwritten; move it away or choose another folder")
 
 
 def _fill(path: Path, content: bytes) -> None:

@@ -8,10 +8,10 @@ from types import ModuleType
 from typing import NoReturn
 
 from boneage_jax import program
-from boneage_jax.commands import evaluate, export_weights, predict
+from boneage_jax.commands import evaluate, export_weights, listen, predict, report
 from boneage_jax.version import __version__
 
-COMMANDS: tuple[ModuleType, ...] = (predict, evaluate, export_weights)
+COMMANDS: tuple[ModuleType, ...] = (predict, report, listen, evaluate, export_weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

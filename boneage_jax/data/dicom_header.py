@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from boneage_jax.data.dates import DAYS_PER_MONTH, months_between
 from boneage_jax.data.header import ADULT_FROM, Header
 from boneage_jax.sex import Sex
 
@@ -33,7 +34,6 @@ TAGS = [
 """The elements that the header depends on; names and ids are not among them."""
 
 _SPACING = ("ImagerPixelSpacing", "PixelSpacing", "PixelAspectRatio")  # rows, columns; the first one present counts
-_DAYS_PER_MONTH = 365.2425 / 12
 _OLDEST = 110 * 12.0
 _YEAR_ALONE = ((1, 1), (6, 15), (7, 1))
 """Days that programs put in the place of a removed one (month, day): the first and the middle of the year.
@@ -96,7 +96,7 @@ def _age(dataset: Dataset) -> _Age:
     born, taken = (_date(dataset.get(word)) for word in ("PatientBirthDate", "StudyDate"))
     if born is None or taken is None or taken < born:
         return stated
-    words, months = _text(dataset, "PatientAge"), (taken - born).days / _DAYS_PER_MONTH
+    words, months = _text(dataset, "PatientAge"), months_between(born, taken)
     apart = f"The birth and study dates in the file's header are {months:.0f} months apart"
     if stated.months is None:
         if taken == born or months > _OLDEST:
@@ -120,7 +120,7 @@ def _stated_age(text: str) -> _Age:
     match = re.fullmatch(r"(\d{1,3})([DWMY])", text)
     if match is None:
         return _Age(None)
-    step = {"D": 1 / _DAYS_PER_MONTH, "W": 7 / _DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}[match[2]]
+    step = {"D": 1 / DAYS_PER_MONTH, "W": 7 / DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}[match[2]]
     if (months := int(match[1]) * step) > _OLDEST:
         return _Age(None, warnings=(f"The age {text} in the file's header is impossible; it is not used.",))
     return _Age(months, step)

@@ -57,12 +57,25 @@ class Header:
     notes: tuple[str, ...] = ()
     age_notes: tuple[str, ...] = ()
 
+    @property
+    def ages(self) -> tuple[float, float] | None:
+        """The lowest and the highest age, in months, that the header allows for; None without an age."""
+        if self.age is None:
+            return None
+        return self.age - self.age_slack, self.age + self.age_step + self.age_slack
+
 
 def is_dicom(data: bytes) -> bool:
     """Whether this is a DICOM file; one without preamble begins with an element of group 2 or 8."""
     if data[PREFIX_AT : PREFIX_AT + 4] == PREFIX:
         return True
     return (data[:2] in (b"\x02\x00", b"\x08\x00") and data[3:4] == b"\x00") or data[:2] == b"\x00\x08"
+
+
+def can_be_hand(body_part: str) -> bool:
+    """Whether a Body Part Examined is a hand, a part or a neighbour of it, or not named."""
+    part = _words(body_part)
+    return bool(_HAND_PARTS.search(part)) and not _OTHER_PARTS.search(part)
 
 
 def contradictions(header: Header, sex: Sex | None = None, age: float | None = None) -> list[str]:
@@ -73,8 +86,8 @@ def contradictions(header: Header, sex: Sex | None = None, age: float | None = N
     found = list(header.warnings)
     if sex is not None and header.sex is not None and sex != header.sex:
         found.append(f"The given sex is {sex.word}, but the file's header says {header.sex.word}.")
-    if age is not None and header.age is not None:
-        low, high = header.age - header.age_slack, header.age + header.age_step + header.age_slack
+    if age is not None and header.ages is not None:
+        low, high = header.ages
         if not low - _AGE_TOLERANCE <= age <= high + _AGE_TOLERANCE:
             stated = f"{high:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
             found.append(f"The given age is {age:.0f} months, but the file's header says {stated} months.")
@@ -88,8 +101,7 @@ def contradictions(header: Header, sex: Sex | None = None, age: float | None = N
         found.append(
             f"The file's header names a lateral or oblique view ({header.view}); a view from the front is expected."
         )
-    part = _words(header.body_part)
-    if not _HAND_PARTS.search(part) or _OTHER_PARTS.search(part):
+    if not can_be_hand(header.body_part):
         found.append(f"The file's header says that this is the body part {header.body_part}, not a hand.")
     return found
 

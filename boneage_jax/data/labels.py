@@ -4,12 +4,14 @@ A row that cannot be used does not spoil the others: its label has a sentence th
 """
 
 import dataclasses
+import datetime
 import pathlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from boneage_jax.data.dates import age_of_dates, read_date
 from boneage_jax.data.files import File
 from boneage_jax.data.inputs import CHRONOLOGICAL_AGE, UNKNOWN, Kind, read_cell, same_column
 from boneage_jax.data.radiograph import ENDINGS
@@ -41,10 +43,12 @@ _CHRONOLOGICAL_COLUMNS = {
     **dict.fromkeys(("age months", "age (months)", "chronological age"), 1.0),
 }
 """Months in their unit."""
+_DATE_COLUMNS = ("date", "study date", "studydate", "examination date", "exam date")
+_BIRTH_COLUMNS = ("birth date", "birthdate", "date of birth", "patient birth date", "patientbirthdate")
 _SIZE_COLUMNS = ("id", "width", "height")
 _SPLIT_WORDS = {"train": "train", "valid": "validation", "test": "test"}
 
-_Value = TypeVar("_Value", bound=Sex | str | float)
+_Value = TypeVar("_Value", bound=Sex | str | float | datetime.date)
 _Row = Callable[[Sequence[str], str], "Label"]
 """From the cells of a row, and what errors call it, to its label but for the id."""
 
@@ -59,6 +63,7 @@ class Label:
       age: bone age in months; None where it is withheld or was not asked for.
       inputs: what else was asked for: numbers, and names of categories.
       chronological_age: in months, or None.
+      date: of the examination, or None.
       fault: a sentence about what is wrong with the row, or "".
     """
 
@@ -67,6 +72,7 @@ class Label:
     age: float | None
     inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
     chronological_age: float | None = None
+    date: datetime.date | None = None
     fault: str = ""
 
 
@@ -152,25 +158,32 @@ def read_labels(file: File, inputs: Mapping[str, Kind] = {}) -> LabelTable | Non
 def read_children(file: File) -> list[Label] | None:
     """Reads what a table says of children whose bone age is to be read, or returns None if it has no such columns.
 
-    It needs a column of ids, and one of sexes or of chronological ages: `age` in years, `age_months` in months. Bone
-    ages are not looked at.
+    It needs a column of ids, and one of sexes, of chronological ages (`age` in years, `age_months` in months) or of
+    dates (`date` of the examination, such as 2024-05-31). With a `birth_date` too, the dates give the age. Bone ages
+    are not looked at.
 
     Raises:
       BoneAgeError: as `read_labels`.
     """
 
     def known(titles: Sequence[str]) -> bool:
-        return _has(titles, _ID_COLUMNS) and (_has(titles, _SEX_COLUMNS) or _has(titles, _CHRONOLOGICAL_COLUMNS))
+        others = (_SEX_COLUMNS, _CHRONOLOGICAL_COLUMNS, _DATE_COLUMNS)
+        return _has(titles, _ID_COLUMNS) and any(_has(titles, columns) for columns in others)
 
     table = read_table(file, known)
     if not known(table.titles):
         return None
     sexes, ages = _columns(table, _SEX_COLUMNS), _columns(table, _CHRONOLOGICAL_COLUMNS)
+    dates, births = _columns(table, _DATE_COLUMNS), _columns(table, _BIRTH_COLUMNS)
 
     def read_row(cells: Sequence[str], where: str) -> Label:
         sex = _agreed(cells, sexes, where, lambda title, cell: _sex(title, cell, where))
         age = _agreed(cells, ages, where, lambda title, cell: _chronological_age(title, table.number(cell), where))
-        return Label("", sex, None, chronological_age=age)
+        taken = _agreed(cells, dates, where, lambda title, cell: read_date(title, cell, where))
+        born = _agreed(cells, births, where, lambda title, cell: read_date(title, cell, where))
+        if born is not None and taken is not None:
+            age = age_of_dates(born, taken, age, OLDEST, where)
+        return Label("", sex, None, chronological_age=age, date=taken)
 
     return _labels(table, _columns(table, _ID_COLUMNS), read_row)
 

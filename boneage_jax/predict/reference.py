@@ -1,5 +1,8 @@
 """How far a bone age lies from the chronological age, in the standard deviations of a named reference table."""
 
+import enum
+from typing import NamedTuple
+
 import numpy as np
 
 from boneage_jax.sex import Sex
@@ -21,6 +24,26 @@ _DEVIATIONS = {
         *(10.23, 9.64, 10.23, 10.74, 11.73, 11.94, 10.24, 10.67, 11.30, 9.23, 7.31),
     ),
 }
+
+BORDER = 2.0
+"""Standard deviations of the chronological age beyond which a bone age counts as delayed or advanced."""
+
+
+class Conclusion(enum.StrEnum):
+    """A bone age compared with the chronological age."""
+
+    DELAYED = "delayed"
+    NORMAL = "normal"
+    ADVANCED = "advanced"
+    UNDECIDED = "cannot be decided"
+
+
+class Band(NamedTuple):
+    """Bone ages within `BORDER` standard deviations, in months: `lowest` and `highest` [N] at the `ages` [N]."""
+
+    ages: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
 
 
 def deviation(age: float, sex: Sex) -> float | None:
@@ -53,3 +76,39 @@ def sd_score(bone_age: float, age: float, sex: Sex) -> tuple[float | None, str]:
             f"and the chronological age is {age:.1f} months."
         )
     return (bone_age - age) / spread, ""
+
+
+def band(sex: Sex) -> Band:
+    """The range between delayed and advanced over the whole table; it is linear between the table's ages."""
+    deviations = np.array(_DEVIATIONS[sex])
+    ages = np.array(_AGES[: len(deviations)], np.float64)
+    return Band(ages, ages - BORDER * deviations, ages + BORDER * deviations)
+
+
+def conclude(interval: tuple[float, float] | None, ages: tuple[float, float], sex: Sex) -> tuple[Conclusion, str]:
+    """Compares the whole interval of a bone age with the range of `BORDER` standard deviations about the age.
+
+    Args:
+      interval: lowest and highest bone age, in months; None where the weights give none.
+      ages: lowest and highest chronological age, in months: the same twice, unless it was rounded.
+      sex: of the child.
+
+    Returns:
+      The conclusion and ""; or UNDECIDED and the reason in a sentence.
+    """
+    if interval is None:
+        return Conclusion.UNDECIDED, "The weights give no interval."
+    youngest, oldest = ages
+    first, last = deviation(youngest, sex), deviation(oldest, sex)
+    if first is None or last is None:
+        return Conclusion.UNDECIDED, "The chronological age lies outside the reference table."
+    low, high = interval
+    compatible = {
+        Conclusion.DELAYED: low < oldest - BORDER * last,
+        Conclusion.NORMAL: low <= oldest + BORDER * last and high >= youngest - BORDER * first,
+        Conclusion.ADVANCED: high > youngest + BORDER * first,
+    }
+    found = [conclusion for conclusion, fits in compatible.items() if fits]
+    if len(found) == 1:
+        return found[0], ""
+    return Conclusion.UNDECIDED, f"The interval of the bone age reaches from {found[0]} to {found[-1]}."

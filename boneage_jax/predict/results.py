@@ -11,7 +11,7 @@ from boneage_jax.predict.predictor import UNKNOWN
 from boneage_jax.predict.worklist import Request
 from boneage_jax.sex import Sex
 
-READING_KEYS = ("months", "years_months", "std", "low", "high", "difference", "sd_score")
+READING_KEYS = ("months", "years_months", "std", "low", "high", "difference", "sd_score", "conclusion")
 _DIGITS = 4  # of months in JSON: far finer than they are worth, and the same as everywhere to 0.01
 
 
@@ -26,20 +26,25 @@ class Reading:
         interval: in which nine of ten reference ages lie, or None.
         difference: bone age minus chronological age; None without an age.
         sd_score: the difference in standard deviations of healthy children; None where the table has none.
+        conclusion: whether the bone age is delayed, normal or advanced; None without an age.
+        reason: why that cannot be decided, in a sentence, or "".
     """
 
     sex: str
     months: float
     std: float | None
     interval: tuple[float, float] | None
-    difference: float | None
-    sd_score: float | None
+    difference: float | None = None
+    sd_score: float | None = None
+    conclusion: reference.Conclusion | None = None
+    reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; "years_months" says the bone age in words."""
         low, high = self.interval or (None, None)
         numbers = (self.std, low, high, self.difference, self.sd_score)
-        values = (_rounded(self.months), years_months(self.months), *map(_rounded, numbers))
+        conclusion = None if self.conclusion is None else self.conclusion.value
+        values = (_rounded(self.months), years_months(self.months), *map(_rounded, numbers), conclusion)
         return dict(zip(READING_KEYS, values, strict=True))
 
 
@@ -56,6 +61,8 @@ class Result:
         readings: one; for an unknown sex that of a girl and that of a boy; none if there is an error.
         heatmap: the file of the heat map, or None.
         regions: what `RegionFinder.find` found, and the file of the overlay as "picture"; None if it was not asked for.
+        dicom_report: the file of the Structured Report, or None.
+        dicom_capture: the file of the Secondary Capture, or None.
         warnings: what speaks against relying on it.
         notes: corrections of the image, and what else is to be known.
         error: why it was not read, or "".
@@ -71,6 +78,8 @@ class Result:
     readings: tuple[Reading, ...] = ()
     heatmap: str | None = None
     regions: Mapping[str, Any] | None = None
+    dicom_report: str | None = None
+    dicom_capture: str | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     error: str = ""
@@ -94,6 +103,8 @@ class Result:
             "sd_table": reference.TABLE if any(one.sd_score is not None for one in self.readings) else None,
             "heatmap": self.heatmap,
             "regions": None if self.regions is None else dict(self.regions),
+            "dicom_report": self.dicom_report,
+            "dicom_capture": self.dicom_capture,
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "provenance": None if self.provenance is None else self.provenance.to_dict(),
@@ -126,7 +137,8 @@ def result(prediction: Prediction, request: Request) -> Result:
     age_from = request.age_from or (None if header.age is None else "header")
     known = header.age if age is None else age
     by_sex: Mapping[str, Prediction] = prediction.by_sex or {prediction.sex: prediction}
-    compared = [_reading(one, known) for one in by_sex.values()]
+    ages = header.ages if age_from == "header" else None if known is None else (known, known)
+    compared = [_reading(one, known, ages) for one in by_sex.values()]
     return Result(
         file,
         sex=prediction.sex,
@@ -146,15 +158,18 @@ def years_months(months: float) -> str:
     return f"{years} {'year' if years == 1 else 'years'} {rest} {'month' if rest == 1 else 'months'}"
 
 
-def _reading(prediction: Prediction, age: float | None) -> tuple[Reading, str]:
-    """The reading, and why there is no SD score though there is an age."""
+def _reading(prediction: Prediction, age: float | None, ages: tuple[float, float] | None) -> tuple[Reading, str]:
+    """The reading, and why there is no SD score though there is an age; `ages` is the range that the age lies in."""
     months = prediction.months
     assert months is not None  # of one sex
-    plain = Reading(prediction.sex, months, prediction.std, prediction.interval, None, None)
-    if age is None:
+    plain = Reading(prediction.sex, months, prediction.std, prediction.interval)
+    if age is None or ages is None:
         return plain, ""
-    score, reason = reference.sd_score(months, age, Sex.parse(prediction.sex))
-    return dataclasses.replace(plain, difference=months - age, sd_score=score), reason
+    sex = Sex.parse(prediction.sex)
+    score, why_none = reference.sd_score(months, age, sex)
+    conclusion, reason = reference.conclude(prediction.interval, ages, sex)
+    compared = dataclasses.replace(plain, difference=months - age, sd_score=score, conclusion=conclusion, reason=reason)
+    return compared, why_none
 
 
 def _notes(prediction: Prediction, header: Header, age_from: str | None) -> list[str]:

@@ -1,6 +1,7 @@
 """Which files are to be read, and what is said of each child: the part of `boneage predict` before any network."""
 
 import dataclasses
+import datetime
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,8 +14,12 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict.predictor import UNKNOWN
 from boneage_jax.sex import Sex
 
-HEATMAP_ENDING, REGIONS_ENDING = "-heatmap.png", "-regions.png"
-_OWN_ENDINGS = (HEATMAP_ENDING, REGIONS_ENDING)
+HEATMAP_ENDING = "-heatmap.png"
+REGIONS_ENDING = "-regions.png"
+REPORT_ENDING = "-boneage-sr.dcm"
+CAPTURE_ENDING = "-boneage-sc.dcm"
+OUTPUT_ENDINGS = (HEATMAP_ENDING, REGIONS_ENDING, REPORT_ENDING, CAPTURE_ENDING)
+"""Of the files that are written for images; in a folder of images they are left out."""
 
 _AGE_TOLERANCE = 1.0  # months
 
@@ -31,6 +36,7 @@ class Request:
         sex_from: "--sex", "--labels", or None.
         age: chronological age in months, or None.
         age_from: "--age", "--labels", or None.
+        date: of the examination, from the table of labels, or None.
         error: why it cannot be read, or "".
     """
 
@@ -41,6 +47,7 @@ class Request:
     sex_from: str | None = None
     age: float | None = None
     age_from: str | None = None
+    date: datetime.date | None = None
     error: str = ""
 
 
@@ -64,7 +71,7 @@ def gather(paths: Iterable[Path], sex: str | None, age: float | None, labels: Pa
         paths: files of any name, and folders and zip archives (archives in them count as folders).
         sex: "F", "M" or "unknown", for all files but those in the table; None for what the headers say.
         age: chronological age in months, for a single file; None for what the table or the headers say.
-        labels: csv or xlsx with the column id (name of the file), and sex or male, or age (years) or age_months.
+        labels: csv or xlsx with the column id (name of the file) and others, see `read_children`.
 
     Raises:
         BoneAgeError: the table cannot be read, or an age is given for several files. What is wrong with a single file
@@ -84,8 +91,8 @@ def gather(paths: Iterable[Path], sex: str | None, age: float | None, labels: Pa
     return Worklist(requests if labels is None else _with_labels(requests, labels), left_out)
 
 
-def picture_paths(folder: Path, requests: Sequence[Request], ending: str) -> list[Path]:
-    """Where the picture of each goes: named like the file, by its whole path where two would share a name."""
+def output_paths(folder: Path, requests: Sequence[Request], ending: str) -> list[Path]:
+    """Where the output of each goes: named like the file, by its whole path where two would share a name."""
     short = [str(PurePosixPath(one.place).with_suffix("")) for one in requests]
     shared = Counter(short)
     whole = [one.name.strip("./\\").replace("/", "_").replace("\\", "_") for one in requests]
@@ -97,10 +104,10 @@ def _requests(path: Path, left_out: dict[str, Sequence[str]]) -> list[Request]:
     if not path.is_dir() and not is_archive(path):
         return [Request(str(path), path.name, File(str(path), 0, 0, path))]
     listing = list_files(path)
-    images, others = select_images(file for file in listing.files if not file.name.endswith(_OWN_ENDINGS))
-    maps = [file for file in listing.files if file.name.endswith(_OWN_ENDINGS)]
-    if others or maps:
-        left_out[str(path)] = sorted(file.name for file in (*others, *maps))
+    images, others = select_images(file for file in listing.files if not file.name.endswith(OUTPUT_ENDINGS))
+    outputs = [file for file in listing.files if file.name.endswith(OUTPUT_ENDINGS)]
+    if others or outputs:
+        left_out[str(path)] = sorted(file.name for file in (*others, *outputs))
     requests = [
         Request(name, file.name, dataclasses.replace(file, name=name))
         for file in images
@@ -125,7 +132,7 @@ def _with_labels(requests: Sequence[Request], path: Path) -> list[Request]:
         raise BoneAgeError(f"the label table {path} does not exist; expected a csv or xlsx file")
     labels = read_children(File(str(path), path.stat().st_size, 0, path))
     if labels is None:
-        raise BoneAgeError(f"{path} is no label table; expected the columns id, and male, sex, age or age_months")
+        raise BoneAgeError(f"{path} is no label table; expected the columns id, and male, sex, age, age_months or date")
     known, done = {label.id: label for label in labels}, list(requests)
     for identifier, places in match(known, [one.name for one in requests]).items():
         names = sorted({requests[place].name for place in places})
@@ -158,4 +165,4 @@ def _with_label(request: Request, label: Label) -> Request:
                 "of them"
             )
         request = dataclasses.replace(request, age=age, age_from="--labels")
-    return dataclasses.replace(request, error=error)
+    return dataclasses.replace(request, date=label.date, error=error)

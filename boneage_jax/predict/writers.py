@@ -12,7 +12,8 @@ from boneage_jax.terminal import printable
 
 CSV_COLUMNS = (
     *("file", "sex", "sex_from", "months", "years_months", "std", "low", "high"),
-    *("age", "age_from", "difference", "sd_score", "sd_table", "heatmap", "warnings", "notes", "error", "refused"),
+    *("age", "age_from", "difference", "sd_score", "sd_table", "conclusion"),
+    *("heatmap", "dicom_report", "dicom_capture", "warnings", "notes", "error", "refused"),
     *("version", "weights", "weights_sha256", "preprocessing", "time", "notice"),
 )
 

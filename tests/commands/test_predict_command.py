@@ -52,7 +52,8 @@ def test_a_reading_has_age_deviation_and_interval_in_stable_keys(read, tiny, tmp
     expected = cached_load(tiny).predict(hand(1), sex="M")
     assert list(found) == [
         *("file", "error", "refused", "sex", "sex_from", "months", "years_months", "std", "low", "high", "difference"),
-        *("sd_score", "by_sex", "age", "age_from", "sd_table", "heatmap", "regions", "warnings", "notes", "provenance"),
+        *("sd_score", "conclusion", "by_sex", "age", "age_from", "sd_table", "heatmap", "regions"),
+        *("dicom_report", "dicom_capture", "warnings", "notes", "provenance"),
     ]
     assert found["file"] == str(tmp_path / "hand.png")
     assert (found["sex"], found["sex_from"]) == ("M", "--sex")
@@ -61,7 +62,7 @@ def test_a_reading_has_age_deviation_and_interval_in_stable_keys(read, tiny, tmp
     assert [found["low"], found["high"]] == pytest.approx(expected.interval, abs=1e-4)
     years, months = divmod(round(expected.months), 12)
     assert found["years_months"] == f"{years} years {months} months"
-    for key in ("error", "by_sex", "age", "difference", "sd_score", "sd_table", "heatmap", "regions"):
+    for key in ("error", "by_sex", "age", "difference", "sd_score", "conclusion", "sd_table", "heatmap", "regions"):
         assert found[key] is None
 
 
@@ -71,6 +72,7 @@ def test_the_chronological_age_gives_difference_and_sd_score(read, tmp_path):
     assert found["difference"] == pytest.approx(found["months"] - 96, abs=1e-3)
     assert found["sd_score"] == pytest.approx(found["difference"] / 10.23, abs=1e-3)  # girls of 96 months
     assert "Brush" in found["sd_table"]
+    assert found["conclusion"] in ("delayed", "normal", "advanced", "cannot be decided")
 
 
 def test_an_age_outside_the_table_has_a_difference_and_the_reason_why_no_more(read, tmp_path):

@@ -1,6 +1,8 @@
 """Label tables as spreadsheets of all countries write them, and rows that cannot be used."""
 
+import datetime
 import io
+import re
 import zipfile
 
 import openpyxl
@@ -221,3 +223,34 @@ def test_flipped_bits_give_a_table_or_a_clear_error(seed):
         assert "labels.xlsx" in str(error)  # noqa: PT017 (either outcome is right)
     else:
         assert table is None or table.name == "labels.xlsx"
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["7,2024-05-31,2014-05-31", "7,20240531,20140531", "7,2024-05-31 00:00:00,2014-05-31T08:30"],
+)
+def test_dates_of_birth_and_examination_give_the_age(row):
+    child = children(f"id,date,birth_date\n{row}\n")["7"]
+    assert child.date == datetime.date(2024, 5, 31)
+    assert child.chronological_age == pytest.approx(120, abs=0.05)
+    assert (child.sex, child.fault) == (None, "")
+
+
+def test_a_date_alone_gives_no_age_and_an_age_in_whole_years_yields_to_the_dates():
+    assert children("id,Study Date\n7,2024-05-31\n")["7"].chronological_age is None
+    text = "id,age,date,date of birth\n7,10,2024-11-30,2014-05-31\n"
+    assert children(text)["7"].chronological_age == pytest.approx(126, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("id,date\n7,31.05.2024\n", r"row 2: the date '31\.05\.2024' is no date such as 2024-05-31"),
+        ("id,date,birth_date\n7,2024-05-31,05/31/2014\n", "the birth date '05/31/2014' is no date"),
+        ("id,date,birth_date\n7,2014-05-31,2024-05-31\n", "is an age of -10.0 years"),
+        ("id,date,birth_date\n7,2024-05-31,1964-05-31\n", "is an age of 60.0 years"),
+        ("id,age,date,birth_date\n7,8,2024-05-31,2014-05-31\n", "the age is 96 months, but the dates are 120 months"),
+    ],
+)
+def test_dates_that_cannot_be_right_are_faults(text, fault):
+    assert re.search(fault, children(text)["7"].fault)

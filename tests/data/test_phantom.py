@@ -1,8 +1,11 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from boneage_jax.data.phantom import KEY_POINTS, chronological_age, render, sample_children
 from boneage_jax.data.phantom.anatomy import CARPAL, OVERLAPPING_CARPAL, build_hand
+from boneage_jax.data.phantom.drawing import attenuation, make_view
 from boneage_jax.data.phantom.maturity import CARPALS, EPIPHYSES, ossified_carpals
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
@@ -58,6 +61,21 @@ def test_growth_plates_narrow_and_close(sex):
     toddler, child, teenager = (_plate_area(years, sex) for years in (3, 9, 14 if sex == Sex.FEMALE else 16))
     assert toddler > child > teenager > 0
     assert _plate_area(19, sex) == 0
+
+
+def _bone_shadow(age, sex, seed):
+    """Attenuation by bone in one view: no film, no noise."""
+    hand = build_hand(float(age), sex, np.random.default_rng(seed))
+    return attenuation(hand, make_view(288, 120.0, np.random.default_rng(0)))[1]
+
+
+@pytest.mark.parametrize("sex", Sex)
+def test_bones_still_change_in_every_year_after_fusion(sex):
+    for seed in range(2):
+        shadows = [_bone_shadow(age, sex, seed) for age in np.linspace(180, 240, 6)]
+        changes = [np.sqrt(((b - a) ** 2).mean()) for a, b in pairwise(shadows)]
+        # Between 8 and 9 years, it is ten times as much.
+        assert min(changes) > 0.002
 
 
 @pytest.mark.parametrize("years", [8, 14, 15, 16])

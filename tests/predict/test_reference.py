@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from boneage_jax.predict import reference
@@ -36,3 +37,69 @@ def test_outside_the_table_there_is_no_score_but_a_reason(age, sex):
 def test_the_score_is_the_difference_in_deviations():
     assert reference.sd_score(120.0 + 9.79, 120.0, Sex.MALE) == (pytest.approx(1), "")
     assert reference.sd_score(120.0 - 2 * 11.73, 120.0, Sex.FEMALE) == (pytest.approx(-2), "")
+
+
+@pytest.mark.parametrize(
+    ("interval", "conclusion"),
+    [
+        # A boy of 120 months: the standard deviation is 9.79, the borders lie at 100.42 and 139.58 months.
+        ((80.0, 100.4), "delayed"),
+        ((80.0, 100.5), "cannot be decided"),
+        ((100.5, 139.5), "normal"),
+        ((100.5, 139.6), "cannot be decided"),
+        ((139.5, 160.0), "cannot be decided"),
+        ((139.6, 160.0), "advanced"),
+        ((90.0, 150.0), "cannot be decided"),
+    ],
+)
+def test_a_conclusion_needs_the_whole_interval_on_one_side_of_each_border(interval, conclusion):
+    found, reason = reference.conclude(interval, (120.0, 120.0), Sex.MALE)
+    assert found == conclusion
+    assert bool(reason) == (conclusion == "cannot be decided")
+
+
+@pytest.mark.parametrize(
+    ("interval", "reason"),
+    [
+        ((90.0, 110.0), "from delayed to normal"),
+        ((130.0, 150.0), "from normal to advanced"),
+        ((90.0, 150.0), "from delayed to advanced"),
+        (None, "no interval"),
+    ],
+)
+def test_what_cannot_be_decided_has_its_reason(interval, reason):
+    assert reason in reference.conclude(interval, (120.0, 120.0), Sex.MALE)[1]
+
+
+@pytest.mark.parametrize(
+    ("interval", "exact", "in_years"),
+    [
+        # Girls: 2 x 11.73 months at 120, 2 x 11.94 at 132; the borders lie at 96.54, 143.46, 108.12 and 155.88.
+        ((80.0, 96.0), "delayed", "delayed"),
+        ((97.0, 107.0), "normal", "cannot be decided"),
+        ((109.0, 143.0), "normal", "normal"),
+        ((144.0, 155.0), "advanced", "cannot be decided"),
+        ((156.0, 170.0), "advanced", "advanced"),
+    ],
+)
+def test_an_age_in_whole_years_must_lead_to_the_same_conclusion_all_year_long(interval, exact, in_years):
+    assert reference.conclude(interval, (120.0, 120.0), Sex.FEMALE)[0] == exact
+    assert reference.conclude(interval, (120.0, 132.0), Sex.FEMALE)[0] == in_years
+
+
+def test_outside_the_table_there_is_no_conclusion():
+    for ages in ((193.0, 193.0), (186.0, 198.0), (2.0, 2.0)):
+        conclusion, reason = reference.conclude((100.0, 101.0), ages, Sex.FEMALE)
+        assert (conclusion, "outside the reference table" in reason) == ("cannot be decided", True)
+
+
+@pytest.mark.parametrize("sex", [Sex.FEMALE, Sex.MALE])
+def test_the_band_is_two_deviations_wide_to_each_side_over_the_whole_table(sex):
+    band = reference.band(sex)
+    assert (band.ages[0], band.ages[-1]) == (3, 204 if sex == Sex.MALE else 192)
+    expected = [2 * reference.deviation(age, sex) for age in band.ages]
+    np.testing.assert_allclose(band.highest - band.ages, expected)
+    np.testing.assert_allclose(band.ages - band.lowest, expected)
+    # Then an age in whole years needs no more than its ends to be compared with.
+    assert (np.diff(band.lowest) > 0).all()
+    assert (np.diff(band.highest) > 0).all()

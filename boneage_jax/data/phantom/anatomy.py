@@ -104,16 +104,39 @@ def _epiphysis(
     return frame.place(across, 0.5 * (near + far) + bent)
 
 
-def _add_long_bone(hand: Hand, frame: _Frame, bone: LongBone, progress: float, youth: float) -> None:
-    """Add shaft, epiphysis and growth plate of one bone; `youth` is 1 at birth and 0 in the adult."""
+@dataclass(frozen=True)
+class _Growth:
+    """What all bones of a child have in common.
+
+    Attributes:
+        youth: 1 at birth, 0 in the adult.
+        width: factor of the widths of bones.
+        cortex: thickness in millimetres of the wall of a shaft that is 8 mm wide.
+    """
+
+    youth: float
+    width: float
+    cortex: float
+
+    @classmethod
+    def at(cls, age: float, variation: float) -> _Growth:
+        """The growth at this age in months; `variation` is added to the factor of the widths."""
+        youth = 1 - _ramp(age, -40.0, 190.0)
+        # After the spurt, bones gain no more length, but their cortex goes on thickening into adulthood.
+        cortex = _mix(1.9, 1.1, youth) + 0.7 * max(age - 150.0, 0.0) / 90.0
+        return cls(youth, _mix(1.04, 0.88, youth) * (1 + variation), cortex)
+
+
+def _add_long_bone(hand: Hand, frame: _Frame, bone: LongBone, progress: float, growth: _Growth) -> None:
+    """Add shaft, epiphysis, and growth plate or scar of one bone."""
     thick, width = bone.epiphysis, bone.growing_width
     fused = _ramp(progress, 0.86, 1.0)
     grown = _ramp(progress, -0.05, 0.62) if progress > 0 else 0.0
     gap = thick * _mix(0.40, 0.13, _ramp(progress, 0.0, 0.75))
     plate_far = thick * _mix(1.45, 1.12, _ramp(progress, 0.0, 0.8))
     plate_near = plate_far - gap
-    end = bone.length - _mix(0.4, 2.0, youth)
-    cortex = _mix(1.9, 1.1, youth) * (bone.waist / 8) ** 0.5
+    end = bone.length - _mix(0.4, 2.0, growth.youth)
+    cortex = growth.cortex * (bone.waist / 8) ** 0.5
     hand.bones.append(Shape(_shaft(frame, bone, plate_far, end, 0.0), bone.density))
     hand.bones.append(Shape(_shaft(frame, bone, plate_far, end, cortex), 0.66 * bone.density))
     band = np.array([-0.5, 0.5, 0.5, -0.5]) * width * 0.96
@@ -128,10 +151,11 @@ def _add_long_bone(hand: Hand, frame: _Frame, bone: LongBone, progress: float, y
             points = _epiphysis(frame, half_width, near, plate_near, bone, cap, inset)
             hand.bones.append(Shape(points, density * bone.density))
     if fused > 0:
-        # Bone bridges the plate from its middle outwards; a thin dense line remains for a while.
+        # Bone bridges the plate from its middle outwards, and leaves a dense line, the scar, that fades for years.
         overlap = np.array([-0.6, -0.6, 0.6, 0.6])
         bridge = frame.place(band * fused, levels + overlap)
-        hand.bones.append(Shape(bridge, bone.density * 0.74))
+        scar = _mix(1.0, 0.7, min(max(progress - 1, 0.0) / 0.5, 1.0))
+        hand.bones.append(Shape(bridge, bone.density * scar))
         hand.bridges.append(bridge)
     if fused < 1:
         hand.plates.append(frame.place(band, levels))
@@ -153,18 +177,16 @@ def _scaled(bone: LongBone, length: float, width: float) -> LongBone:
     )
 
 
-def _add_finger(
-    hand: Hand, digit: int, progress: dict[str, float], youth: float, width: float, rng: np.random.Generator
-) -> None:
+def _add_finger(hand: Hand, digit: int, progress: dict[str, float], growth: _Growth, rng: np.random.Generator) -> None:
     """Add one ray: metacarpal, phalanges and the skin around them."""
     (x, y), ray, finger = RAYS[digit]
     spread, curl = rng.normal(0, 2.2), rng.normal(0, 1.5, size=4)
     point = np.array([x, y]) + rng.normal(0, 0.4, size=2)
-    plump = 1 + 0.28 * youth
+    plump = 1 + 0.28 * growth.youth
     radii = {"proximal": 10.0, "middle": 8.4, "distal": 7.0} if digit > 1 else {"proximal": 10.5, "distal": 9.0}
     centres: list[tuple[np.ndarray, float]] = []
     for kind, bend in zip(RAY_BONES[digit], curl, strict=False):
-        bone = _scaled(BONES[f"{kind}{digit}"], 1 + rng.normal(0, 0.015), width)
+        bone = _scaled(BONES[f"{kind}{digit}"], 1 + rng.normal(0, 0.015), growth.width)
         metacarpal = kind == "metacarpal"
         axis = _direction(ray + 0.3 * spread if metacarpal else finger + spread + bend)
         tip = point + bone.length * axis
@@ -172,7 +194,7 @@ def _add_finger(
         at_tip = metacarpal and digit > 1
         frame = _Frame(tip, -axis) if at_tip else _Frame(point, axis)
         hand.joints[f"{kind}{digit}"] = frame.origin
-        _add_long_bone(hand, frame, bone, progress[f"{kind}{digit}"], youth)
+        _add_long_bone(hand, frame, bone, progress[f"{kind}{digit}"], growth)
         if not metacarpal:
             slim = 0.86 if digit == 5 else 1.0
             centres.append((point, radii[kind] * plump * slim))
@@ -234,18 +256,17 @@ def _add_palm_and_forearm(hand: Hand, youth: float) -> None:
 def build_hand(age: float, sex: int, rng: np.random.Generator) -> Hand:
     """The hand of one child; the same generator state gives the same child at any age."""
     progress = progress_of_sites(age, sex, rng.standard_normal(len(SITES)))
-    youth = 1 - _ramp(age, -40.0, 190.0)
-    width = _mix(1.04, 0.88, youth) * (1 + rng.normal(0, 0.02))
+    growth = _Growth.at(age, rng.normal(0, 0.02))
     hand = Hand()
-    _add_palm_and_forearm(hand, youth)
+    _add_palm_and_forearm(hand, growth.youth)
     for name, joint, lean in (("radius", (8.5, -22.0), 182.5), ("ulna", (-15.5, -25.0), 179.0)):
         origin = np.array(joint) + rng.normal(0, 0.5, size=2)
         axis = _direction(lean + rng.normal(0, 0.8))
         hand.joints[name] = origin
-        _add_long_bone(hand, _Frame(origin, axis), _scaled(BONES[name], 1.0, width), progress[name], youth)
+        _add_long_bone(hand, _Frame(origin, axis), _scaled(BONES[name], 1.0, growth.width), progress[name], growth)
     _add_carpals(hand, progress, rng)
     for digit in RAYS:
-        _add_finger(hand, digit, progress, youth, width, rng)
+        _add_finger(hand, digit, progress, growth, rng)
     if progress["sesamoid"] > 0:
         angle = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
         reach = _mix(0.9, 2.6, _ramp(progress["sesamoid"], 0.0, 1.0))

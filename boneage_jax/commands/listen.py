@@ -1,0 +1,133 @@
+"""A DICOM node: receives radiographs by C-STORE, reads those of hands, and sends the results on.
+
+The results of an image are a Structured Report and a Secondary Capture in its study. An image that was accepted is kept
+on disk until the destination has its results. Exit status: 0 after SIGTERM or Ctrl-C, 1 after an error.
+"""
+
+import argparse
+import ipaddress
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from boneage_jax.errors import BoneAgeError
+
+if TYPE_CHECKING:
+    from boneage_jax.node.destinations import Destination
+
+NAME = "listen"
+HELP = "answer radiographs that a DICOM archive sends"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
+    parser.add_argument("--aet", type=_title, default="BONEAGE", help="AE title of the node; default: %(default)s")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
+    parser.add_argument("--port", type=int, default=11112, help="0 for any that is free; default: %(default)s")
+    parser.add_argument(
+        "--allow",
+        type=_title,
+        action="append",
+        default=[],
+        metavar="AET",
+        help="AE title that may connect, once for each; may be left out on a loopback address alone",
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--send-to", type=_address, metavar="AET@HOST:PORT", help="archive that takes the results")
+    where.add_argument("--dicomweb", type=_url, metavar="URL", help="DICOMweb service that takes the results")
+    parser.add_argument(
+        "--queue",
+        type=Path,
+        metavar="FILE",
+        help="SQLite file of the queue; default: one for the AE title, in the user's state folder",
+    )
+    parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the node until it is asked to stop."""
+    from boneage_jax import extras
+
+    extras.require("boneage listen", "dicom", "highdicom", "pynetdicom", "dicomweb_client")
+    if not arguments.allow and not _is_loopback(arguments.host):
+        raise BoneAgeError(
+            f"--host {arguments.host} can be reached by other machines; list those that may connect, as in --allow PACS"
+        )
+    from boneage_jax import load
+    from boneage_jax.node import service
+    from boneage_jax.released import weights
+
+    warnings.simplefilter("ignore")  # those of pydicom and highdicom quote values of headers
+    _log_to_stderr()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    settings = service.Settings(
+        arguments.aet,
+        arguments.host,
+        arguments.port,
+        tuple(arguments.allow),
+        arguments.queue or _state_folder() / f"{arguments.aet}.sqlite",
+    )
+    service.run(settings, load(arguments.weights or weights.most_accurate()), _destination(arguments), stop)
+    return 0
+
+
+def _destination(arguments: argparse.Namespace) -> "Destination":
+    from boneage_jax.node.destinations import Archive, Service
+
+    if arguments.dicomweb:
+        return Service(arguments.dicomweb)
+    return Archive(arguments.aet, *arguments.send_to)
+
+
+def _log_to_stderr() -> None:
+    """Lines with the time; they name images by their number in the queue."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log = logging.getLogger("boneage_jax.node")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
+def _state_folder() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state", "boneage_jax").expanduser()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _title(text: str) -> str:
+    """An AE title (PS3.5, 6.2): 1 to 16 characters of ASCII without a backslash."""
+    if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]{0,15}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an AE title of 1 to 16 ASCII characters")
+    return text
+
+
+def _address(text: str) -> tuple[str, str, int]:
+    match = re.fullmatch(r"([^@]+)@(\[[^]]+\]|[^:]+):(\d{1,5})", text)
+    if not match or not 0 < int(match[3]) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form AET@HOST:PORT, such as PACS@10.0.0.5:104")
+    return _title(match[1]), match[2].strip("[]"), int(match[3])
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the URL of a service, such as http://localhost:8042/dicom-web"
+        )
+    if parts.password is not None:
+        raise argparse.ArgumentTypeError("the URL holds a password, which other users can see; put it into ~/.netrc")
+    return text

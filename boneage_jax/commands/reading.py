@@ -1,0 +1,144 @@
+"""What the commands that read radiographs share: flags about the child, reading file by file, and messages."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
+from boneage_jax.terminal import printable
+
+if TYPE_CHECKING:
+    from boneage_jax.predict.prediction import Prediction, Provenance
+    from boneage_jax.predict.predictor import Item, Predictor
+    from boneage_jax.predict.results import Result
+    from boneage_jax.predict.worklist import Request
+
+_BATCH_SIZE = 8
+_NAMED = 10  # of the files that were left out
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """What goes on with an image once it has been read, such as drawing its heat map."""
+
+    def added(self, result: "Result", place: int, item: "Item") -> "Result":
+        """The result that replaces that of the request at this place; the item's file is held in memory."""
+
+
+def read(
+    predictor: "Predictor", requests: "Sequence[Request]", follower: Follower | None, *, accept_warnings: bool
+) -> "Iterator[Result]":
+    """Reads each request, in their order; a bad one gives a result with an error and does not stop the rest."""
+    from boneage_jax.data.files import File
+    from boneage_jax.predict.predictor import Item
+
+    items = {
+        place: Item(one.file, one.sex, _inputs(predictor, one.age))
+        for place, one in enumerate(requests)
+        if one.file and not one.error
+    }
+    held: dict[int, File] = {}  # with their contents in memory: a heat map shows the image that was read
+
+    def given() -> "Iterator[Item]":
+        for place, item in items.items():
+            with contextlib.suppress(BoneAgeError):  # The predictor says why a file cannot be read.
+                if follower is not None and isinstance(item.image, File):
+                    held[place] = item.image.held()
+            yield item._replace(image=held.get(place, item.image))
+
+    batch_size = _BATCH_SIZE if len(items) >= _BATCH_SIZE else 1
+    found = predictor.predict_many(given(), batch_size=batch_size, on_error="yield", accept_warnings=accept_warnings)
+    for place, request in enumerate(requests):
+        prediction = next(found) if place in items else BoneAgeError(request.error)
+        file = held.pop(place, None)
+        result = _result(request, prediction, predictor.provenance())
+        if follower is not None and file is not None and not result.error:
+            result = follower.added(result, place, items[place]._replace(image=file, sex=result.sex))
+        yield result
+
+
+def _result(request: "Request", prediction: "Prediction | BoneAgeError", provenance: "Provenance") -> "Result":
+    from boneage_jax.predict import results
+    from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
+
+    if isinstance(prediction, MissingSexError):
+        hint = f"with --sex, or as {Path(request.place).stem} in the table of --labels"
+        return results.failed(request.name, f"{prediction} ({hint})", provenance)
+    if isinstance(prediction, RefusedImageError):
+        return results.refused(request.name, prediction, "--accept-warnings reads it all the same.", provenance)
+    if isinstance(prediction, BoneAgeError):
+        return results.failed(request.name, str(prediction), provenance)
+    return results.result(prediction, request)
+
+
+def _inputs(predictor: "Predictor", age: float | None) -> dict[str, Any]:
+    from boneage_jax.data.inputs import CHRONOLOGICAL_AGE
+
+    reads_age = any(spec.name == CHRONOLOGICAL_AGE for spec in predictor.network.inputs)
+    return {CHRONOLOGICAL_AGE: age} if reads_age and age is not None else {}
+
+
+def refuse_further_inputs(predictor: "Predictor") -> None:
+    """Raises BoneAgeError if these weights read anything that no flag gives."""
+    from boneage_jax.data.inputs import CHRONOLOGICAL_AGE
+
+    if others := [spec.name for spec in predictor.network.inputs if spec.name != CHRONOLOGICAL_AGE]:
+        raise BoneAgeError(
+            f"the weights {predictor.header.name!r} also read {', '.join(others)}, for which there is no flag; "
+            "in Python, boneage_jax.load(...).predict(..., inputs=...) takes them"
+        )
+
+
+def print_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
+    """Names the files in folders that are no images, on stderr."""
+    for folder, names in left_out.items():
+        more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        what = "1 file is no image and was" if len(names) == 1 else f"{len(names)} files are no images and were"
+        print(printable(f"{folder}: note: {what} left out: {', '.join(names[:_NAMED])}{more}"), file=sys.stderr)
+
+
+def print_messages(result: "Result") -> None:
+    """Errors, warnings and notes, on stderr."""
+    if result.error:
+        print(printable(f"error: {result.error}"), file=sys.stderr)
+        return
+    for kind, sentences in (("warning", result.warnings), ("note", result.notes)):
+        for sentence in sentences:
+            print(printable(f"{result.file}: {kind}: {sentence}"), file=sys.stderr)
+
+
+def status(results: "Sequence[Result]") -> int:
+    """Exit status: 0 if all were read; 1 if none was, for other reasons than refusal; 2 in all other cases."""
+    failures = sum(bool(result.error) for result in results)
+    if len(results) > 1 and failures:
+        print(f"{len(results) - failures} of {len(results)} read, {failures} not", file=sys.stderr)
+    if not failures:
+        return 0
+    return 1 if failures == len(results) and not any(result.refused for result in results) else 2
+
+
+def sex(text: str) -> str:
+    """Reads --sex: F, M or unknown."""
+    if text.casefold() == "unknown":
+        return "unknown"
+    try:
+        return Sex.parse(text).letter
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of F, M and unknown") from None
+
+
+def months(text: str) -> float:
+    """Reads --age: years, returned in months."""
+    from boneage_jax.data.labels import OLDEST
+
+    try:
+        years = float(text)
+    except ValueError:
+        years = -1.0
+    if not 0 <= years <= OLDEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age in years from 0 to {OLDEST:.0f}, such as 9.5")
+    return 12 * years

@@ -1,0 +1,107 @@
+"""Writes one page about a child: radiograph, heat map, bone age beside the age, and a chart of all visits.
+
+Exit status: 0 if the page shows every file, 2 if some could not be read or were refused (the page names them). If none
+could be read, there is no page, and the status is that of `predict`.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boneage_jax import extras
+from boneage_jax.atomic_files import write_bytes
+from boneage_jax.commands import reading
+
+if TYPE_CHECKING:
+    from boneage_jax.predict.predictor import Item
+    from boneage_jax.predict.results import Result
+
+NAME = "report"
+HELP = "write a page about a child, as HTML or PDF"
+_PACKAGES = {".html": ("jinja2",), ".pdf": ("jinja2", "weasyprint")}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags."""
+    parser.add_argument(
+        "path", type=Path, metavar="FILE|FOLDER", help="a radiograph, or a folder with those of one child's visits"
+    )
+    parser.add_argument(
+        "--sex", type=reading.sex, metavar="F|M", help="of the child; may be left out for DICOM files that name it"
+    )
+    parser.add_argument(
+        "--age",
+        type=reading.months,
+        metavar="YEARS",
+        help="chronological age on the day of a single radiograph, such as 9.5; default: that of --labels or of the "
+        "header of a DICOM",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="dates and ages of the visits: columns id (file name); date (such as 2024-05-31); birth_date, age (years) "
+        "or age_months",
+    )
+    parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")
+    parser.add_argument("--out", type=_page, required=True, metavar="FILE", help="page to write, .html or .pdf")
+    parser.add_argument(
+        "--accept-warnings", action="store_true", help="read images that the checks distrust too, with their warnings"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Reads the visits and writes the page."""
+    extras.require("boneage report", "report", *_PACKAGES[arguments.out.suffix.lower()])
+    from boneage_jax import load  # jax takes seconds to import
+    from boneage_jax.predict import heatmap, worklist
+    from boneage_jax.released import weights
+    from boneage_jax.report import page, visits
+
+    work = worklist.gather([arguments.path], arguments.sex, arguments.age, arguments.labels)
+    reading.print_left_out(work.left_out)
+    predictor = load(arguments.weights or weights.most_accurate())
+    reading.refuse_further_inputs(predictor)
+    images = _Images()
+    results: list[Result] = []
+    for result in reading.read(predictor, work.requests, images, accept_warnings=arguments.accept_warnings):
+        reading.print_messages(result)
+        results.append(result)
+    found = {
+        place: visits.Visit(request.place, result, request.date)
+        for place, (result, request) in enumerate(zip(results, work.requests, strict=True))
+        if not result.error
+    }
+    if found:
+        order = visits.in_order(found)
+        visits.refuse_several_children([images.items[place].image for place in order])
+        content = page.Report(
+            visits=[found[place] for place in order],
+            picture=heatmap.Maps(predictor).overlay(images.items[order[-1]]),
+            errors=[result.error for result in results if result.error],
+            accuracy=page.accuracy(predictor.header),
+        )
+        text = page.html(content)
+        is_pdf = arguments.out.suffix.lower() == ".pdf"
+        write_bytes(arguments.out, page.pdf(text) if is_pdf else text.encode())
+        print(f"written to {arguments.out}")
+    return reading.status(results)
+
+
+class _Images:
+    """Keeps the images that were read, by the places of their requests; their files are in memory."""
+
+    def __init__(self) -> None:
+        self.items: dict[int, Item] = {}
+
+    def added(self, result: "Result", place: int, item: "Item") -> "Result":
+        """The result as it is."""
+        self.items[place] = item
+        return result
+
+
+def _page(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in _PACKAGES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no page; expected a name that ends in .html or .pdf")
+    return path

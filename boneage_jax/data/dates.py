@@ -1,0 +1,48 @@
+"""Dates of birth and of examination, and the age between them."""
+
+from datetime import date
+
+from boneage_jax.errors import BoneAgeError
+
+DAYS_PER_MONTH = 365.2425 / 12
+
+_ROUNDING = 12.0
+"""Months between an age in whole years and the one from dates."""
+
+
+def months_between(born: date, taken: date) -> float:
+    """Age in months on the day `taken`; negative before birth."""
+    return (taken - born).days / DAYS_PER_MONTH
+
+
+def read_date(title: str, cell: str, where: str) -> date:
+    """Reads a cell such as 2024-05-31, with or without a time of day, as spreadsheets add it.
+
+    Orders that differ between countries, such as 31/05/2024 and 05/31/2024, are not guessed.
+
+    Raises:
+      BoneAgeError: it is no such date; the sentence begins with `where`.
+    """
+    try:
+        return date.fromisoformat(cell.replace("T", " ").partition(" ")[0])
+    except ValueError:
+        raise BoneAgeError(f"{where}: the {title} {cell!r} is no date such as 2024-05-31.") from None
+
+
+def age_of_dates(born: date, taken: date, stated: float | None, oldest: float, where: str) -> float:
+    """The age in months between two dates, from which a stated age (months) may be rounded.
+
+    Raises:
+      BoneAgeError: it is below 0 or above `oldest` (years), or the stated age contradicts it.
+    """
+    between = months_between(born, taken)
+    if not 0 <= between <= 12 * oldest:
+        raise BoneAgeError(
+            f"{where}: from {born} to {taken} is an age of {between / 12:.1f} years; expected 0 to {oldest:g}."
+        )
+    if stated is not None and abs(stated - between) > _ROUNDING:
+        raise BoneAgeError(
+            f"{where}: the age is {stated:.0f} months, but the dates are {between:.0f} months apart; correct one of "
+            "them."
+        )
+    return between

@@ -1,0 +1,80 @@
+"""From a radiograph's file and its result to the two DICOM objects, and to their files."""
+
+import dataclasses
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from pydicom.dataset import Dataset
+
+from boneage_jax.atomic_files import refuse_existing, write_new
+from boneage_jax.dicom_results.capture import draw, make_capture
+from boneage_jax.dicom_results.report import make_report
+from boneage_jax.dicom_results.source import read_source
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.predict.results import Result
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """The results of one radiograph as DICOM files.
+
+    Attributes:
+        report: the Structured Report.
+        capture: the Secondary Capture.
+    """
+
+    report: bytes
+    capture: bytes
+
+    def write(self, report: Path, capture: Path) -> None:
+        """Writes both as new files, or none.
+
+        Raises:
+            BoneAgeError: one of them exists, or cannot be written.
+        """
+        for path in (report, capture):
+            refuse_existing(path)
+        write_new(report, self.report)
+        try:
+            write_new(capture, self.capture)
+        except BaseException:
+            report.unlink(missing_ok=True)
+            raise
+
+
+def make(data: bytes, name: str, result: Result, overlay: Callable[[], UInt8[np.ndarray, "h w 3"]]) -> Objects:
+    """Makes the DICOM objects of a result.
+
+    Args:
+        data: the bytes of the radiograph's file.
+        name: the file, as errors should name it.
+        result: of its reading.
+        overlay: draws radiograph and heat map, blue, green and red, as `heatmap.Maps.overlay`; called once the source
+            is known to be good.
+
+    Raises:
+        BoneAgeError: the sex is unknown, so that there is no single bone age, or the file is no source of DICOM results
+            (see `source.read_source`).
+    """
+    if len(result.readings) != 1:
+        raise BoneAgeError(
+            f"{name} was read for both sexes, and a DICOM result has one bone age; give the sex (--sex F or --sex M)"
+        )
+    source = read_source(data, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom quotes names without a caret
+        made = make_report(source, result), make_capture(source, result, draw(overlay(), result))
+        return Objects(*(_encoded(one, source) for one in made))
+
+
+def _encoded(made: Dataset, source: Dataset) -> bytes:
+    """The file, with text in the character set of the source."""
+    if "SpecificCharacterSet" in source:
+        made.SpecificCharacterSet = source.SpecificCharacterSet
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True)
+    return file.getvalue()

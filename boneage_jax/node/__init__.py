@@ -1,0 +1,1 @@
+"""The DICOM node: it receives radiographs, reads them and sends the results on, through a queue on disk."""

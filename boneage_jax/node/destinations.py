@@ -1,0 +1,112 @@
+"""Where the node sends its results: an archive that takes C-STORE, or a DICOMweb service that takes STOW-RS."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
+
+import pydicom
+import requests
+from dicomweb_client import DICOMwebClient
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
+
+_TIMEOUT = 30.0  # seconds without an answer
+
+
+class UnreachableError(Exception):
+    """The destination cannot be reached or does not answer; it may take the same object later."""
+
+
+class RejectedError(Exception):
+    """The destination is there and does not take this object."""
+
+
+@runtime_checkable
+class Destination(Protocol):
+    """Where results are sent."""
+
+    def connect(self) -> AbstractContextManager[Callable[[bytes], None]]:
+        """A function that sends the bytes of a DICOM file, valid within the context.
+
+        It raises UnreachableError or RejectedError, the first one also when the context is entered.
+        """
+
+
+class Archive:
+    """A storage SCP.
+
+    Args:
+        own_title: AE title of the node.
+        title: AE title of the archive.
+        host: its address.
+        port: its port.
+    """
+
+    def __init__(self, own_title: str, title: str, host: str, port: int):
+        self._entity = AE(ae_title=own_title)
+        self._entity.connection_timeout = self._entity.dimse_timeout = self._entity.acse_timeout = _TIMEOUT
+        for kind in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage):
+            self._entity.add_requested_context(kind, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+        self._title, self._host, self._port = title, host, port
+
+    def __str__(self) -> str:
+        return f"{self._title}@{self._host}:{self._port}"
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[Callable[[bytes], None]]:
+        """See `Destination`; one association."""
+        association = self._entity.associate(self._host, self._port, ae_title=self._title)
+        if not association.is_established:
+            raise UnreachableError("it rejects the association" if association.is_rejected else "it does not answer")
+
+        def send(content: bytes) -> None:
+            try:
+                status = association.send_c_store(pydicom.dcmread(io.BytesIO(content)))
+            except ValueError as error:  # no presentation context
+                raise RejectedError("it does not take objects of this SOP class") from error
+            except RuntimeError as error:  # the association has ended
+                raise UnreachableError("it ended the association") from error
+            if "Status" not in status:
+                raise UnreachableError("it does not answer")
+            if status.Status != 0x0000 and status.Status & 0xF000 != 0xB000:  # a warning means that it was stored
+                raise RejectedError(f"it answers with status 0x{status.Status:04X}")
+
+        try:
+            yield send
+        finally:
+            association.release()
+
+
+class Service:
+    """A DICOMweb service. A user's name and password are taken from the user's netrc file.
+
+    Args:
+        url: of the service, below which `/studies` lies.
+    """
+
+    def __init__(self, url: str):
+        self._client = DICOMwebClient(url, timeout=_TIMEOUT)
+        self._client.set_http_retry_params(retry=False)  # the node has pauses of its own
+
+    def __str__(self) -> str:
+        return str(self._client.base_url)
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[Callable[[bytes], None]]:
+        """See `Destination`; one request for each object."""
+        yield self._send
+
+    def _send(self, content: bytes) -> None:
+        try:
+            answer = self._client.store_instances([pydicom.dcmread(io.BytesIO(content))])
+        except requests.HTTPError as error:
+            code = error.response.status_code
+            kind = UnreachableError if code >= 500 or code in (401, 403, 404, 408, 429) else RejectedError
+            raise kind(f"it answers with status {code}") from error
+        except requests.RequestException as error:
+            raise UnreachableError("it does not answer") from error
+        if answer.get("FailedSOPSequence"):
+            raise RejectedError("it answers that storing failed")

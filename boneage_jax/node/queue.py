@@ -1,0 +1,245 @@
+"""The node's queue in one SQLite file: what was accepted survives the end of the process at any moment."""
+
+import contextlib
+import enum
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from boneage_jax.errors import BoneAgeError
+
+_VERSION = 1  # of the tables
+_TABLES = """
+CREATE TABLE image (
+    id INTEGER PRIMARY KEY,
+    uid TEXT NOT NULL,
+    weights TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    due REAL NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    UNIQUE (uid, weights)
+);
+CREATE TABLE file (
+    image INTEGER NOT NULL REFERENCES image,
+    role TEXT NOT NULL,
+    content BLOB NOT NULL,
+    PRIMARY KEY (image, role)
+);
+"""
+_SOURCE = "source"  # role of a received image
+
+LONGEST_PAUSE = 300.0
+"""Seconds between two attempts to send a result, at most."""
+
+
+class State(enum.StrEnum):
+    """What has become of an image."""
+
+    WAITING = "waiting"  # to be read
+    ANSWERED = "answered"  # its results have yet to be sent
+    SENT = "sent"
+    REFUSED = "refused"  # it cannot be read; another copy of it is accepted again
+    FAILED = "failed"  # reading it failed unexpectedly; it is kept, and read again when the node starts
+
+
+class Entry(NamedTuple):
+    """An image of the queue.
+
+    Attributes:
+        id: its number in this queue, by which the log names it.
+        files: bytes by role: that of the image, or those of its results that have not been sent.
+    """
+
+    id: int
+    files: dict[str, bytes]
+
+    @property
+    def source(self) -> bytes:
+        """The file of an image that waits to be read."""
+        return self.files[_SOURCE]
+
+
+class Queue:
+    """The queue of one node; safe to use from several threads.
+
+    An image is identified by its SOP Instance UID and the checksum of the weights. Every method is one transaction, on
+    disk when it returns. Contents that are no longer needed are overwritten with zeros; UIDs and states stay, so that
+    an image that arrives again is not answered again.
+
+    Args:
+        path: of the file, which is made, for its owner alone, where it is missing.
+        weights: checksum of the weights that read the images.
+
+    Raises:
+        BoneAgeError: another process uses the file, it cannot be written, or another version of the package made it.
+    """
+
+    def __init__(self, path: Path, weights: str):
+        self._weights = weights
+        self._changed = threading.Condition()
+        self._file = _open(path)
+        with self._transaction():
+            self._file.execute("UPDATE image SET state = ? WHERE state = ?", (State.WAITING, State.FAILED))
+            self._take_over()
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._changed:
+            self._file.close()
+
+    def accept(self, uid: str, content: bytes) -> int | None:
+        """Keeps an image until it is answered.
+
+        Returns:
+            Its number, or None if it is in the queue already, or has been answered by these weights.
+        """
+        with self._transaction():
+            row = self._file.execute(
+                "INSERT INTO image (uid, weights, state) VALUES (?, ?, ?) ON CONFLICT (uid, weights) DO UPDATE "
+                "SET state = excluded.state, attempts = 0, due = 0, reason = '' WHERE state = ? RETURNING id",
+                (uid, self._weights, State.WAITING, State.REFUSED),
+            ).fetchone()
+            if row is None:
+                return None
+            self._file.execute("INSERT INTO file VALUES (?, ?, ?)", (row[0], _SOURCE, content))
+        return row[0]
+
+    def next_waiting(self) -> Entry | None:
+        """The image to be read next, the one with the fewest attempts first; this counts as one.
+
+        An image that ends the process while it is read does not hold up the others when the node starts again.
+        """
+        with self._transaction():
+            row = self._file.execute(
+                "SELECT id FROM image WHERE state = ? ORDER BY attempts, id LIMIT 1", (State.WAITING,)
+            ).fetchone()
+            if row is None:
+                return None
+            self._file.execute("UPDATE image SET attempts = attempts + 1 WHERE id = ?", row)
+        return self._entry(row[0])
+
+    def answer(self, number: int, files: dict[str, bytes]) -> None:
+        """Puts results, by role, in the place of the image."""
+        with self._transaction():
+            self._file.execute("DELETE FROM file WHERE image = ?", (number,))
+            self._file.executemany(
+                "INSERT INTO file VALUES (?, ?, ?)", [(number, role, content) for role, content in files.items()]
+            )
+            self._file.execute("UPDATE image SET attempts = 0 WHERE id = ?", (number,))
+            self._set(number, State.ANSWERED)
+
+    def refuse(self, number: int, reason: str) -> None:
+        """Drops an image that cannot be read."""
+        with self._transaction():
+            self._file.execute("DELETE FROM file WHERE image = ?", (number,))
+            self._set(number, State.REFUSED, reason)
+
+    def fail(self, number: int, reason: str) -> None:
+        """Puts an image aside until the node starts again."""
+        with self._transaction():
+            self._set(number, State.FAILED, reason)
+
+    def next_answered(self) -> Entry | None:
+        """The results to be sent next, those that have been due for the longest time first; None if none are due."""
+        with self._changed:
+            row = self._file.execute(
+                "SELECT id FROM image WHERE state = ? AND due <= ? ORDER BY due, id LIMIT 1",
+                (State.ANSWERED, time.time()),
+            ).fetchone()
+        return None if row is None else self._entry(row[0])
+
+    def sent(self, number: int, role: str) -> None:
+        """Drops a result that the destination has; the image is done with its last one."""
+        with self._transaction():
+            self._file.execute("DELETE FROM file WHERE image = ? AND role = ?", (number, role))
+            if self._file.execute("SELECT 1 FROM file WHERE image = ?", (number,)).fetchone() is None:
+                self._set(number, State.SENT)
+
+    def postpone(self, number: int, reason: str) -> float:
+        """Keeps results for another attempt.
+
+        Returns:
+            The pause before it in seconds: 2, 4, 8 and so on, up to `LONGEST_PAUSE`.
+        """
+        with self._transaction():
+            (attempts,) = self._file.execute(
+                "UPDATE image SET attempts = attempts + 1 WHERE id = ? RETURNING attempts", (number,)
+            ).fetchone()
+            pause = min(2.0**attempts, LONGEST_PAUSE)
+            self._set(number, State.ANSWERED, reason, due=time.time() + pause)
+        return pause
+
+    def counts(self) -> Counter[State]:
+        """How many images are in each state."""
+        with self._changed:
+            rows = self._file.execute("SELECT state, count(*) FROM image GROUP BY state").fetchall()
+        return Counter({State(state): count for state, count in rows})
+
+    def wait(self, seconds: float) -> None:
+        """Returns when something in the queue has changed, or after this time."""
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def wake(self) -> None:
+        """Ends every `wait`."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _take_over(self) -> None:
+        """Makes images that waited for other weights wait for these, unless they have come for these as well."""
+        self._file.execute("UPDATE OR IGNORE image SET weights = ? WHERE state = ?", (self._weights, State.WAITING))
+        left = "FROM image WHERE state = ? AND weights != ?"
+        self._file.execute(f"DELETE FROM file WHERE image IN (SELECT id {left})", (State.WAITING, self._weights))
+        self._file.execute(f"DELETE {left}", (State.WAITING, self._weights))
+
+    def _entry(self, number: int) -> Entry:
+        with self._changed:
+            rows = self._file.execute("SELECT role, content FROM file WHERE image = ? ORDER BY role", (number,))
+            return Entry(number, dict(rows.fetchall()))
+
+    def _set(self, number: int, state: State, reason: str = "", due: float = 0.0) -> None:
+        self._file.execute("UPDATE image SET state = ?, reason = ?, due = ? WHERE id = ?", (state, reason, due, number))
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._changed:
+            self._file.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._file.execute("ROLLBACK")
+                raise
+            self._file.execute("COMMIT")
+            self._changed.notify_all()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        file = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        file.execute("PRAGMA locking_mode = EXCLUSIVE")
+        file.execute("PRAGMA synchronous = FULL")
+        file.execute("PRAGMA secure_delete = ON")
+        file.execute("BEGIN EXCLUSIVE")
+        (version,) = file.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            for statement in _TABLES.split(";"):
+                file.execute(statement)
+            file.execute(f"PRAGMA user_version = {_VERSION}")
+        file.execute("COMMIT")
+    except (OSError, sqlite3.Error) as error:
+        busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+        reason = "another node uses it" if busy else str(error)
+        raise BoneAgeError(f"the queue {path} cannot be opened: {reason}; name another with --queue") from error
+    if version not in (0, _VERSION):
+        raise BoneAgeError(
+            f"the queue {path} has version {version}, and this program reads {_VERSION}; let the program that made it "
+            "finish it, or name another with --queue"
+        )
+    return file

@@ -1,0 +1,83 @@
+"""Reads the images of the queue, one after the other, and puts their results in their place."""
+
+import logging
+import threading
+import time
+
+from boneage_jax.dicom_results import objects
+from boneage_jax.dicom_results.source import SourceError
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.node.queue import Entry, Queue
+from boneage_jax.predict import heatmap, results
+from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
+from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.worklist import Request
+
+_NAME = "the image"  # in errors; the queue knows no file names
+_NO_VALUES = (MissingSexError, RefusedImageError, SourceError)  # errors that quote nothing of the header
+
+_log = logging.getLogger(__name__)
+
+
+class Reader:
+    """Reads with one predictor.
+
+    Raises:
+        BoneAgeError: the network has inputs beside image and sex, which a node does not have.
+    """
+
+    def __init__(self, predictor: Predictor):
+        if further := [spec.name for spec in predictor.network.inputs]:
+            raise BoneAgeError(
+                f"the weights {predictor.header.name!r} also read {', '.join(further)}, which radiographs do not "
+                "carry; name others with --weights"
+            )
+        self._predictor = predictor
+        self._maps = heatmap.Maps(predictor)
+
+    def run(self, queue: Queue, stop: threading.Event) -> None:
+        """Reads what waits in the queue, and what comes, until `stop` is set."""
+        while not stop.is_set():
+            entry = queue.next_waiting()
+            if entry is None:
+                queue.wait(1.0)
+            else:
+                self._answer(queue, entry)
+
+    def read(self, data: bytes) -> objects.Objects:
+        """The results of a radiograph.
+
+        Args:
+            data: the bytes of its file; the header names sex and age.
+
+        Raises:
+            BoneAgeError: the image is refused, its sex is not known, or it cannot be a source of DICOM results.
+        """
+        picture = self._predictor.look(data)
+        prediction = self._predictor.predict(picture, sex=None)
+        result = results.result(prediction, Request(_NAME, _NAME, file=None))
+        return objects.make(data, _NAME, result, lambda: self._maps.overlay(Item(picture, prediction.sex)))
+
+    def _answer(self, queue: Queue, entry: Entry) -> None:
+        start = time.perf_counter()
+        try:
+            made = self.read(entry.source)
+        except BoneAgeError as error:
+            reason = str(error) if isinstance(error, _NO_VALUES) else "it cannot be read"
+            queue.refuse(entry.id, reason)
+            _log.warning("image %d is refused: %s", entry.id, reason)
+        except Exception as error:  # the node goes on with the next image
+            queue.fail(entry.id, type(error).__name__)
+            _log.error("image %d is put aside until the next start: %s", entry.id, where(error))
+        else:
+            queue.answer(entry.id, {"report": made.report, "capture": made.capture})
+            _log.info("image %d is read in %.1f s", entry.id, time.perf_counter() - start)
+
+
+def where(error: BaseException) -> str:
+    """Kind and place of an unexpected error, without its message, which may quote a header."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    line = "" if place is None else f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+    return f"{type(error).__name__}{line}"

@@ -1,0 +1,78 @@
+"""The node's storage SCP: it puts radiographs of hands into the queue and acknowledges everything else."""
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom.sop_class import Verification
+from pynetdicom.transport import ThreadedAssociationServer
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.node.queue import Queue
+from boneage_jax.node.selection import reason_to_ignore
+
+SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+
+_SYNTAXES = [syntax for syntax in ALL_TRANSFER_SYNTAXES if syntax != DeflatedExplicitVRLittleEndian]
+"""All but the deflated one, in which a small message could fill the memory; the sender then chooses another."""
+
+_log = logging.getLogger(__name__)
+
+
+def start(title: str, host: str, port: int, callers: Sequence[str], queue: Queue) -> ThreadedAssociationServer:
+    """Starts to listen, in threads of its own.
+
+    Echo requests are answered. An image is acknowledged once it is in the queue; objects that are not to be read are
+    acknowledged and dropped.
+
+    Args:
+        title: AE title of the node.
+        host: address to bind to.
+        port: 0 for any that is free.
+        callers: AE titles that may connect; empty for all.
+        queue: where images go.
+
+    Raises:
+        BoneAgeError: the address cannot be bound.
+    """
+    entity = AE(ae_title=title)
+    entity.require_calling_aet = list(callers)
+    entity.add_supported_context(Verification)
+    for context in AllStoragePresentationContexts:
+        entity.add_supported_context(context.abstract_syntax, _SYNTAXES)
+    try:
+        return entity.start_server(
+            (host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, _store, [queue]), (evt.EVT_REJECTED, _rejected)]
+        )
+    except OSError as error:
+        raise BoneAgeError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; name another address with --host and --port"
+        ) from error
+
+
+def _store(event: evt.Event, queue: Queue) -> int:
+    """Answers a C-STORE request with its status."""
+    caller = event.assoc.requestor.ae_title
+    data = event.encoded_dataset()
+    try:
+        if reason := reason_to_ignore(event.request.AffectedSOPClassUID, data):
+            _log.info("an object from %s is left alone: %s", caller, reason)
+            return SUCCESS
+        number = queue.accept(event.request.AffectedSOPInstanceUID, data)
+    except BoneAgeError as error:
+        _log.warning("an object from %s is refused: %s", caller, error)
+        return CANNOT_UNDERSTAND
+    except sqlite3.Error as error:
+        _log.error("an image from %s cannot be queued: %s", caller, error)
+        return OUT_OF_RESOURCES
+    if number is None:
+        _log.info("an image from %s has come before and is not read again", caller)
+    else:
+        _log.info("image %d accepted from %s", number, caller)
+    return SUCCESS
+
+
+def _rejected(event: evt.Event) -> None:
+    _log.warning("an association from %s is rejected", event.assoc.requestor.ae_title)

@@ -1,0 +1,34 @@
+"""Which of the received objects the node reads."""
+
+from boneage_jax.data.header import can_be_hand
+from boneage_jax.dicom_results.identity import EQUIPMENT
+from boneage_jax.dicom_results.source import CLASSES, read_elements
+
+_MODALITIES = ("", "CR", "DX", "RG", "OT", "SC")  # OT and SC: Secondary Captures of radiographs
+_KEYWORDS = ("Modality", "BodyPartExamined", "Manufacturer", "ManufacturerModelName")
+
+
+def reason_to_ignore(sop_class: str, data: bytes) -> str:
+    """Why an object is not to be read, or "".
+
+    Read are CR, DX and Secondary Capture images of a hand, or of a body part that is not named, except those that this
+    package made.
+
+    Args:
+        sop_class: its SOP Class UID.
+        data: the bytes of its file.
+
+    Raises:
+        BoneAgeError: the header is damaged.
+    """
+    if sop_class not in CLASSES:
+        return "it is no CR, DX or Secondary Capture image"
+    header = read_elements(data, _KEYWORDS, "the object")
+    modality, part, *made_by = (str(header.get(keyword) or "").strip() for keyword in _KEYWORDS)
+    if made_by == [EQUIPMENT, EQUIPMENT]:
+        return "it is a result of this package"
+    if modality.upper() not in _MODALITIES:
+        return "its modality is none of radiography"
+    if not can_be_hand(part):
+        return "its body part is not a hand"
+    return ""

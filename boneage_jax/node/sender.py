@@ -1,0 +1,51 @@
+"""Sends the results of the queue to their destination, until it has them."""
+
+import logging
+import threading
+
+from boneage_jax.node.destinations import Destination, RejectedError, UnreachableError
+from boneage_jax.node.queue import LONGEST_PAUSE, Entry, Queue
+
+_log = logging.getLogger(__name__)
+
+
+class Sender:
+    """Sends to one destination.
+
+    A destination that cannot be reached is tried again after 1, 2, 4 and so on seconds, up to `LONGEST_PAUSE`; a result
+    that it rejects is tried again in the same way, beside the others.
+    """
+
+    def __init__(self, destination: Destination):
+        self._destination = destination
+        self._pause = 1.0
+
+    def run(self, queue: Queue, stop: threading.Event) -> None:
+        """Sends what waits in the queue, and what comes, until `stop` is set."""
+        while not stop.is_set():
+            entry = queue.next_answered()
+            if entry is None:
+                queue.wait(1.0)
+            elif not self._send(queue, entry):
+                stop.wait(self._pause)
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _send(self, queue: Queue, entry: Entry) -> bool:
+        """Whether the destination could be reached."""
+        try:
+            with self._destination.connect() as send:
+                for role, content in entry.files.items():
+                    send(content)
+                    queue.sent(entry.id, role)
+        except UnreachableError as error:
+            _log.warning("%s cannot be reached (%s); next attempt in %.0f s", self._destination, error, self._pause)
+            return False
+        except RejectedError as error:
+            pause = queue.postpone(entry.id, str(error))
+            _log.warning(
+                "image %d: %s rejects a result (%s); next attempt in %.0f s", entry.id, self._destination, error, pause
+            )
+        else:
+            _log.info("image %d is answered", entry.id)
+        self._pause = 1.0
+        return True

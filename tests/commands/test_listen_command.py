@@ -1,0 +1,65 @@
+"""`boneage listen`: its flags, and what it refuses before it starts."""
+
+import importlib.util
+
+import pytest
+
+from boneage_jax.commands import listen
+from boneage_jax.commands.main import main
+
+PACS = "--send-to=PACS@127.0.0.1:104"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "one of the arguments --send-to --dicomweb is required"),
+        ([PACS, "--dicomweb=http://localhost/"], "not allowed with argument"),
+        (["--send-to=127.0.0.1:104"], "'127.0.0.1:104' is not of the form AET@HOST:PORT, such as PACS@10.0.0.5:104"),
+        (["--send-to=PACS@host:99999"], "is not of the form AET@HOST:PORT"),
+        (["--send-to=THIS_TITLE_IS_TOO_LONG@host:104"], "is not an AE title of 1 to 16 ASCII characters"),
+        (["--dicomweb=localhost:8042"], "'localhost:8042' is not the URL of a service"),
+        (["--dicomweb=http://user:secret@localhost/"], "put it into ~/.netrc"),
+        ([PACS, "--aet="], "'' is not an AE title"),
+        ([PACS, "--allow=a\\b"], "is not an AE title"),
+    ],
+)
+def test_wrong_flags_are_errors(flags, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["listen", *flags])
+    err = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert message in err
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "archive.example"])
+def test_an_address_that_others_reach_needs_a_list_of_callers(host, capsys):
+    assert main(["listen", PACS, f"--host={host}"]) == 1
+    assert f"--host {host} can be reached by other machines; list those that may connect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_loopback_addresses_need_none(host):
+    assert listen._is_loopback(host)
+
+
+def test_a_missing_extra_is_named_in_one_sentence(monkeypatch, capsys):
+    original = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "pynetdicom" else original(name, *rest)
+    )
+    assert main(["listen", PACS]) == 1
+    assert capsys.readouterr().err == (
+        'error: boneage listen needs pynetdicom, which the extra "dicom" installs: pip install -e ".[dicom]"\n'
+    )
+
+
+def test_the_queue_lies_in_the_users_state_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert listen._state_folder() == tmp_path / "boneage_jax"
+
+
+def test_addresses_of_archives_are_read():
+    assert listen._address("PACS@10.0.0.5:104") == ("PACS", "10.0.0.5", 104)
+    assert listen._address("MY PACS@[::1]:11112") == ("MY PACS", "::1", 11112)

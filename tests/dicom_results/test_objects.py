@@ -1,0 +1,237 @@
+"""The Structured Report and the Secondary Capture of a result: values, identity, privacy, and their files."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pydicom
+import pytest
+from highdicom import sr
+from pydicom.sr.codedict import codes
+
+from boneage_jax.dicom_results import capture, objects, wording
+from boneage_jax.dicom_results.report import ABOVE, BELOW, BONE_AGE, METHOD, STANDARD_DEVIATION
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.predict import reference
+from boneage_jax.predict.prediction import NOTICE
+from boneage_jax.predict.results import Reading
+from tests.dicom_results import radiographs
+
+PATIENT_AND_STUDY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "ReferringPhysicianName"),
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber"),
+)
+
+
+def make(data=None, **changes):
+    """The two data sets of a result."""
+    made = objects.make(data or radiographs.file("CR"), "hand.dcm", radiographs.result(**changes), radiographs.overlay)
+    return tuple(pydicom.dcmread(io.BytesIO(content)) for content in (made.report, made.capture))
+
+
+def group(report):
+    return sr.Comprehensive3DSR.from_dataset(report).content.get_image_measurement_groups()[0]
+
+
+def properties(measurement):
+    """Value and unit by code, of the numbers below a measurement."""
+    items = [item for item in measurement[0].ContentSequence if item.ValueType == "NUM"]
+    values = [item.MeasuredValueSequence[0] for item in items]
+    return {
+        item.ConceptNameCodeSequence[0].CodeValue: (
+            float(value.NumericValue),
+            value.MeasurementUnitsCodeSequence[0].CodeValue,
+        )
+        for item, value in zip(items, values, strict=True)
+    }
+
+
+def test_the_report_has_the_bone_age_and_its_uncertainty_in_months():
+    report, _ = make()
+    (measured,) = group(report).get_measurements(name=BONE_AGE)
+    assert (measured.value, measured.unit.value, measured.unit.scheme_designator) == (112.34, "mo", "UCUM")
+    assert properties(measured) == {
+        STANDARD_DEVIATION.value: (11.28, "mo"),
+        ABOVE.value: (17.93, "mo"),
+        BELOW.value: (17.22, "mo"),
+        codes.DCM.ZScoreOfMeasurement.value: (0.78, "1"),
+    }
+    texts = [item.TextValue for item in measured[0].ContentSequence if item.ValueType == "TEXT"]
+    assert reference.TABLE in texts
+
+
+def test_the_report_has_age_method_site_algorithm_and_source():
+    data = radiographs.file("CR")
+    report, _ = make(data)
+    found = group(report)
+    (age,) = found.get_measurements(name=codes.DCM.SubjectAge)
+    assert (age.value, age.unit.value) == (104.4, "mo")
+    (method,) = found.get_qualitative_evaluations(name=METHOD)
+    assert (method.value.value, method.value.scheme_designator) == ("network", "99BONEAGE")
+    (site,) = found.finding_sites
+    assert (site.value, site.laterality) == (codes.SCT.Hand, codes.SCT.Left)
+    (image,) = found.source_images
+    assert image.referenced_sop_instance_uid == pydicom.dcmread(io.BytesIO(data)).SOPInstanceUID
+    told = {item.TextValue for item in found[0].ContentSequence if item.ValueType == "TEXT"}
+    assert {"boneage_jax", "0.1.0", "weights detailed", f"weights SHA-256 {radiographs.SHA256}"} <= told
+    assert set(wording.sentences(radiographs.result())) <= told
+    assert (report.CompletionFlag, report.PreliminaryFlag, report.VerificationFlag) == (
+        "COMPLETE",
+        "PRELIMINARY",
+        "UNVERIFIED",
+    )
+
+
+def test_what_is_not_known_is_not_in_the_report():
+    reading = Reading("M", 50.0, None, None, None, None)
+    report, _ = make(radiographs.file("CR", Laterality=""), sex="M", age=None, readings=(reading,))
+    found = group(report)
+    (measured,) = found.get_measurements()
+    assert "ContentSequence" not in measured[0]
+    assert found.finding_sites[0].laterality is None
+
+
+def test_the_sentences_say_all_of_a_result():
+    result = radiographs.result(warnings=("The file's header says the right side.",), notes=("It was inverted.",))
+    assert wording.sentences(result) == [
+        "Bone age 112.3 months (9 years 4 months).",
+        "90 % interval 95.1 to 130.3 months, standard deviation 11.3 months.",
+        "Sex female, chronological age 104.4 months.",
+        "Bone age minus chronological age +7.9 months.",
+        f"SD score +0.78 ({reference.TABLE}).",
+        "Warning: The file's header says the right side.",
+        "Note: It was inverted.",
+        "boneage_jax 0.1.0, weights detailed (SHA-256 0123456789ab...), 2025-03-04 05:06 UTC.",
+        NOTICE,
+    ]
+
+
+@pytest.mark.parametrize("kind", ["CR", "DX", "SC"])
+def test_both_belong_to_patient_and_study_of_the_source_in_series_of_their_own(kind):
+    data = radiographs.file(kind)
+    source = pydicom.dcmread(io.BytesIO(data))
+    made = make(data)
+    for one in made:
+        for keyword in PATIENT_AND_STUDY:
+            assert one[keyword].value == source[keyword].value, keyword
+    series = {one.SeriesInstanceUID for one in (source, *made)}
+    instances = {one.SOPInstanceUID for one in (source, *made)}
+    assert len(series) == len(instances) == 3
+    assert made[1].SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+    (study,) = made[0].CurrentRequestedProcedureEvidenceSequence
+    (reference_,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert (study.StudyInstanceUID, reference_.ReferencedSOPInstanceUID) == (
+        source.StudyInstanceUID,
+        source.SOPInstanceUID,
+    )
+
+
+def test_the_same_reading_has_the_same_uids_and_another_has_others():
+    data = radiographs.file("CR")
+
+    def uids(data=data, **changes):
+        made = make(data, **changes)
+        return tuple((one.SeriesInstanceUID, one.SOPInstanceUID) for one in made)
+
+    made = radiographs.result().provenance
+    boy = Reading("M", 112.34, None, None, None, None)
+    found = [
+        uids(),
+        uids(radiographs.file("CR")),
+        uids(sex="M", readings=(boy,)),
+        uids(age=90.0),
+        uids(provenance=dataclasses.replace(made, sha256="f" * 64)),
+        uids(provenance=dataclasses.replace(made, version="9.9")),
+    ]
+    assert uids() == found[0]
+    assert uids(provenance=dataclasses.replace(made, time=made.time.replace(year=2030))) == found[0]
+    assert len({uid for pair in found for both in pair for uid in both}) == 4 * len(found)
+
+
+def test_nothing_else_of_the_header_is_in_the_results():
+    secrets = {"InstitutionName": "Canary1", "PatientAddress": "Canary2", "PatientComments": "Canary3"}
+    data = radiographs.file("CR", **secrets)
+    assert data.count(b"Canary") == 3
+    made = objects.make(data, "hand.dcm", radiographs.result(), radiographs.overlay)
+    assert b"Canary" not in made.report + made.capture
+
+
+@pytest.mark.parametrize(
+    ("characters", "name"),
+    [
+        ("ISO_IR 100", "Müller^Jürgen"),
+        ("ISO_IR 144", "Нижний"),
+        ("ISO_IR 192", "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (None, "DOE JANE"),
+    ],
+)
+def test_names_keep_their_letters_and_are_printed_nowhere(characters, name, capfd):
+    elements = {} if characters is None else {"SpecificCharacterSet": characters}
+    for one in make(radiographs.file("CR", PatientName=name, **elements)):
+        assert one.PatientName == name
+        assert one.get("SpecificCharacterSet") == characters
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_capture_shows_the_pictures_and_the_result_below():
+    _, made = make()
+    overlay = radiographs.overlay()
+    pixels = made.pixel_array
+    height, width = overlay.shape[:2]
+    assert pixels.shape[1] == 1024
+    left = (1024 - width) // 2
+    np.testing.assert_array_equal(pixels[:height, left : left + width], overlay[..., ::-1])
+    assert (pixels[height:].max(axis=(1, 2)) > 200).sum() > 100  # rows with letters
+    yellow = (pixels[height:] == (255, 220, 0)).all(axis=-1)
+    assert yellow.sum() > 1000  # the notice that it is for research only
+    assert made.BurnedInAnnotation == "NO"
+    assert (made.Laterality, made.BodyPartExamined) == ("L", "HAND")
+
+
+def test_the_text_of_the_capture_is_that_of_the_result(monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        capture, "_text", lambda lines, width: written.extend(lines) or capture.Image.new("RGB", (width, 8))
+    )
+    result = radiographs.result(warnings=("A warning.",))
+    capture.draw(radiographs.overlay(), result)
+    texts = [text for text, _, _ in written]
+    assert texts[:2] == [wording.bone_age(result), NOTICE.upper()]
+    assert set(wording.details(result)) <= set(texts)
+    assert wording.origin(result) in texts
+
+
+def test_long_lines_are_wrapped_within_the_picture():
+    result = radiographs.result(warnings=("A sentence that goes on and on. " * 20,))
+    wide = capture.draw(radiographs.overlay(), result)
+    assert wide.shape[1] == 1024
+    assert wide[256:, -10:].max() == 0
+    assert len(wide) > len(capture.draw(radiographs.overlay(), radiographs.result())) + 60
+
+
+def test_a_result_for_both_sexes_has_no_object():
+    both = tuple(Reading(sex, 100.0, None, None, None, None) for sex in "FM")
+    with pytest.raises(BoneAgeError, match=r"hand\.dcm was read for both sexes, and a DICOM result has one bone age"):
+        make(sex="unknown", readings=both)
+
+
+def test_the_files_are_new_and_whole(tmp_path):
+    made = objects.Objects(b"sr", b"sc")
+    made.write(tmp_path / "new/a.dcm", tmp_path / "new/b.dcm")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == {"a.dcm": b"sr", "b.dcm": b"sc"}
+
+
+@pytest.mark.parametrize("existing", ["a.dcm", "b.dcm"])
+def test_no_file_is_overwritten_and_none_written_beside_it(tmp_path, existing):
+    (tmp_path / existing).write_bytes(b"mine")
+    with pytest.raises(BoneAgeError, match=rf"{existing} exists and is not overwritten"):
+        objects.Objects(b"sr", b"sc").write(tmp_path / "a.dcm", tmp_path / "b.dcm")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {existing: b"mine"}
+
+
+def test_no_report_remains_without_its_capture(tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(BoneAgeError, match=r"cannot write .*b\.dcm"):
+        objects.Objects(b"sr", b"sc").write(tmp_path / "a.dcm", tmp_path / "file/b.dcm")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,86 @@
+"""What results take over from the header of a radiograph, and which headers are refused, without quoting them."""
+
+import pytest
+from pydicom.uid import CTImageStorage
+
+from boneage_jax.dicom_results.source import SourceError, read_source
+from tests.data import dicom_files
+from tests.dicom_results import radiographs
+
+
+def source(kind="CR", **elements):
+    return read_source(radiographs.file(kind, **elements), "hand.dcm")
+
+
+@pytest.mark.parametrize("kind", ["CR", "DX", "SC"])
+def test_patient_and_study_are_taken_over(kind):
+    made = radiographs.dataset(kind)
+    found = read_source(radiographs.written(made), "hand.dcm")
+    for keyword in (
+        *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "BodyPartExamined"),
+        *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "AccessionNumber"),
+        *("StudyDate", "StudyTime", "StudyID", "StudyDescription", "ReferringPhysicianName"),
+    ):
+        assert found[keyword].value == made[keyword].value, keyword
+
+
+def test_nothing_else_is_taken_over():
+    found = source(InstitutionName="Hospital", PatientAddress="Road 1", PatientComments="x", StationName="x")
+    assert not {"InstitutionName", "PatientAddress", "PatientComments", "StationName"} & set(found.dir())
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "PatientID", "PatientBirthDate", "StudyDate", "AccessionNumber"])
+def test_what_dicom_requires_is_there_though_empty(keyword):
+    assert source(**{keyword: None})[keyword].value in ("", None)
+
+
+def test_dates_of_before_dicom_lose_their_dots():
+    assert source(PatientBirthDate="2010.03.10").PatientBirthDate == "20100310"
+
+
+def test_optional_values_that_are_not_valid_are_left_out():
+    found = source(PatientAge="8 years", StudyDescription="d" * 65)
+    assert "PatientAge" not in found
+    assert "StudyDescription" not in found
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientBirthDate", "10 March 2010"),
+        ("StudyDate", "20181345"),
+        ("StudyTime", "quarter past ten"),
+        ("PatientSex", "X"),
+        ("PatientID", "I" * 65),
+        ("StudyID", "S" * 17),
+    ],
+)
+def test_required_values_that_are_not_valid_are_refused_without_quoting_them(keyword, value):
+    with pytest.raises(SourceError, match=f"hand.dcm has a {keyword} that DICOM does not allow") as error:
+        source(**{keyword: value})
+    assert value not in str(error.value)
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+@pytest.mark.parametrize("value", ["", "1.02.3", "no uid"])
+def test_without_its_uids_no_result_can_refer_to_an_image(keyword, value):
+    with pytest.raises(SourceError, match=f"hand.dcm has no valid {keyword}, so a result cannot refer to it"):
+        source(**{keyword: value})
+
+
+def test_a_header_without_study_is_refused():
+    with pytest.raises(SourceError, match=r"hand\.dcm has no valid StudyInstanceUID"):
+        read_source(dicom_files.make(radiographs.hand()), "hand.dcm")
+
+
+def test_other_objects_are_refused():
+    with pytest.raises(
+        SourceError, match=r"hand\.dcm has the SOP class CT Image Storage; DICOM results are made for CR"
+    ):
+        source(SOPClassUID=CTImageStorage)
+
+
+@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + bytes(200), b""])
+def test_other_files_are_refused(data):
+    with pytest.raises(SourceError, match=r"hand\.png is not a DICOM file and belongs to no study"):
+        read_source(data, "hand.png")

@@ -1,0 +1,56 @@
+"""dciodvfy (dicom3tools) and dsrdump (dcmtk) find no error in results."""
+
+import dataclasses
+import re
+
+import pytest
+
+from boneage_jax.dicom_results import objects
+from boneage_jax.predict.results import Reading
+from tests.dicom_results import programs, radiographs
+
+PLAIN = radiographs.result(age=None, age_from=None, readings=(Reading("F", 99.0, None, None, None, None),))
+WARNED = dataclasses.replace(radiographs.result(), warnings=("The file's header says the right side.",))
+
+
+def errors(path):
+    """What dciodvfy reports as errors."""
+    _, printed = programs.run("dciodvfy", "-new", path)
+    assert printed.strip()  # it names the kind of object
+    return [line for line in printed.splitlines() if line.startswith("Error")]
+
+
+def write(folder, data, result):
+    made = objects.make(data, "hand.dcm", result, radiographs.overlay)
+    made.write(folder / "sr.dcm", folder / "sc.dcm")
+    return folder / "sr.dcm", folder / "sc.dcm"
+
+
+@pytest.mark.parametrize("kind", ["CR", "DX", "SC"])
+@pytest.mark.parametrize("result", [radiographs.result(), PLAIN, WARNED], ids=["full", "plain", "warned"])
+def test_results_of_valid_sources_are_valid(kind, result, tmp_path):
+    programs.need("dciodvfy", "dsrdump")
+    (tmp_path / "source.dcm").write_bytes(radiographs.file(kind))
+    assert errors(tmp_path / "source.dcm") == []
+    report, capture = write(tmp_path, radiographs.file(kind), result)
+    assert errors(report) == []
+    assert errors(capture) == []
+    status, printed = programs.run("dsrdump", "--print-all-codes", "--print-long-values", report)
+    assert status == 0
+    assert not re.search("^[EW]: ", printed, re.MULTILINE)
+    assert f'NUM:(85151-9,LN,"XR Bone age")="{round(result.readings[0].months, 2)}" (mo,UCUM,"month")' in printed
+
+
+@pytest.mark.parametrize("missing", ["PatientBirthDate", "AccessionNumber", "ReferringPhysicianName", "StudyTime"])
+def test_results_of_sources_with_gaps_are_valid_all_the_same(missing, tmp_path):
+    programs.need("dciodvfy", "dsrdump")
+    report, capture = write(tmp_path, radiographs.file("SC", **{missing: None}), radiographs.result())
+    assert errors(report) == []
+    assert errors(capture) == []
+    assert programs.run("dsrdump", report)[0] == 0
+
+
+def test_the_validator_finds_an_error_where_there_is_one(tmp_path):
+    programs.need("dciodvfy")
+    (tmp_path / "a.dcm").write_bytes(radiographs.file("CR", Modality=None))
+    assert any("Modality" in line for line in errors(tmp_path / "a.dcm"))

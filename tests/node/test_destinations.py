@@ -1,0 +1,181 @@
+"""C-STORE and STOW-RS: what is sent arrives, and each failure is told apart."""
+
+import http.server
+import io
+import threading
+
+import pydicom
+import pytest
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
+
+from boneage_jax.dicom_results import objects
+from boneage_jax.node.destinations import Archive, RejectedError, Service, UnreachableError
+from tests.dicom_results import radiographs
+
+KINDS = (SecondaryCaptureImageStorage, Comprehensive3DSRStorage)
+FAILED = '{"00081198": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": ["1.2.3"]}}]}}'
+
+
+@pytest.fixture(scope="module")
+def made():
+    return objects.make(radiographs.file("CR"), "hand.dcm", radiographs.result(), radiographs.overlay)
+
+
+@pytest.fixture
+def archive():
+    """Starts a storage SCP; returns it as a destination, and what it has received."""
+    servers = []
+
+    def start(status=0x0000, kinds=KINDS, title="ARCHIVE", syntaxes=None):
+        received = []
+
+        def store(event):
+            received.append(event.dataset)
+            return status
+
+        entity = AE(ae_title=title)
+        entity.require_called_aet = True
+        for kind in kinds:
+            entity.add_supported_context(kind, syntaxes)
+        server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+        servers.append(server)
+        return Archive("BONEAGE", "ARCHIVE", "127.0.0.1", server.server_address[1]), received
+
+    yield start
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.fixture
+def service():
+    """Starts an HTTP server that answers with a status; returns it as a destination, and what it has received."""
+    servers = []
+
+    def start(status=200, body="{}"):
+        received = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                received.append((self.path, self._body()))
+                self.send_response(status)
+                self.send_header("Content-Type", "application/dicom+json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def _body(self):
+                if length := self.headers.get("Content-Length"):
+                    return self.rfile.read(int(length))
+                parts = []
+                while size := int(self.rfile.readline(), 16):
+                    parts.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+                return b"".join(parts)
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever).start()
+        servers.append(server)
+        return Service(f"http://127.0.0.1:{server.server_port}/dicom-web"), received
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_archive_receives_both_objects_in_one_association(archive, made):
+    destination, received = archive()
+    with destination.connect() as send:
+        send(made.capture)
+        send(made.report)
+    sent = [pydicom.dcmread(io.BytesIO(content)) for content in (made.capture, made.report)]
+    assert [one.SOPInstanceUID for one in received] == [one.SOPInstanceUID for one in sent]
+    assert received[0].PixelData == sent[0].PixelData
+    assert received[1].ContentSequence == sent[1].ContentSequence
+
+
+def test_an_archive_that_reads_implicit_vr_alone_receives_them_too(archive, made):
+    destination, received = archive(syntaxes=pydicom.uid.ImplicitVRLittleEndian)
+    with destination.connect() as send:
+        send(made.report)
+    assert received[0].ContentSequence == pydicom.dcmread(io.BytesIO(made.report)).ContentSequence
+
+
+def test_a_warning_of_an_archive_means_that_it_has_the_object(archive, made):
+    destination, received = archive(status=0xB000)
+    with destination.connect() as send:
+        send(made.report)
+    assert len(received) == 1
+
+
+def test_an_archive_that_answers_with_a_failure_rejects(archive, made):
+    destination, _ = archive(status=0xA700)
+    with destination.connect() as send, pytest.raises(RejectedError, match="it answers with status 0xA700"):
+        send(made.report)
+
+
+def test_an_archive_without_structured_reports_rejects_them_alone(archive, made):
+    destination, received = archive(kinds=[SecondaryCaptureImageStorage])
+    with destination.connect() as send:
+        send(made.capture)
+        with pytest.raises(RejectedError, match="it does not take objects of this SOP class"):
+            send(made.report)
+    assert len(received) == 1
+
+
+def test_an_archive_that_is_not_there_is_unreachable():
+    with pytest.raises(UnreachableError, match="it does not answer"), Archive("A", "B", "127.0.0.1", 9).connect():
+        pass
+
+
+def test_an_archive_of_another_title_is_unreachable(archive):
+    destination, _ = archive(title="ELSEWHERE")
+    with pytest.raises(UnreachableError, match="it rejects the association"), destination.connect():
+        pass
+
+
+def test_a_service_receives_the_bytes_of_each_object(service, made):
+    destination, received = service()
+    with destination.connect() as send:
+        send(made.capture)
+        send(made.report)
+    assert [path for path, _ in received] == ["/dicom-web/studies"] * 2
+    for (_, body), content in zip(received, (made.capture, made.report), strict=True):
+        assert content[132:] in body  # after the preamble
+
+
+@pytest.mark.parametrize("status", [401, 404, 500, 503])
+def test_a_service_with_a_status_that_may_pass_is_unreachable(status, service, made):
+    destination, _ = service(status)
+    with destination.connect() as send, pytest.raises(UnreachableError, match=f"it answers with status {status}"):
+        send(made.report)
+
+
+@pytest.mark.parametrize("status", [400, 409, 415])
+def test_a_service_with_another_status_rejects(status, service, made):
+    destination, _ = service(status)
+    with destination.connect() as send, pytest.raises(RejectedError, match=f"it answers with status {status}"):
+        send(made.report)
+
+
+def test_a_service_that_lists_the_object_as_failed_rejects(service, made):
+    destination, _ = service(202, FAILED)
+    with destination.connect() as send, pytest.raises(RejectedError, match="it answers that storing failed"):
+        send(made.report)
+
+
+def test_a_service_that_is_not_there_is_unreachable(made):
+    with Service("http://127.0.0.1:9/dicom-web").connect() as send, pytest.raises(UnreachableError, match="not answer"):
+        send(made.report)
+
+
+def test_destinations_are_named_by_their_address():
+    assert str(Archive("BONEAGE", "PACS", "10.0.0.5", 104)) == "PACS@10.0.0.5:104"
+    assert str(Service("http://127.0.0.1:8042/dicom-web")) == "http://127.0.0.1:8042/dicom-web"

@@ -1,0 +1,150 @@
+"""The queue: what is accepted stays until it is done, through any end of the process."""
+
+import sqlite3
+
+import pytest
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.node import queue as module
+from boneage_jax.node.queue import Queue, State
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "state" / "queue.sqlite"
+
+
+@pytest.fixture
+def queue(path):
+    opened = Queue(path, "weights-a")
+    yield opened
+    opened.close()
+
+
+def reopened(queue, path, weights="weights-a"):
+    queue.close()
+    return Queue(path, weights)
+
+
+def test_an_image_goes_from_waiting_to_sent(queue):
+    number = queue.accept("1.2.3", b"image")
+    assert queue.counts() == {State.WAITING: 1}
+    entry = queue.next_waiting()
+    assert (entry.id, entry.source) == (number, b"image")
+    queue.answer(number, {"report": b"sr", "capture": b"sc"})
+    assert queue.next_waiting() is None
+    assert queue.next_answered().files == {"report": b"sr", "capture": b"sc"}
+    queue.sent(number, "capture")
+    assert queue.next_answered().files == {"report": b"sr"}
+    queue.sent(number, "report")
+    assert queue.next_answered() is None
+    assert queue.counts() == {State.SENT: 1}
+
+
+def test_an_image_is_answered_once_by_the_same_weights(queue, path):
+    first = queue.accept("1.2.3", b"image")
+    assert queue.accept("1.2.3", b"image") is None
+    queue.answer(first, {"report": b"sr"})
+    assert queue.accept("1.2.3", b"image") is None
+    queue.sent(first, "report")
+    again = reopened(queue, path)
+    assert again.accept("1.2.3", b"image") is None
+    other = reopened(again, path, "weights-b")
+    assert other.accept("1.2.3", b"image") is not None
+    other.close()
+
+
+def test_a_refused_image_is_accepted_again(queue):
+    number = queue.accept("1.2.3", b"no sex")
+    queue.refuse(number, "the sex is not given")
+    assert queue.counts() == {State.REFUSED: 1}
+    assert queue.next_waiting() is None
+    assert queue.accept("1.2.3", b"with sex") == number
+    assert queue.next_waiting().source == b"with sex"
+
+
+def test_everything_survives_a_new_start(queue, path):
+    waiting, answered, failed = (queue.accept(f"1.2.{i}", b"image %d" % i) for i in range(3))
+    queue.answer(answered, {"report": b"sr"})
+    queue.fail(failed, "ValueError")
+    assert queue.next_waiting().id == waiting
+    again = reopened(queue, path)
+    assert again.counts() == {State.WAITING: 2, State.ANSWERED: 1}
+    assert again.next_answered().files == {"report": b"sr"}
+    assert {again.next_waiting().id, again.next_waiting().id} == {waiting, failed}
+    again.close()
+
+
+def test_an_image_that_was_begun_comes_after_the_others(queue):
+    first, second = queue.accept("1.2.1", b"ends the process"), queue.accept("1.2.2", b"harmless")
+    assert queue.next_waiting().id == first
+    assert queue.next_waiting().id == second
+
+
+def test_images_that_wait_are_read_by_the_weights_of_the_next_start(queue, path):
+    queue.accept("1.2.1", b"one")
+    queue.accept("1.2.2", b"two")
+    other = reopened(queue, path, "weights-b")
+    assert other.accept("1.2.1", b"one") is None
+    assert other.counts() == {State.WAITING: 2}
+    other.close()
+
+
+def test_an_image_that_waits_for_two_weights_is_read_once(queue, path):
+    queue.accept("1.2.1", b"one")
+    number = queue.accept("1.2.2", b"two")
+    queue.answer(number, {"report": b"sr"})
+    other = reopened(queue, path, "weights-b")
+    other.accept("1.2.2", b"two")
+    back = reopened(other, path, "weights-a")
+    assert back.counts() == {State.WAITING: 1, State.ANSWERED: 1}
+    back.close()
+
+
+def test_pauses_grow_to_the_longest_one(queue, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    number = queue.accept("1.2.3", b"image")
+    queue.answer(number, {"report": b"sr"})
+    pauses = []
+    for _ in range(10):
+        pauses.append(queue.postpone(number, "status 0xA700"))
+        assert queue.next_answered() is None
+        now[0] += pauses[-1]
+        assert queue.next_answered().id == number
+    assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+
+
+def test_a_second_process_is_refused(queue, path):
+    with pytest.raises(BoneAgeError, match="another node uses it; name another with --queue"):
+        Queue(path, "weights-a")
+
+
+def test_the_file_is_for_its_owner_alone(queue, path):
+    queue.accept("1.2.3", b"image")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_bytes_of_a_delivered_image_remain_in_the_file(queue, path):
+    number = queue.accept("1.2.3", b"Doe^Jane" * 10000)
+    assert b"Doe^Jane" in path.read_bytes()
+    queue.answer(number, {"report": b"Doe^Jane"})
+    queue.sent(number, "report")
+    queue.close()
+    assert b"Doe^Jane" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+def test_a_queue_of_a_later_version_is_left_alone(queue, path):
+    queue.close()
+    with sqlite3.connect(path) as file:
+        file.execute("PRAGMA user_version = 9")
+    file.close()
+    with pytest.raises(BoneAgeError, match="has version 9, and this program reads 1"):
+        Queue(path, "weights-a")
+
+
+def test_a_file_that_is_no_queue_is_refused(tmp_path):
+    (tmp_path / "q").write_bytes(b"something else" * 100)
+    with pytest.raises(BoneAgeError, match=r"the queue .*q cannot be opened: file is not a database"):
+        Queue(tmp_path / "q", "weights-a")

@@ -1,0 +1,104 @@
+"""Reading from the queue: results as the command's, refusals, and errors that leave the node running."""
+
+import threading
+
+import pytest
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.node.queue import Queue, State
+from boneage_jax.node.reader import Reader
+from boneage_jax.predict.prediction import RefusedImageError
+from boneage_jax.released.checks import Finding
+from tests.dicom_results import radiographs
+from tests.predict import random_weights
+from tests.predict.random_weights import CALIBRATION
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return random_weights.predictor(calibration=CALIBRATION)
+
+
+@pytest.fixture(scope="module")
+def reader(predictor):
+    return Reader(predictor)
+
+
+@pytest.fixture
+def queue(tmp_path):
+    opened = Queue(tmp_path / "queue.sqlite", "weights")
+    yield opened
+    opened.close()
+
+
+def run(reader, queue, until):
+    stop = threading.Event()
+    thread = threading.Thread(target=reader.run, args=(queue, stop))
+    thread.start()
+    for _ in range(600):
+        if until():
+            break
+        queue.wait(0.1)
+    stop.set()
+    queue.wake()
+    thread.join()
+    assert until()
+
+
+def test_each_image_is_answered_with_the_months_of_the_predictor(reader, predictor, queue):
+    files = [radiographs.file(kind, radiographs.hand(i)) for i, kind in enumerate(("CR", "DX", "SC"))]
+    for i, content in enumerate(files):
+        queue.accept(f"1.2.{i}", content)
+    run(reader, queue, lambda: queue.counts() == {State.ANSWERED: 3})
+    for content in files:
+        entry = queue.next_answered()
+        expected = predictor.predict(content, sex=None).months
+        assert radiographs.bone_age(entry.files["report"]) == pytest.approx(expected, abs=0.006)
+        for role in ("report", "capture"):
+            queue.sent(entry.id, role)
+
+
+def test_an_image_without_a_sex_is_refused_by_reason(reader, queue, caplog):
+    queue.accept("1.2.3", radiographs.file("CR", PatientSex=""))
+    run(reader, queue, lambda: queue.counts() == {State.REFUSED: 1})
+    assert "image 1 is refused: the image: the sex is not given" in caplog.text
+
+
+def test_an_image_that_the_checks_distrust_is_refused_by_reason(reader, queue, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise RefusedImageError("the image", [Finding("blank", "The image is blank.")])
+
+    monkeypatch.setattr(reader._predictor, "predict", refuse)
+    queue.accept("1.2.3", radiographs.file("CR"))
+    run(reader, queue, lambda: queue.counts() == {State.REFUSED: 1})
+    assert "image 1 is refused: the image is refused: The image is blank." in caplog.text
+
+
+def test_a_damaged_image_is_refused_and_its_values_stay_out_of_the_log(reader, queue, caplog):
+    queue.accept("1.2.3", radiographs.file("CR", PixelData=b"short", PatientName="Canary"))
+    queue.accept("1.2.4", radiographs.file("CR", StudyDate="Canary"))
+    run(reader, queue, lambda: queue.counts() == {State.REFUSED: 2})
+    assert "image 1 is refused: it cannot be read" in caplog.text
+    assert "image 2 is refused: the image has a StudyDate that DICOM does not allow" in caplog.text
+    assert "Canary" not in caplog.text
+
+
+def test_an_unexpected_error_keeps_the_image_and_the_node_goes_on(reader, queue, monkeypatch, caplog):
+    original = reader._predictor.look
+
+    def look(data):
+        if b"broken" in data:
+            raise ValueError("Doe^Jane")
+        return original(data)
+
+    monkeypatch.setattr(reader._predictor, "look", look)
+    queue.accept("1.2.3", b"broken")
+    queue.accept("1.2.4", radiographs.file("CR"))
+    run(reader, queue, lambda: queue.counts() == {State.FAILED: 1, State.ANSWERED: 1})
+    assert "image 1 is put aside until the next start: ValueError at" in caplog.text
+    assert "Doe" not in caplog.text
+
+
+def test_weights_with_further_inputs_are_refused():
+    with pytest.raises(BoneAgeError, match="the weights 'tiny' also read chronological_age"):
+        Reader(random_weights.predictor(inputs=random_weights.AGE))

@@ -1,0 +1,54 @@
+"""Which received objects are read: radiographs of hands, and none of the package's own results."""
+
+import io
+
+import pydicom
+import pytest
+from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForProcessing
+
+from boneage_jax.dicom_results import objects
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.node.selection import reason_to_ignore
+from tests.dicom_results import radiographs
+
+
+def reason(kind, **elements):
+    data = radiographs.file(kind, **elements)
+    return reason_to_ignore(radiographs.dataset(kind, **elements).SOPClassUID, data)
+
+
+@pytest.mark.parametrize("kind", ["CR", "DX", "SC"])
+@pytest.mark.parametrize("part", ["HAND", "WRIST", "Upper Extremity", "", None])
+def test_radiographs_of_hands_are_read(kind, part):
+    assert reason(kind, BodyPartExamined=part) == ""
+
+
+def test_dx_images_for_processing_are_read():
+    assert reason("DX", SOPClassUID=DigitalXRayImageStorageForProcessing) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "elements", "why"),
+    [
+        ("CR", {"SOPClassUID": CTImageStorage}, "it is no CR, DX or Secondary Capture image"),
+        ("CR", {"BodyPartExamined": "CHEST"}, "its body part is not a hand"),
+        ("SC", {"Modality": "CT"}, "its modality is none of radiography"),
+    ],
+)
+def test_other_objects_are_left_alone(kind, elements, why):
+    assert reason(kind, **elements) == why
+
+
+def test_its_own_results_are_left_alone():
+    made = objects.make(radiographs.file("CR"), "hand.dcm", radiographs.result(), radiographs.overlay)
+    capture, report = (pydicom.dcmread(io.BytesIO(content)) for content in (made.capture, made.report))
+    assert reason_to_ignore(capture.SOPClassUID, made.capture) == "it is a result of this package"
+    assert reason_to_ignore(report.SOPClassUID, made.report) == "it is no CR, DX or Secondary Capture image"
+
+
+def test_a_damaged_header_is_an_error():
+    data = radiographs.file("CR")
+    damaged = data.replace(b"\x08\x00\x70\x00LO", b"\x08\x00\x70\x00??")  # the type of the manufacturer
+    assert damaged != data
+    with pytest.raises(BoneAgeError, match=r"the object has a damaged header \(NotImplementedError\); export the file"):
+        reason_to_ignore(radiographs.dataset("CR").SOPClassUID, damaged)

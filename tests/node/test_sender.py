@@ -1,0 +1,121 @@
+"""Results go out until the destination has them; what it does not take waits, and the rest goes on."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from boneage_jax.node import sender as module
+from boneage_jax.node.destinations import RejectedError, UnreachableError
+from boneage_jax.node.queue import Queue, State
+from boneage_jax.node.sender import Sender
+
+
+class Destination:
+    """Takes what `refuse` does not raise for; `down` counts the attempts that fail first."""
+
+    def __init__(self, down=0, refuse=lambda content: None):
+        self.down, self.refuse, self.has, self.attempts = down, refuse, [], 0
+
+    @contextlib.contextmanager
+    def connect(self):
+        self.attempts += 1
+        if self.attempts <= self.down:
+            raise UnreachableError("it does not answer")
+        yield self._send
+
+    def _send(self, content):
+        if error := self.refuse(content):
+            raise error
+        self.has.append(content)
+
+
+class Pauses(threading.Event):
+    """A stop signal that notes the pauses it is asked for, and does not wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def wait(self, timeout=None):
+        self.asked.append(timeout)
+        return self.is_set()
+
+
+@pytest.fixture
+def queue(tmp_path):
+    opened = Queue(tmp_path / "queue.sqlite", "weights")
+    yield opened
+    opened.close()
+
+
+def answered(queue, count):
+    numbers = [queue.accept(f"1.2.{i}", b"") for i in range(count)]
+    for number in numbers:
+        queue.answer(number, {"capture": b"sc %d" % number, "report": b"sr %d" % number})
+    return numbers
+
+
+def run(queue, destination, until):
+    """Runs a sender until the condition holds; returns the pauses that it made."""
+    stop = Pauses()
+    thread = threading.Thread(target=Sender(destination).run, args=(queue, stop))
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not until() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stop.set()
+    thread.join()
+    assert until()
+    return stop.asked
+
+
+def test_both_results_of_each_image_are_sent_in_order(queue):
+    numbers = answered(queue, 3)
+    destination = Destination()
+    run(queue, destination, lambda: queue.counts() == {State.SENT: 3})
+    assert destination.has == [b"%s %d" % (kind, number) for number in numbers for kind in (b"sc", b"sr")]
+
+
+def test_an_unreachable_destination_is_tried_again_after_growing_pauses(queue, caplog):
+    answered(queue, 2)
+    destination = Destination(down=12)
+    pauses = run(queue, destination, lambda: queue.counts() == {State.SENT: 2})
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+    assert len(destination.has) == 4
+    assert "cannot be reached (it does not answer); next attempt in 1 s" in caplog.text
+
+
+def test_the_pause_is_short_again_after_success(queue):
+    sender = Sender(destination := Destination(down=3))
+    answered(queue, 1)
+    stop = Pauses()
+    for _ in range(3):
+        assert not sender._send(queue, queue.next_answered())
+        sender._pause *= 2
+    assert sender._send(queue, queue.next_answered())
+    assert sender._pause == 1
+    assert len(destination.has) == 2
+    assert stop.asked == []
+
+
+def test_a_rejected_result_does_not_hold_up_the_others(queue, caplog):
+    first, second = answered(queue, 2)
+    refuse = {b"sr %d" % first: RejectedError("it answers with status 0xA900")}.get
+    destination = Destination(refuse=refuse)
+    pauses = run(queue, destination, lambda: queue.counts() == {State.SENT: 1, State.ANSWERED: 1})
+    assert destination.has == [b"sc %d" % first, b"sc %d" % second, b"sr %d" % second]
+    assert pauses == []
+    assert "rejects a result (it answers with status 0xA900); next attempt in 2 s" in caplog.text
+
+
+def test_only_what_is_missing_is_sent_again(queue, monkeypatch):
+    (number,) = answered(queue, 1)
+    refusals = {b"sr %d" % number: [UnreachableError("it ended the association")]}
+    destination = Destination(
+        refuse=lambda content: refusals.get(content, [None]).pop() if refusals.get(content) else None
+    )
+    run(queue, destination, lambda: queue.counts() == {State.SENT: 1})
+    assert destination.has == [b"sc %d" % number, b"sr %d" % number]
+    assert module.LONGEST_PAUSE == 300
