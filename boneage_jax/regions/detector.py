@@ -91,7 +91,7 @@ class Detector:
         preprocessing, network = self.preprocessing, RegionNet()
 
         def maps(variables: Any, images: Any) -> Maps:
-            found = network.apply(variables, preprocessing.scale(images))
+            found: Any = network.apply(variables, preprocessing.scale(images))
             return Maps(jax.nn.sigmoid(found.heat), found.boxes)
 
         return jax.jit(maps)
@@ -113,12 +113,14 @@ class Detector:
 def named(found: Boxes, shape: tuple[int, ...]) -> Regions:
     """Chooses the regions of one hand, names them, and cuts their boxes at the edges of the image."""
     sure = found.confidences >= THRESHOLD
-    kept, surplus = [], {}
+    kept: list[np.ndarray] = []
+    surplus: dict[str, int] = {}
     for label, count in enumerate(COUNTS):
         places = np.flatnonzero(sure & (found.labels == label))
         places = places[np.argsort(-found.confidences[places], kind="stable")]
         kept.append(places[:count])
-        surplus |= {LABELS[label]: len(places) - count} if len(places) > count else {}
+        if len(places) > count:
+            surplus[LABELS[label]] = len(places) - count
     chosen = np.concatenate(kept)
     labels, boxes = found.labels[chosen], found.boxes[chosen]
     names = name_regions(labels, boxes)

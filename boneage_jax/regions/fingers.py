@@ -5,8 +5,6 @@ the little finger, on the side of the ulna. So a row of five joints is named by 
 farther out belong to the finger in whose direction they lie.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
@@ -85,6 +83,6 @@ def _thumb_side(labels: Int[np.ndarray, "N"], along: np.ndarray, across: np.ndar
     for label in (_MCP, _PIP):
         places = np.flatnonzero(labels == label)
         if len(places) == COUNTS[label]:
-            order: Sequence[int] = places[np.argsort(np.arctan2(across[places], along[places]))]
+            order = places[np.argsort(np.arctan2(across[places], along[places]))]
             return int(np.sign(along[order[0]] - along[order[-1]]))
     return 0

@@ -127,14 +127,15 @@ def _of_label(
         distances += (np.linalg.norm(centres(boxes[pairs]) - centres(partners), axis=1) / width).tolist()
     confidence, hit = np.concatenate(confidences), np.concatenate(right)
     counted = confidence >= threshold
+    boxes_counted = int(np.count_nonzero(counted))
     hits = int(np.count_nonzero(hit & counted))
-    precision = hits / max(np.count_nonzero(counted), 1)
+    precision = hits / max(boxes_counted, 1)
     recall = hits / max(count, 1)
     return Agreement(
         average_precision=average_precision(confidence, hit, count),
         precision=precision,
         recall=recall,
-        f1=2 * hits / max(np.count_nonzero(counted) + count, 1),
+        f1=2 * hits / max(boxes_counted + count, 1),
         iou=_mean(overlaps),
         distance=_mean(distances),
         count=count,

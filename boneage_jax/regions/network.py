@@ -75,7 +75,7 @@ class Decoder(nn.Module):
     def __call__(
         self,
         image: Float[Array, "B H W 1"],
-        levels: tuple[Float[Array, "B h w C"], ...],
+        levels: tuple[Float[Array, "B _ _ _"], ...],
         *,
         train: bool,
     ) -> Maps:
