@@ -1,4 +1,4 @@
-"""The files that `boneage predict` writes beside its results: heat maps and DICOM objects."""
+"""The files that `boneage predict` writes beside its results: heat maps, overlays of regions and DICOM objects."""
 
 import dataclasses
 import functools
@@ -10,6 +10,7 @@ from boneage_jax.data.files import File
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict import heatmap, results, worklist
 from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.regions import RegionFinder
 from boneage_jax.predict.results import Result
 from boneage_jax.predict.worklist import Request
 
@@ -21,16 +22,26 @@ class Outputs:
         predictor: that reads the images.
         requests: all that are to be read.
         heatmaps: folder for heat maps, or None.
+        overlays: folder for pictures of the ossification regions, or None.
         dicom: folder for Structured Reports and Secondary Captures, or None.
 
     Raises:
         BoneAgeError: a folder cannot be made, or a package is missing.
     """
 
-    def __init__(self, predictor: Predictor, requests: Sequence[Request], heatmaps: Path | None, dicom: Path | None):
+    def __init__(
+        self,
+        predictor: Predictor,
+        requests: Sequence[Request],
+        heatmaps: Path | None,
+        overlays: Path | None,
+        dicom: Path | None,
+    ):
         if dicom is not None:
             extras.require("--dicom-out", "dicom", "highdicom")
         self._heatmaps = heatmaps and _paths("--heatmap", heatmaps, requests, worklist.HEATMAP_ENDING)
+        self._overlays = overlays and _paths("--regions", overlays, requests, worklist.REGIONS_ENDING)
+        self._finder = RegionFinder(predictor) if overlays else None
         self._reports = dicom and _paths("--dicom-out", dicom, requests, worklist.REPORT_ENDING)
         self._captures = dicom and _paths("--dicom-out", dicom, requests, worklist.CAPTURE_ENDING)
         self._maps = heatmap.Maps(predictor)
@@ -44,7 +55,7 @@ class Outputs:
             item: that was predicted, with the sex that it was read for; its file is in memory.
 
         Returns:
-            The result with the names of the files. Without its heat map it has a warning; without its DICOM objects it
+            The result with the names of the files. Without a picture it has a warning; without its DICOM objects it
             is an error.
         """
         overlay = functools.cache(lambda: self._maps.overlay(item))
@@ -54,6 +65,8 @@ class Outputs:
                 result = dataclasses.replace(result, heatmap=str(self._heatmaps[place]))
             except BoneAgeError as error:
                 result = dataclasses.replace(result, warnings=(*result.warnings, f"There is no heat map: {error}."))
+        if self._overlays and self._finder:
+            result = _with_regions(result, self._finder, item, self._overlays[place])
         if self._reports and self._captures:
             from boneage_jax.dicom_results import objects  # of the extra
 
@@ -66,6 +79,17 @@ class Outputs:
                 return results.failed(result.file, str(error), result.provenance)
             result = dataclasses.replace(result, dicom_report=str(report), dicom_capture=str(capture))
         return result
+
+
+def _with_regions(result: Result, finder: RegionFinder, item: Item, path: Path) -> Result:
+    """The result with its regions; with a warning if their picture cannot be written."""
+    found, overlay = finder.find(item.image)
+    try:
+        heatmap.write(path, overlay)
+    except BoneAgeError as error:
+        warnings = (*result.warnings, f"There is no picture of the regions: {error}.")
+        return dataclasses.replace(result, regions={**found, "picture": None}, warnings=warnings)
+    return dataclasses.replace(result, regions={**found, "picture": str(path)})
 
 
 def _paths(flag: str, folder: Path, requests: Sequence[Request], ending: str) -> list[Path]:

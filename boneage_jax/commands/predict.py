@@ -1,8 +1,8 @@
 """Reads the bone age from radiographs: image and DICOM files, and whole folders and zip archives of them.
 
 Results go to stdout, everything else to stderr. An image that the checks distrust is refused: it gets no bone age
-unless --accept-warnings is given. Exit status: 0 if every file was read, 2 if some could not be, were refused or have
-no heat map or no DICOM objects, 1 if none could be read and none was refused, or if the command itself is wrong, 130
+unless --accept-warnings is given. Exit status: 0 if every file was read, 2 if some could not be, were refused or lack
+a picture or DICOM objects, 1 if none could be read and none was refused, or if the command itself is wrong, 130
 after Ctrl-C.
 """
 
@@ -50,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--heatmap", type=Path, metavar="DIR", help="folder for pictures of what moved the readings")
     parser.add_argument(
+        "--regions", type=Path, metavar="DIR", help="folder for pictures of the growth plates; JSON lists their boxes"
+    )
+    parser.add_argument(
         "--dicom-out",
         type=Path,
         metavar="DIR",
@@ -75,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     predictor = load(arguments.weights or weights.most_accurate())
     reading.refuse_further_inputs(predictor)
     outputs = None
-    if arguments.heatmap or arguments.dicom_out:
-        outputs = Outputs(predictor, work.requests, arguments.heatmap, arguments.dicom_out)
+    if arguments.heatmap or arguments.regions or arguments.dicom_out:
+        outputs = Outputs(predictor, work.requests, arguments.heatmap, arguments.regions, arguments.dicom_out)
     writer = writers.make(arguments.format, [one.name for one in work.requests])
     quiet = len(work.requests) == 1 or not sys.stderr.isatty()
     results: list[Result] = []
@@ -100,7 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
     if interrupts.received is not None:
         return 128 + interrupts.received
     unmapped = arguments.heatmap is not None and any(result.heatmap is None for result in results)
-    return reading.status(results) or (2 if unmapped else 0)
+    undrawn = arguments.regions is not None and any(not (result.regions or {}).get("picture") for result in results)
+    return reading.status(results) or (2 if unmapped or undrawn else 0)
 
 
 def _print(text: str) -> None:

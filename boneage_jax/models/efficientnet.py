@@ -223,22 +223,26 @@ class EfficientNet(nn.Module):
         momentum, epsilon = FRAMEWORKS[self.framework]
         norm = batch_norm(train=train, momentum=momentum, epsilon=epsilon, axis_name=self.axis_name, dtype=self.dtype)
         activate = activation(lite=VARIANTS[self.variant].lite)
-        stem_features, top_features = scaled_ends(self.variant)
-        x = pad_before_halving(image.astype(self.dtype), 3, self.framework)
-        settings = {"use_bias": False, "kernel_init": CONV_INIT, "dtype": self.dtype}
-        x = nn.Conv(stem_features, (3, 3), 2, padding="VALID", **settings, name="stem_conv")(x)
-        x = activate(norm(name="stem_bn")(x))  # [B, H/2, W/2, 32 width]
-        x = self.stages(x, norm, train=train)  # [B, H/32, W/32, 320 width]
+        _, top_features = scaled_ends(self.variant)
+        x = self.stages(image, norm, train=train)[-1]  # [B, H/32, W/32, 320 width]
         x = Pointwise(top_features, kernel_init=CONV_INIT, dtype=self.dtype, name="top_conv")(x)
         return activate(norm(name="top_bn")(x))  # [B, H/32, W/32, D]
 
-    def stages(self, x: Float[Array, "B H W C"], norm: Layer, *, train: bool) -> Float[Array, "B h w D"]:
-        """The blocks of all stages, the later ones dropped the more often."""
+    def stages(
+        self, image: Float[Array, "B H W C"], norm: Layer, *, train: bool, last: int = len(STAGES)
+    ) -> list[Float[Array, "B h w D"]]:
+        """The stem and the stages 1 to `last`, whose outputs it returns; later blocks are dropped the more often."""
         block = recomputed(InvertedResidual, train=train, remat=self.remat)
+        x = pad_before_halving(image.astype(self.dtype), 3, self.framework)
+        settings = {"use_bias": False, "kernel_init": CONV_INIT, "dtype": self.dtype}
+        stem_features, _ = scaled_ends(self.variant)
+        x = nn.Conv(stem_features, (3, 3), 2, padding="VALID", **settings, name="stem_conv")(x)
+        x = activation(lite=VARIANTS[self.variant].lite)(norm(name="stem_bn")(x))  # [B, H/2, W/2, 32 width]
+        outputs = []
         stages = scaled_stages(self.variant)
         total = sum(stage.blocks for stage in stages)
         done = 0
-        for i, stage in enumerate(stages, start=1):
+        for i, stage in enumerate(stages[:last], start=1):
             for j in range(stage.blocks):
                 x = block(
                     features=stage.features,
@@ -254,4 +258,5 @@ class EfficientNet(nn.Module):
                     name=f"block{i}{chr(ord('a') + j)}",
                 )(x)
                 done += 1
-        return x
+            outputs.append(x)
+        return outputs

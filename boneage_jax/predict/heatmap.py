@@ -103,11 +103,8 @@ def side_by_side(
     Blue, green and red, as OpenCV writes them. What lies outside the window keeps its greys.
     """
     height, width = pixels.shape
-    scale = min(1.0, LARGEST / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    grey = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    low, high = np.percentile(grey, (0.5, 99.5))
-    grey = np.clip((grey - low) * (255 / max(high - low, 1)), 0, 255)[..., None]
+    grey = displayed(pixels)[..., None]
+    size = (grey.shape[1], grey.shape[0])
     left, top, right, bottom = window
     across, down = (right - left) / len(found) * size[0] / width, (bottom - top) / len(found) * size[1] / height
     # Pixels are squares whose middles lie at half numbers.
@@ -118,6 +115,16 @@ def side_by_side(
     share = 0.6 * shown[..., None]  # where nothing moved, the radiograph stays as it is
     plain = np.broadcast_to(grey, colours.shape)
     return np.rint(np.concatenate([plain, plain * (1 - share) + colours * share], axis=1)).astype(np.uint8)
+
+
+def displayed(pixels: np.ndarray) -> Float[np.ndarray, "h w"]:
+    """A radiograph [H, W], scaled to at most `LARGEST` pixels a side and exposed from 0 to 255."""
+    height, width = pixels.shape
+    scale = min(1.0, LARGEST / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    grey = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    low, high = np.percentile(grey, (0.5, 99.5))
+    return np.clip((grey - low) * (255 / max(high - low, 1)), 0, 255).astype(np.float32)
 
 
 def write(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:

@@ -60,6 +60,7 @@ class Result:
         age_from: "--age", "--labels" or "header".
         readings: one; for an unknown sex that of a girl and that of a boy; none if there is an error.
         heatmap: the file of the heat map, or None.
+        regions: what `RegionFinder.find` found, and the file of the overlay as "picture"; None if it was not asked for.
         dicom_report: the file of the Structured Report, or None.
         dicom_capture: the file of the Secondary Capture, or None.
         warnings: what speaks against relying on it.
@@ -76,6 +77,7 @@ class Result:
     age_from: str | None = None
     readings: tuple[Reading, ...] = ()
     heatmap: str | None = None
+    regions: Mapping[str, Any] | None = None
     dicom_report: str | None = None
     dicom_capture: str | None = None
     warnings: tuple[str, ...] = ()
@@ -100,6 +102,7 @@ class Result:
             "age_from": self.age_from,
             "sd_table": reference.TABLE if any(one.sd_score is not None for one in self.readings) else None,
             "heatmap": self.heatmap,
+            "regions": None if self.regions is None else dict(self.regions),
             "dicom_report": self.dicom_report,
             "dicom_capture": self.dicom_capture,
             "warnings": list(self.warnings),

@@ -15,9 +15,10 @@ from boneage_jax.predict.predictor import UNKNOWN
 from boneage_jax.sex import Sex
 
 HEATMAP_ENDING = "-heatmap.png"
+REGIONS_ENDING = "-regions.png"
 REPORT_ENDING = "-boneage-sr.dcm"
 CAPTURE_ENDING = "-boneage-sc.dcm"
-OUTPUT_ENDINGS = (HEATMAP_ENDING, REPORT_ENDING, CAPTURE_ENDING)
+OUTPUT_ENDINGS = (HEATMAP_ENDING, REGIONS_ENDING, REPORT_ENDING, CAPTURE_ENDING)
 """Of the files that are written for images; in a folder of images they are left out."""
 
 _AGE_TOLERANCE = 1.0  # months

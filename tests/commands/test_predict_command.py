@@ -52,8 +52,8 @@ def test_a_reading_has_age_deviation_and_interval_in_stable_keys(read, tiny, tmp
     expected = cached_load(tiny).predict(hand(1), sex="M")
     assert list(found) == [
         *("file", "error", "refused", "sex", "sex_from", "months", "years_months", "std", "low", "high", "difference"),
-        *("sd_score", "conclusion", "by_sex", "age", "age_from", "sd_table", "heatmap", "warnings", "notes"),
-        "provenance",
+        *("sd_score", "conclusion", "by_sex", "age", "age_from", "sd_table", "heatmap", "regions"),
+        *("dicom_report", "dicom_capture", "warnings", "notes", "provenance"),
     ]
     assert found["file"] == str(tmp_path / "hand.png")
     assert (found["sex"], found["sex_from"]) == ("M", "--sex")
@@ -62,7 +62,7 @@ def test_a_reading_has_age_deviation_and_interval_in_stable_keys(read, tiny, tmp
     assert [found["low"], found["high"]] == pytest.approx(expected.interval, abs=1e-4)
     years, months = divmod(round(expected.months), 12)
     assert found["years_months"] == f"{years} years {months} months"
-    for key in ("error", "by_sex", "age", "difference", "sd_score", "conclusion", "sd_table", "heatmap"):
+    for key in ("error", "by_sex", "age", "difference", "sd_score", "conclusion", "sd_table", "heatmap", "regions"):
         assert found[key] is None
 
 
@@ -376,3 +376,26 @@ def test_a_folder_of_heat_maps_that_cannot_be_made_is_one_line(run, tmp_path):
     status, out, err = run(write(tmp_path / "hand.png", hand(1)), "--sex=F", "--heatmap=maps")
     assert (status, out) == (1, "")
     assert "the folder maps of --heatmap cannot be made" in err
+
+
+def test_regions_are_listed_and_drawn(read, tmp_path):
+    path = write(tmp_path / "in/1.png", hand(1))
+    write(tmp_path / "in/1-regions.png", hand(1))  # an overlay of before is not read
+    (found,) = read("in", "--sex=F", "--regions=overlays")
+    assert found["file"] == "in/1.png"
+    assert list(found["regions"]) == ["found", "missing", "surplus", "picture"]
+    assert found["regions"]["picture"] == "overlays/1-regions.png"
+    counts = len(found["regions"]["found"]) + sum(found["regions"]["missing"].values())
+    assert counts == 17
+    assert cv2.imread(str(tmp_path / "overlays/1-regions.png")).shape == (*cv2.imread(str(path)).shape[:2], 3)
+
+
+def test_an_overlay_that_cannot_be_written_is_a_warning_and_status_2(run, tmp_path):
+    path = write(tmp_path / "1.png", hand(1))
+    (tmp_path / "overlays/1-regions.png").mkdir(parents=True)
+    status, out, err = run(path, "--sex=F", "--regions=overlays", "--format=json")
+    (found,) = json.loads(out)
+    assert status == 2
+    assert found["months"] is not None
+    assert found["regions"]["picture"] is None
+    assert "There is no picture of the regions" in err

@@ -1,0 +1,96 @@
+"""Measures whether networks look where readers look, on the radiographs whose ossification regions are annotated.
+
+    python benchmarks/attention.py --data DIR --boxes ossification_rois.csv [--weights NAME] [--limit N] [--out FILE]
+
+DIR holds the RSNA files; the boxes are those of Koitka et al. (PLOS ONE 2018, doi 10.1371/journal.pone.0207496), of the
+expert where two readers drew them. The table gives the share of the heat map inside the boxes, beside the boxes' share
+of the area and of the brightness, for each region and age group. A heat map takes about two seconds on a core.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+from tqdm import tqdm
+
+from boneage_jax import load
+from boneage_jax.atomic_files import write_text
+from boneage_jax.data import rsna
+from boneage_jax.data.radiograph import read
+from boneage_jax.predict.attention import Shares, shares
+from boneage_jax.predict.heatmap import Maps
+from boneage_jax.predict.predictor import Item
+from boneage_jax.regions.annotations import NON_EXPERT, read_annotations
+from boneage_jax.released.weights import names
+
+AGES = {"under 8 years": (0, 96), "8 to 12 years": (96, 144), "12 years and over": (144, 1000)}
+"""Bone age in months: from, and to below."""
+
+
+def summary(found: Iterable[Shares]) -> dict:
+    """Mean shares over radiographs, by kind and region, and how many there are."""
+    found = list(found)
+    kinds = [field.name for field in dataclasses.fields(Shares)]
+    regions = found[0].map if found else {}
+    means = {
+        kind: {region: float(np.mean([getattr(one, kind)[region] for one in found])) for region in regions}
+        for kind in kinds
+    }
+    return {"radiographs": len(found), **means}
+
+
+def measure(name: str, data: pathlib.Path, boxes: pathlib.Path, limit: int) -> dict:
+    """Shares of one network, over all radiographs and by age group."""
+    predictor = load(name)
+    maps = Maps(predictor)
+    labelled = {image.id: image for split in rsna.find(data).values() for image in split}
+    annotations = [one for one in read_annotations(boxes) if one.reader != NON_EXPERT]
+    if limit:
+        annotations = [annotations[i] for i in np.linspace(0, len(annotations) - 1, limit).round().astype(int)]
+    found: list[tuple[float, Shares]] = []
+    for one in tqdm(annotations, desc=name, disable=None):
+        image = labelled[one.id]
+        pixels = read(image.file)[0]
+        item = Item(pixels, image.sex)
+        found.append((image.age, shares(predictor, maps, item, one.labels, one.boxes_in(pixels.shape))))
+    groups = {group: summary(each for age, each in found if low <= age < high) for group, (low, high) in AGES.items()}
+    return {"all ages": summary(each for _, each in found), **groups}
+
+
+def table(result: dict) -> str:
+    """The result in Markdown: heat map / area / brightness."""
+    lines = []
+    for name, groups in result.items():
+        regions = list(groups["all ages"]["map"])
+        lines += ["", f"weights `{name}`, shares of heat map / area / brightness", ""]
+        lines += ["| age | radiographs | " + " | ".join(regions) + " |", "|---|---|" + "---|" * len(regions)]
+        for group, one in groups.items():
+            if not one["radiographs"]:
+                continue
+            cells = (
+                " / ".join(f"{one[kind][region]:.1%}" for kind in ("map", "area", "brightness")) for region in regions
+            )
+            lines.append(f"| {group} | {one['radiographs']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
+    parser.add_argument("--boxes", type=pathlib.Path, required=True, help="the table of boxes, as CSV")
+    parser.add_argument("--weights", nargs="+", default=names(), help="default: all in the package")
+    parser.add_argument("--limit", type=int, default=0, help="radiographs, evenly spaced; 0 for all")
+    parser.add_argument("--out", type=pathlib.Path, help="where to write the result as JSON")
+    flags = parser.parse_args()
+    result = {name: measure(name, flags.data, flags.boxes, flags.limit) for name in flags.weights}
+    print(table(result))
+    if flags.out:
+        write_text(flags.out, json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Measures the detector of ossification regions on the 89 test radiographs, beside a second reader.
+
+    python benchmarks/regions.py --data DIR --boxes ossification_rois.csv [--out benchmarks/results/regions.json]
+
+DIR holds the RSNA files. The boxes are those of Koitka et al. (PLOS ONE 2018, doi 10.1371/journal.pone.0207496): an
+expert's and a non-expert's of each test radiograph. Their Faster R-CNN, started from COCO, reaches a mAP of 92.9 and an
+F1 of 91.9 against the expert. The crops are measured on all 328 annotated radiographs, of which the detector was
+trained on 212. For the time on one core, run it under `taskset -c 0`.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from boneage_jax import cores
+from boneage_jax.atomic_files import write_text
+from boneage_jax.data import rsna
+from boneage_jax.data.preprocess import Preprocessing
+from boneage_jax.data.radiograph import read
+from boneage_jax.regions.annotations import EXPERT, NON_EXPERT, TEST, Annotation, read_annotations
+from boneage_jax.regions.boxes import centres
+from boneage_jax.regions.detector import FILE, THRESHOLD, Detector, named
+from boneage_jax.regions.fingers import FINGERS, NAMES, name_regions
+from boneage_jax.regions.metrics import Agreement, Boxes, compare
+from boneage_jax.regions.training import radiographs
+from boneage_jax.released import weights as released
+from boneage_jax.released.checks import WARNING, Checks
+
+PUBLISHED = {"mean_average_precision": 0.929, "f1": 0.919}
+STRAIGHT = 0.75  # cosine of the angle between a finger's bones
+LIMITS = (1, 2, 3, 5, 8)
+SPOILED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "upper half": lambda image: image[: image.shape[0] // 2],
+    "lower half": lambda image: image[image.shape[0] // 2 :],
+    "left half": lambda image: image[:, : image.shape[1] // 2],
+    "right half": lambda image: image[:, image.shape[1] // 2 :],
+    "two hands": lambda image: np.hstack([image[:, ::-1], image]),
+}
+
+
+def drawn(one: Annotation, image: np.ndarray) -> Boxes:
+    """The boxes of a reader in pixels of an image."""
+    return Boxes(one.labels, one.boxes_in(image.shape), np.ones(len(one.labels)))
+
+
+def agreements(detector: Detector, images: Sequence[np.ndarray], readers: dict[str, list[Annotation]]) -> dict:
+    """Of the detector with both readers, and of the readers with each other; by label."""
+    found = [detector.boxes(image) for image in images]
+    expert, other = (
+        [drawn(one, image) for one, image in zip(readers[reader], images, strict=True)]
+        for reader in (EXPERT, NON_EXPERT)
+    )
+    pairs = {
+        "detector and expert": compare(found, expert, THRESHOLD),
+        "detector and non-expert": compare(found, other, THRESHOLD),
+        "non-expert and expert": compare(other, expert),
+    }
+    return {pair: {name: dataclasses.asdict(one) for name, one in by_label.items()} for pair, by_label in pairs.items()}
+
+
+def whole_hands(detector: Detector, images: Sequence[np.ndarray]) -> dict:
+    """How many radiographs get all 17 names, and how many lack regions or have too many."""
+    found = [named(detector.boxes(image), image.shape) for image in images]
+    return {
+        "all_named": sum([one.name for one in each.found] == list(NAMES) for each in found),
+        "missing": sum(bool(each.missing) for each in found),
+        "surplus": sum(bool(each.surplus) for each in found),
+        "images": len(found),
+    }
+
+
+def straight_fingers(annotations: Sequence[Annotation]) -> dict:
+    """In how many annotations naming gives the thumb the lowest knuckle and every other finger joints in a line."""
+    right = 0
+    for one in annotations:
+        place = dict(zip(name_regions(one.labels, one.boxes), centres(one.boxes), strict=True))
+        if set(place) != set(NAMES):
+            continue
+        knuckles = np.array([place[f"{finger} MCP"] for finger in FINGERS])
+        joints = np.array([[place[f"{finger} {label}"] for label in ("MCP", "PIP", "DIP")] for finger in FINGERS[1:]])
+        axis = knuckles[1:].mean(axis=0) - (place["Radius"] + place["Ulna"]) / 2
+        bones = np.diff(joints, axis=1)
+        bones /= np.linalg.norm(bones, axis=-1, keepdims=True)
+        bend = (bones[:, 0] * bones[:, 1]).sum(axis=-1)
+        right += bool(np.argmin(knuckles @ axis) == 0 and (bend > STRAIGHT).all())
+    return {"annotations": len(annotations), "right": right}
+
+
+def crops(preprocessing: Preprocessing, annotations: Sequence[Annotation], images: Sequence[np.ndarray]) -> dict:
+    """In how many radiographs the network's window shows every box whole, and every centre."""
+    inside = {"boxes": 0, "centres": 0, "images": len(images)}
+    for one, image in zip(annotations, images, strict=True):
+        left, top, right, bottom = preprocessing.window(image)
+        boxes = one.boxes_in(image.shape)
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+        inside["boxes"] += bool((boxes[:, :2] >= (left, top)).all() and (boxes[:, 2:] <= (right, bottom)).all())
+        inside["centres"] += bool(((middle >= (left, top)) & (middle <= (right, bottom))).all())
+    return inside
+
+
+def alarms(detector: Detector, checks: Checks, validation: Sequence[rsna.LabelledImage], count: int) -> dict:
+    """Shares of good and of spoiled radiographs that lack regions or have too many, and that today's checks refuse.
+
+    `count` good radiographs, evenly spaced in the validation split, and as many spoiled in each way from others of it.
+    """
+    spaced = np.linspace(0, len(validation) - 1, 2 * count).round().astype(int)
+    images = [read(validation[place].file)[0] for place in spaced]
+    kinds = {"good": images[::2]}
+    kinds |= {kind: [np.ascontiguousarray(spoil(image)) for image in images[1::2]] for kind, spoil in SPOILED.items()}
+    rates = {}
+    for kind, inputs in kinds.items():
+        found = [named(detector.boxes(image), image.shape) for image in inputs]
+        missing = np.array([sum(one.missing.values()) for one in found])
+        surplus = np.array([sum(one.surplus.values()) for one in found])
+        refused = [any(one.severity == WARNING for one in checks.inspect(image)[1]) for image in inputs]
+        rates[kind] = {
+            "images": len(found),
+            "missing_at_least": {str(limit): float((missing >= limit).mean()) for limit in LIMITS},
+            "surplus_at_least": {str(limit): float((surplus >= limit).mean()) for limit in LIMITS},
+            "refused_by_checks": float(np.mean(refused)),
+        }
+    return rates
+
+
+def milliseconds(detector: Detector, images: Sequence[np.ndarray]) -> dict[str, float]:
+    """Median time per radiograph, with its preparation, after one that compiles."""
+    detector.boxes(images[0])
+    seconds = []
+    for image in images:
+        start = time.perf_counter()
+        detector.boxes(image)
+        seconds.append(time.perf_counter() - start)
+    return {"median": round(1e3 * float(np.median(seconds)), 1), "cores": cores.usable()}
+
+
+def table(result: dict) -> str:
+    """The result in Markdown."""
+    lines = []
+    for pair, by_label in result["agreement"].items():
+        lines += ["", f"{pair}:", "", "| region | AP | F1 | precision | recall | IoU | distance of centres |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        for name, fields in by_label.items():
+            one = Agreement(**fields)
+            precise = f"{one.average_precision:.1%}" if pair.startswith("detector") else "-"
+            lines.append(
+                f"| {name} | {precise} | {one.f1:.1%} | {one.precision:.1%} | {one.recall:.1%} | {one.iou:.3f} | "
+                f"{one.distance:.2%} |"
+            )
+    for name, inside in result["crops"].items():
+        lines += ["", f"crop of {name}: all boxes in {inside['boxes']}, all centres in {inside['centres']} "]
+        lines[-1] += f"of {inside['images']} radiographs"
+    names = result["names_of_annotations"]
+    lines += ["", f"fingers of the readers' boxes named consistently in {names['right']} of {names['annotations']}"]
+    hands = result["whole_hands"]
+    lines += ["", f"all 17 named in {hands['all_named']} of {hands['images']}, missing in {hands['missing']}, "]
+    lines[-1] += f"surplus in {hands['surplus']}"
+    lines += ["", "| radiographs | images | refused by the checks | regions missing, at least "]
+    lines[-1] += ", ".join(map(str, LIMITS)) + " | too many, at least " + ", ".join(map(str, LIMITS)) + " |"
+    lines += ["|---|---|---|---|---|"]
+    for kind, one in result["alarms"].items():
+        shares = (" / ".join(f"{v:.0%}" for v in one[key].values()) for key in ("missing_at_least", "surplus_at_least"))
+        lines.append(f"| {kind} | {one['images']} | {one['refused_by_checks']:.0%} | {' | '.join(shares)} |")
+    time_ = result["milliseconds"]
+    return "\n".join([*lines, "", f"{time_['median']:.0f} ms per radiograph on {time_['cores']} cores"])
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
+    parser.add_argument("--boxes", type=pathlib.Path, required=True, help="the table of boxes, as CSV")
+    parser.add_argument("--detector", type=pathlib.Path, default=FILE, help="default: that of the package")
+    parser.add_argument("--count", type=int, default=60, help="good radiographs, and spoiled ones of each kind")
+    parser.add_argument("--out", type=pathlib.Path, help="where to write the result as JSON")
+    flags = parser.parse_args()
+    detector = Detector(flags.detector)
+    annotations = read_annotations(flags.boxes)
+    readers = {name: [one for one in annotations if one.reader == name] for name in (EXPERT, NON_EXPERT)}
+    single = [one for one in annotations if one.reader != NON_EXPERT]
+    images = list(radiographs(flags.data, single))
+    tested = [image for image, one in zip(images, single, strict=True) if one.set == TEST]
+    shipped = released.read(released.find(released.most_accurate()))
+    checks = Checks.from_parts(shipped.header.checks, shipped.checks)
+    result = {
+        "images": len(tested),
+        "published": PUBLISHED,
+        "agreement": agreements(detector, tested, readers),
+        "whole_hands": whole_hands(detector, tested),
+        "names_of_annotations": straight_fingers(annotations),
+        "crops": {
+            f"the weights {shipped.header.name!r}": crops(
+                Preprocessing.from_dict(shipped.header.preprocessing), single, images
+            ),
+            "the detector": crops(detector.preprocessing, single, images),
+        },
+        "alarms": alarms(detector, checks, rsna.find(flags.data)["validation"], flags.count),
+        "milliseconds": milliseconds(detector, tested[:30]),
+    }
+    print(table(result))
+    if flags.out:
+        write_text(flags.out, json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Does a network look where a reader looks? Shares of a heat map inside the boxes of ossification regions."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from boneage_jax.predict.heatmap import SMOOTH, Maps
+from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.regions.boxes import LABELS, rescaled, whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """Of one radiograph, each from 0 to 1, inside the boxes of a label or of all ("all"); boxes overlap a little.
+
+    Attributes:
+      map: share of the heat map.
+      area: share of the area that the network sees.
+      brightness: share of the intensities that the network sees, blurred as heat maps are: what a map would have
+        that follows bright bones alone.
+    """
+
+    map: dict[str, float]
+    area: dict[str, float]
+    brightness: dict[str, float]
+
+
+def shares(
+    predictor: Predictor, maps: Maps, item: Item, labels: Int[np.ndarray, "N"], boxes: Float[np.ndarray, "N 4"]
+) -> Shares:
+    """Measures one radiograph.
+
+    Args:
+      predictor: whose heat map is measured.
+      maps: of this predictor.
+      item: the radiograph, upright, and the sex.
+      labels: index into `LABELS` of each box.
+      boxes: in pixels of the radiograph.
+
+    Raises:
+      BoneAgeError: as `Maps.find`.
+    """
+    pixels = predictor.look(item.image).pixels
+    size = predictor.preprocessing.size
+    shown = rescaled(boxes, predictor.preprocessing.window(pixels), whole(size, size))
+    bright = predictor.preprocessing.prepare(pixels).mean(axis=-1).astype(np.float32)
+    smooth = cv2.GaussianBlur(bright, (0, 0), SMOOTH * size)
+    found = maps.find(item)
+    masks = {name: covered(shown[labels == label], size) for label, name in enumerate(LABELS)}
+    masks["all"] = covered(shown, size)
+    return Shares(
+        {name: share(found, mask) for name, mask in masks.items()},
+        {name: float(mask.mean()) for name, mask in masks.items()},
+        {name: share(smooth, mask) for name, mask in masks.items()},
+    )
+
+
+def covered(boxes: Float[np.ndarray, "N 4"], size: int) -> Bool[np.ndarray, "size size"]:
+    """The pixels of a square picture whose centres lie in one of the boxes at least."""
+    middles = np.arange(size) + 0.5
+    across = (middles >= boxes[:, :1]) & (middles < boxes[:, 2:3])
+    down = (middles >= boxes[:, 1:2]) & (middles < boxes[:, 3:])
+    mask: np.ndarray = (down[:, :, None] & across[:, None, :]).any(axis=0)
+    return mask
+
+
+def share(values: Float[np.ndarray, "size size"], mask: Bool[np.ndarray, "size size"]) -> float:
+    """Of the sum of non-negative values, what lies inside the mask; 0 for an empty map."""
+    total = float(values.sum())
+    return float(values[mask].sum()) / total if total > 0 else 0.0

@@ -1,0 +1,64 @@
+"""Writes the centres of ossification regions as key points, the further input of BoNet, for all RSNA radiographs.
+
+    python -m boneage_jax.regions.keypoints --data DIR --out FILE.json
+
+The file has the form that `data.keypoints` reads. The 17 points are the centres of the detector's regions in the order
+of `fingers.NAMES`; a region that is not found is not marked. BoNet's authors annotated 17 points by hand, of which this
+is a stand-in: joints and epiphyses as a reader of Tanner and Whitehouse looks at them.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from boneage_jax import compilation
+from boneage_jax.atomic_files import write_text
+from boneage_jax.data import rsna
+from boneage_jax.data.radiograph import read
+from boneage_jax.regions.detector import Detector, Regions
+from boneage_jax.regions.fingers import NAMES
+
+
+def key_points(regions: Regions) -> list[float]:
+    """x, y and v of every name of `NAMES`, in pixels whose first has its middle at (0, 0); zeros where not found."""
+    points = dict.fromkeys(NAMES, (0.0, 0.0, 0.0))
+    for one in regions.found:
+        if one.name in points:
+            left, top, right, bottom = one.box
+            points[one.name] = ((left + right) / 2 - 0.5, (top + bottom) / 2 - 0.5, 2.0)
+    return np.round([value for point in points.values() for value in point], 1).tolist()
+
+
+def document(found: Iterable[tuple[str, tuple[int, ...], Regions]]) -> dict[str, Any]:
+    """What the file holds, of names, shapes (height, width) and regions of images."""
+    images, annotations = [], []
+    for number, (name, (height, width), regions) in enumerate(found):
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        annotations.append({"image_id": number, "keypoints": key_points(regions)})
+    return {"images": images, "annotations": annotations}
+
+
+def main() -> None:
+    """Detects and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="the file to write, .json")
+    flags = parser.parse_args()
+    compilation.use_cache(compilation.cache_folder(""))
+    detector = Detector()
+    labelled = [image for split in rsna.find(flags.data).values() for image in split]
+
+    def found(image: rsna.LabelledImage) -> tuple[str, tuple[int, ...], Regions]:
+        pixels, _ = read(image.file)
+        return f"{image.id}.png", pixels.shape, detector.find(pixels)
+
+    write_text(flags.out, json.dumps(document(found(one) for one in tqdm(labelled, unit=" images"))) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+import pytest
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.regions.annotations import COLUMNS, read_annotations
+
+HEADER = ",".join(COLUMNS)
+
+
+def table(tmp_path, *rows, header=HEADER):
+    path = tmp_path / "boxes.csv"
+    path.write_text("\n".join((header, *rows)) + "\n")
+    return path
+
+
+def test_boxes_are_grouped_by_radiograph_and_reader(tmp_path):
+    path = table(
+        tmp_path,
+        "4200,test,expert,PIP,10,20,30,40,100,200",
+        "7,train,,Ulna,0,0,10,10,50,50",
+        "4200,test,non-expert,PIP,11,20,30,40,100,200",
+        "4200,test,expert,Wrist,50,150,90,200,100,200",
+    )
+    found = read_annotations(path)
+    assert [(one.id, one.set, one.reader) for one in found] == [
+        ("7", "train", ""),
+        ("4200", "test", "expert"),
+        ("4200", "test", "non-expert"),
+    ]
+    assert found[1].labels.tolist() == [1, 5]
+    assert found[1].boxes.tolist() == [[10, 20, 30, 40], [50, 150, 90, 200]]
+
+
+def test_boxes_follow_the_size_of_a_copy(tmp_path):
+    (found,) = read_annotations(table(tmp_path, "1,train,,DIP,10,20,30,40,100,200"))
+    assert found.boxes_in((600, 150)).tolist() == [[15, 60, 45, 120]]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1,train,,Thumb,0,0,1,1,9,9", "row 2: the label 'Thumb' is unknown"),
+        ("1,train,,DIP,0,0,x,1,9,9", "row 2: expected numbers"),
+        ("1,train,,DIP,5,0,5,1,9,9", "row 2: the box .* is empty"),
+        ("1,train,,DIP,0,0,10,1,9,9", "leaves its picture of 9 x 9 pixels"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path, row, message):
+    with pytest.raises(BoneAgeError, match=message):
+        read_annotations(table(tmp_path, row))
+
+
+def test_a_radiograph_has_one_size(tmp_path):
+    with pytest.raises(BoneAgeError, match="row 3: 1 has two sizes"):
+        read_annotations(table(tmp_path, "1,train,,DIP,0,0,1,1,9,9", "1,train,,PIP,0,0,1,1,9,8"))
+
+
+def test_a_missing_column_and_a_missing_file_are_named(tmp_path):
+    with pytest.raises(BoneAgeError, match="lacks the columns reader"):
+        read_annotations(table(tmp_path, header=HEADER.replace(",reader", "")))
+    with pytest.raises(BoneAgeError, match=r"none\.csv cannot be read"):
+        read_annotations(tmp_path / "none.csv")

@@ -1,0 +1,56 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from boneage_jax.models.efficientnet import EfficientNet
+from boneage_jax.regions.network import STRIDE, Decoder, Encoder, RegionNet
+
+
+def test_the_maps_have_a_cell_for_every_four_pixels():
+    image = jnp.zeros((2, 64, 96, 1))
+    maps, variables = jax.eval_shape(lambda: RegionNet().init_with_output(jax.random.key(0), image))
+    assert maps.heat.shape == (2, 16, 24, 6)
+    assert maps.boxes.shape == (2, 16, 24, 6, 4)
+    parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    assert 2 * parameters < 4e6  # bytes as float16
+
+
+def test_the_encoder_is_the_beginning_of_the_bone_age_trunk():
+    image = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
+    whole = EfficientNet(variant="tiny_lite")
+    variables = jax.jit(lambda key: whole.init(key, image, train=False))(jax.random.key(1))
+    keep = partial(whole.apply, train=False, capture_intermediates=True, mutable=["intermediates"])
+    _, kept = jax.jit(keep)(variables, image)
+    levels = jax.jit(Encoder(variant="tiny_lite").apply)(variables, image)
+    for level, block, side in zip(levels, ("block2a", "block3a", "block5b"), (16, 8, 4), strict=True):
+        assert level.shape[1:3] == (side, side)
+        np.testing.assert_allclose(level, kept["intermediates"][block]["__call__"][0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    module = Decoder(widths=(4, 4, 4), detail=2)
+    image = jnp.zeros((1, 32, 48, 1))
+    levels = tuple(jnp.zeros((1, 32 // side, 48 // side, 3)) for side in (4, 8, 16))
+    variables = jax.jit(lambda key: module.init(key, image, levels, train=False))(jax.random.key(0))
+    return jax.jit(lambda variables: module.apply(variables, image, levels, train=False)), variables
+
+
+def test_boxes_lie_around_their_cells(decoder):
+    apply, variables = decoder
+    variables = jax.tree.map(jnp.zeros_like, variables)
+    # Left, top, right and bottom of the label "PIP": factors 1, 2, 1/3, 1/2 of the side where training starts.
+    bias = jnp.zeros((6, 4)).at[1].set(jnp.log(jnp.array([1.0, 2, 1 / 3, 1 / 2])))
+    variables["params"]["sides"]["bias"] = bias.reshape(-1)
+    boxes = np.asarray(apply(variables).boxes)
+    x, y = STRIDE * (7 + 0.5), STRIDE * (2 + 0.5)
+    np.testing.assert_allclose(boxes[0, 2, 7, 1], [x - 9, y - 18, x + 3, y + 4.5], rtol=1e-5)
+    np.testing.assert_allclose(boxes[0, 2, 7, 0], [x - 9, y - 9, x + 9, y + 9], rtol=1e-5)
+
+
+def test_an_untrained_network_expects_few_centres(decoder):
+    apply, variables = decoder
+    assert float(jax.nn.sigmoid(apply(variables).heat).max()) < 0.05

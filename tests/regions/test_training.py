@@ -1,0 +1,88 @@
+import jax
+import numpy as np
+import pytest
+
+from boneage_jax.data.preprocess import Preprocessing
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.regions.annotations import Annotation
+from boneage_jax.regions.network import RegionNet
+from boneage_jax.regions.training import AUGMENTATION, Examples, Recipe, augmented, batches, initial, prepare, train
+from tests.predict import random_weights
+
+SIDE = 64
+
+
+def squares(count, seed=0):
+    """A bright square of 12 pixels, the radius, on noise; nothing else is annotated."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 40, (count, SIDE, SIDE, 1)).astype(np.uint8)
+    boxes, known = np.zeros((count, 17, 4)), np.zeros((count, 17), bool)
+    for image, box in zip(images, boxes, strict=True):
+        left, top = rng.integers(16, 36, 2).tolist()
+        image[top : top + 12, left : left + 12] = 250
+        box[14] = left, top, left + 12, top + 12
+    known[:, 14] = True
+    return Examples(images, boxes, known)
+
+
+def test_boxes_follow_the_augmented_image():
+    views = augmented(squares(6), Recipe(views=5, augmentation=AUGMENTATION))
+    assert views.images.shape == (30, SIDE, SIDE, 1)
+    assert len(np.unique(views.images.reshape(30, -1), axis=0)) == 30
+    for image, (left, top, right, bottom), known in zip(views.images, views.boxes[:, 14], views.known, strict=True):
+        level = int(image.max()) // 2 + int(np.median(image)) // 2
+        rows, columns = np.nonzero(image[..., 0] > level)
+        # Pixel (x, y) covers the area from x to x + 1; a turned square reaches beyond the ellipse inside it.
+        assert columns.mean() + 0.5 == pytest.approx((left + right) / 2, abs=0.8)
+        assert rows.mean() + 0.5 == pytest.approx((top + bottom) / 2, abs=0.8)
+        assert known.tolist() == [place == 14 for place in range(17)]
+
+
+def test_a_region_outside_the_view_counts_as_not_annotated():
+    examples = squares(1)
+    examples.boxes[0, 14] += 3 * SIDE
+    assert not augmented(examples, Recipe(views=2)).known.any()
+
+
+def test_prepare_puts_boxes_into_the_order_of_labels_and_their_pixels():
+    image = np.tile(np.arange(100, dtype=np.uint8), (200, 1))
+    boxes = np.array([[50.0, 100, 100, 200], [10, 20, 30, 40], [0, 0, 10, 20]])
+    one = Annotation("1", "train", "", (100.0, 200.0), np.array([5, 1, 0]), boxes)
+    examples = prepare(iter([image]), [one], Preprocessing(size=SIDE))
+    assert np.flatnonzero(examples.known[0]).tolist() == [0, 4, 16]
+    squashed = boxes * np.tile([SIDE / 100, SIDE / 200], 2)
+    np.testing.assert_allclose(examples.boxes[0, [16, 4, 0]], squashed)
+
+
+def test_batches_hold_every_view_once_an_epoch():
+    examples = squares(6)
+    levels = [np.arange(6, dtype=np.float16).reshape(6, 1, 1, 1)]
+    recipe = Recipe(epochs=2, batch_size=4)
+    found = list(batches(examples, levels, recipe))
+    order = np.concatenate([batch["levels"][0].ravel() for batch in found])
+    assert len(found) == 3
+    assert sorted(order[:6]) == sorted(order[6:]) == list(range(6))
+    assert order[:6].tolist() != order[6:].tolist()
+    for batch in found:
+        chosen = batch["levels"][0].ravel().astype(int)
+        np.testing.assert_array_equal(batch["image"], examples.images[chosen])
+        np.testing.assert_array_equal(batch["boxes"], examples.boxes[chosen])
+
+
+def test_the_encoder_comes_from_a_lite0():
+    with pytest.raises(BoneAgeError, match="have the trunk convmixer"):
+        initial(RegionNet(), random_weights.weights(), seed=0)
+
+
+@pytest.mark.slow  # compiles the decoder's training step
+def test_training_finds_squares_and_depends_on_the_seed_alone(capsys):
+    network = RegionNet(variant="tiny_lite")
+    start = jax.jit(network.init)(jax.random.key(0), np.zeros((1, SIDE, SIDE, 1), np.float32))
+    recipe = Recipe(views=2, epochs=12, batch_size=8, warmup=5, average=0.9)
+    trained = [train(network, start, squares(32), recipe, squares(8, seed=1)) for _ in range(2)]
+    jax.tree.map(np.testing.assert_array_equal, *trained)
+    jax.tree.map(np.testing.assert_array_equal, trained[0]["params"]["trunk"], start["params"]["trunk"])
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    f1, iou = (float(last.split(f"{name} ")[1].split(",")[0]) for name in ("F1", "IoU"))
+    assert f1 > 0.9 / 6  # the mean over six labels, of which one is annotated
+    assert iou > 0.7
