@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -19,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # Names of files may hold what the terminal's encoding does not.
             stream.reconfigure(errors="backslashreplace")
+    # Its decoders log a traceback of each damaged file, and the file's own error has the reason.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     arguments = _parser().parse_args(argv)
     return program.run(lambda: arguments.run(arguments))
 

@@ -1,5 +1,6 @@
 """Bone age of images, by released weights: one path for one image and for many."""
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -22,7 +23,7 @@ from boneage_jax.data.keypoints import KeyPoints
 from boneage_jax.data.preprocess import check_grey
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.inference import make_estimate
-from boneage_jax.models import Description, Input, check_inputs
+from boneage_jax.models import LARGEST_MONTHS, Description, Input, check_inputs
 from boneage_jax.predict.prediction import MissingSexError, Prediction, Provenance, RefusedImageError
 from boneage_jax.released import weights as released
 from boneage_jax.released.calibration import Calibration
@@ -30,6 +31,9 @@ from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, WARNING, Check
 from boneage_jax.sex import Sex
 
 UNKNOWN = "unknown"
+
+_UNFIT = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
+"""What a header that was written for another version, or by another program, leads to."""
 
 
 class Picture(NamedTuple):
@@ -106,12 +110,17 @@ class Predictor:
     """
 
     def __init__(self, weights: released.Weights):
+        """Raises BoneAgeError if the header does not describe a network that this version can make."""
         header = weights.header
         self.weights = weights
-        self.preprocessing = Preprocessing.from_dict(header.preprocessing)
-        self.network = Description.from_dict(header.model).network()
-        self.calibration = None if header.calibration is None else Calibration.from_dict(header.calibration)
-        self.checks = Checks.from_parts(header.checks, weights.checks) if header.checks else None
+        try:
+            self.preprocessing = Preprocessing.from_dict(header.preprocessing)
+            self.preprocessing.check_views(header.views)
+            self.network = Description.from_dict(header.model).network()
+            self.calibration = None if header.calibration is None else Calibration.from_dict(header.calibration)
+            self.checks = Checks.from_parts(header.checks, weights.checks) if header.checks else None
+        except (BoneAgeError, *_UNFIT) as error:
+            raise self._unfit(error) from error
         self.variables = jax.device_put(weights.variables)
         self._estimate = jax.jit(make_estimate(self.network, self.preprocessing, header.views))
 
@@ -166,7 +175,9 @@ class Predictor:
         """
         if batch_size < 1:
             raise BoneAgeError(f"batch_size is {batch_size}, expected 1 or more images")
-        with ThreadPoolExecutor(cores.usable()) as pool:
+        with contextlib.ExitStack() as stack:
+            pool = ThreadPoolExecutor(cores.usable())
+            stack.callback(pool.shutdown, cancel_futures=True)  # whoever stops here does not wait for what is queued
             waiting: deque[list[Future[Prepared]]] = deque()
             for chunk in _chunks(items, batch_size):
                 waiting.append([pool.submit(self.prepare, item, accept_warnings=accept_warnings) for item in chunk])
@@ -213,16 +224,31 @@ class Predictor:
         return picture._replace(pixels=pixels, findings=tuple(found))
 
     def estimate(self, images: np.ndarray, sexes: np.ndarray, inputs: Mapping[str, np.ndarray]) -> Estimates:
-        """Runs the network on prepared images uint8 [B, S, S, C]; compiled once for each B."""
+        """Runs the network on prepared images uint8 [B, S, S, C]; compiled once for each B.
+
+        Raises:
+            BoneAgeError: the weights do not fit the network, or give what is no bone age.
+        """
         batch = {"image": images, "sex": sexes.astype(np.int32), "inputs": dict(inputs)}
         try:
             found = self._estimate(self.variables, batch)
-        except flax.errors.FlaxError as error:
-            raise BoneAgeError(
-                f"the weights {self.header.name!r}, written by version {self.header.version}, do not fit the network "
-                f"that this version makes ({str(error).splitlines()[0]})"
-            ) from error
-        return Estimates(np.asarray(found.months), None if found.std is None else np.asarray(found.std))
+        except (flax.errors.FlaxError, *_UNFIT) as error:
+            raise self._unfit(error) from error
+        months, std = np.asarray(found.months), None if found.std is None else np.asarray(found.std)
+        for values in (months, std):
+            if values is not None and not (np.abs(values) <= LARGEST_MONTHS).all():
+                raise BoneAgeError(
+                    f"the weights {self.header.name!r} give {values.max():g} months, which is no bone age; their "
+                    "training has failed or their values were changed: use others"
+                )
+        return Estimates(months, std)
+
+    def _unfit(self, error: Exception) -> BoneAgeError:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return BoneAgeError(
+            f"the weights {self.header.name!r}, written by version {self.header.version}, do not fit the network that "
+            f"this version makes ({reason})"
+        )
 
     def _answers(self, futures: Sequence[Future[Prepared]], batch_size: int, on_error: str) -> Iterator[Any]:
         prepared: list[Prepared] = []
