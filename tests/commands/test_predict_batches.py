@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import boneage_jax
-from boneage_jax.commands import predict
+from boneage_jax.commands import reading
 from boneage_jax.data import radiograph
 from boneage_jax.predict import heatmap
 from tests.data import dicom_files, rsna_forms
@@ -180,7 +180,7 @@ def interrupt(monkeypatch):
     """Sends a signal while the result of the second file is reported, or before the third one is made."""
 
     def interrupt(number, where):
-        results, report = predict._results, predict._report
+        results, report = reading.read, reading.print_messages
         reported = []
 
         def reporting(result):
@@ -195,8 +195,8 @@ def interrupt(monkeypatch):
                     os.kill(os.getpid(), number)
                 yield result
 
-        monkeypatch.setattr(predict, "_report", reporting)
-        monkeypatch.setattr(predict, "_results", making)
+        monkeypatch.setattr(reading, "print_messages", reporting)
+        monkeypatch.setattr(reading, "read", making)
 
     return interrupt
 
