@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import cv2
 
 from boneage_jax import cores
 from boneage_jax.data import phantom
-from boneage_jax.data.header import is_dicom
+from boneage_jax.data.header import Header, is_dicom
 from boneage_jax.data.inputs import CHRONOLOGICAL_AGE
 from boneage_jax.data.pictures import is_picture
 from boneage_jax.errors import BoneAgeError
@@ -137,7 +138,9 @@ class Reading:
             age=upload.age,
             age_from=None if upload.age is None else _FROM,
         )
-        body = results.result(prediction, request).to_dict()
+        result = results.result(prediction, request)
+        warnings = tuple(_without_words(sentence, prediction.header) for sentence in result.warnings)
+        body = dataclasses.replace(result, warnings=warnings).to_dict()
         if upload.heatmap:
             item = Item(picture, prediction.sex, self._inputs(upload.age))
             body["heatmap"] = await loop.run_in_executor(self._drawing, self._draw, item)
@@ -175,3 +178,11 @@ class Reading:
 
     def _inputs(self, age: float | None) -> dict[str, Any]:
         return {CHRONOLOGICAL_AGE: age} if self._reads_age and age is not None else {}
+
+
+def _without_words(warning: str, header: Header | None) -> str:
+    """A warning without body part and view in the header's own words, where a name could have been typed."""
+    if header is None:
+        return warning
+    warning = warning.replace(f" ({header.view})", "")
+    return warning.replace(f"the body part {header.body_part},", "another body part,")

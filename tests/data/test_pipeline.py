@@ -253,7 +253,8 @@ def test_two_workers_give_the_same_batches_and_end_when_closed():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX signals")
 def test_workers_leave_it_to_their_parent_to_end_them():
     split = FakeSplit(40)
-    with train_batches(split, batch_size=8, seed=3, augmentation=AUGMENTATION, workers=1) as batches:
+    batching = TrainingBatching(batch_size=8, seed=3, augmentation=AUGMENTATION, workers=1)
+    with train_batches(split, batching) as batches:
         expected = [next(batches) for _ in range(2)]
         (worker,) = multiprocessing.active_children()
         for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal and a scheduler send them to the whole group

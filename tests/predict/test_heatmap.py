@@ -67,7 +67,7 @@ def test_the_map_lies_where_the_window_is(scale):
     spot[7, 2] = 1  # rows 38 to 42 and columns 30 to 34 of the picture
     pixels = np.full((100 * scale, 80 * scale), 128, np.uint8)
     pixels[0] = 255  # or it would be blank
-    picture = side_by_side(pixels, spot, (20 * scale, 10 * scale, 70 * scale, 50 * scale))
+    picture = side_by_side(pixels, spot, (20.0 * scale, 10.0 * scale, 70.0 * scale, 50.0 * scale))
     height, width = picture.shape[0], picture.shape[1] // 2
     assert height == min(100 * scale, heatmap.LARGEST)
     plain, shown = picture[:, :width].astype(int), picture[:, width:].astype(int)
@@ -78,7 +78,7 @@ def test_the_map_lies_where_the_window_is(scale):
 
 def test_a_window_that_reaches_beyond_the_picture_is_cut():
     found = np.ones((8, 8), np.float32)
-    picture = side_by_side(hand(3), found, (-40, 40, 40, 120))
+    picture = side_by_side(hand(3), found, (-40.0, 40.0, 40.0, 120.0))
     changed = (picture[:, :80] != picture[:, 80:]).any(axis=-1)
     assert changed[50:, :30].all()
     assert not changed[:35].any()

@@ -15,6 +15,7 @@ from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.pretrained import convmixer, convnextv2, inception_v3, load, names, start_from
 from boneage_jax.pretrained.assign import to_original
+from tests.models.families import OWN
 from tests.pretrained import weight_files
 
 OPTIONS = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 4}

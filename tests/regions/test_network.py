@@ -10,8 +10,7 @@ from boneage_jax.regions.network import STRIDE, Decoder, Encoder, RegionNet
 
 
 def test_the_maps_have_a_cell_for_every_four_pixels():
-    image = jnp.zeros((2, 64, 96, 1))
-    maps, variables = jax.eval_shape(lambda: RegionNet().init_with_output(jax.random.key(0), image))
+    maps, variables = jax.jit(RegionNet().init_with_output)(jax.random.key(0), jnp.zeros((2, 64, 96, 1)))
     assert maps.heat.shape == (2, 16, 24, 6)
     assert maps.boxes.shape == (2, 16, 24, 6, 4)
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))

@@ -54,6 +54,16 @@ def test_a_dicom_file_may_name_the_sex_and_an_unknown_sex_gets_both_readings(cli
     assert both["by_sex"]["M"]["months"] == pytest.approx(found["months"], abs=0.01)
 
 
+def test_no_answer_repeats_the_words_of_a_header(client):
+    words = {"BodyPartExamined": "DOE JANE FOOT", "ViewPosition": "DOE LATERAL", "StudyDescription": "DOE"}
+    answer = post(client, dicom_files.make(hand(1), PatientName="Doe^Jane", PatientSex="F", **words), name="Doe.dcm")
+    assert answer.status_code == 200
+    warnings = " ".join(answer.json()["warnings"])
+    assert "this is another body part, not a hand" in warnings
+    assert "a lateral or oblique view; a view from the front is expected" in warnings
+    assert "DOE" not in answer.text.upper()
+
+
 def test_the_heat_map_is_a_png_with_the_radiograph_beside_it(client):
     data = base64.b64decode(post(client, png(hand(1)), "?heatmap=1", sex="F").json()["heatmap"])
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
