@@ -1,8 +1,10 @@
-"""Files that are either whole or absent: written beside their place, then renamed into it."""
+"""Files that are either whole or absent: written beside their place, then renamed into it; and full disks."""
 
 import contextlib
+import errno
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from boneage_jax.errors import BoneAgeError
@@ -27,6 +29,35 @@ def write_whole(path: Path, write: Callable[[Path], None], move: Callable[[Path,
     finally:
         with contextlib.suppress(OSError):  # such as a folder that is a file, which has been told above
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turns what the system refuses while a run writes into its folder (disk full, no permission) into a sentence.
+
+    Raises:
+        BoneAgeError: it names the folder, the reason and the free space.
+    """
+    try:
+        yield
+    except BoneAgeError:
+        raise
+    except Exception as error:
+        full = is_disk_full(error)
+        if not full and not isinstance(error, OSError):
+            raise
+        parent = next(p for p in (folder, *folder.parents) if p.exists())
+        free = shutil.disk_usage(parent).free / 2**20
+        reason = "the disk is full" if full else str(error).splitlines()[0]
+        raise BoneAgeError(
+            f"cannot write to {folder}: {reason} ({free:.0f} MiB free); what was saved before is intact: make room and "
+            "start the same command again"
+        ) from error
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether a full disk is the reason; libraries in C++ say so in words alone."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 
 
 def write_text(path: Path, text: str) -> None:

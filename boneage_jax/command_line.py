@@ -11,6 +11,14 @@ from boneage_jax import config as configuration
 from boneage_jax.errors import BoneAgeError, did_you_mean
 
 FLAGS = flags.FLAGS
+_EXPECTED = {
+    "invalid literal for int()": "a whole number",
+    "could not convert string to float": "a number",
+    "Non-boolean argument": "true or false",
+    "is not a dict": "one of its keys, as --config.section.key=value",
+}
+"""What a value should have been, by a part of the reason why it is refused."""
+
 flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 flags.DEFINE_string("workdir", None, "Folder of the run; runs/<name of the configuration> by default.")
 
@@ -19,7 +27,7 @@ def parse(argv: list[str]) -> None:
     """Reads the flags; without --config, the configuration is the one stored in --workdir.
 
     Raises:
-        BoneAgeError: a flag or a key that does not exist, a value of the wrong type, no configuration.
+        BoneAgeError: a flag or a key that does not exist, a value of the wrong type or out of range, no configuration.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", "-config")
@@ -37,16 +45,27 @@ def parse(argv: list[str]) -> None:
     except (AttributeError, KeyError) as error:
         raise BoneAgeError(_unknown_key(" ".join(str(error.args[0]).split()), argv)) from error
     except (flags.Error, TypeError, ValueError, OSError, ImportError) as error:
-        raise BoneAgeError(str(error).strip("'\"")) from error
+        raise BoneAgeError(_bad_value(str(error))) from error
     if len(rest) > 1:
         raise BoneAgeError(f"{rest[1]!r} is not a flag; settings are given as --config.section.key=value")
     if FLAGS.config is None:
         where = f"; {FLAGS.workdir} holds no run either" if FLAGS.workdir else ""
         raise BoneAgeError(f"no configuration is named{where}: add --config=configs/quickstart.py, for example")
+    configuration.check(FLAGS.config)
 
 
 def _unknown_key(reason: str, argv: list[str]) -> str:
-    keys = configuration.keys(configuration.base())
+    known = configuration.keys(configuration.base())
     given = [match[1] for text in argv if (match := re.match(r"--?config\.([\w.]+)", text))]
-    hints = "".join(did_you_mean(key, keys) for key in given if key not in keys)
-    return f"the configuration has no such key: {reason}{hints}; boneage_jax/config.py lists all keys"
+    unknown = [key for key in given if key not in known]
+    # Keys of model.options and the like may be known to the file alone: those that the reason names are not.
+    named = [key for key in unknown if key in reason or any(f"'{part}'" in reason for part in key.split("."))]
+    sentences = [f"the configuration has no key {key}{did_you_mean(key, known)}" for key in named or unknown]
+    return "; ".join([*(sentences or [reason]), "boneage_jax/config.py lists all keys"])
+
+
+def _bad_value(reason: str) -> str:
+    """The reason in plain words, if it is that of a setting; otherwise as it is."""
+    match = re.match(r"flag --config\.([\w.]+)=(.*?): (.*)", reason, re.DOTALL)
+    expected = next((words for part, words in _EXPECTED.items() if match and part in match[3]), None)
+    return f"{match[1]} is {match[2] or 'empty'}, expected {expected}" if match and expected else reason.strip("'\"")

@@ -4,6 +4,7 @@ A file in `configs/` takes `base()` and changes the few lines that differ.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,34 @@ _PLACE = {
     "checkpoint.step",
 }
 _PLACE_SECTIONS = ("benchmark.", "distributed.")
+
+# Least and most of settings that other values would turn into nonsense, or into a traceback much later.
+_RANGES = {
+    "seed": (0, 2**32 - 1),
+    "data.workers": (0, 1024),
+    "data.limit": (0, math.inf),
+    "optimizer.learning_rate": (0, math.inf),
+    "optimizer.weight_decay": (0, math.inf),
+    "optimizer.warmup_epochs": (0, math.inf),
+    "optimizer.clip_norm": (0, math.inf),
+    "optimizer.ema_decay": (0, 1),
+    "optimizer.plateau.factor": (1e-6, 1),
+    "optimizer.plateau.patience": (1, math.inf),
+    "optimizer.plateau.cooldown": (0, math.inf),
+    "optimizer.plateau.min_scale": (0, 1),
+    "train.batch_size": (1, math.inf),
+    "train.epochs": (1, math.inf),
+    "train.label_sigma": (0, math.inf),
+    "train.early_stopping": (0, math.inf),
+    "train.log_every": (1, math.inf),
+    "train.checkpoint_every": (0, math.inf),
+    "evaluate.batch_size": (1, math.inf),
+    "checkpoint.step": (-1, math.inf),
+    "benchmark.steps": (1, math.inf),
+    "benchmark.warmup": (0, math.inf),
+    "distributed.processes": (1, math.inf),
+    "distributed.process": (0, math.inf),
+}
 
 
 def base() -> ConfigDict:
@@ -94,9 +123,11 @@ def base() -> ConfigDict:
     config.optimizer.clip_norm = 1.0  # of the gradient; 0 for none
     config.optimizer.ema_decay = 0.0  # of the weights' moving average, which is then evaluated; 0 for none
     config.optimizer.plateau = ConfigDict()
+    # As Keras' ReduceLROnPlateau, which the study used: the rate is cut at the patience-th evaluation in a row without
+    # a better MAE. PyTorch cuts one later, so that its patience of 2 is a patience of 3 here.
     config.optimizer.plateau.factor = 0.5  # 1 for no reduction
     config.optimizer.plateau.patience = 5  # evaluations
-    config.optimizer.plateau.cooldown = 0  # evaluations
+    config.optimizer.plateau.cooldown = 0  # evaluations after a cut that count as none; Keras counts the last of them
     config.optimizer.plateau.min_scale = 1e-3  # of the learning rate
 
     config.train = ConfigDict()
@@ -127,6 +158,19 @@ def base() -> ConfigDict:
     config.distributed.processes = 1
     config.distributed.process = 0
     return config
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses values that make no sense.
+
+    Raises:
+        BoneAgeError: it names the key, its value and what was expected.
+    """
+    values = _flat(config.to_dict())
+    for key, (least, most) in _RANGES.items():
+        if not least <= values[key] <= most:
+            expected = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise BoneAgeError(f"{key} is {values[key]}, expected {expected}")
 
 
 def to_json(config: ConfigDict) -> str:

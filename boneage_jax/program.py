@@ -7,11 +7,13 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.terminal import printable
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+_AGAIN = 0.05  # seconds
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
 """What the system answers where the program is not at fault."""
 
@@ -37,14 +39,16 @@ def run(main: Callable[[], int]) -> int:
     system that refuses (disk full, no permission), give 1. Other exceptions are mistakes of the program and pass.
     """
     before = {number: signal.signal(number, _stop) for number in STOPPING}
+    hook, sys.unraisablehook = sys.unraisablehook, _raise_again
     try:
         status = main()
         sys.stdout.flush()
         return status
     except BoneAgeError as error:
         return _fail(str(error), error.exit_status)
-    except Signalled as stop:
-        return _fail(f"stopped by {signal.Signals(stop.number).name}", exit_status(stop.number))
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Signalled) else signal.SIGINT
+        return _fail(f"stopped by {signal.Signals(number).name}", exit_status(number))
     except BrokenPipeError:
         _discard_output()
         return 1
@@ -54,14 +58,34 @@ def run(main: Callable[[], int]) -> int:
         _discard_output()
         return _fail(f"cannot go on: {error.strerror} ({error.filename or 'while writing output'})", 1)
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is _stop:  # after a signal, a second one ends the program
+                signal.signal(number, handler)
 
 
 def _stop(number: int, _: FrameType | None) -> None:
     for each in STOPPING:
         signal.signal(each, signal.SIG_DFL)
     raise Signalled(number)
+
+
+def _raise_again(unraisable: Any) -> None:
+    """Raises a `Signalled` once more a little later if it was raised where Python drops exceptions.
+
+    That is in the garbage collector and in destructors: jax calls Python from there, so that this is often the first
+    place at which Python sees a signal that came during a long compilation.
+    """
+    stop = unraisable.exc_value
+    if not isinstance(stop, Signalled):
+        sys.__unraisablehook__(unraisable)
+        return
+
+    def again(*_: object) -> None:
+        raise Signalled(stop.number)
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN)
 
 
 def _fail(sentence: str, status: int) -> int:

@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 0.0
     config.optimizer.plateau.factor = 0.8
-    config.optimizer.plateau.patience = 2
+    config.optimizer.plateau.patience = 3  # PyTorch's 2, see config.py
     config.optimizer.plateau.cooldown = 5
     config.optimizer.plateau.min_scale = 0.1
     config.train.batch_size = 20

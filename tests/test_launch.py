@@ -41,8 +41,15 @@ def assert_one_clear_error(found: subprocess.CompletedProcess, *words: str) -> N
     [
         ([TINY, "--config.train.batchsize=8"], ["batchsize", "did you mean train.batch_size?"]),
         ([TINY, "--config.model.options.width=8"], ["width"]),
-        ([TINY, "--config.model.optoins.width=8"], ["no such key: 'optoins' Did you mean"]),
-        ([TINY, "--config.train.epochs=many"], ["epochs", "many"]),
+        ([TINY, "--config.model.optoins.width=8"], ["the configuration has no key model.optoins.width"]),
+        ([TINY, "--config.train.epochz=1"], ["no key train.epochz; did you mean train.epochs?"]),
+        ([TINY, "--config.train.epochs=many"], ["train.epochs is many, expected a whole number"]),
+        ([TINY, "--config.train.epochs=2.5"], ["train.epochs is 2.5, expected a whole number"]),
+        ([TINY, "--config.train.epochs="], ["train.epochs is empty, expected a whole number"]),
+        ([TINY, "--config.optimizer.learning_rate=fast"], ["learning_rate is fast, expected a number"]),
+        ([TINY, "--config.train.sync_batch_norm=maybe"], ["sync_batch_norm is maybe, expected true or false"]),
+        ([TINY, "--config.train.batch_size=-1"], ["train.batch_size is -1, expected 1 or more"]),
+        ([TINY, "--config.train=3"], ["train is 3, expected one of its keys"]),
         ([TINY, "--workdri=x"], ["workdri"]),
         ([TINY, "train"], ["'train' is not a flag", "--config.section.key=value"]),
         ([TINY, "--mode=predict"], ["mode", "predict", "benchmark"]),
@@ -50,7 +57,10 @@ def assert_one_clear_error(found: subprocess.CompletedProcess, *words: str) -> N
         ([], ["no configuration is named", "--config=configs/quickstart.py"]),
         (["--mode=evaluate", "--workdir=nowhere"], ["nowhere holds no run"]),
     ],
-    ids=["key", "option", "section", "type", "flag", "positional", "mode", "missing file", "no config", "no run"],
+    ids=[
+        *("key", "option", "section", "key of one letter", "text", "fraction", "nothing", "no number", "no boolean"),
+        *("range", "whole section", "flag", "positional", "mode", "missing file", "no config", "no run"),
+    ],
 )
 def test_a_mistake_in_the_flags_is_one_line(arguments, words):
     assert_one_clear_error(launch(*arguments), *words)

@@ -46,6 +46,33 @@ def test_a_signal_is_one_sentence_and_its_own_status(number, status):
     assert found.stderr == f"error: stopped by {number.name}\n"
 
 
+def test_a_signal_that_arrives_where_python_drops_exceptions_ends_the_command_all_the_same():
+    found = ended(
+        """
+        class Dropping:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+
+        Dropping()
+        time.sleep(60)
+        """
+    )
+    assert (found.returncode, found.stderr) == (143, "error: stopped by SIGTERM\n")
+
+
+def test_what_else_goes_wrong_in_a_destructor_is_shown():
+    found = ended("""
+        class Failing:
+            def __del__(self):
+                raise ValueError("seen")
+
+        Failing()
+        return 0
+        """)
+    assert (found.returncode, "ValueError: seen" in found.stderr) == (0, True)
+
+
 def test_a_second_signal_ends_at_once():
     found = ended(
         """

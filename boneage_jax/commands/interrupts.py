@@ -5,9 +5,11 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+from boneage_jax import program
+
 
 class Interrupts:
-    """Turns the first SIGINT or SIGTERM into KeyboardInterrupt, but not in the middle of `held`.
+    """Turns the first SIGINT or SIGTERM into `program.Signalled`, but not in the middle of `held`.
 
         with Interrupts() as interrupts:
             for result in results:
@@ -25,7 +27,7 @@ class Interrupts:
         self._holding = False
 
     def __enter__(self) -> "Interrupts":
-        self._before = {one: signal.signal(one, self._receive) for one in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {one: signal.signal(one, self._receive) for one in program.STOPPING}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -40,13 +42,13 @@ class Interrupts:
         finally:
             self._holding = False
         if self.received is not None and before is None:
-            raise KeyboardInterrupt
+            raise program.Signalled(self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         self._restore()
         if not self._holding:
-            raise KeyboardInterrupt
+            raise program.Signalled(number)
 
     def _restore(self) -> None:
         for one, handler in self._before.items():

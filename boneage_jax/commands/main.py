@@ -2,16 +2,17 @@
 
 import argparse
 import io
+import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
 from boneage_jax import program
-from boneage_jax.commands import evaluate, export_weights, listen, predict, report
+from boneage_jax.commands import evaluate, export_weights, info, listen, predict, report, serve
 from boneage_jax.version import __version__
 
-COMMANDS: tuple[ModuleType, ...] = (predict, report, listen, evaluate, export_weights)
+COMMANDS: tuple[ModuleType, ...] = (predict, report, serve, listen, info, evaluate, export_weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # Names of files may hold what the terminal's encoding does not.
             stream.reconfigure(errors="backslashreplace")
+    # Its decoders log a traceback of each damaged file, and the file's own error has the reason.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     arguments = _parser().parse_args(argv)
     return program.run(lambda: arguments.run(arguments))
 

@@ -8,11 +8,8 @@ shuffling builder would hold a split in memory, and beyond 1 GB (500 pixels) cal
 import contextlib
 import csv
 import dataclasses
-import errno
-import fcntl
 import functools
 import math
-import os
 import pathlib
 import shutil
 import types
@@ -23,9 +20,13 @@ from typing import Any
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader
 from tqdm import tqdm
 
+from boneage_jax import cache, cores, locks
+from boneage_jax.atomic_files import is_disk_full
+from boneage_jax.data import checksums
 from boneage_jax.errors import BoneAgeError
 
 LABELS_FILE = "labels-{split}.csv"
@@ -55,13 +56,17 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
     Each split has a table of ids and labels beside its records, so that labels need no image to be read.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def __init__(
         self, *, examples: Mapping[str, Sequence[Example]], shapes: Mapping[str, tuple[int, int, int]], **kwargs: Any
     ):
+        """Raises BoneAgeError if the dataset is there, but damaged."""
         self._examples = examples
         self._shapes = shapes
+        built = pathlib.Path(kwargs["data_dir"], self.name, str(self.VERSION))
+        if built.is_dir():  # TFDS reads its description, and raises whatever damage to that leads to
+            checksums.verify(built)
         super().__init__(file_format="array_record", **kwargs)
 
     def _make_download_manager(self, download_dir: Any, download_config: Any) -> Any:
@@ -105,34 +110,44 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
         for split, examples in self._examples.items():
             _write_labels(folder / LABELS_FILE.format(split=split), examples)
             _check_complete(folder, split, len(examples))
+        self.info.write_to_directory(folder)  # TFDS does so too, but only after the checksums
+        checksums.write(folder)
 
     def build(self) -> pathlib.Path:
         """Builds the dataset unless it is there, and returns its folder.
 
-        A second process waits for the first. A killed build leaves a temporary folder, removed by the next.
+        A second process waits for the first. A killed build leaves a temporary folder, removed by the next. The folder
+        is made for this user alone.
 
         Raises:
-          BoneAgeError: the disk is full, or the cache folder cannot be written.
+          BoneAgeError: the disk is full, or the cache folder cannot be used.
         """
         folder = pathlib.Path(self.data_dir)
-        if folder.is_dir():
-            return folder
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(folder.parent), _quiet():
-                for leftover in folder.parent.glob("*incomplete*"):
-                    shutil.rmtree(leftover)
-                self._check_disk(folder.parent)
-                self.download_and_prepare()
+            if folder.is_dir():
+                return folder
+            cache.make_private(folder.parent)
+            with locks.hold(folder.parent / ".lock", _announce_wait), _quiet():
+                if not folder.is_dir():  # as it is when another process has built it meanwhile
+                    self._build(folder.parent)
         except BoneAgeError:
             raise
         except Exception as error:
-            if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            if is_disk_full(error):
                 raise BoneAgeError(_full_disk(folder.parent)) from None
-            if isinstance(error, PermissionError):
-                raise BoneAgeError(f"The cache folder {folder.parent} cannot be written; choose another.") from None
+            if isinstance(error, OSError):
+                raise BoneAgeError(
+                    f"The cache folder {folder.parent} cannot be used ({error.strerror or error}); choose another one "
+                    "(data.cache)."
+                ) from None
             raise
         return folder
+
+    def _build(self, folder: pathlib.Path) -> None:
+        for leftover in folder.glob("*incomplete*"):
+            shutil.rmtree(leftover)
+        self._check_disk(folder)
+        self.download_and_prepare()
 
     def _record_bytes(self) -> int:
         return sum(math.prod(shape) for shape in self._shapes.values())
@@ -160,24 +175,46 @@ def _prepared(
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Keys and records of one shard, in order. Its bar takes up where the shard before it stopped."""
     last = first + len(examples)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores.usable()) as pool:
         progress = bar(initial=first)
         progress.leave = last == progress.total
         with progress:
             for start in range(0, len(examples), _CHUNK):
                 records = pool.map(lambda example: example.prepare(), examples[start : start + _CHUNK])
-                for number, record in enumerate(records, first + start):
-                    yield number, record
-                    progress.update()
+                with contextlib.closing(records):  # type: ignore[type-var]  # so that a stop need not wait for the chunk
+                    for number, record in enumerate(records, first + start):
+                        yield number, record
+                        progress.update()
 
 
-def open_records(folder: pathlib.Path, split: str) -> Sequence[dict[str, np.ndarray]]:
-    """Opens a split of a built dataset for random access: items are what `Example.prepare` returned."""
-    return tfds.builder_from_directory(str(folder)).as_data_source(split)
+class Records(Sequence[dict[str, np.ndarray]]):
+    """Random access to a split of a built dataset: items are what `Example.prepare` returned."""
+
+    def __init__(self, folder: pathlib.Path, split: str):
+        """Raises BoneAgeError if the dataset is damaged; so does reading a damaged record."""
+        checksums.verify(folder)
+        self._folder = folder
+        self._source = tfds.builder_from_directory(str(folder)).as_data_source(split)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(f"there is no record {index} among {len(self)}")
+        try:
+            return self._source[index]
+        except (RuntimeError, OSError, ValueError) as error:  # ArrayRecord raises the first
+            checksums.refuse(self._folder, str(error).partition("\n")[0][:200])
 
 
 def read_labels(folder: pathlib.Path, split: str) -> list[dict[str, str]]:
-    """The rows (id, sex, age, hospital, further inputs) of a split of a built dataset, in the order of its records."""
+    """The rows (id, sex, age, hospital, further inputs) of a split of a built dataset, in the order of its records.
+
+    Raises:
+      BoneAgeError: the dataset is damaged.
+    """
+    checksums.verify(folder)
     with open(folder / LABELS_FILE.format(split=split), newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -201,16 +238,12 @@ def _check_complete(folder: pathlib.Path, split: str, count: int) -> None:
         raise BoneAgeError(f"{folder} holds {written} of {count} images of {split}; is the disk full? Run again.")
 
 
+def _announce_wait(holder: str) -> None:
+    logging.warning("Waiting for %s, which prepares the same images.", holder)
+
+
 def _full_disk(folder: pathlib.Path) -> str:
     return f"The disk of the cache folder {folder} is full; free space or choose another folder (data.cache)."
-
-
-@contextlib.contextmanager
-def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Holds a lock that the system releases even if the process is killed."""
-    with open(folder / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

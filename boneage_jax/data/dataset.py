@@ -53,7 +53,7 @@ class Split:
         if self._records is None:
             from boneage_jax.data import builder
 
-            self._records = builder.open_records(pathlib.Path(self._folder), self.name)
+            self._records = builder.Records(pathlib.Path(self._folder), self.name)
         record = self._records[index]
         known = self.labels(index)
         if self.heatmap:

@@ -26,6 +26,8 @@ VERSION = 2
 """
 
 MIDDLE = 0.5  # of the range from black to white: where the tone curve of "hand" puts the hand's median intensity
+_MOST = {"size": 4096, "clahe_grid": 64}  # beyond them, a number that was mistyped or damaged would take all memory
+_MOST_CHANNELS = 16
 _LEAST_RANGE = 0.5  # levels of the file; a smaller range is rounding
 _MIDDLES = (0.1, 0.9)  # medians outside this range are not a hand's
 
@@ -64,10 +66,10 @@ class Preprocessing:
     crop: int = 0
 
     def __post_init__(self):
-        for field in ("size", "clahe_grid"):
+        for field, most in _MOST.items():
             value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise BoneAgeError(f"preprocessing.{field} must be a positive whole number, not {value!r}.")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                raise BoneAgeError(f"preprocessing.{field} must be a whole number from 1 to {most}, not {value!r}.")
         if self.clahe_grid > self.size:
             raise BoneAgeError(
                 f"preprocessing.clahe_grid is {self.clahe_grid}, finer than the image of {self.size} pixels."
@@ -78,8 +80,10 @@ class Preprocessing:
                 f"whole image, not {self.crop!r}."
             )
         clips = _floats("clahe_clips", self.clahe_clips)
-        if not all(clip > 0 for clip in clips):
-            raise BoneAgeError(f"preprocessing.clahe_clips must be positive limits, not {self.clahe_clips!r}.")
+        if not all(clip > 0 for clip in clips) or len(clips) > _MOST_CHANNELS:
+            raise BoneAgeError(
+                f"preprocessing.clahe_clips must be at most {_MOST_CHANNELS} positive limits, not {clips!r:.80}."
+            )
         object.__setattr__(self, "clahe_clips", clips)
         exposure = _floats("exposure", self.exposure)
         if len(exposure) != 2 or not 0 <= exposure[0] < exposure[1] <= 100:

@@ -1,7 +1,12 @@
 """The order in which a split is read, and the processes or threads that read it ahead (grain)."""
 
+import contextlib
 import dataclasses
 import gc
+import multiprocessing
+import os
+import signal
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +23,9 @@ Batch = dict[str, Any]
 
 # Batches that each worker process, or the threads of this one, prepare ahead.
 AHEAD = 2
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_GRACE = 30  # seconds that a worker outlives SIGTERM
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,15 +99,19 @@ class Batches(Iterator[Batch]):
     Left open, they end with this object or with the program.
     """
 
-    def __init__(self, batches: grain.DatasetIterator):
+    def __init__(self, batches: grain.DatasetIterator, workers: int):
         self._source = [batches]
+        self._starts_workers = workers > 0
         self._finalizer = weakref.finalize(self, _close, self._source)
 
     def __next__(self) -> Batch:
         if not self._source:
             raise ValueError("These batches are closed.")
+        with _held_signals() if self._starts_workers else contextlib.nullcontext():
+            batch = next(self._source[0])
+        self._starts_workers = False
         # Out of the workers' shared memory, which is scarce and must not outlive them.
-        return _copied(next(self._source[0]))
+        return _copied(batch)
 
     def __enter__(self) -> "Batches":
         return self
@@ -150,12 +162,34 @@ def _start(batches: grain.MapDataset, workers: int) -> Batches:
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
         stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
-    return Batches(iter(stream))
+    return Batches(iter(stream), workers)
+
+
+@contextlib.contextmanager
+def _held_signals() -> Iterator[None]:
+    """Delivers signals after the block only. Processes that are started within it are born deaf to them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(index: int, count: int) -> None:
+    """Leaves it to the parent to end this process: a terminal or a job's scheduler sends its signals to both."""
     del index, count
     cv2.setNumThreads(0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _copied(batch: Batch) -> Batch:

@@ -35,7 +35,7 @@ INITIALISER = nn.initializers.normal(0.02)
 class GlobalResponseNorm(nn.Module):
     """Lets the channels compete: each is scaled by its norm over the whole map, relative to the other channels'.
 
-    x (1 + gamma n) + beta with n = |x| / mean over the channels of |x|, and |x| the L2 norm of a channel's map
+    `x (1 + gamma n) + beta` with `n = |x| / mean over the channels of |x|`, and `|x|` the L2 norm of a channel's map
     (section 3.3). In float32 whatever `dtype` is, as it sums squares over all pixels.
     """
 

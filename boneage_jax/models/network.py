@@ -54,6 +54,8 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 INPUT_CHANNELS = ("native", "rgb")
+LARGEST_MONTHS = 600.0
+"""Estimates beyond it, either way, are no bone ages: those end at about 20 years."""
 # Arguments of the modules that are not options: flax's own, and those that `create` gives to every module.
 _SHARED = {"parent", "name", "axis_name", "remat", "dtype", "inputs", "label_mean", "label_std"}
 
@@ -183,9 +185,18 @@ class Description:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Description":
-        """The inverse of `to_dict`; `network` turns lists into tuples again."""
+        """The inverse of `to_dict`; `network` turns lists into tuples again.
+
+        Raises:
+            ValueError, TypeError, KeyError, BoneAgeError: fields that are missing, unknown or of another type, and
+                label statistics that no training split has.
+        """
         inputs = (Input(**{**spec, "categories": tuple(spec["categories"])}) for spec in fields["inputs"])
-        return cls(**{**fields, "inputs": tuple(inputs)})
+        description = cls(**{**fields, "inputs": tuple(inputs)})
+        mean, std = float(description.label_mean), float(description.label_std)
+        if not (0 <= mean <= LARGEST_MONTHS and 0 < std <= LARGEST_MONTHS):
+            raise ValueError(f"labels with the mean {mean:g} and the standard deviation {std:g} months")
+        return description
 
 
 def create(name: str, *, axis_name: str | None = None, remat: bool = False, **settings: Any) -> Network:

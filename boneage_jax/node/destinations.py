@@ -9,9 +9,13 @@ from typing import Protocol, runtime_checkable
 import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+)
 from pynetdicom import AE
-from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
 _TIMEOUT = 30.0  # seconds without an answer
 
@@ -103,7 +107,7 @@ class Service:
         try:
             answer = self._client.store_instances([pydicom.dcmread(io.BytesIO(content))])
         except requests.HTTPError as error:
-            code = error.response.status_code
+            code = 500 if error.response is None else error.response.status_code
             kind = UnreachableError if code >= 500 or code in (401, 403, 404, 408, 429) else RejectedError
             raise kind(f"it answers with status {code}") from error
         except requests.RequestException as error:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import Verification
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 from pynetdicom.transport import ThreadedAssociationServer
 
 from boneage_jax.errors import BoneAgeError
@@ -41,26 +42,34 @@ def start(title: str, host: str, port: int, callers: Sequence[str], queue: Queue
     entity.require_calling_aet = list(callers)
     entity.add_supported_context(Verification)
     for context in AllStoragePresentationContexts:
+        assert context.abstract_syntax is not None
         entity.add_supported_context(context.abstract_syntax, _SYNTAXES)
     try:
-        return entity.start_server(
+        server = entity.start_server(
             (host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, _store, [queue]), (evt.EVT_REJECTED, _rejected)]
         )
     except OSError as error:
         raise BoneAgeError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; name another address with --host and --port"
         ) from error
+    assert server is not None  # it is with block=False
+    return server
 
 
 def _store(event: evt.Event, queue: Queue) -> int:
     """Answers a C-STORE request with its status."""
     caller = event.assoc.requestor.ae_title
+    request = event.request
+    assert isinstance(request, C_STORE)
+    if request.AffectedSOPClassUID is None or request.AffectedSOPInstanceUID is None:
+        _log.warning("an object from %s is refused: the request names no UID", caller)
+        return CANNOT_UNDERSTAND
     data = event.encoded_dataset()
     try:
-        if reason := reason_to_ignore(event.request.AffectedSOPClassUID, data):
+        if reason := reason_to_ignore(request.AffectedSOPClassUID, data):
             _log.info("an object from %s is left alone: %s", caller, reason)
             return SUCCESS
-        number = queue.accept(event.request.AffectedSOPInstanceUID, data)
+        number = queue.accept(request.AffectedSOPInstanceUID, data)
     except BoneAgeError as error:
         _log.warning("an object from %s is refused: %s", caller, error)
         return CANNOT_UNDERSTAND

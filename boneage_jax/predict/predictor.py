@@ -1,5 +1,6 @@
 """Bone age of images, by released weights: one path for one image and for many."""
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -22,7 +23,7 @@ from boneage_jax.data.keypoints import KeyPoints
 from boneage_jax.data.preprocess import check_grey
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.inference import make_estimate
-from boneage_jax.models import Description, Input, check_inputs
+from boneage_jax.models import LARGEST_MONTHS, Description, Input, check_inputs
 from boneage_jax.predict.prediction import MissingSexError, Prediction, Provenance, RefusedImageError
 from boneage_jax.released import weights as released
 from boneage_jax.released.calibration import Calibration
@@ -30,6 +31,9 @@ from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, WARNING, Check
 from boneage_jax.sex import Sex
 
 UNKNOWN = "unknown"
+
+_UNFIT = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
+"""What a header that was written for another version, or by another program, leads to."""
 
 
 class Picture(NamedTuple):
@@ -78,8 +82,8 @@ class Estimates:
     std: np.ndarray | None
 
 
-class _Prepared(NamedTuple):
-    """An item as the network takes it: `sexes` has two where it is read for both."""
+class Prepared(NamedTuple):
+    """An item as the network takes it, from `Predictor.prepare`: `sexes` has two where it is read for both."""
 
     image: np.ndarray  # uint8 [S, S, C]
     sexes: tuple[Sex, ...]
@@ -106,12 +110,17 @@ class Predictor:
     """
 
     def __init__(self, weights: released.Weights):
+        """Raises BoneAgeError if the header does not describe a network that this version can make."""
         header = weights.header
         self.weights = weights
-        self.preprocessing = Preprocessing.from_dict(header.preprocessing)
-        self.network = Description.from_dict(header.model).network()
-        self.calibration = None if header.calibration is None else Calibration.from_dict(header.calibration)
-        self.checks = Checks.from_parts(header.checks, weights.checks) if header.checks else None
+        try:
+            self.preprocessing = Preprocessing.from_dict(header.preprocessing)
+            self.preprocessing.check_views(header.views)
+            self.network = Description.from_dict(header.model).network()
+            self.calibration = None if header.calibration is None else Calibration.from_dict(header.calibration)
+            self.checks = Checks.from_parts(header.checks, weights.checks) if header.checks else None
+        except (BoneAgeError, *_UNFIT) as error:
+            raise self._unfit(error) from error
         self.variables = jax.device_put(weights.variables)
         self._estimate = jax.jit(make_estimate(self.network, self.preprocessing, header.views))
 
@@ -142,7 +151,7 @@ class Predictor:
             BoneAgeError: no image, a sex that is none of these, inputs that are missing or do not fit.
         """
         prepared = self.prepare(Item(image, sex, inputs), accept_warnings=accept_warnings)
-        return self._predictions([prepared], batch_size=1)[0]
+        return self.predict_prepared([prepared], batch_size=1)[0]
 
     def predict_many(
         self,
@@ -166,8 +175,10 @@ class Predictor:
         """
         if batch_size < 1:
             raise BoneAgeError(f"batch_size is {batch_size}, expected 1 or more images")
-        with ThreadPoolExecutor(cores.usable()) as pool:
-            waiting: deque[list[Future[_Prepared]]] = deque()
+        with contextlib.ExitStack() as stack:
+            pool = ThreadPoolExecutor(cores.usable())
+            stack.callback(pool.shutdown, cancel_futures=True)  # whoever stops here does not wait for what is queued
+            waiting: deque[list[Future[Prepared]]] = deque()
             for chunk in _chunks(items, batch_size):
                 waiting.append([pool.submit(self.prepare, item, accept_warnings=accept_warnings) for item in chunk])
                 if len(waiting) > 1:
@@ -175,7 +186,7 @@ class Predictor:
             while waiting:
                 yield from self._answers(waiting.popleft(), batch_size, on_error)
 
-    def prepare(self, item: Item, *, accept_warnings: bool = False) -> _Prepared:
+    def prepare(self, item: Item, *, accept_warnings: bool = False) -> Prepared:
         """Reads, checks and prepares one image.
 
         Raises:
@@ -188,7 +199,7 @@ class Predictor:
         sexes = _sexes(item.sex, header, where)
         inputs = _checked_inputs(self.network.inputs, item.inputs, picture, self.preprocessing.size)
         against = [] if header is None else contradictions(header, sexes[0] if len(sexes) == 1 else None)
-        return _Prepared(
+        return Prepared(
             self.preprocessing.prepare(pixels),
             sexes,
             inputs,
@@ -213,19 +224,34 @@ class Predictor:
         return picture._replace(pixels=pixels, findings=tuple(found))
 
     def estimate(self, images: np.ndarray, sexes: np.ndarray, inputs: Mapping[str, np.ndarray]) -> Estimates:
-        """Runs the network on prepared images uint8 [B, S, S, C]; compiled once for each B."""
+        """Runs the network on prepared images uint8 [B, S, S, C]; compiled once for each B.
+
+        Raises:
+            BoneAgeError: the weights do not fit the network, or give what is no bone age.
+        """
         batch = {"image": images, "sex": sexes.astype(np.int32), "inputs": dict(inputs)}
         try:
             found = self._estimate(self.variables, batch)
-        except flax.errors.FlaxError as error:
-            raise BoneAgeError(
-                f"the weights {self.header.name!r}, written by version {self.header.version}, do not fit the network "
-                f"that this version makes ({str(error).splitlines()[0]})"
-            ) from error
-        return Estimates(np.asarray(found.months), None if found.std is None else np.asarray(found.std))
+        except (flax.errors.FlaxError, *_UNFIT) as error:
+            raise self._unfit(error) from error
+        months, std = np.asarray(found.months), None if found.std is None else np.asarray(found.std)
+        for values in (months, std):
+            if values is not None and not (np.abs(values) <= LARGEST_MONTHS).all():
+                raise BoneAgeError(
+                    f"the weights {self.header.name!r} give {values.max():g} months, which is no bone age; their "
+                    "training has failed or their values were changed: use others"
+                )
+        return Estimates(months, std)
 
-    def _answers(self, futures: Sequence[Future[_Prepared]], batch_size: int, on_error: str) -> Iterator[Any]:
-        prepared: list[_Prepared] = []
+    def _unfit(self, error: Exception) -> BoneAgeError:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return BoneAgeError(
+            f"the weights {self.header.name!r}, written by version {self.header.version}, do not fit the network that "
+            f"this version makes ({reason})"
+        )
+
+    def _answers(self, futures: Sequence[Future[Prepared]], batch_size: int, on_error: str) -> Iterator[Any]:
+        prepared: list[Prepared] = []
         errors: dict[int, BoneAgeError] = {}
         for place, future in enumerate(futures):
             try:
@@ -234,12 +260,20 @@ class Predictor:
                 if on_error == "raise":
                     raise
                 errors[place] = error
-        predictions = iter(self._predictions(prepared, batch_size))
+        predictions = iter(self.predict_prepared(prepared, batch_size))
         for place in range(len(futures)):
             yield errors[place] if place in errors else next(predictions)
 
-    def _predictions(self, prepared: Sequence[_Prepared], batch_size: int) -> list[Prediction]:
-        """One prediction for each, from one or two readings of its image."""
+    def predict_prepared(self, prepared: Sequence[Prepared], batch_size: int) -> list[Prediction]:
+        """Predicts images that `prepare` has prepared; safe to call from one thread while others prepare.
+
+        Args:
+            prepared: the images; one of unknown sex is read twice.
+            batch_size: images that the network sees at once; compiled once for each size.
+
+        Returns:
+            One prediction for each, in their order.
+        """
         readings = [(one, sex) for one in prepared for sex in one.sexes]
         found: list[Prediction] = []
         for start in range(0, len(readings), batch_size):
@@ -254,7 +288,7 @@ class Predictor:
             for answer, one in zip(answers, prepared, strict=True)
         ]
 
-    def _read(self, readings: Sequence[tuple[_Prepared, Sex]], batch_size: int) -> list[Prediction]:
+    def _read(self, readings: Sequence[tuple[Prepared, Sex]], batch_size: int) -> list[Prediction]:
         """At most `batch_size` readings, filled up with the first one."""
         filled = [*readings, *[readings[0]] * (batch_size - len(readings))]
         inputs = {name: np.stack([one.inputs[name] for one, _ in filled]) for name in filled[0][0].inputs}

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.pretrained import keras_files, torch_files
+from boneage_jax.pretrained import keras_files, size_limits, torch_files
 
 Source = Literal["keras", "torch"]
 
@@ -31,7 +31,8 @@ def read(path: Path | str) -> tuple[Source, dict[str, np.ndarray]]:
         have in a fresh session; the state dict's keys for PyTorch. All floating-point numbers are float32.
 
     Raises:
-        BoneAgeError: there is no such file, it is damaged, or of a format that is not known or not safe.
+        BoneAgeError: there is no such file, it is damaged, or of a format that is not known or not safe; or it, or what
+            it claims to hold, is larger than any network.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -51,12 +52,14 @@ def read(path: Path | str) -> tuple[Source, dict[str, np.ndarray]]:
 
 
 def _read(path: Path) -> tuple[Source, dict[str, np.ndarray]]:
+    size_limits.refuse_large(path.stat().st_size)
     with path.open("rb") as file:
         start = file.read(16)
     if start.startswith(_HDF5):
         return "keras", keras_files.read_hdf5(path)
     if start.startswith(_ZIP):
         with zipfile.ZipFile(path) as archive:
+            size_limits.refuse_large(sum(part.file_size for part in archive.infolist()))
             if "config.json" in archive.namelist():
                 return "keras", keras_files.read_archive(archive)
             return "torch", torch_files.read_archive(archive)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.pretrained.size_limits import refuse_large
 
 Arrays = dict[str, np.ndarray]
 
@@ -46,10 +47,11 @@ def read_hdf5(file: Path | io.BytesIO, config: Mapping[str, Any] | None = None) 
         config: of the model, if it is known; it names the layers of a file that does not.
 
     Raises:
-        BoneAgeError: the layers cannot be told apart.
+        BoneAgeError: the layers cannot be told apart, or the arrays are larger than any network's.
         OSError, KeyError, ValueError: the file is damaged.
     """
     with h5py.File(file, "r") as opened:
+        refuse_large(_size(opened))
         group = opened.get("model_weights", opened)
         layers = _strings(group, "layer_names")
         found = _old(group, layers) if layers else _new(opened, _names_by_place(config) if config else {})
@@ -134,6 +136,18 @@ def _strings(group: h5py.Group, name: str) -> list[str]:
 def _array(dataset: h5py.Dataset) -> np.ndarray:
     value = np.asarray(dataset[()])
     return value.view(jnp.bfloat16) if dataset.attrs.get("dtype") == "bfloat16" else value
+
+
+def _size(opened: h5py.File) -> int:
+    """Bytes of all arrays once they are read, compressed and unwritten parts included."""
+    sizes: list[int] = []
+
+    def add(_: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            sizes.append(item.nbytes)
+
+    opened.visititems(add)
+    return sum(sizes)
 
 
 def _last(path: str) -> str:

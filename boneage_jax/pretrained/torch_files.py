@@ -20,6 +20,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.pretrained.size_limits import refuse_large
 
 # Where training scripts keep the state dict, in the order in which timm looks: averaged weights first.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -135,6 +136,7 @@ class _Unpickler(pickle.Unpickler):
         kind, type_, key, _, length, *view = pid  # the fourth is the device
         if kind != "storage" or type_ not in _TYPES or type(length) is not int or view not in ([], [None]):
             raise ValueError(f"unknown storage {pid!r}")
+        refuse_large(length * _TYPES[type_].itemsize)
         return self.storages.setdefault(key, _Storage(type_, key, length))
 
 
@@ -175,6 +177,8 @@ def _state_dict(stored: Any) -> dict[str, _Tensor]:
     state = dict(next(inside, stored))
     if others := [str(key) for key, value in state.items() if not isinstance(value, _Tensor)]:
         raise BoneAgeError(f"it is no state dict, a dictionary of tensors; it holds {', '.join(others[:10])}")
+    # As arrays: several tensors may lie in one storage, and strides of 0 make any number of elements of one.
+    refuse_large(sum(math.prod(one.shape) * _TYPES[one.storage.type].itemsize for one in state.values()))
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
 

@@ -1,6 +1,7 @@
 """What a network's estimates are worth, learnt from images that it was not trained on: bias, spread, 90 % interval."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,9 +66,25 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Calibration":
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError, TypeError, KeyError: fields that are missing, unknown, no numbers or not finite.
+        """
         spread = fields["spread"]
-        return cls(**{**fields, "spread": None if spread is None else tuple(spread)})
+        calibration = cls(**{**fields, "spread": None if spread is None else tuple(spread)})
+        if spread is not None and len(spread) != len(_KNOTS):
+            raise ValueError(f"the spread has {len(spread)} values, expected {len(_KNOTS)}")
+        numbers = (
+            calibration.slope,
+            calibration.intercept,
+            calibration.std_scale,
+            calibration.quantile,
+            *(spread or ()),
+        )
+        if not all(map(math.isfinite, numbers)) or min(numbers[2:]) < 0:
+            raise ValueError("its numbers are not finite, or negative where they measure an error")
+        return calibration
 
 
 def fit(age: Months, months: Months, std: Months | None) -> Calibration:

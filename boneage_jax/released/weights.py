@@ -26,6 +26,8 @@ FORMAT = 1
 FOLDER = Path(__file__).parents[1] / "weights"
 STORAGES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 COLLECTIONS = ("params", "batch_stats")
+LARGEST = 4 * 2**30
+"""Bytes of a file; the zoo's largest network has 0.4 GB."""
 _CHECKS = "checks/"
 _SUFFIX = ".safetensors"
 
@@ -61,6 +63,11 @@ class Header:
     commit: str | None = None
     version: str = __version__
     storage: str = "float32"
+
+
+_TEXTS = ("name", "views", "version", "storage")
+_OBJECTS = ("model", "preprocessing", "checks", "data", "figures", "config")
+"""Fields of the header by their JSON type; calibration and commit may be null."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +141,19 @@ def read(path: Path | str) -> Weights:
     """Reads a file and verifies its checksum.
 
     Raises:
-        BoneAgeError: there is no such file, it is damaged, holds something else, or is of a later version.
+        BoneAgeError: there is no such file, it is damaged, holds something else or values that are not finite, or is of
+            a later version.
     """
     told, tensors = _open(Path(path), with_tensors=True)
     if digest({key: value for key, value in told.items() if key != "sha256"}, tensors) != told.get("sha256"):
         raise BoneAgeError(f"{path} is damaged: its contents do not match their checksum; fetch or export it again")
+    for name, array in tensors.items():
+        if not np.isfinite(array.astype(np.float32)).all():
+            raise BoneAgeError(f"{path} cannot be used: {name} holds values that are not finite; export it again")
     numbers = {name: x.astype(np.float32) for name, x in tensors.items() if not name.startswith(_CHECKS)}
+    for name in numbers:
+        if any(other.startswith(f"{name}/") for other in numbers):
+            raise BoneAgeError(f"{path} cannot be used: {name} holds both values and other arrays; export it again")
     variables = {name: {} for name in COLLECTIONS} | unflatten_dict(numbers, sep="/")
     checks = {name.removeprefix(_CHECKS): x for name, x in tensors.items() if name.startswith(_CHECKS)}
     return Weights(_header(path, told), variables, checks, told["sha256"])
@@ -172,6 +186,8 @@ def is_released(path: Path | str) -> bool:
 def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.is_file():
         raise BoneAgeError(f"there is no file of weights {path}")
+    if (size := path.stat().st_size) > LARGEST:
+        raise BoneAgeError(f"{path} has {size:,} bytes, more than any file of weights ({LARGEST:,}); fetch it again")
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -184,9 +200,10 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, 
             "files, and model.init_from takes those of others"
         )
     try:
-        told = json.loads(metadata[KEY])
+        told = dict(json.loads(metadata[KEY]))
+        json.dumps(told, allow_nan=False)  # no NaN and no Infinity, which Python reads though JSON has none
         number = int(told["format"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BoneAgeError(f"{path} is damaged: its header cannot be read ({error}); fetch it again") from error
     if number > FORMAT:
         raise BoneAgeError(
@@ -206,6 +223,10 @@ def _header(path: Path | str, told: Mapping[str, Any]) -> Header:
     if fields.keys() != known:
         different = ", ".join(sorted(fields.keys() ^ known))
         raise BoneAgeError(f"{path} is damaged: its header lacks keys, or has others ({different}); fetch it again")
+    wrong = [name for name in _TEXTS if not isinstance(fields[name], str)]
+    wrong += [name for name in _OBJECTS if not isinstance(fields[name], dict)]
+    if wrong:
+        raise BoneAgeError(f"{path} is damaged: {', '.join(wrong)} in its header have another type; fetch it again")
     return Header(**fields)
 
 

@@ -4,8 +4,8 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
 def svg(points: Sequence[Point], sex: Sex) -> str:
     """Draws `figure` as an SVG element without XML declaration, for a place inside an HTML page."""
-    with matplotlib.rc_context(_SVG):
+    with style.context(_SVG):
         file = io.StringIO()
         FigureCanvasSVG(figure(points, sex)).print_svg(file, metadata=_NO_METADATA)
     text = file.getvalue()

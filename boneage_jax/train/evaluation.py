@@ -14,7 +14,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import report
 from boneage_jax.released.calibration import Calibration
 from boneage_jax.train import parallel, placement
-from boneage_jax.train.checkpoint import Store, digest
+from boneage_jax.train.checkpoint import Store, digest, digest_json
 from boneage_jax.train.experiment import Experiment, load_data, predict
 from boneage_jax.train.state import TrainState
 
@@ -97,8 +97,8 @@ def write_report(
 
 def store_calibration(workdir: Path, experiment: Experiment, variables: Any, calibration: Calibration) -> None:
     """Keeps the calibration of a checkpoint beside it, for later evaluations."""
-    told = {**_calibrated(experiment, variables), "calibration": calibration.to_dict()}
-    write_text(workdir / _CALIBRATION, json.dumps(told, indent=2) + "\n")
+    stored = {**_calibrated(experiment, variables), "calibration": calibration.to_dict()}
+    write_text(workdir / _CALIBRATION, json.dumps({**stored, "sha256": digest_json(stored)}, indent=2) + "\n")
 
 
 def stored_calibration(workdir: Path, experiment: Experiment, variables: Any) -> Calibration | None:
@@ -111,11 +111,13 @@ def stored_calibration(workdir: Path, experiment: Experiment, variables: Any) ->
     if not path.exists():
         return None
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        calibration = Calibration.from_dict(told.pop("calibration"))
+        stored = dict(json.loads(path.read_text(encoding="utf-8")))
+        if stored.pop("sha256", None) != digest_json(stored):
+            raise ValueError("its contents do not match their checksum")
+        calibration = Calibration.from_dict(stored.pop("calibration"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BoneAgeError(f"{path} is damaged ({error}); delete it, and export the weights again") from error
-    if told != _calibrated(experiment, variables):
+    if stored != _calibrated(experiment, variables):
         logging.warning("%s is of another checkpoint or other views; it is not applied.", path)
         return None
     logging.info("Months and intervals are calibrated by %s.", path)
@@ -124,4 +126,4 @@ def stored_calibration(workdir: Path, experiment: Experiment, variables: Any) ->
 
 def _calibrated(experiment: Experiment, variables: Any) -> dict[str, str]:
     """What a calibration belongs to."""
-    return {"sha256": digest(parallel.to_host(variables)), "views": experiment.config.evaluate.views}
+    return {"variables_sha256": digest(parallel.to_host(variables)), "views": experiment.config.evaluate.views}

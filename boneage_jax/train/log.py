@@ -1,51 +1,78 @@
 """What a run writes down: metrics.jsonl, TensorBoard events, the configuration, versions and the commit."""
 
+import contextlib
 import importlib.metadata
 import json
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from boneage_jax import config as configuration
 from boneage_jax import cores
-from boneage_jax.atomic_files import write_text
+from boneage_jax.atomic_files import storage_errors, write_text
 from boneage_jax.version import __version__
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
+_FLUSH_SECONDS = 60.0
+
+
 class MetricsLog:
-    """One line of JSON per record, and the same as TensorBoard events; only the first process writes."""
+    """One line of JSON per record, and the same as TensorBoard events; only the first process writes.
+
+    A full disk raises BoneAgeError wherever it shows, at `close` too. `SummaryWriter` would write in a thread of its
+    own, which ends with a traceback there, so that training would go on without events.
+    """
 
     def __init__(self, workdir: Path, *, after_step: int):
         """Goes on after `after_step`: lines of later steps, from a run that was killed, are dropped."""
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
+        self._workdir = workdir
         path = workdir / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= after_step]
         write_text(path, "".join(f"{line}\n" for line in kept))
-        self._file = path.open("a", buffering=1)
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=after_step + 1)
+        with storage_errors(workdir):
+            self._file = path.open("a", buffering=1)
+            (workdir / "tensorboard").mkdir(exist_ok=True)
+            self._events = EventsWriter(str(workdir / "tensorboard" / "events"))
+            self._write_event(after_step + 1, session_log=SessionLog(status=SessionLog.START))  # hides later events
+            self._flush()
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Writes one record; `kind` is "train" or the name of a split."""
-        if self._writes:
+        if not self._writes:
+            return
+        with storage_errors(self._workdir):
             self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
             for key, value in values.items():
-                self._events.add_scalar(f"{kind}/{key}", value, step)
+                self._write_event(step, summary=scalar(f"{kind}/{key}", value))
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._flush()
 
     def close(self) -> None:
         """Flushes both."""
         if self._writes:
-            self._file.close()
-            self._events.close()
+            with storage_errors(self._workdir), contextlib.closing(self._file):
+                self._events.close()
+
+    def _write_event(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(step=step, wall_time=time.time(), **content))
+
+    def _flush(self) -> None:
+        self._events.flush()
+        self._flushed = time.monotonic()
 
 
 def describe_run(workdir: Path, config: ConfigDict) -> None:

@@ -4,11 +4,12 @@ A run is a function of its configuration: killed at any moment and started again
 on from its newest checkpoint and ends with the same parameters to the bit.
 """
 
+import contextlib
 import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,12 +21,13 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from boneage_jax import config as configuration
-from boneage_jax import data
+from boneage_jax import data, locks, program
+from boneage_jax.atomic_files import storage_errors
 from boneage_jax.data import pipeline
 from boneage_jax.data.stream import Batches
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import optimizer, parallel, placement
-from boneage_jax.train.checkpoint import Store
+from boneage_jax.train.checkpoint import Store, check_path
 from boneage_jax.train.evaluation import evaluate_checkpoint
 from boneage_jax.train.experiment import Experiment, Statistics, load_data, predict
 from boneage_jax.train.log import MetricsLog, describe_run
@@ -33,9 +35,12 @@ from boneage_jax.train.state import TrainState
 
 
 class StoppedError(BoneAgeError):
-    """The run was asked to stop, and has saved where it is."""
+    """A signal has stopped the run, which has saved where it is."""
 
-    exit_status = 143  # what a shell reports for a program that SIGTERM ended
+    def __init__(self, step: int, number: int):
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} at step {step}, which is saved; the same command goes on from there")
+        self.exit_status = program.exit_status(number)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,32 +85,57 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         What `evaluate.report.write` returns for the best checkpoint.
 
     Raises:
-        BoneAgeError: bad data or configuration, a loss that is not finite, a damaged checkpoint, a full disk.
+        BoneAgeError: bad data or configuration, a loss that is not finite, a damaged checkpoint, a full disk, another
+            process that trains in `workdir`.
         StoppedError: SIGTERM or SIGINT came; everything is saved.
     """
+    configuration.check(config)
     parallel.check_batch_size("train.batch_size", config.train.batch_size)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
+    check_path(workdir.resolve())
     _check_same_run(config, workdir)
     splits = load_data(config)
     experiment = Experiment.create(config, Statistics.of(splits["train"]))
+    with _alone(workdir):
+        _check_same_run(config, workdir)  # again: another process may have begun one meanwhile
+        _train_until_done(experiment, splits, workdir)
+        return evaluate_checkpoint(workdir, config, splits=splits)
+
+
+def _train_until_done(experiment: Experiment, splits: dict[str, data.Split], workdir: Path) -> None:
+    """Goes on from the newest checkpoint in `workdir`, if it has one."""
+    config = experiment.config
     sources = {name: placement.create(config.data.placement, splits[name]) for name in ("train", "validation")}
     steps_per_epoch = pipeline.steps_per_epoch(splits["train"], config.train.batch_size)
-    latest, best = Store(workdir / "checkpoints/latest"), Store(workdir / "checkpoints/best", keep=1)
-    transform, fresh = experiment.fresh_state(steps_per_epoch, pretrained=not latest.steps())
-    describe_run(workdir, config)  # not before the configuration has been found good: another one would be refused
-    state, progress = _resume(latest, best, fresh, config.checkpoint.step)
-    log = MetricsLog(workdir, after_step=int(state.step))
-    # Compiled once: as single operations, its branches would be compiled again at each evaluation.
-    judge = jax.jit(experiment.plateau.update) if experiment.plateau else None
-    infer = experiment.compile_inference()
-    run = Run(config, experiment, splits, sources, latest, best, log, infer, judge, steps_per_epoch)
-    try:
+    with contextlib.ExitStack() as stack:
+        latest = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/latest")))
+        best = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/best", keep=1)))
+        transform, fresh = experiment.fresh_state(steps_per_epoch, pretrained=not latest.steps())
+        describe_run(workdir, config)  # only now that the configuration is known to work: another one would be refused
+        state, progress = _resume(latest, best, fresh, config.checkpoint.step)
+        log = stack.enter_context(contextlib.closing(MetricsLog(workdir, after_step=int(state.step))))
+        # Compiled once: as single operations, its branches would be compiled again at each evaluation.
+        judge = jax.jit(experiment.plateau.update) if experiment.plateau else None
+        infer = experiment.compile_inference()
+        run = Run(config, experiment, splits, sources, latest, best, log, infer, judge, steps_per_epoch)
         _train(run, parallel.replicate(state), progress, experiment.compile_train_step(transform))
-    finally:
-        log.close()
-        latest.close()
-        best.close()
-    return evaluate_checkpoint(workdir, config, splits=splits)
+
+
+@contextlib.contextmanager
+def _alone(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of the work directory; several processes of one run share the first one's lock."""
+    if jax.process_index() != 0:
+        yield
+        return
+
+    def refuse(holder: str) -> None:
+        raise BoneAgeError(f"{workdir} is in use by {holder}; wait until it has ended, or name another --workdir")
+
+    with contextlib.ExitStack() as stack:
+        with storage_errors(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locks.hold(workdir / ".lock", refuse))
+        yield
 
 
 def _check_same_run(config: ConfigDict, workdir: Path) -> None:
@@ -148,11 +178,11 @@ def _train(run: Run, state: TrainState, progress: Progress, train_step: Callable
             patience = settings.early_stopping
             if step >= run.total_steps or 0 < patience <= progress.without_improvement:
                 return
-            if stop.agreed(step, settings.log_every):
+            if number := stop.agreed(step, settings.log_every):
                 window.flush(bar)
                 _save(run, state, progress, step)
                 run.latest.wait()
-                raise StoppedError(f"stopped at step {step}, which is saved; the same command goes on from there")
+                raise StoppedError(step, number)
             batch = next(batches)
             state, metrics = train_step(state, run.sources["train"].lay_out(batch))
             step += 1
@@ -257,11 +287,11 @@ class _Window:
 
 
 class _StopSignals:
-    """SIGTERM and the first SIGINT ask for a stop at the next step; the second SIGINT ends the program."""
+    """SIGTERM and SIGINT ask for a stop at the next step; a second one is handled as it was before."""
 
     def __enter__(self) -> "_StopSignals":
-        self._asked = False
-        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._asked = 0
+        self._before = {s: signal.signal(s, self._ask) for s in program.STOPPING}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -269,14 +299,14 @@ class _StopSignals:
             signal.signal(number, handler)
 
     def _ask(self, number: int, _: FrameType | None) -> None:
-        self._asked = True
+        self._asked = number
         signal.signal(number, self._before[signal.Signals(number)])
 
-    def agreed(self, step: int, every: int) -> bool:
-        """Whether all processes stop now; several of them ask each other only every few steps."""
+    def agreed(self, step: int, every: int) -> int:
+        """The signal for which all processes stop now, or 0; several of them ask each other only every few steps."""
         if jax.process_count() == 1:
             return self._asked
-        return step % every == 0 and bool(parallel.gather_local(np.array([self._asked])).any())
+        return int(parallel.gather_local(np.array([self._asked])).max()) if step % every == 0 else 0
 
 
 def _batches(run: Run, step: int) -> Batches:

@@ -17,6 +17,7 @@ from boneage_jax.export.pack import export
 from boneage_jax.predict.predictor import Item
 from boneage_jax.released import calibration, weights
 from boneage_jax.train import loop
+from boneage_jax.train.checkpoint import digest_json
 from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
 from tests.data import rsna_forms
 from tests.train.tiny_run import get_config
@@ -195,13 +196,19 @@ def test_half_precision_gives_nearly_the_same_months(exported, tmp_path):
 
 def test_a_calibration_of_another_checkpoint_is_not_applied(exported, config, tmp_path):
     workdir = shutil.copytree(exported[0], tmp_path / "run")
-    stored = json.loads((workdir / "calibration.json").read_text())
-    (workdir / "calibration.json").write_text(json.dumps(stored | {"sha256": "another"}))
+    stored = json.loads((workdir / "calibration.json").read_text()) | {"variables_sha256": "another"}
+    del stored["sha256"]
+    (workdir / "calibration.json").write_text(json.dumps({**stored, "sha256": digest_json(stored)}))
     evaluate_checkpoint(workdir, config)
     assert "low" not in predictions_csv(workdir / "evaluate/validation")[0]
-    (workdir / "calibration.json").write_text("{")
+
+
+@pytest.mark.parametrize("change", [lambda text: "{", lambda text: text.replace('"slope": ', '"slope": 9')])
+def test_a_calibration_that_has_been_changed_is_refused(exported, config, tmp_path, change):
+    path = shutil.copytree(exported[0], tmp_path / "run") / "calibration.json"
+    path.write_text(change(path.read_text()))
     with pytest.raises(BoneAgeError, match=r"calibration\.json is damaged"):
-        evaluate_checkpoint(workdir, config)
+        evaluate_checkpoint(path.parent, config)
 
 
 def test_too_few_images_need_a_word_that_there_are_no_intervals(exported, tmp_path, monkeypatch, capsys):

@@ -184,6 +184,13 @@ def test_a_bad_file_does_not_stop_the_rest(run, tmp_path):
     assert "2 of 7 read, 5 not" in err
 
 
+def test_a_decoder_that_fails_logs_no_traceback_beside_the_error(run, tmp_path, caplog):
+    whole = dicom_files.make_rle(hand(1))
+    (tmp_path / "damaged.dcm").write_bytes(whole[:-600] + bytes(600))
+    status, _, err = run("damaged.dcm", "--sex=F")
+    assert (status, err.count("error:"), caplog.records) == (1, 1, [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -1,5 +1,6 @@
 import errno
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def make(folder, train=20, **options):
 
 def test_records_keep_the_order_of_the_examples_and_labels_need_no_image(tmp_path):
     folder = make(tmp_path, train=200).build()  # More than one chunk.
-    records = builder.open_records(folder, "train")
+    records = builder.Records(folder, "train")
     assert [records[i]["image"][0, 0, 0] for i in range(200)] == list(range(200))
     rows = builder.read_labels(folder, "train")
     assert [row["id"] for row in rows] == [f"id{n}" for n in range(200)]
@@ -49,7 +50,7 @@ def test_further_inputs_stand_beside_the_labels_and_maps_beside_the_images(tmp_p
     folder = builder.RsnaBoneAge(examples={"train": made}, shapes=shapes, data_dir=str(tmp_path)).build()
     rows = builder.read_labels(folder, "train")
     assert [(float(row["weight"]), row["ward"]) for row in rows] == [(0.1, "a, b"), (-3e9, "unknown")]
-    record = builder.open_records(folder, "train")[1]
+    record = builder.Records(folder, "train")[1]
     assert (record["image"][0, 0, 0], record["heatmap"][3, 3, 0]) == (1, 8)
     assert record["heatmap"].shape == (4, 4, 1)
 
@@ -58,7 +59,7 @@ def test_large_splits_keep_their_order_over_several_files(tmp_path, monkeypatch)
     monkeypatch.setattr(builder, "_SHARD_BYTES", 500)
     folder = make(tmp_path, train=50).build()
     assert len(list(folder.glob("*-train.array_record*"))) == 8
-    records = builder.open_records(folder, "train")
+    records = builder.Records(folder, "train")
     assert [records[i]["image"][0, 0, 0] for i in range(50)] == list(range(50))
 
 
@@ -72,7 +73,7 @@ def test_tensorflow_is_not_needed_even_over_several_files(tmp_path):
         examples = [builder.Example(str(n), 0, 1.0, "", lambda: record) for n in range(5)]
         splits = {{"train": examples}}
         folder = builder.RsnaBoneAge(examples=splits, shapes={SHAPES}, data_dir={str(tmp_path)!r}).build()
-        assert builder.open_records(folder, "train")[3]["image"].max() == 1
+        assert builder.Records(folder, "train")[3]["image"].max() == 1
         assert "tensorflow" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
@@ -87,7 +88,7 @@ def test_a_failure_midway_leaves_no_dataset(tmp_path):
     with pytest.raises(BoneAgeError, match=r"7\.png is empty"):
         make(tmp_path, fail_at=15, error=BoneAgeError("7.png is empty")).build()
     assert not list(tmp_path.rglob("*.array_record*"))
-    assert len(builder.open_records(make(tmp_path).build(), "train")) == 20
+    assert len(builder.Records(make(tmp_path).build(), "train")) == 20
 
 
 def test_a_killed_build_is_not_taken_for_a_dataset_and_is_cleared_away(tmp_path):
@@ -110,7 +111,7 @@ def test_a_killed_build_is_not_taken_for_a_dataset_and_is_cleared_away(tmp_path)
     leftovers = list(tmp_path.rglob("*incomplete*"))
     assert leftovers
     folder = make(tmp_path).build()
-    assert [len(builder.open_records(folder, s)) for s in ("train", "validation")] == [20, 3]
+    assert [len(builder.Records(folder, s)) for s in ("train", "validation")] == [20, 3]
     assert not any(path.exists() for path in leftovers)
 
 
@@ -122,6 +123,108 @@ def test_a_full_disk_is_told_before_and_during_the_build(tmp_path, monkeypatch):
     with pytest.raises(BoneAgeError, match=r"is full.*23 images"):
         make(tmp_path).build()
     assert not list(tmp_path.rglob("*.array_record*"))
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        BoneAgeError, match=r"cache folder \S+file/cache/rsna_bone_age cannot be used \(Not a directory\)"
+    ):
+        make(tmp_path / "file/cache").build()
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(builder.cache, "make_private", read_only)
+    with pytest.raises(
+        BoneAgeError, match=r"cannot be used \(Read-only file system\); choose another one \(data.cache\)"
+    ):
+        make(tmp_path / "other").build()
+
+
+def test_the_folder_is_made_for_the_user_alone(tmp_path):
+    tmp_path.chmod(0o755)
+    folder = make(tmp_path / "rsna-8px").build()
+    assert [part.stat().st_mode & 0o777 for part in (tmp_path / "rsna-8px", folder.parent)] == [0o700, 0o700]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("built")).build()
+
+
+def read_all(folder):
+    """Everything that training takes from a dataset."""
+    records = builder.Records(folder, "train")
+    return builder.read_labels(folder, "train"), [record["image"].tobytes() for record in records]
+
+
+DAMAGES = {
+    "lost": lambda content: None,
+    "empty": lambda content: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "one bit": lambda content: content[:70] + bytes([content[70] ^ 1]) + content[71:],
+    "longer": lambda content: content + b"\n",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["labels", "dataset_info", "features", "checksums", "array_record"])
+def test_damage_to_any_file_is_one_sentence(built, tmp_path, name, damage):
+    folder = shutil.copytree(built, tmp_path / "copy")
+    path = next(path for path in sorted(folder.iterdir()) if name in path.name)
+    changed = DAMAGES[damage](path.read_bytes())
+    path.unlink()
+    if changed is not None:
+        path.write_bytes(changed)
+    if (name, damage) == ("checksums", "longer"):  # white space only
+        assert read_all(folder) == read_all(built)
+        return
+    with pytest.raises(BoneAgeError, match=rf"prepared images in {folder} are damaged .*delete this folder and start"):
+        read_all(folder)
+
+
+@pytest.mark.parametrize("damage", ["lost", "empty", "half", "one bit"])
+@pytest.mark.parametrize("name", ["dataset_info", "features"])
+def test_a_damaged_description_is_one_sentence_when_the_dataset_is_asked_for_again(tmp_path, name, damage):
+    folder = make(tmp_path).build()
+    path = folder / f"{name}.json"
+    changed = DAMAGES[damage](path.read_bytes())
+    path.unlink()
+    if changed is not None:
+        path.write_bytes(changed)
+    with pytest.raises(BoneAgeError, match=rf"prepared images in {folder} are damaged \(.*{name}\.json"):
+        make(tmp_path).build()
+
+
+def test_an_edited_label_is_noticed(built, tmp_path):
+    folder = shutil.copytree(built, tmp_path / "copy")
+    labels = folder / "labels-train.csv"
+    labels.write_text(labels.read_text().replace("7.1", "9.1"))
+    with pytest.raises(BoneAgeError, match=r"damaged \(labels-train\.csv is not as it was written\)"):
+        builder.read_labels(folder, "train")
+
+
+def test_a_second_process_waits_for_the_first_and_names_it(tmp_path, caplog):
+    code = f"""
+        import time
+        import numpy as np
+        from boneage_jax.data import builder
+        def prepare(n):
+            if n == 0:
+                print("locked", flush=True)
+                time.sleep(2)
+            return {{"image": np.full({SHAPE}, n, np.uint8)}}
+        examples = [builder.Example(str(n), 0, 1.0, "", lambda n=n: prepare(n)) for n in range(5)]
+        builder.RsnaBoneAge(examples={{"train": examples}}, shapes={SHAPES}, data_dir={str(tmp_path)!r}).build()
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == b"locked\n"
+        folder = make(tmp_path, fail_at=0, error=AssertionError("built again")).build()
+    assert first.returncode == 0
+    assert [record["image"][0, 0, 0] for record in builder.Records(folder, "train")] == [0, 1, 2, 3, 4]
+    assert f"Waiting for process {first.pid} on " in caplog.text
+    assert "which prepares the same images" in caplog.text
 
 
 def test_records_that_did_not_reach_the_disk_are_noticed(tmp_path, monkeypatch):

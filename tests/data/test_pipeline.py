@@ -1,5 +1,7 @@
 import itertools
 import multiprocessing
+import os
+import signal
 
 import jax
 import numpy as np
@@ -246,6 +248,20 @@ def test_two_workers_give_the_same_batches_and_end_when_closed():
     assert not any(worker.is_alive() for worker in workers)
     with pytest.raises(ValueError, match="closed"):
         next(batches)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX signals")
+def test_workers_leave_it_to_their_parent_to_end_them():
+    split = FakeSplit(40)
+    with train_batches(split, batch_size=8, seed=3, augmentation=AUGMENTATION, workers=1) as batches:
+        expected = [next(batches) for _ in range(2)]
+        (worker,) = multiprocessing.active_children()
+        for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal and a scheduler send them to the whole group
+            os.kill(worker.pid, number)
+        found = [next(batches) for _ in range(20)]
+        assert worker.is_alive()
+    assert_same(expected + found, train(split, 22))
+    assert not worker.is_alive()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -14,57 +14,14 @@ from boneage_jax.kernels.kept import NAME
 from boneage_jax.models.network import TRUNKS
 from boneage_jax.pretrained import names as naming
 from tests.models.classifier import Classifier, count
+from tests.models.families import FAMILIES
 from tests.parity import comparison
 
-# Of the trunk for three-channel images: trained parameters, BatchNorm's running statistics; and the source.
-MODEL_SIZES = {
-    # keras.applications.InceptionV3 without top: 21,802,784, of which 34,432 running statistics.
-    "bonet": (21_768_352, 34_432),
-    # Ours: 9 c d for each 3x3 convolution, 4 c d for each merge, four numbers per normalised channel.
-    "compact_resnet": (3_590_592, 5_184),
-    # timm 1.0 convmixer_768_32: 21,110,248 parameters, of which its classifier has 769,000.
-    "convmixer": (20_341_248, 99_840),
-    # timm 1.0 with 1,000 classes: 3,708,400, 5,233,240, 9,066,280, 15,623,800 and 28,635,496 parameters, of which
-    # 1,001,000 / 1,000 per channel and two per channel of the last LayerNorm, behind the pool, are the classifier's.
-    "convnextv2_atto": (3_708_400 - 1000 * 321 - 2 * 320, 0),
-    "convnextv2_femto": (5_233_240 - 1000 * 385 - 2 * 384, 0),
-    "convnextv2_nano": (15_623_800 - 1000 * 641 - 2 * 640, 0),
-    "convnextv2_pico": (9_066_280 - 1000 * 513 - 2 * 512, 0),
-    "convnextv2_tiny": (28_635_496 - 1000 * 769 - 2 * 768, 0),
-    # keras.applications without top: 4,049,571 and 17,673,823, with 7 of the normalisation in front of it;
-    # timm 1.0 with its classifier: 5,288,548 and 19,341,616 parameters.
-    "efficientnet_b0": (5_288_548 - 1000 * 1281, 4_049_571 - 7 - (5_288_548 - 1000 * 1281)),
-    "efficientnet_b4": (19_341_616 - 1000 * 1793, 17_673_823 - 7 - (19_341_616 - 1000 * 1793)),
-    # timm 1.0 tf_efficientnet_lite0 to 4 with their classifier of 1,281,000 parameters; their running statistics.
-    "efficientnet_lite0": (4_652_008 - 1000 * 1281, 42_016),
-    "efficientnet_lite1": (5_416_680 - 1000 * 1281, 53_664),
-    "efficientnet_lite2": (6_092_072 - 1000 * 1281, 58_096),
-    "efficientnet_lite3": (8_197_096 - 1000 * 1281, 76_672),
-    "efficientnet_lite4": (13_006_568 - 1000 * 1281, 112_368),
-    "inception_v3": (21_768_352, 34_432),
-    # timm 1.0 resnet50: 25,557,032 parameters, of which its classifier has 2,049,000.
-    "resnet50": (23_508_032, 53_120),
-    # keras.applications.Xception without top: 20,861,480, which counts the 54,528 running statistics.
-    "xception": (20_806_952, 54_528),
-}
-# Fewer blocks or channels, so that the other tests compile in seconds; variants of one family need one.
-SMALL = {
-    "bonet": {"heatmap": True},
-    "compact_resnet": {"widths": (16, 32), "blocks": (1, 1), "drop_path": 0.2},
-    "convmixer": {"dim": 16, "depth": 2, "kernel_size": 5, "patch_size": 4},
-    "convnextv2_atto": {"variant": "micro"},
-    "efficientnet_b0": {"variant": "tiny"},
-    "efficientnet_lite0": {"variant": "tiny_lite"},
-    "inception_v3": {},
-    "resnet50": {"blocks": (1, 1, 1, 1), "width": 8},
-    "xception": {"middle_blocks": 1},
-}
-# Padding leaves these at least one pixel of any image.
-PADDED = {"compact_resnet", "efficientnet_b0", "efficientnet_lite0", "resnet50"}
-# The last scale of their blocks starts at zero, which hides the rest of a block from the first step.
-IDENTITY_AT_START = {"compact_resnet"}
-# These have no small form, and take no smaller images.
-LARGE = {"bonet", "inception_v3"}
+MODEL_SIZES = {name: size for family in FAMILIES.values() for name, size in family.sizes.items()}
+SMALL = {name: options for family in FAMILIES.values() for name, options in family.small.items()}
+PADDED = {name for family in FAMILIES.values() if family.padded for name in family.small}
+IDENTITY_AT_START = {name for family in FAMILIES.values() if family.identity_at_start for name in family.small}
+LARGE = {name for family in FAMILIES.values() if family.large for name in family.small}
 SEX = jnp.array([0, 1, 1])
 # Halves the time to compile a training step, which is most of what these tests take.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -1,9 +1,11 @@
 """The predictor: one answer for one image, however it comes and with whom it is read."""
 
+import dataclasses
 import subprocess
 import sys
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -238,6 +240,48 @@ def test_weights_that_do_not_fit_the_network_are_refused():
     variables = {**other.variables, "params": {**other.variables["params"], "trunk": {}}}
     with pytest.raises(BoneAgeError, match=r"the weights 'tiny', written by version .*, do not fit the network"):
         Predictor(weights.Weights(other.header, variables)).predict(hand(0), sex="F")
+
+
+def with_header(**changes):
+    """Weights whose header has been changed, as "model.label_mean" for a field of a field."""
+    stored = random_weights.weights(calibration=CALIBRATION)
+    fields = dataclasses.asdict(stored.header)
+    for key, value in changes.items():
+        section, name = key.split("__")
+        fields[section] = {**fields[section], name: value}
+    return dataclasses.replace(stored, header=weights.Header(**fields))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"preprocessing__size": 100_000}, "do not fit .*size must be a whole number from 1 to 4096, not 100000"),
+        ({"preprocessing__clahe_grid": 100_000}, "clahe_grid must be a whole number from 1 to 64"),
+        ({"preprocessing__clahe_clips": [2.0] * 1000}, "at most 16 positive limits"),
+        ({"model__label_mean": 1e308}, r"do not fit .*\(labels with the mean 1e"),
+        ({"model__label_std": 0.0}, "labels with the mean 100 and the standard deviation 0"),
+        ({"model__label_mean": "many"}, "do not fit"),
+        ({"model__options": {"dim": "x"}}, "do not fit .*option dim of model 'convmixer' is 'x'"),
+        ({"model__options": {"dim": 10**9, "depth": 1, "kernel_size": 3, "patch_size": 8}}, "do not fit"),
+        ({"model__options": {"dim": 8, "depth": 10**9, "kernel_size": 3, "patch_size": 8}}, "do not fit"),
+        ({"model__options": {"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 0}}, "do not fit"),
+        ({"calibration__slope": float("nan")}, "do not fit .* not finite"),
+        ({"calibration__quantile": -1.0}, "do not fit .* negative"),
+        ({"calibration__spread": [1.0]}, r"do not fit .*\(the spread has 1 values, expected 21"),
+    ],
+)
+def test_a_header_that_describes_no_network_is_one_sentence(changes, words):
+    with pytest.raises(BoneAgeError, match=words):
+        Predictor(with_header(**changes)).predict(hand(3), sex="F")
+
+
+@pytest.mark.parametrize("factor", [1e30, -1e30])
+def test_months_that_are_no_bone_age_are_refused(factor):
+    stored = random_weights.weights(head="regression")
+    large = jax.tree.map(lambda values: values * np.float32(factor), stored.variables["params"])
+    broken = dataclasses.replace(stored, variables={**stored.variables, "params": large})
+    with pytest.raises(BoneAgeError, match=r"the weights 'tiny' give \S+ months, which is no bone age; their training"):
+        Predictor(broken).predict(hand(3), sex="F")
 
 
 def test_the_feature_map_is_within_reach():

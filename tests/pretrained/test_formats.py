@@ -178,3 +178,20 @@ def test_a_file_without_weights_is_refused(path):
 def test_a_missing_file_is_named(path):
     with pytest.raises(BoneAgeError, match=rf"{re.escape(str(path))} does not exist"):
         read(path)
+
+
+def test_a_file_that_claims_more_than_any_network_holds_is_refused_unread(path):
+    with h5py.File(path, "w") as file:
+        group = file.create_group("dense")
+        file.attrs["layer_names"], group.attrs["weight_names"] = [b"dense"], [b"dense/kernel:0"]
+        group.create_dataset("dense/kernel:0", shape=(10**6, 10**6), dtype="f4", chunks=(1000, 1000))
+    assert path.stat().st_size < 10_000
+    with pytest.raises(BoneAgeError, match=r"it holds 4,000,000,000,000 bytes, more than any network"):
+        read(path)
+
+
+def test_a_file_beyond_any_size_is_refused_unread(path):
+    with path.open("wb") as file:
+        file.truncate(2**40)  # takes no space on the disk
+    with pytest.raises(BoneAgeError, match=r"it holds 1,099,511,627,776 bytes"):
+        read(path)

@@ -146,3 +146,11 @@ def test_a_tensor_beyond_its_storage_is_called_damaged(path, offset, shape, stri
     write_torch(path, {"w": Tensor(numbers(4), offset, shape, strides)}, zipped=True)
     with pytest.raises(BoneAgeError, match=rf"{re.escape(str(path))} is damaged \(.*tensor"):
         read(path)
+
+
+@each_form
+def test_a_tensor_that_repeats_an_element_beyond_any_size_is_refused(path, zipped):
+    elements = np.zeros(1, np.float32)
+    write_torch(path, {"a": Tensor(elements, 0, (10**6, 10**6), (0, 0))}, zipped=zipped)
+    with pytest.raises(BoneAgeError, match=r"it holds 4,000,000,000,000 bytes, more than any network"):
+        read(path)

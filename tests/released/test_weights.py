@@ -121,6 +121,56 @@ def test_a_header_that_has_been_changed_is_noticed(path):
         weights.read(path)
 
 
+def sealed(path, change_header=lambda header: None, change_tensors=lambda tensors: None):
+    """The file with other contents and a checksum that fits them: what no accident makes."""
+    with safe_open(str(path), framework="numpy") as file:
+        header = json.loads(file.metadata()[weights.KEY])
+    tensors = load_file(path)
+    del header["sha256"]
+    change_header(header)
+    change_tensors(tensors)
+    header["sha256"] = weights.digest(header, tensors)
+    save_file(tensors, path, metadata={weights.KEY: json.dumps(header)})
+    return path
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["params/head/output/bias", "checks/mean"])
+def test_values_that_are_not_finite_are_refused_by_the_name_of_their_array(path, value, name):
+    sealed(path, change_tensors=lambda tensors: tensors.update({name: np.array([0, value], np.float32)}))
+    with pytest.raises(
+        BoneAgeError, match=rf"tiny\.safetensors cannot be used: {name} holds values that are not finite"
+    ):
+        weights.read(path)
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "1e999", "[" * 100_000, "1" * 5000])
+def test_a_header_that_is_no_json_is_refused(path, text):
+    rewritten(path, lambda metadata: {weights.KEY: metadata[weights.KEY].replace("100.0", text)})
+    with pytest.raises(BoneAgeError, match="its header cannot be read"):
+        weights.read(path)
+
+
+@pytest.mark.parametrize(("field", "value"), [("model", []), ("name", None), ("preprocessing", "x"), ("views", 1)])
+def test_a_header_with_fields_of_another_type_is_refused_by_their_name(path, field, value):
+    sealed(path, lambda header: header.update({field: value}))
+    with pytest.raises(BoneAgeError, match=f"is damaged: {field} in its header have another type"):
+        weights.read(path)
+
+
+def test_a_file_beyond_any_size_is_refused_without_being_read(path):
+    with path.open("ab") as file:
+        file.truncate(2**40)  # takes no space on the disk
+    with pytest.raises(BoneAgeError, match="has 1,099,511,627,776 bytes, more than any file of weights"):
+        weights.read(path)
+
+
+def test_arrays_within_arrays_are_refused(path):
+    sealed(path, change_tensors=lambda tensors: tensors.update({"params/a": np.zeros(1), "params/a/b": np.zeros(1)}))
+    with pytest.raises(BoneAgeError, match="params/a holds both values and other arrays"):
+        weights.read(path)
+
+
 def test_a_file_of_somebody_else_is_refused(path):
     rewritten(path, lambda _: {"format": "pt"})
     with pytest.raises(BoneAgeError, match="its metadata lack the key 'boneage_jax'; `boneage export-weights` makes"):

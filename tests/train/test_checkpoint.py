@@ -1,4 +1,5 @@
 import errno
+import json
 from pathlib import Path
 
 import jax
@@ -107,6 +108,53 @@ def test_a_damaged_only_checkpoint_offers_a_new_start(store):
         store.restore(empty(state(0)))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("progress", 3), ("more", 1), ("state_sha256", "0" * 64), ("sha256", "0" * 64), ("sha256", None)]
+)
+def test_a_description_that_has_been_changed_is_noticed(store, key, value):
+    (path,) = (store.directory / str(STEP) / "about").glob("metadata")
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({**fields, key: value}))
+    for read in (store.about, lambda: store.restore(empty(state(0)))):
+        with pytest.raises(BoneAgeError, match=rf"/{STEP} is damaged \(its metadata do not match their checksum\)"):
+            read()
+    assert store.about(EARLIER)["progress"] == 1
+
+
+def test_metadata_without_a_checksum_are_read_with_a_warning(store, caplog):
+    (path,) = (store.directory / str(STEP) / "about").glob("metadata")
+    fields = json.loads(path.read_text())
+    del fields["sha256"]
+    path.write_text(json.dumps(fields))
+    assert store.restore(empty(state(0))).about == fields
+    assert f"latest/{STEP} has no checksum of its metadata" in caplog.text
+
+
+def test_a_description_with_any_json_value_is_intact(store):
+    about = {"progress": {"best": float("inf"), "steps": (1, 2), "none": None}, "text": "ä\n"}
+    store.save(30, state(30), about)
+    store.wait()
+    found = store.restore(empty(state(0)), 30).about
+    assert found["progress"] == {"best": float("inf"), "steps": [1, 2], "none": None}
+    assert found["text"] == "ä\n"
+
+
+@pytest.mark.parametrize("name", ["a[1]", "b\\c", "d*", "e?"])
+def test_a_folder_that_orbax_would_take_for_a_pattern_is_refused(tmp_path, name):
+    with pytest.raises(BoneAgeError, match=r"checkpoints cannot be kept in .* choose a --workdir without any of"):
+        Store(tmp_path / name / "latest")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["ü", "a b", "p%20q", "h#1", "i'q", "{1,2}", "m:n"])
+def test_other_folders_keep_checkpoints(tmp_path, name):
+    named = Store(tmp_path / name)
+    named.save(STEP, state(STEP), {})
+    named.wait()
+    assert digest(named.restore(empty(state(0))).state) == digest(state(STEP))
+    named.close()
+
+
 @pytest.mark.parametrize("lost", ["state", "about"])
 def test_a_checkpoint_with_a_lost_part_is_damaged(store, lost):
     for file in (store.directory / str(STEP) / lost).rglob("*"):
@@ -148,7 +196,7 @@ def test_a_step_that_is_not_there_lists_those_that_are(store):
         store.restore(state(0), 15)
 
 
-def test_a_disk_that_fills_up_leaves_the_checkpoints_before_intact(store, monkeypatch):
+def test_a_disk_that_fills_up_leaves_the_checkpoints_before_intact(store, monkeypatch, caplog):
     async def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -156,8 +204,9 @@ def test_a_disk_that_fills_up_leaves_the_checkpoints_before_intact(store, monkey
     with monkeypatch.context() as patch:
         patch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", full)
         broken.save(30, state(30), {})
-        with pytest.raises(BoneAgeError, match=r"cannot write a checkpoint to .*: the disk is full \(\d+ MiB free\)"):
+        with pytest.raises(BoneAgeError, match=r"cannot write to .*: the disk is full \(\d+ MiB free\)"):
             broken.wait()
+        assert not [record for record in caplog.records if record.exc_info]
 
     again = Store(store.directory)
     assert again.steps() == [EARLIER, STEP]

@@ -28,6 +28,27 @@ def test_switched_off_values_survive_too():
     assert tuple(back.preprocess.clahe_clips) == ()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("train.batch_size", -1, "1 or more"),
+        ("train.epochs", 0, "1 or more"),
+        ("train.log_every", 0, "1 or more"),
+        ("data.workers", -2, "0 to 1024"),
+        ("optimizer.learning_rate", float("nan"), "0 or more"),
+        ("optimizer.plateau.factor", 1.5, "1e-06 to 1"),
+        ("checkpoint.step", -2, "-1 or more"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_by_key_and_value(key, value, expected):
+    config = get_config()
+    configuration.check(config)
+    with config.unlocked():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(BoneAgeError, match=f"{key} is {value}, expected {expected}"):
+        configuration.check(config)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"data": 3}'])
 def test_text_that_is_no_configuration_is_refused_by_the_name_of_its_file(text):
     with pytest.raises(BoneAgeError, match=r"here/config.json is not a configuration of this version"):

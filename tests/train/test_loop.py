@@ -1,6 +1,9 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import textwrap
 
 import jax
 import numpy as np
@@ -190,7 +193,7 @@ def test_a_loss_that_is_not_finite_names_step_and_images_and_is_not_saved(config
     assert not list((tmp_path / "checkpoints/best").iterdir())
 
 
-@pytest.mark.parametrize(("section", "size"), [("train", 6), ("evaluate", 0)])
+@pytest.mark.parametrize(("section", "size"), [("train", 6), ("evaluate", 2)])
 def test_a_batch_size_that_the_devices_do_not_divide_is_refused_before_anything_is_written(
     config, tmp_path, section, size
 ):
@@ -198,6 +201,37 @@ def test_a_batch_size_that_the_devices_do_not_divide_is_refused_before_anything_
     with pytest.raises(BoneAgeError, match=f"{section}.batch_size is {size}, which 4 devices do not divide"):
         loop.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_values_that_make_no_sense_are_refused_before_anything_is_written(config, tmp_path):
+    config.train.batch_size = -1
+    with pytest.raises(BoneAgeError, match=r"train\.batch_size is -1, expected 1 or more"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_hold_checkpoints_is_refused_before_anything_is_written(config, tmp_path):
+    with pytest.raises(BoneAgeError, match=r"whose name has \[ \]; choose a --workdir without any of"):
+        loop.train_and_evaluate(config, tmp_path / "run[1]")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_workdir_in_which_another_process_trains_is_refused_by_the_name_of_that_process(copied, config, trained):
+    code = f"""
+        import sys
+        from pathlib import Path
+        from boneage_jax import locks
+        with locks.hold(Path({str(copied / ".lock")!r}), print):
+            print("locked", flush=True)
+            sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(BoneAgeError, match=rf"copied is in use by process {other.pid} on \S+, since .*; wait"):
+            loop.train_and_evaluate(config, copied)
+        other.kill()
+    assert loop.train_and_evaluate(config, copied) == trained[1]
 
 
 def test_fewer_images_than_one_batch_are_refused(config, tmp_path):

@@ -101,6 +101,13 @@ def test_the_plateau_cuts_at_the_patience_th_evaluation_without_a_better_mae():
     assert scales(config, [20, 10, 11, 12, 10, 10, 9, 9, 9, 9]) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.25]
 
 
+def test_evaluations_during_the_cooldown_count_as_none():
+    config = settings()
+    config.plateau.update({"factor": 0.5, "patience": 2, "cooldown": 3})
+    # cut at the second bad one, three that do not count, cut at the second after them
+    assert scales(config, [10] * 9) == [1, 1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
+
+
 def test_the_plateau_stops_cutting_at_its_smallest_scale():
     config = settings()
     config.plateau.update({"factor": 0.5, "patience": 1, "min_scale": 0.25})

@@ -14,23 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.models.families import FAMILIES
 from tests.parity import comparison, originals
 
 HERE = Path(__file__).parent
 SIZE = (77, 75)  # odd and not square: padding errors show
-# One of each family and each arithmetic; the larger variants differ in their tables alone.
-NAMES = (
-    "convmixer_small-torch",
-    "convnextv2_atto-torch",
-    "efficientnet_b0-keras",
-    "efficientnet_b0-torch",
-    "inception_v3-keras",
-    "inception_v3-torch",
-    "resnet50-keras",
-    "resnet50-torch",
-    "tf_efficientnet_lite0-torch",
-    "xception-keras",
-)
 
 
 def kept(stage: np.ndarray) -> np.ndarray:
@@ -45,7 +33,7 @@ def main() -> None:
         importlib.import_module(f"tests.parity.originals.{m.name}") for m in pkgutil.iter_modules(originals.__path__)
     ]
     cases = {str(case): case for module in modules for case in module.CASES}
-    for name in NAMES:
+    for name in (name for family in FAMILIES.values() for name in family.golden):
         case = cases[name]
         model = case.original(*SIZE)
         comparison.give(case, model, comparison.filled(case.trunk(), comparison.drawn))

@@ -1,0 +1,112 @@
+"""Serves a page and an HTTP interface that read bone ages; nothing that is sent is stored.
+
+The log on stderr has the method, the status and the duration of each request. Exit status: 143 after SIGTERM, 130 after
+Ctrl-C, 1 after an error.
+"""
+
+import argparse
+import ipaddress
+import logging
+import socket
+import sys
+from pathlib import Path
+
+from boneage_jax import extras
+from boneage_jax.errors import BoneAgeError
+
+NAME = "serve"
+HELP = "serve a page and an HTTP interface"
+_HIGHEST_PORT = 65535
+_SHORTEST = 16  # characters of a token
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
+    parser.add_argument("--port", type=int, default=8080, help="0 for any that is free; default: %(default)s")
+    parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"file with a token of {_SHORTEST} or more characters that each request has to carry; may be left out on "
+        "a loopback address alone",
+    )
+    parser.add_argument("--queue", type=int, default=64, help="uploads at once, before 503; default: %(default)s")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serves until it is asked to stop."""
+    extras.require("boneage serve", "serve", "fastapi", "uvicorn", "python_multipart", "jinja2")
+    token = None if arguments.token_file is None else _read_token(arguments.token_file)
+    if token is None and not _is_loopback(arguments.host):
+        raise BoneAgeError(
+            f"--host {arguments.host} can be reached by other machines; name a file with a token with --token-file"
+        )
+    if not 0 <= arguments.port <= _HIGHEST_PORT:
+        raise BoneAgeError(f"--port is {arguments.port}, expected 0 to {_HIGHEST_PORT}")
+    if arguments.queue < 1:
+        raise BoneAgeError(f"--queue is {arguments.queue}, expected 1 or more uploads")
+    with _bound(arguments.host, arguments.port) as listening:
+        import uvicorn
+
+        from boneage_jax import load
+        from boneage_jax.released import weights
+        from boneage_jax.serve import app
+        from boneage_jax.serve.reading import Reading
+
+        reading = Reading(load(arguments.weights or weights.most_accurate()), arguments.queue)
+        reading.warm_up()
+        _log_to_stderr()
+        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        print(f"serving http://{host}:{listening.getsockname()[1]}/ (Ctrl-C stops it)", file=sys.stderr, flush=True)
+        config = uvicorn.Config(
+            app.make(reading, token),
+            log_config=None,
+            log_level=logging.CRITICAL,  # `Guard` has the log
+            access_log=False,
+            server_header=False,
+            ws="none",
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise BoneAgeError(f"the token file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        token = ""
+    if len(token) < _SHORTEST or not token.isprintable() or " " in token:
+        raise BoneAgeError(
+            f"{path} holds no token; expected one line of {_SHORTEST} or more ASCII characters without spaces, as "
+            "`openssl rand -hex 32` makes it"
+        )
+    return token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that listens there: whether it can is known before the network is compiled."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        reason = error.strerror
+        raise BoneAgeError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port") from None
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log = logging.getLogger("boneage_jax.serve")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)

@@ -1,0 +1,52 @@
+"""Checksums of a built dataset, by which damage is recognised before anything is taken from it.
+
+The tables and descriptions are small, and are compared by SHA-256 whenever the dataset is opened. Records are compared
+by the length of their files: ArrayRecord stores a hash of each of its chunks, and refuses one that does not match when
+it is read.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NoReturn
+
+from boneage_jax.atomic_files import write_text
+from boneage_jax.errors import BoneAgeError
+
+NAME = "checksums.json"
+_RECORDS = ".array_record"
+
+
+def write(folder: Path) -> None:
+    """Lists all files of the folder."""
+    listed = {path.name: _describe(path) for path in sorted(folder.iterdir())}
+    write_text(folder / NAME, json.dumps(listed, indent=2) + "\n")
+
+
+def verify(folder: Path) -> None:
+    """Compares all files of the folder with the list.
+
+    Raises:
+        BoneAgeError: a file is missing, or is not the one that was written; so is the list.
+    """
+    try:
+        listed = dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
+        for name, expected in listed.items():
+            if _describe(folder / name) != expected:
+                refuse(folder, f"{name} is not as it was written")
+    except (OSError, ValueError, TypeError) as error:
+        refuse(folder, str(error))
+
+
+def refuse(folder: Path, reason: str) -> NoReturn:
+    """Raises the BoneAgeError for a damaged dataset."""
+    raise BoneAgeError(
+        f"The prepared images in {folder} are damaged ({reason}); delete this folder and start again: "
+        "the images are then prepared anew."
+    )
+
+
+def _describe(path: Path) -> dict[str, int | str]:
+    if _RECORDS in path.name:
+        return {"bytes": path.stat().st_size}
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

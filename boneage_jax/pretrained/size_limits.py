@@ -1,0 +1,10 @@
+"""A bound on what files of weights may claim to hold: a few bytes can describe terabytes of zeros."""
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.released.weights import LARGEST
+
+
+def refuse_large(size: int) -> None:
+    """Raises BoneAgeError for more bytes than any network has."""
+    if size > LARGEST:
+        raise BoneAgeError(f"it holds {size:,} bytes, more than any network here has ({LARGEST:,}); use another file")

@@ -1,0 +1,177 @@
+"""From the bytes of an upload to the JSON of its result; knows nothing of HTTP but its status codes."""
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import cv2
+
+from boneage_jax import cores
+from boneage_jax.data import phantom
+from boneage_jax.data.header import is_dicom
+from boneage_jax.data.inputs import CHRONOLOGICAL_AGE
+from boneage_jax.data.pictures import is_picture
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.predict import about, heatmap, results
+from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
+from boneage_jax.predict.predictor import Item, Picture, Predictor, Prepared
+from boneage_jax.predict.worklist import Request
+from boneage_jax.serve.batching import FULL, Batcher
+from boneage_jax.sex import Sex
+
+QUEUE = 64  # uploads at once: at most, they hold this many times the upload limit
+_NAME = "the image"  # names of uploaded files may hold a patient's name
+_FROM = "request"  # where sex and age are from, in results
+
+
+class Upload(NamedTuple):
+    """An image file with what the user says of the child.
+
+    Attributes:
+        image: bytes of the file.
+        sex: "F", "M", "unknown", or None for what a DICOM header says.
+        age: chronological age in months, or None.
+        heatmap: whether to draw the heat map.
+    """
+
+    image: bytes
+    sex: str | None = None
+    age: float | None = None
+    heatmap: bool = False
+
+
+class FailedUploadError(Exception):
+    """An upload without a reading.
+
+    Attributes:
+        status: of HTTP.
+        body: the JSON of the answer, with a sentence as "error".
+        retry_after: seconds after which to try again, or None.
+    """
+
+    def __init__(self, status: int, body: dict[str, Any], retry_after: int | None = None):
+        super().__init__(status)
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+
+
+class Reading:
+    """Reads uploads with one predictor, in batches.
+
+    Args:
+        predictor: its network may read the chronological age besides image and sex, and nothing else.
+        queue: uploads at once.
+
+    Raises:
+        BoneAgeError: the network has further inputs.
+    """
+
+    def __init__(self, predictor: Predictor, queue: int = QUEUE):
+        inputs = [spec.name for spec in predictor.network.inputs]
+        if others := [name for name in inputs if name != CHRONOLOGICAL_AGE]:
+            raise BoneAgeError(
+                f"the weights {predictor.header.name!r} also read {', '.join(others)}, which a request has no field for"
+            )
+        self._predictor = predictor
+        self._reads_age = bool(inputs)
+        self._maps = heatmap.Maps(predictor)
+        self._batcher = Batcher(lambda prepared, size: predictor.predict_prepared(prepared, batch_size=size))
+        self._preparing = ThreadPoolExecutor(cores.usable(), "prepare")
+        self._drawing = ThreadPoolExecutor(1, "draw")  # a heat map takes the time of many readings
+        self._free = queue
+
+    def warm_up(self) -> None:
+        """Compiles the network for both batch sizes, and in the background the heat maps."""
+        pixels = phantom.render(96.0, Sex.FEMALE, size=256, seed=0).image
+        item = Item(pixels, "F", self._inputs(96.0))
+        prepared = self._predictor.prepare(item, accept_warnings=True)
+        for size in (1, FULL):
+            self._predictor.predict_prepared([prepared], size)
+        self._drawing.submit(self._maps.find, item)
+
+    def close(self) -> None:
+        """Waits for the readings that have begun."""
+        self._preparing.shutdown()
+        self._batcher.close()
+        self._drawing.shutdown(cancel_futures=True)
+
+    def describe(self) -> dict[str, Any]:
+        """The weights, their figures and the environment, see `about.describe`."""
+        return about.describe(self._predictor.header, self._predictor.provenance())
+
+    @contextlib.contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Holds one of the places of the queue; to be entered by the thread of the event loop alone.
+
+        Raises:
+            FailedUploadError: all are taken; status 503.
+        """
+        if self._free < 1:
+            raise FailedUploadError(503, {"error": "The service is busy; try again in a second."}, retry_after=1)
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+    async def read(self, upload: Upload) -> dict[str, Any]:
+        """The result as `boneage predict --format json` gives it, with the heat map as a PNG in base64.
+
+        Raises:
+            FailedUploadError: the image is of no known format (415), cannot be read or is refused (422), or nothing
+                names the sex or an age that the network needs (400).
+        """
+        loop = asyncio.get_running_loop()
+        picture, prepared = await loop.run_in_executor(self._preparing, self._prepare, upload)
+        prediction = await asyncio.wrap_future(self._batcher.submit(prepared))
+        request = Request(
+            _NAME,
+            _NAME,
+            file=None,
+            sex=upload.sex,
+            sex_from=upload.sex and _FROM,
+            age=upload.age,
+            age_from=None if upload.age is None else _FROM,
+        )
+        body = results.result(prediction, request).to_dict()
+        if upload.heatmap:
+            item = Item(picture, prediction.sex, self._inputs(upload.age))
+            body["heatmap"] = await loop.run_in_executor(self._drawing, self._draw, item)
+        return body
+
+    def _prepare(self, upload: Upload) -> tuple[Picture, Prepared]:
+        data = upload.image
+        if not data:
+            raise FailedUploadError(400, {"error": "The image is empty (0 bytes)."})
+        if not is_dicom(data) and not is_picture(data):
+            expected = "expected PNG, JPEG, WebP, TIFF, BMP, JPEG 2000 or DICOM"
+            raise FailedUploadError(415, {"error": f"The image is of no known format; {expected}."})
+        if self._reads_age and upload.age is None:
+            raise FailedUploadError(400, {"error": "These weights also read the chronological age: add the field age."})
+        provenance = self._predictor.provenance()
+        try:
+            picture = self._predictor.look(data)
+            return picture, self._predictor.prepare(Item(picture, upload.sex, self._inputs(upload.age)))
+        except MissingSexError:
+            sentence = "The sex is given neither in the request nor in the file: add the field sex, F, M or unknown."
+            raise FailedUploadError(400, {"error": sentence}) from None
+        except RefusedImageError as error:
+            hint = "`boneage predict --accept-warnings` reads it all the same."
+            raise FailedUploadError(422, results.refused(_NAME, error, hint, provenance).to_dict()) from None
+        except BoneAgeError as error:
+            # Those of DICOM files may quote values of the header.
+            reason = (
+                "the DICOM file cannot be read; `boneage predict` gives the reason" if is_dicom(data) else str(error)
+            )
+            raise FailedUploadError(422, results.failed(_NAME, reason, provenance).to_dict()) from None
+
+    def _draw(self, item: Item) -> str:
+        png = cv2.imencode(".png", self._maps.overlay(item))[1].tobytes()
+        return base64.b64encode(png).decode()
+
+    def _inputs(self, age: float | None) -> dict[str, Any]:
+        return {CHRONOLOGICAL_AGE: age} if self._reads_age and age is not None else {}

@@ -1,0 +1,105 @@
+"""From the form of a request to an `Upload`; the file stays in memory, and errors repeat nothing that was sent."""
+
+import asyncio
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from boneage_jax.data.labels import OLDEST
+from boneage_jax.serve.reading import FailedUploadError, Upload
+from boneage_jax.sex import Sex
+
+LIMIT = 64 * 2**20  # bytes of a request's body
+_SECONDS = 60.0  # for sending it
+_FIELDS = ("image", "sex", "age")
+
+SCHEMA = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {
+        "image": {
+            "type": "string",
+            "format": "binary",
+            "description": "a radiograph: PNG, JPEG, WebP, TIFF, BMP, JPEG 2000 or DICOM",
+        },
+        "sex": {
+            "type": "string",
+            "enum": ["F", "M", "unknown"],
+            "description": "may be left out for a DICOM file that names it; unknown gives a reading of each",
+        },
+        "age": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": OLDEST,
+            "description": "chronological age in years, to compare with; default: that of the DICOM header",
+        },
+    },
+}
+"""Of the form, for OpenAPI."""
+
+
+class _InMemory(MultiPartParser):
+    spool_max_size = LIMIT + 1  # Starlette writes larger files to the disk.
+
+
+async def read(request: Request, *, heatmap: bool) -> Upload:
+    """Reads and checks the form.
+
+    Args:
+        request: whose body has not been read.
+        heatmap: for the upload.
+
+    Raises:
+        FailedUploadError: no multipart form (415), a form, sex or age that is not valid (400), a slow client (408).
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+        raise FailedUploadError(415, {"error": "Expected a form of the type multipart/form-data."})
+    try:
+        async with asyncio.timeout(_SECONDS):
+            form = await _InMemory(request.headers, request.stream(), max_files=1, max_fields=len(_FIELDS)).parse()
+    except TimeoutError:
+        raise FailedUploadError(408, {"error": f"The upload took more than {_SECONDS:g} seconds."}) from None
+    except (MultiPartException, ValueError):
+        sentence = "The form cannot be read: expected one file, image, and the fields sex and age."
+        raise FailedUploadError(400, {"error": sentence}) from None
+    try:
+        return await _upload(form, heatmap=heatmap)
+    finally:
+        await form.close()
+
+
+async def _upload(form: FormData, *, heatmap: bool) -> Upload:
+    fields = {name: form.getlist(name) for name in form}
+    if fields.keys() - set(_FIELDS) or any(len(values) > 1 for values in fields.values()):
+        raise FailedUploadError(400, {"error": "Expected the fields image, sex and age, each at most once."})
+    image = form.get("image")
+    if not isinstance(image, UploadFile):
+        raise FailedUploadError(400, {"error": "The file image is missing."})
+    sex, age = (form.get(name) for name in ("sex", "age"))
+    return Upload(await image.read(), _sex(sex), _months(age), heatmap)
+
+
+def _sex(value: UploadFile | str | None) -> str | None:
+    if value is None or value == "":
+        return None
+    text = value if isinstance(value, str) else ""
+    if text.casefold() == "unknown":
+        return "unknown"
+    try:
+        return Sex.parse(text).letter
+    except ValueError:
+        raise FailedUploadError(400, {"error": "The sex is not valid; expected F, M or unknown."}) from None
+
+
+def _months(value: UploadFile | str | None) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        years = float(value) if isinstance(value, str) else -1.0
+    except ValueError:
+        years = -1.0
+    if not 0 <= years <= OLDEST:
+        sentence = f"The age is not valid; expected years from 0 to {OLDEST:.0f}, such as 9.5."
+        raise FailedUploadError(400, {"error": sentence})
+    return 12 * years

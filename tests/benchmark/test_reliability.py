@@ -1,0 +1,82 @@
+"""`benchmarks/reliability.py`: how outcomes are judged, and a short campaign."""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boneage_jax.errors import BoneAgeError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import mutations
+import reliability
+from reliability import Answer, judge
+
+WHOLE = Answer(7)
+
+
+def fail(error):
+    raise error
+
+
+def log_a_traceback():
+    try:
+        fail(OSError("disk"))
+    except OSError:
+        logging.getLogger("library").exception("could not write")
+    return WHOLE
+
+
+@pytest.mark.parametrize(
+    ("ask", "outcome"),
+    [
+        (lambda: WHOLE, "answered"),
+        (lambda: Answer(8), "silent"),
+        (lambda: Answer(8, ["the image is odd"]), "warned"),
+        (lambda: Answer(7, ["the image is odd"]), "answered"),
+        (lambda: fail(BoneAgeError("hand.png is empty")), "clear error"),
+        (lambda: fail(BoneAgeError("Traceback (most recent call last)")), "traceback"),
+        (lambda: fail(KeyError("Rows")), "traceback"),
+        (log_a_traceback, "traceback"),
+        (lambda: time.sleep(60), "hang"),
+    ],
+)
+def test_each_outcome_is_recognised(ask, outcome):
+    assert judge(ask, WHOLE, seconds=0.5 if outcome == "hang" else 30) == outcome
+
+
+def test_memory_beyond_the_bound_is_recognised():
+    def ask():
+        return Answer(int(np.ones(2**26, np.uint8).sum()) // 2**26 + 6)
+
+    assert judge(ask, WHOLE, growth=2**24) == "memory"
+
+
+def test_damage_is_the_same_for_one_seed_and_changes_the_content():
+    content = bytes(range(256)) * 20
+    made = [mutations.damaged(content, np.random.default_rng([1, number])) for number in range(60)]
+    assert made == [mutations.damaged(content, np.random.default_rng([1, number])) for number in range(60)]
+    assert sum(one != content for one in made) >= 58
+    assert len(set(map(len, made))) > 10
+
+
+def test_silent_answers_are_faults_where_the_format_has_a_checksum():
+    row = dict.fromkeys(reliability.OUTCOMES, 0) | {"part": "images", "cases": 3, "silent": 3}
+    assert reliability.faults([row | {"kind": "plain.dcm"}]) == 0
+    assert reliability.faults([row | {"kind": "png"}]) == 3
+    assert reliability.faults([row | {"kind": "plain.dcm", "hang": 1}]) == 1
+
+
+@pytest.mark.slow
+def test_a_short_campaign_has_no_faults(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "counts.json"
+    monkeypatch.setattr(sys, "argv", ["reliability.py", "--count=80", f"--out={out}", "--parts", *reliability.SHARES])
+    assert reliability.main() == 0, capsys.readouterr().err
+    rows = json.loads(out.read_text())["rows"]
+    assert sum(row["cases"] for row in rows) == 80
+    assert {row["part"] for row in rows} == {*reliability.SHARES}

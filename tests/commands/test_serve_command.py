@@ -1,0 +1,66 @@
+"""What `boneage serve` refuses before it loads anything."""
+
+import importlib.util
+import socket
+
+import pytest
+
+import boneage_jax
+from boneage_jax.commands.main import main
+from tests.serve.services import TOKEN
+
+
+@pytest.fixture
+def error(monkeypatch, capsys):
+    """Runs the command, which must fail without loading weights, and returns its only line on stderr."""
+
+    def load(_):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(boneage_jax, "load", load)
+
+    def run(*arguments):
+        assert main(["serve", *map(str, arguments)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return run
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_other_addresses_need_a_token(host, error):
+    assert f"--host {host} can be reached by other machines" in error("--host", host)
+    assert "--token-file" in error("--host", host)
+
+
+@pytest.mark.parametrize("text", ["", "short", f"{TOKEN} {TOKEN}", f"{TOKEN}\n{TOKEN}", f"{TOKEN}é"])
+def test_a_file_without_a_token_is_refused(text, error, tmp_path):
+    (tmp_path / "token").write_text(text)
+    line = error("--host=0.0.0.0", "--token-file", tmp_path / "token")
+    assert "holds no token" in line
+    assert TOKEN not in line
+
+
+def test_a_missing_token_file_is_named(error, tmp_path):
+    assert f"{tmp_path / 'none'} cannot be read" in error("--token-file", tmp_path / "none")
+
+
+def test_a_port_in_use_is_named_at_once(error):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"cannot listen on 127.0.0.1, port {port}" in error("--port", port)
+
+
+def test_an_impossible_port_or_queue_is_an_error(error):
+    assert "--port is 70000" in error("--port=70000")
+    assert "--queue is 0" in error("--queue=0")
+
+
+def test_a_missing_extra_is_named_in_one_sentence(error, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "uvicorn" else find(name, *rest)
+    )
+    line = error()
+    assert line.startswith("error: boneage serve needs uvicorn")
+    assert "[serve]" in line

@@ -1,0 +1,42 @@
+"""What the tests have to know about each family of trunks: one module per file of `boneage_jax/models`."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import flax.linen as nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """The facts that the tests of all models read.
+
+    Attributes:
+        sizes: by registered name, the trained parameters and the running statistics of the trunk for images of three
+            channels; the module names the source.
+        small: by registered name, options that leave fewer blocks or channels, so that tests compile in seconds. One
+            entry per family is enough, one more for each arithmetic.
+        golden: by the name of a file in `golden/`, the trunk that gave the same outputs as the original.
+        own: this project's own network, for which there is neither an original nor weights of others.
+        padded: padding leaves at least one pixel of any image.
+        identity_at_start: the last scale of a block starts at zero, which hides the rest of it from the first step.
+        large: there is no small form, and smaller images do not fit.
+    """
+
+    sizes: Mapping[str, tuple[int, int]]
+    small: Mapping[str, Mapping[str, Any]]
+    golden: Mapping[str, Callable[[], nn.Module]] = field(default_factory=dict)
+    own: bool = False
+    padded: bool = False
+    identity_at_start: bool = False
+    large: bool = False
+
+
+# After the class, which the modules import from here.
+FAMILIES: dict[str, Family] = {
+    module.name: importlib.import_module(f"{__name__}.{module.name}").FAMILY
+    for module in pkgutil.iter_modules(__path__)
+}
+OWN = {name for family in FAMILIES.values() if family.own for name in family.sizes}

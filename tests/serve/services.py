@@ -1,0 +1,62 @@
+"""Services with small random weights, and the pictures that are sent to them."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+
+import cv2
+from fastapi.testclient import TestClient
+
+from boneage_jax.serve import app
+from boneage_jax.serve.reading import Reading
+from tests.predict import random_weights
+
+TOKEN = "0123456789abcdef-token"
+
+
+@contextlib.contextmanager
+def client(predictor=None, *, token=None, queue=64):
+    """A client of an application in this process; errors of the program become answers, as in the real service."""
+    reading = Reading(predictor or random_weights.predictor(calibration=random_weights.CALIBRATION), queue)
+    with TestClient(app.make(reading, token), raise_server_exceptions=False) as found:
+        yield found
+
+
+def environment(folder):
+    """That of a command that imports this checkout and keeps its temporary files in the folder."""
+    return os.environ | {"PYTHONPATH": os.getcwd(), "TMPDIR": str(folder)}
+
+
+def png(image):
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def process(weights, folder, *arguments):
+    """`boneage serve` as a process of its own in an empty folder; see `started`."""
+    command = [sys.executable, "-m", "boneage_jax", "serve", "--port=0", f"--weights={weights}", *arguments]
+    return started(command, folder, environment(folder))
+
+
+@contextlib.contextmanager
+def started(command, folder, environment):
+    """Starts a service and ends it; gives its address and the file of its log."""
+    log = folder / "serve.log"
+    with log.open("w") as stream:
+        running = subprocess.Popen(command, cwd=folder, env=environment, stderr=stream)
+    try:
+        yield _address(running, log), log
+    finally:
+        running.terminate()
+        running.wait(30)
+
+
+def _address(running, log):
+    end = time.monotonic() + 120
+    while time.monotonic() < end and running.poll() is None:
+        if found := re.search(r"serving (http://\S+/) ", log.read_text()):
+            return found[1]
+        time.sleep(0.1)
+    raise AssertionError(f"the service did not start: {log.read_text()}")

@@ -1,0 +1,62 @@
+"""What the documentation takes from the code agrees with it, and links of the files at the root lead somewhere."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from boneage_jax import config as configuration
+from boneage_jax.commands.main import COMMANDS
+from boneage_jax.version import __version__
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_key_of_the_configuration_is_listed_with_its_default():
+    found = {key: default for key, default, _ in load("generate").keys((ROOT / "boneage_jax/config.py").read_text())}
+    assert found["train.batch_size"] == "16"
+    assert found["preprocess.exposure"] == "(1.0, 99.0)"
+    assert set(configuration.keys(configuration.base())) <= set(found)
+
+
+def test_comments_above_and_behind_a_key_are_its_meaning():
+    source = (
+        "def base():\n    config.data = ConfigDict()\n    # Above it,\n    # in two lines.\n"
+        "    config.data.name = 1  # behind it\n    config.seed = 0\n    return config\n"
+    )
+    assert list(load("generate").keys(source)) == [
+        ("data.name", "1", "Above it, in two lines. behind it"),
+        ("seed", "0", ""),
+    ]
+
+
+def test_the_command_line_has_every_command_and_flag():
+    page = load("generate").command_line()
+    for command in COMMANDS:
+        assert f"## boneage {command.NAME}\n" in page
+    assert "--accept-warnings" in page
+
+
+def test_the_picture_of_the_layers_is_that_of_the_contract():
+    diagram = load("make_layers_diagram")
+    rows = diagram.layers((ROOT / "pyproject.toml").read_text())
+    assert (DOCS / "layers.svg").read_text() == diagram.svg(rows), "run python docs/make_layers_diagram.py"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_links_to_files_of_the_repository_lead_to_them(name):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_citation_names_the_current_version():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
