@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from boneage_jax.data import jpeg
 from boneage_jax.data.files import refuse_huge
@@ -220,6 +220,7 @@ def _decode_by_opencv(data: bytes, name: str) -> np.ndarray:
 
 def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
     """TIFF, BMP and JPEG 2000: Pillow knows more compressions of TIFF than OpenCV, and reports what is damaged."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # WeasyPrint switches it on for the whole process
     try:
         with _quiet(), Image.open(io.BytesIO(data), formats=_FORMATS) as page:
             mode, photometric = page.mode, page.getexif().get(_PHOTOMETRIC)

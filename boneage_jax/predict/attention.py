@@ -62,7 +62,7 @@ def covered(boxes: Float[np.ndarray, "N 4"], size: int) -> Bool[np.ndarray, "siz
     middles = np.arange(size) + 0.5
     across = (middles >= boxes[:, :1]) & (middles < boxes[:, 2:3])
     down = (middles >= boxes[:, 1:2]) & (middles < boxes[:, 3:])
-    return np.any(down[:, :, None] & across[:, None, :], axis=0)
+    return np.asarray((down[:, :, None] & across[:, None, :]).any(axis=0))
 
 
 def share(values: Float[np.ndarray, "size size"], mask: Bool[np.ndarray, "size size"]) -> float:

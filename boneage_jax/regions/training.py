@@ -135,7 +135,9 @@ def augmented(examples: Examples, recipe: Recipe) -> Examples:
     count, size = len(examples.images), examples.images.shape[1]
     places = np.tile(np.arange(count), recipe.views)
     views = recipe.augmentation.sample_batch(recipe.seed, 0, len(places), size)
-    boxes = np.stack([moved(examples.boxes[i], view.matrix(size)) for i, view in zip(places, views, strict=True)])
+    # A view's matrix counts from the middle of the first pixel, boxes from its corner.
+    corners = np.stack([moved(examples.boxes[i] - 0.5, v.matrix(size)) for i, v in zip(places, views, strict=True)])
+    boxes = corners + 0.5
     inside = ((centres(boxes) > 0) & (centres(boxes) < size)).all(axis=-1)
     images = np.stack([apply(examples.images[i], view) for i, view in zip(places, views, strict=True)])
     return Examples(images, boxes, examples.known[places] & inside)

@@ -22,8 +22,8 @@ _NONE = "\N{EN DASH}"
 _SOURCES = {"--sex": "as given", "--age": "as given", "--labels": "from the table", "header": "from the file's header"}
 _QUALITY = 92  # of JPEG pictures, which make the page a fifth as large as PNG
 _LIMITS = (
-    "The network learned from readings by people, who differ from each other by 5 to 8 months. Other "
-    "populations, children unlike those of its data, and right hands have not been measured.",
+    "The network learned from readings by people, who differ from each other by 5 to 8 months. Children unlike "
+    "those of its data, other populations and right hands have not been measured.",
     "The interval contains the reference age of nine in ten radiographs like those of its calibration. For "
     "malformations, casts, photographs and unusual devices it may not.",
     f"Delayed and advanced mean that the whole interval lies more than {reference.BORDER:.0f} standard deviations from "

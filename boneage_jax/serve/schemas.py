@@ -38,6 +38,7 @@ class Figures(BaseModel):
     high: float | None = Field(description="upper end of the 90 % interval, months")
     difference: float | None = Field(description="bone age minus chronological age, months")
     sd_score: float | None = Field(description="the difference in standard deviations of healthy children")
+    conclusion: str | None = Field(description="delayed, normal, advanced or cannot be decided")
 
 
 class Result(Figures):
@@ -53,6 +54,9 @@ class Result(Figures):
     age_from: str | None = Field(description="request or header")
     sd_table: str | None = Field(description="source of the standard deviations")
     heatmap: str | None = Field(description="PNG in base64: the radiograph, and beside it the same under the heat map")
+    dicom_report: str | None = Field(description="always null")
+    dicom_capture: str | None = Field(description="always null")
+    regions: dict[str, Any] | None = Field(description="always null")
     warnings: list[str]
     notes: list[str]
     provenance: Provenance

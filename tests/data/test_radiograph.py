@@ -5,7 +5,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from boneage_jax.data import pictures
 from boneage_jax.data.files import File
@@ -192,6 +192,12 @@ def tiff_of(image, width, height):
 
 
 LARGE = cv2.resize(SMOOTH, (120, 160))
+
+
+def test_pixels_that_are_missing_are_noticed_whatever_other_packages_asked_of_pillow(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(BoneAgeError, match=r"7\.png (is damaged|is truncated)"):
+        decode(bmp_of(LARGE, 120, 320), "7.png")
 
 
 @pytest.mark.parametrize("make", [png_of, jpeg_of, bmp_of, tiff_of])
