@@ -2,10 +2,10 @@
 
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ _SIZE = (4.3, 3.5)  # inches
 _LAST = 20  # years on both axes; the table ends at 17, bone ages at 19
 _INK, _BAND, _MARK, _GRID = "#333333", "#D6E3F0", "#B23A00", "#E6E6E6"
 # Text stays text, which can be searched and copied; a fixed salt gives the same file for the same readings.
-_SVG = {"svg.fonttype": "none", "svg.hashsalt": "boneage", "font.size": 8.0}
+_SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "boneage", "font.size": 8.0}
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
 def svg(points: Sequence[Point], sex: Sex) -> str:
     """Draws `figure` as an SVG element without XML declaration, for a place inside an HTML page."""
-    with style.context(_SVG):
+    with matplotlib.rc_context(_SVG):
         file = io.StringIO()
         FigureCanvasSVG(figure(points, sex)).print_svg(file, metadata=_NO_METADATA)
     text = file.getvalue()

@@ -25,7 +25,7 @@ MADE = datetime.datetime(2025, 3, 4, 5, 6, 7, tzinfo=datetime.UTC)
 
 
 def hand(number=0, size=256):
-    return phantom.render(100.0 + 3 * number, number % 2, size=size, seed=number).image
+    return phantom.render(100.0 + 3 * (number % 40), number % 2, size=size, seed=number).image
 
 
 def overlay():

@@ -50,7 +50,5 @@ def test_a_damaged_header_is_an_error():
     data = radiographs.file("CR")
     damaged = data.replace(b"\x08\x00\x60\x00CS", b"\x08\x00\x60\x00FD")  # the modality becomes a number
     assert damaged != data
-    with pytest.raises(
-        BoneAgeError, match=r"the object has a damaged header \(BytesLengthException\); export the file"
-    ):
+    with pytest.raises(BoneAgeError, match=r"the object has a damaged header \(BytesLengthException\); export"):
         reason_to_ignore(radiographs.dataset("CR").SOPClassUID, damaged)

@@ -21,9 +21,9 @@ def hand(seed, size=128):
 
 @pytest.fixture(scope="module")
 def hands():
-    """Few drawn hands, each in four places: drawing takes longer than looking."""
+    """Drawn hands, each in four places: drawing takes longer than looking."""
     places = [(0, 0), (-4, 3), (5, -2), (2, 6)]
-    return [np.roll(image, place, (0, 1)) for image in map(hand, range(40)) for place in places]
+    return [np.roll(image, place, (0, 1)) for image in map(hand, range(150)) for place in places]
 
 
 @pytest.fixture(scope="module")
