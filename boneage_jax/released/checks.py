@@ -23,6 +23,7 @@ WARNING, CORRECTED = "warning", "corrected"
 
 GOOD = "good"
 INVERTED = "inverted"
+UNLIKE = "unlike"
 QUARTER_TURNS = {"turned_left": -1, "turned_right": 1, "upside_down": 2}
 """Anticlockwise quarter turns (`np.rot90`) that put a turned hand upright, by the code of the finding."""
 
@@ -33,7 +34,7 @@ TEXTS = {
     "cut_off": "A good part of the hand seems to be cut off; the whole hand with the wrist has to be seen.",
     "small_hand": "The hand fills only a small part of the image; crop the image to the hand and the wrist.",
     "several_hands": "There seems to be more than one hand in the image; crop it to the left one.",
-    "unlike": "This does not look like the radiographs of hands that the network was trained on.",
+    UNLIKE: "This does not look like the radiographs of hands that the network was trained on.",
     "blank": "The image is blank: it has next to no contrast.",
     "few_levels": "The image has very few intensity levels; it is strongly underexposed or was converted wrongly.",
     "saturated": "A large part of the image is saturated at its brightest level; details of the bones are lost.",
@@ -154,19 +155,24 @@ class Checks:
             return image, [_warning(code)]
         found = []
         kind = self._kind(shown)
-        if kind == INVERTED:
+        if kind == INVERTED or (kind == UNLIKE and self._is_turned_hand(_negative(shown))):
             kind = self._kind(_negative(shown))
             if kind == INVERTED:  # Either way: no hand.
-                kind = "unlike"
+                kind = UNLIKE
             else:
                 image, shown = _negative(image), _negative(shown)
                 found.append(_corrected(INVERTED))
-        if kind in QUARTER_TURNS and self._kind(_turned(shown, QUARTER_TURNS[kind])) == GOOD:
+        if self._is_turned_hand(shown):
             image = _turned(image, QUARTER_TURNS[kind])
             found.append(_corrected(kind))
             kind = GOOD
         codes = ([] if kind == GOOD else [kind]) + self._exposure(shown)
         return image, found + [_warning(code) for code in codes]
+
+    def _is_turned_hand(self, image: np.ndarray) -> bool:
+        """Whether the image is that of a turned hand, and a good one once it is turned upright."""
+        kind = self._kind(image)
+        return kind in QUARTER_TURNS and self._kind(_turned(image, QUARTER_TURNS[kind])) == GOOD
 
     def _useless(self, image: np.ndarray) -> str:
         """The code of a defect that makes every further inspection useless, or ""."""
@@ -192,7 +198,7 @@ class Checks:
         good = self.settings.kinds.index(GOOD)
         if log_softmax(logits)[good] < self.settings.least_good:
             return self.settings.kinds[int(np.argmax(np.where(np.arange(logits.size) == good, -np.inf, logits)))]
-        return GOOD if self.distance(described) <= self.settings.largest_distance else "unlike"
+        return GOOD if self.distance(described) <= self.settings.largest_distance else UNLIKE
 
     def distance(self, described: np.ndarray) -> np.ndarray:
         """Of descriptors `[..., D]` from the training radiographs: root mean square of deviations, typically 1."""

@@ -113,7 +113,7 @@ def test_a_turned_hand_is_put_upright(fitted, kind):
     turns = {"turned_left": 1, "turned_right": -1, "upside_down": 2}[kind]
     upright = 0
     for seed in range(3000, 3010):
-        image = hand(seed, 200)[:, 10:-10]
+        image = hand(seed, 200)
         corrected, found = fitted.inspect(np.rot90(image, turns))
         if codes(found) == [kind]:
             assert found[0].severity == "corrected"
