@@ -100,7 +100,7 @@ def judge(ask: Callable[[], Answer], expected: Answer, seconds: float = SECONDS,
 
     before, peak, logged = signal.signal(signal.SIGALRM, stop), _peak_memory(), _Traces()
     logging.getLogger().addHandler(logged)
-    faulthandler.dump_traceback_later(4 * seconds, exit=True)
+    faulthandler.dump_traceback_later(4 * seconds, exit=True, file=sys.__stderr__)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         found = ask()
