@@ -77,7 +77,7 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     Raises:
         ValueError: for products inside a `while` loop, whose number of turns is unknown.
     """
-    return _total(jax.make_jaxpr(function)(*arguments).jaxpr, _flops)
+    return _total(_jaxpr(function, arguments), _flops)
 
 
 def count_kernel_bytes(function: Callable[..., Any], *arguments: Any) -> int:
@@ -86,7 +86,7 @@ def count_kernel_bytes(function: Callable[..., Any], *arguments: Any) -> int:
     Raises:
         ValueError: for kernels inside a `while` loop, whose number of turns is unknown.
     """
-    return _total(jax.make_jaxpr(function)(*arguments).jaxpr, _kernel_bytes)
+    return _total(_jaxpr(function, arguments), _kernel_bytes)
 
 
 def _total(jaxpr: core.Jaxpr, of_equation: Callable[[core.JaxprEqn], int]) -> int:
@@ -145,3 +145,10 @@ def _repeats(name: str, parameters: dict[str, Any]) -> int:
     if name == "shard_map":
         return parameters["mesh"].size  # every axis is manual, as `jax.pmap` makes it
     return 1
+
+
+def _jaxpr(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """The operations of a function; a compiled one is traced by itself, as its compiler options cannot be nested."""
+    if hasattr(function, "trace"):
+        return function.trace(*arguments).jaxpr.jaxpr
+    return jax.make_jaxpr(function)(*arguments).jaxpr
