@@ -5,18 +5,16 @@ on disk until the destination has its results. Exit status: 0 after SIGTERM or C
 """
 
 import argparse
-import ipaddress
-import logging
 import os
 import re
 import signal
-import sys
 import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from boneage_jax.commands import listening
 from boneage_jax.errors import BoneAgeError
 
 if TYPE_CHECKING:
@@ -56,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from boneage_jax import extras
 
     extras.require("boneage listen", "dicom", "highdicom", "pynetdicom", "dicomweb_client")
-    if not arguments.allow and not _is_loopback(arguments.host):
+    if not arguments.allow and not listening.is_loopback(arguments.host):
         raise BoneAgeError(
             f"--host {arguments.host} can be reached by other machines; list those that may connect, as in --allow PACS"
         )
@@ -65,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from boneage_jax.released import weights
 
     warnings.simplefilter("ignore")  # those of pydicom and highdicom quote values of headers
-    _log_to_stderr()
+    listening.log_to_stderr("boneage_jax.node")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -88,24 +86,8 @@ def _destination(arguments: argparse.Namespace) -> "Destination":
     return Archive(arguments.aet, *arguments.send_to)
 
 
-def _log_to_stderr() -> None:
-    """Lines with the time; they name images by their number in the queue."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log = logging.getLogger("boneage_jax.node")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-
-
 def _state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state", "boneage_jax").expanduser()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _title(text: str) -> str:

@@ -3,12 +3,11 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.sex import Sex
 from boneage_jax.terminal import printable
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from boneage_jax.predict.results import Result
     from boneage_jax.predict.worklist import Request
 
+_Value = TypeVar("_Value")
 _BATCH_SIZE = 8
 _NAMED = 10  # of the files that were left out
 
@@ -123,22 +123,20 @@ def status(results: "Sequence[Result]") -> int:
 
 def sex(text: str) -> str:
     """Reads --sex: F, M or unknown."""
-    if text.casefold() == "unknown":
-        return "unknown"
-    try:
-        return Sex.parse(text).letter
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of F, M and unknown") from None
+    from boneage_jax.data.child import parse_sex
+
+    return _flag(parse_sex, text)
 
 
 def months(text: str) -> float:
     """Reads --age: years, returned in months."""
-    from boneage_jax.data.labels import OLDEST
+    from boneage_jax.data.child import parse_age
 
+    return _flag(parse_age, text)
+
+
+def _flag(parse: Callable[[str], _Value], text: str) -> _Value:
     try:
-        years = float(text)
-    except ValueError:
-        years = -1.0
-    if not 0 <= years <= OLDEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age in years from 0 to {OLDEST:.0f}, such as 9.5")
-    return 12 * years
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

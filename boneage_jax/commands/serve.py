@@ -5,13 +5,13 @@ Ctrl-C, 1 after an error.
 """
 
 import argparse
-import ipaddress
 import logging
 import socket
 import sys
 from pathlib import Path
 
 from boneage_jax import extras
+from boneage_jax.commands import listening
 from boneage_jax.errors import BoneAgeError
 
 NAME = "serve"
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serves until it is asked to stop."""
     extras.require("boneage serve", "serve", "fastapi", "uvicorn", "python_multipart", "jinja2")
     token = None if arguments.token_file is None else _read_token(arguments.token_file)
-    if token is None and not _is_loopback(arguments.host):
+    if token is None and not listening.is_loopback(arguments.host):
         raise BoneAgeError(
             f"--host {arguments.host} can be reached by other machines; name a file with a token with --token-file"
         )
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise BoneAgeError(f"--port is {arguments.port}, expected 0 to {_HIGHEST_PORT}")
     if arguments.queue < 1:
         raise BoneAgeError(f"--queue is {arguments.queue}, expected 1 or more uploads")
-    with _bound(arguments.host, arguments.port) as listening:
+    with _bound(arguments.host, arguments.port) as bound:
         import uvicorn
 
         from boneage_jax import load
@@ -57,9 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         reading = Reading(load(arguments.weights or weights.most_accurate()), arguments.queue)
         reading.warm_up()
-        _log_to_stderr()
+        listening.log_to_stderr("boneage_jax.serve")
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-        print(f"serving http://{host}:{listening.getsockname()[1]}/ (Ctrl-C stops it)", file=sys.stderr, flush=True)
+        print(f"serving http://{host}:{bound.getsockname()[1]}/ (Ctrl-C stops it)", file=sys.stderr, flush=True)
         config = uvicorn.Config(
             app.make(reading, token),
             log_config=None,
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
             server_header=False,
             ws="none",
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=[bound])
     return 0
 
 
@@ -87,13 +87,6 @@ def _read_token(path: Path) -> str:
     return token
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _bound(host: str, port: int) -> socket.socket:
     """A socket that listens there: whether it can is known before the network is compiled."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -102,11 +95,3 @@ def _bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror
         raise BoneAgeError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port") from None
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log = logging.getLogger("boneage_jax.serve")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)

@@ -97,7 +97,7 @@ class Detector:
         return jax.jit(maps)
 
     def boxes(self, image: np.ndarray) -> Boxes:
-        """Every box in a greyscale image `[H, W]` (uint8 or uint16, square pixels), however low its confidence."""
+        """Every box in a single-channel image `[H, W]` (uint8 or uint16, square pixels), whatever its confidence."""
         check_grey(image)
         size = self.preprocessing.size
         maps = self._network(self._variables, self.preprocessing.prepare(image)[None])

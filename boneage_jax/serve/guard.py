@@ -56,9 +56,8 @@ class Guard:
             await answer.fail(error.status, error.body, body)
         except ClientDisconnect:
             answer.status = answer.status or _CLOSED
-        except (
-            Exception
-        ):  # a mistake in the program, which the application has answered; its message may quote a header
+        except Exception:
+            # A mistake in the program, which the application has answered; its message may quote a header.
             answer.status = answer.status or 500
         seconds = time.perf_counter() - start
         _log.info("%s %s %.0f ms", _method(scope), answer.status or _CLOSED, 1e3 * seconds)

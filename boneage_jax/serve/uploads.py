@@ -1,17 +1,20 @@
 """From the form of a request to an `Upload`; the file stays in memory, and errors repeat nothing that was sent."""
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from boneage_jax.data.child import parse_age, parse_sex
 from boneage_jax.data.labels import OLDEST
 from boneage_jax.serve.reading import FailedUploadError, Upload
-from boneage_jax.sex import Sex
 
 LIMIT = 64 * 2**20  # bytes of a request's body
 _SECONDS = 60.0  # for sending it
+_Value = TypeVar("_Value")
 _FIELDS = ("image", "sex", "age")
 
 SCHEMA = {
@@ -76,30 +79,18 @@ async def _upload(form: FormData, *, heatmap: bool) -> Upload:
     image = form.get("image")
     if not isinstance(image, UploadFile):
         raise FailedUploadError(400, {"error": "The file image is missing."})
-    sex, age = (form.get(name) for name in ("sex", "age"))
-    return Upload(await image.read(), _sex(sex), _months(age), heatmap)
+    sex = _field(form.get("sex"), parse_sex, "The sex is not valid; expected F, M or unknown.")
+    age = _field(
+        form.get("age"), parse_age, f"The age is not valid; expected years from 0 to {OLDEST:.0f}, such as 9.5."
+    )
+    return Upload(await image.read(), sex, age, heatmap)
 
 
-def _sex(value: UploadFile | str | None) -> str | None:
-    if value is None or value == "":
-        return None
-    text = value if isinstance(value, str) else ""
-    if text.casefold() == "unknown":
-        return "unknown"
-    try:
-        return Sex.parse(text).letter
-    except ValueError:
-        raise FailedUploadError(400, {"error": "The sex is not valid; expected F, M or unknown."}) from None
-
-
-def _months(value: UploadFile | str | None) -> float | None:
+def _field(value: UploadFile | str | None, parse: Callable[[str], _Value], sentence: str) -> _Value | None:
+    """The value of a field; None if it is missing or empty."""
     if value is None or value == "":
         return None
     try:
-        years = float(value) if isinstance(value, str) else -1.0
-    except ValueError:
-        years = -1.0
-    if not 0 <= years <= OLDEST:
-        sentence = f"The age is not valid; expected years from 0 to {OLDEST:.0f}, such as 9.5."
-        raise FailedUploadError(400, {"error": sentence})
-    return 12 * years
+        return parse(value if isinstance(value, str) else "a file")
+    except ValueError:  # it quotes the value, which the answer must not
+        raise FailedUploadError(400, {"error": sentence}) from None

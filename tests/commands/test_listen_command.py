@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from boneage_jax.commands import listen
+from boneage_jax.commands import listen, listening
 from boneage_jax.commands.main import main
 
 PACS = "--send-to=PACS@127.0.0.1:104"
@@ -41,7 +41,7 @@ def test_an_address_that_others_reach_needs_a_list_of_callers(host, capsys):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_loopback_addresses_need_none(host):
-    assert listen._is_loopback(host)
+    assert listening.is_loopback(host)
 
 
 def test_a_missing_extra_is_named_in_one_sentence(monkeypatch, capsys):

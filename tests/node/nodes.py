@@ -10,6 +10,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from tests.dicom_results import programs
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs/orthanc"
 
@@ -102,7 +104,7 @@ class Store(Process):
     def __init__(self, folder, port):
         self._received = folder / "received"
         self._received.mkdir(parents=True, exist_ok=True)
-        super().__init__(folder, "storescp", "-aet", "ARCHIVE", "-od", self._received, port)
+        super().__init__(folder, programs.find("storescp"), "-aet", "ARCHIVE", "-od", self._received, port)
         wait_for(lambda: answers(port))
 
     def files(self):

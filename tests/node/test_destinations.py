@@ -1,4 +1,4 @@
-"""C-STORE and STOW-RS: what is sent arrives, and each failure is told apart."""
+"""C-STORE and STOW-RS: what is sent arrives, and each kind of failure has its own error."""
 
 import http.server
 import io

@@ -1,0 +1,35 @@
+"""Sex and age of a child as people enter them, in flags and in forms."""
+
+import math
+
+from boneage_jax.data.labels import OLDEST
+from boneage_jax.sex import Sex
+
+
+def parse_sex(text: str) -> str:
+    """Reads a sex, in any case, as "F", "M" or "unknown".
+
+    Raises:
+        ValueError: it is none of these; the message quotes it.
+    """
+    if text.casefold() == "unknown":
+        return "unknown"
+    try:
+        return Sex.parse(text).letter
+    except ValueError:
+        raise ValueError(f"{text!r} is none of F, M and unknown") from None
+
+
+def parse_age(text: str) -> float:
+    """Reads an age in years, and returns it in months.
+
+    Raises:
+        ValueError: it is no number from 0 to `OLDEST`; the message quotes it.
+    """
+    try:
+        years = float(text)
+    except ValueError:
+        years = math.nan
+    if not 0 <= years <= OLDEST:
+        raise ValueError(f"{text!r} is no age in years from 0 to {OLDEST:.0f}, such as 9.5")
+    return 12 * years
