@@ -13,18 +13,21 @@ def get_config() -> ConfigDict:
     config = base()
     config.name = "quickstart"
     config.data.name = "phantom"
-    config.data.options = ConfigDict({"count": {"train": 2048, "validation": 256}})
+    config.data.options = ConfigDict({"count": {"train": 4096, "validation": 256}})
     config.data.workers = 0
 
-    config.preprocess.size = 96
+    # A growth plate is a millimetre wide: it is seen in the square around the hand, not in the whole film.
+    config.preprocess.region = "hand"
+    config.preprocess.size = 144
     config.preprocess.clahe_grid = 4
     config.preprocess.scaling = "standardise"
-    config.augment.rotation = 8.0
+    config.augment.flip = 0.0  # Drawn hands are left hands.
+    config.augment.rotation = 5.0
     config.augment.shift = 0.05
     config.augment.zoom = 0.05
 
     config.model.name = "convmixer"
-    config.model.options = ConfigDict({"dim": 64, "depth": 4, "kernel_size": 5, "patch_size": 4, "activation": "relu"})
+    config.model.options = ConfigDict({"dim": 64, "depth": 4, "kernel_size": 5, "patch_size": 6, "activation": "relu"})
     config.model.head_options = ConfigDict({"hidden": (128, 128)})
 
     config.optimizer.learning_rate = 3e-3
@@ -35,6 +38,6 @@ def get_config() -> ConfigDict:
     config.optimizer.ema_decay = 0.99
 
     config.train.batch_size = 32
-    config.train.epochs = 10
+    config.train.epochs = 14
     config.train.early_stopping = 0
     return config

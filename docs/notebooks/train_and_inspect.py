@@ -13,7 +13,7 @@
 # # Notebook: train a network and inspect it
 #
 # A very small ConvMixer learns the bone age of drawn hands in seconds, from a configuration to an evaluated checkpoint.
-# `configs/quickstart.py` is the same with more images and more epochs.
+# `configs/quickstart.py` does the same with more and larger images of the hand, and more epochs.
 
 # %%
 import csv
