@@ -75,20 +75,20 @@ def two_hands(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def overexposed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Everything brighter than the middle of the greys that occur is white."""
+    """Everything brighter than the middle of the occurring intensities is white."""
     low, high = np.percentile(image, (1, 50))
     return np.clip((image.astype(np.float32) - low) * 255 / max(high - low, 1), 0, 255).astype(np.uint8)
 
 
 def underexposed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Four to eight grey levels are left."""
+    """Four to eight intensity levels are left."""
     low, high = np.percentile(image, (0.5, 99.5))
     share = np.clip((image.astype(np.float32) - low) / max(high - low, 1), 0, 1)
     return np.rint(share * rng.integers(3, 8)).astype(np.uint8)
 
 
 def blank(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One grey, with some grain."""
+    """One intensity, with some grain."""
     grain = rng.normal(0, rng.uniform(0, 1), image.shape)
     return np.clip(rng.integers(256) + grain, 0, 255).astype(np.uint8)
 
@@ -183,7 +183,7 @@ _OTHER = "cell.png ihc.png microaneurysms.png retina.jpg phantom.png"
 
 
 def photographs() -> list[np.ndarray]:
-    """Grey natural pictures: people, animals, things, buildings, ground."""
+    """Natural pictures in greyscale: people, animals, things, buildings, ground."""
     folder = pathlib.Path(skimage.__file__).parent / "data"
     pictures = [cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE) for name in _PHOTOGRAPHS.split()]
     pictures += [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in sklearn.datasets.load_sample_images().images]

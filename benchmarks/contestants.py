@@ -1,4 +1,4 @@
-"""One contestant of `compare.py`, in a process of its own: prepares a task, then runs as many steps as it is told to.
+"""One contestant of `compare.py`, in a process of its own: prepares a task, then runs as many steps as requested.
 
     python benchmarks/contestants.py ours '{"network": "xception", "size": 299, "batch": 8, "work": "training", ...}'
 
@@ -178,7 +178,7 @@ CONTESTANTS: dict[str, Callable[[dict[str, Any]], Step]] = {
 
 
 def main() -> None:
-    """Prepares, runs two steps, then does what it is told."""
+    """Prepares, runs two steps, then runs the steps that it is asked for."""
     name, task = sys.argv[1], json.loads(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the frameworks print must not look like an answer

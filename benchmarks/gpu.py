@@ -110,7 +110,7 @@ def run(command: list[str], clock: Clock, needed: float, **environment: str) -> 
 
     Raises:
         OutOfTimeError: there is not enough time left, or it took longer.
-        RuntimeError: it failed; the last line that it printed is told.
+        RuntimeError: it failed; with the last line that it printed.
     """
     try:
         done = subprocess.run(

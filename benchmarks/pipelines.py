@@ -7,8 +7,8 @@ Every contestant turns radiographs of 299 pixels (procedural hands, JPEG) into b
 rotated, shifted and zoomed at random:
 
 - ours: as `launch.py` trains. Decoding and CLAHE are done once, before the first epoch, and kept as bytes; that time is
-  told apart.
-- albumentations: decoding, CLAHE, affine, greys, normalisation for every image, in PyTorch's DataLoader.
+  given separately.
+- albumentations: decoding, CLAHE, affine, contrast, normalisation for every image, in PyTorch's DataLoader.
 - keras: `ImageDataGenerator` over images in memory, without decoding and CLAHE.
 - opencv: decoding, CLAHE, one warp and normalisation, as bare calls: what decoding every time costs at least.
 """

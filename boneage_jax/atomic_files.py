@@ -27,7 +27,7 @@ def write_whole(path: Path, write: Callable[[Path], None], move: Callable[[Path,
         reason = error.strerror or error
         raise BoneAgeError(f"cannot write {path}: {reason}; free or choose another place and run again") from error
     finally:
-        with contextlib.suppress(OSError):  # such as a folder that is a file, which has been told above
+        with contextlib.suppress(OSError):  # such as a folder that is a file, which has been reported above
             temporary.unlink(missing_ok=True)
 
 

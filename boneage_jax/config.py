@@ -103,7 +103,7 @@ def base() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "xception"
     config.model.options = ConfigDict()  # of the trunk
-    config.model.input_channels = "native"  # "rgb": repeat grey to three channels
+    config.model.input_channels = "native"  # "rgb": repeat the intensity in three channels
     # Weights to start from: a file of Keras, PyTorch or this package, a name of those in this package, or "imagenet".
     config.model.init_from = ""
     config.model.head = "regression"

@@ -30,6 +30,6 @@ def contact_sheet() -> np.ndarray:
 if __name__ == "__main__":
     target = Path(__file__).with_name("phantom.png")
     sheet = contact_sheet()
-    # Fewer greys compress better and look the same.
+    # Fewer intensities compress better and look the same.
     cv2.imwrite(str(target), sheet // 6 * 6, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     print(f"wrote {target} ({target.stat().st_size / 1024:.0f} kB)")

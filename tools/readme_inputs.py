@@ -18,6 +18,8 @@ from tests.data import dicom_files, rsna_forms
 SIDE = 512  # pixels, of the hands that are read
 SMALL = 160  # pixels, of those in DIR
 SEED = 7  # of a drawn hand that the input checks accept
+# What the results of hand.dcm refer to.
+UIDS = {"StudyInstanceUID": "2.25.120", "SeriesInstanceUID": "2.25.121", "SOPInstanceUID": "2.25.122"}
 # Of the official splits: the ids, in which those below 4560 are Stanford's.
 TRAIN = tuple(map(str, [*range(1377, 1385), *range(9990, 10014)]))
 VALIDATION = tuple(map(str, [*range(1386, 1390), *range(10020, 10028)]))
@@ -28,7 +30,7 @@ def make(folder: Path) -> None:
     """Writes all of them into the folder."""
     (folder / "hand.png").write_bytes(png(96, Sex.MALE))
     drawn = phantom.render(96, Sex.FEMALE, size=SIDE, seed=SEED).image
-    header = {"PatientSex": "F", "PatientAge": "008Y", "BodyPartExamined": "HAND", "Modality": "DX"}
+    header = {"PatientSex": "F", "PatientAge": "008Y", "BodyPartExamined": "HAND", "Modality": "DX", **UIDS}
     (folder / "hand.dcm").write_bytes(dicom_files.write(dicom_files.dataset(drawn, **header)))
     children = {"anna": (Sex.FEMALE, 84), "ben": (Sex.MALE, 96), "carl": (Sex.MALE, 132)}
     rsna_forms.write(folder / "FOLDER", {f"{name}.png": png(age, sex) for name, (sex, age) in children.items()})

@@ -36,7 +36,7 @@ class View:
       crop: pixels per side of the window; 0 for all of it.
       corner: of the window, upper left, pixels (right, down).
       sharpness: how much of the detail finer than `BLUR` is added; -1.0 leaves the blurred picture.
-      gain: contrast; 2.0 doubles the distance to mid grey (127.5).
+      gain: contrast; 2.0 doubles the distance to the middle intensity (127.5).
       offset: brightness, added to intensities of 0 to 255.
       gamma: exponent of the intensities (as fractions of 255), applied before gain and offset.
     """
@@ -109,7 +109,7 @@ class Augmentation:
       shift: at most this fraction of the side, along each axis, either way (0 to 1).
       zoom: scale between 1 - zoom and 1 + zoom (0 to below 1).
       brightness: at most this fraction of the full range (255) added or taken away (0 to 1).
-      contrast: distance to mid grey times 1 - contrast to 1 + contrast (0 to below 1).
+      contrast: distance to the middle intensity times 1 - contrast to 1 + contrast (0 to below 1).
       sharpness: fine detail times 1 - sharpness (blurred) to 1 + sharpness (sharpened) (0 to 1).
       gamma: exponent between 1 / (1 + gamma) and 1 + gamma, drawn uniformly on a logarithmic scale (0 to 1).
 

@@ -21,7 +21,7 @@ def checked(inputs: Mapping[str, str | Sequence[str]]) -> dict[str, Kind]:
     """Returns `inputs` with categories as tuples, sorted by name: the order in which they were written is nothing.
 
     Raises:
-      BoneAgeError: a name that is none or is taken, an unknown kind, categories that cannot be told apart.
+      BoneAgeError: a name that is none or is taken, an unknown kind, categories that cannot be distinguished.
     """
     kinds = {name: _kind(name, kind) for name, kind in sorted(inputs.items())}
     for name in kinds:

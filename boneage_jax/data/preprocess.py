@@ -138,7 +138,7 @@ class Preprocessing:
     def scale(self, images: Any) -> Any:
         """Scales uint8 `[..., size, size, channels]` (numpy or jax) to float32 of the same shape and kind.
 
-        "standardise" divides by no less than one grey level, so that an empty image stays finite.
+        "standardise" divides by no less than one intensity level, so that an empty image stays finite.
         """
         images = images.astype(np.float32)
         if self.scaling == "symmetric":

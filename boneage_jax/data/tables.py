@@ -46,7 +46,7 @@ def read_table(file: File, known: Callable[[Sequence[str]], bool]) -> Table:
     """Reads a csv table (UTF-8 or UTF-16; commas, semicolons, tabs or bars) or the first sheet of an xlsx workbook.
 
     Args:
-      file: csv or xlsx, told apart by its bytes.
+      file: csv or xlsx, recognised by its bytes.
       known: whether titles are those of the table that is looked for; it finds the delimiter.
 
     Raises:

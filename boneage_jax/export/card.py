@@ -46,14 +46,14 @@ def text(header: Header) -> str:
 
 def _summary(header: Header) -> str:
     size = header.preprocessing["size"]
-    told = f"Bone age in months from a hand radiograph ({size} x {size} pixels) and the child's sex"
+    text = f"Bone age in months from a hand radiograph ({size} x {size} pixels) and the child's sex"
     further = ", ".join(spec["name"] for spec in header.model["inputs"])
-    told += f", with the further inputs {further}" if further else ""
+    text += f", with the further inputs {further}" if further else ""
     if "overall" not in header.figures:
-        return f"{told}. Nothing has been measured."
+        return f"{text}. Nothing has been measured."
     overall, data = header.figures["overall"], header.data
     name, images = data.get("measured_split", "measured"), overall["count"]
-    return f"{told}. Mean absolute error {_cell(overall['mae'])} months on {images:,} images of the {name} split."
+    return f"{text}. Mean absolute error {_cell(overall['mae'])} months on {images:,} images of the {name} split."
 
 
 def _how_to_use(header: Header) -> str:

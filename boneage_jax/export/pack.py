@@ -109,7 +109,7 @@ def export(
 
 
 def _checks(config: ConfigDict, images: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Settings and arrays of the checks; none for other data, whose images nobody has told good from bad."""
+    """Settings and arrays of the checks; none for other data, whose images nobody has sorted into good and bad."""
     if not images or config.data.name != "rsna_bone_age":
         return {}, {}
     try:

@@ -49,7 +49,7 @@ def several(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def something_else(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Part of the hand, its pieces in disorder, a cloud, or shapes: a radiograph's greys without a hand."""
+    """Part of the hand, its pieces in disorder, a cloud, or shapes: the intensities of a radiograph without a hand."""
     side = image.shape[0]
     choice = rng.integers(6)
     if choice == 0:

@@ -25,7 +25,7 @@ VARIANTS = {
     "pico": Size(depths=(2, 2, 6, 2), dims=(64, 128, 256, 512)),
     "nano": Size(depths=(2, 2, 8, 2), dims=(80, 160, 320, 640)),
     "tiny": Size(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768)),
-    "micro": Size(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),  # of ours, for tests
+    "micro": Size(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),  # not published; for tests
 }
 EPSILON = 1e-6  # of every normalisation
 # The paper's truncated normal: the original code cuts it at -2 and 2, which is never reached.

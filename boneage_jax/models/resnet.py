@@ -70,7 +70,7 @@ class ResNet50(nn.Module):
 
     For three input channels, "torch" has 23,508,032 parameters and "keras" 23,587,712 numbers, as their authors
     count: Keras adds BatchNorm's 53,120 running statistics. Published input: 224 x 224; torch's standardised
-    per channel, Keras' in grey values (0 to 255) with the channels in the order blue, green, red and ImageNet's
+    per channel, Keras' in intensities (0 to 255) with the channels in the order blue, green, red and ImageNet's
     mean taken away.
     """
 

@@ -100,7 +100,7 @@ def side_by_side(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The grey picture [H, W], scaled to at most `LARGEST` pixels, and beside it the same under the map in colours.
 
-    Blue, green and red, as OpenCV writes them. What lies outside the window keeps its greys.
+    Blue, green and red, as OpenCV writes them. What lies outside the window keeps its intensity.
     """
     height, width = pixels.shape
     grey = displayed(pixels)[..., None]

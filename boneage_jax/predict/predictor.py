@@ -126,7 +126,7 @@ class Predictor:
 
     @property
     def header(self) -> released.Header:
-        """What is told about the weights."""
+        """The description of the weights: data, terms, measured accuracy."""
         return self.weights.header
 
     def provenance(self) -> Provenance:

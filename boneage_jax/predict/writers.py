@@ -19,7 +19,7 @@ CSV_COLUMNS = (
 
 
 class Table:
-    """One line per reading; files that could not be read are told on stderr alone."""
+    """One line per reading; files that could not be read are named on stderr alone."""
 
     def __init__(self, width: int):
         self._width = width
@@ -99,19 +99,19 @@ class Csv:
 
     def each(self, result: Result) -> str:
         """Its rows."""
-        told = result.to_dict()
-        told |= {"warnings": " ".join(result.warnings), "notes": " ".join(result.notes)} | (told["provenance"] or {})
+        row = result.to_dict()
+        row |= {"warnings": " ".join(result.warnings), "notes": " ".join(result.notes)} | (row["provenance"] or {})
         if not result.readings:
-            return self._row(told)
+            return self._row(row)
         unknown = {"sex_from": "unknown"} if result.sex == "unknown" else {}
-        return "\n".join(self._row({**told, **one.to_dict(), "sex": one.sex, **unknown}) for one in result.readings)
+        return "\n".join(self._row({**row, **one.to_dict(), "sex": one.sex, **unknown}) for one in result.readings)
 
     def end(self) -> str:
         """Nothing."""
         return ""
 
-    def _row(self, told: dict[str, Any]) -> str:
-        return _row(["" if told.get(name) is None else told[name] for name in CSV_COLUMNS])
+    def _row(self, row: dict[str, Any]) -> str:
+        return _row(["" if row.get(name) is None else row[name] for name in CSV_COLUMNS])
 
 
 def make(form: str, files: Sequence[str]) -> Table | Json | Csv:

@@ -47,7 +47,7 @@ def read_hdf5(file: Path | io.BytesIO, config: Mapping[str, Any] | None = None) 
         config: of the model, if it is known; it names the layers of a file that does not.
 
     Raises:
-        BoneAgeError: the layers cannot be told apart, or the arrays are larger than any network's.
+        BoneAgeError: the layers cannot be distinguished, or the arrays are larger than any network's.
         OSError, KeyError, ValueError: the file is damaged.
     """
     with h5py.File(file, "r") as opened:
@@ -68,7 +68,7 @@ def read_archive(archive: zipfile.ZipFile) -> Arrays:
     """Reads the weights of a `.keras` archive.
 
     Raises:
-        BoneAgeError: they are not stored as HDF5, or the layers cannot be told apart.
+        BoneAgeError: they are not stored as HDF5, or the layers cannot be distinguished.
     """
     if "model.weights.h5" not in archive.namelist():
         raise BoneAgeError('it holds no "model.weights.h5"; save the model again with Keras\' default settings')

@@ -116,9 +116,9 @@ def measure(age: Months, months: Months, std: Months | None) -> dict[str, Any]:
     """
     plain = _held_out(age, months, std, correct=False)
     chosen = _held_out(age, months, std, correct=fit(age, months, std).slope != 1)
-    told = {key: _mean(chosen, key) for key in ("mae", "coverage", "width", "rmse", "std")}
+    figures = {key: _mean(chosen, key) for key in ("mae", "coverage", "width", "rmse", "std")}
     how = f"fitted on a random half, measured on the other; mean of {2 * REPEATS} halves, seed {SEED}"
-    return {"images": len(age), "how": how, "mae_uncorrected": _mean(plain, "mae"), **told}
+    return {"images": len(age), "how": how, "mae_uncorrected": _mean(plain, "mae"), **figures}
 
 
 def _held_out(age: Months, months: Months, std: Months | None, *, correct: bool) -> list[dict[str, float]]:

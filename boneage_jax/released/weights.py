@@ -34,7 +34,7 @@ _SUFFIX = ".safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What is told about the numbers; every field holds JSON types alone.
+    """The description of the weights; every field holds JSON types alone.
 
     Attributes:
         name: of the configuration that was trained.
@@ -75,7 +75,7 @@ class Weights:
     """A network's header and numbers.
 
     Attributes:
-        header: what is told about them.
+        header: their description.
         variables: {"params": ..., "batch_stats": ...}, trees of float32 arrays; those that evaluation uses.
         checks: arrays for the checks of input images, by name.
         sha256: checksum of the file, as `read` verified it; None for weights that were not read from a file.
@@ -131,8 +131,8 @@ def write(path: Path | str, weights: Weights) -> None:
         raise BoneAgeError(f"storage is {header.storage!r}, expected one of {', '.join(STORAGES)}")
     tensors = {name: _stored(name, x, header.storage) for name, x in flatten_dict(weights.variables, sep="/").items()}
     tensors |= {_CHECKS + name: np.asarray(x, order="C") for name, x in weights.checks.items()}
-    told = {"format": FORMAT, **dataclasses.asdict(header)}
-    text = json.dumps({**told, "sha256": digest(told, tensors)}, allow_nan=False)
+    fields = {"format": FORMAT, **dataclasses.asdict(header)}
+    text = json.dumps({**fields, "sha256": digest(fields, tensors)}, allow_nan=False)
     content = save(tensors, metadata={KEY: text})  # `save_file` would make a file that only its owner may read
     write_bytes(Path(path), content)
 
@@ -144,8 +144,8 @@ def read(path: Path | str) -> Weights:
         BoneAgeError: there is no such file, it is damaged, holds something else or values that are not finite, or is of
             a later version.
     """
-    told, tensors = _open(Path(path), with_tensors=True)
-    if digest({key: value for key, value in told.items() if key != "sha256"}, tensors) != told.get("sha256"):
+    fields, tensors = _open(Path(path), with_tensors=True)
+    if digest({key: value for key, value in fields.items() if key != "sha256"}, tensors) != fields.get("sha256"):
         raise BoneAgeError(f"{path} is damaged: its contents do not match their checksum; fetch or export it again")
     for name, array in tensors.items():
         if not np.isfinite(array.astype(np.float32)).all():
@@ -156,17 +156,17 @@ def read(path: Path | str) -> Weights:
             raise BoneAgeError(f"{path} cannot be used: {name} holds both values and other arrays; export it again")
     variables = {name: {} for name in COLLECTIONS} | unflatten_dict(numbers, sep="/")
     checks = {name.removeprefix(_CHECKS): x for name, x in tensors.items() if name.startswith(_CHECKS)}
-    return Weights(_header(path, told), variables, checks, told["sha256"])
+    return Weights(_header(path, fields), variables, checks, fields["sha256"])
 
 
 def read_header(path: Path | str) -> Header:
-    """Reads what is told about the numbers, without them: quick, and not verified."""
+    """Reads the description alone, without the arrays: quick, and not verified."""
     return _header(path, _open(Path(path), with_tensors=False)[0])
 
 
-def digest(told: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+def digest(fields: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over the header and over the tensors' names, types, shapes and bytes."""
-    total = hashlib.sha256(json.dumps(told, sort_keys=True, allow_nan=False).encode())
+    total = hashlib.sha256(json.dumps(fields, sort_keys=True, allow_nan=False).encode())
     for name in sorted(tensors):
         array = tensors[name]
         total.update(f"{name}|{array.dtype.name}|{list(array.shape)}|".encode())
@@ -200,25 +200,25 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, 
             "files, and model.init_from takes those of others"
         )
     try:
-        told = dict(json.loads(metadata[KEY]))
-        json.dumps(told, allow_nan=False)  # no NaN and no Infinity, which Python reads though JSON has none
-        number = int(told["format"])
+        fields = dict(json.loads(metadata[KEY]))
+        json.dumps(fields, allow_nan=False)  # no NaN and no Infinity, which Python reads though JSON has none
+        number = int(fields["format"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BoneAgeError(f"{path} is damaged: its header cannot be read ({error}); fetch it again") from error
     if number > FORMAT:
         raise BoneAgeError(
-            f"{path} has format {number}, which a later version of boneage_jax ({told.get('version')}) writes; this "
+            f"{path} has format {number}, which a later version of boneage_jax ({fields.get('version')}) writes; this "
             f"one ({__version__}) reads up to format {FORMAT}: update it"
         )
-    return told, tensors
+    return fields, tensors
 
 
 def _listed_names() -> str:
     return ", ".join(names()) or "none in this copy of boneage_jax"
 
 
-def _header(path: Path | str, told: Mapping[str, Any]) -> Header:
-    fields = {key: value for key, value in told.items() if key not in ("format", "sha256")}
+def _header(path: Path | str, fields: Mapping[str, Any]) -> Header:
+    fields = {key: value for key, value in fields.items() if key not in ("format", "sha256")}
     known = {field.name for field in dataclasses.fields(Header)}
     if fields.keys() != known:
         different = ", ".join(sorted(fields.keys() ^ known))
@@ -232,7 +232,7 @@ def _header(path: Path | str, told: Mapping[str, Any]) -> Header:
 
 def _stored(name: str, value: Any, storage: str) -> np.ndarray:
     array = np.asarray(value, np.float32)
-    with np.errstate(over="ignore"):  # told below
+    with np.errstate(over="ignore"):  # reported below
         stored = array.astype(STORAGES[storage]) if array.ndim > 1 else array
     if not np.isfinite(stored.astype(np.float32)).all():
         raise BoneAgeError(f"{name} holds numbers that are not finite in {stored.dtype.name}, so that it is not stored")

@@ -80,7 +80,7 @@ class Store:
             self._manager.wait_until_finished()
 
     def about(self, step: int | None = None) -> dict[str, Any]:
-        """What is told about a checkpoint (the newest one by default), without its arrays."""
+        """The description of a checkpoint (the newest one by default), without its arrays."""
         step = self._step(step)
         with self._damage(step):
             restored = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))

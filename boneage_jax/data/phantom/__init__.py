@@ -86,7 +86,7 @@ def chronological_age(age: SupportsFloat, seed: int) -> float:
     """The months that the child of this seed has lived when its bone age is `age` months.
 
     Bone age minus a normal deviation, whose standard deviation grows from 3 months at 1 year of bone age to 12 at
-    12 years and more: roughly how healthy children scatter. So a network that is told the age knows about what
+    12 years and more: roughly how healthy children scatter. So a network that gets the age knows about what
     to expect, and still has to read the picture.
 
     Raises:

@@ -1,0 +1,49 @@
+"""Make reading.jpg, dicom.jpg and regions.jpg from one reading of a drawn hand: `python docs/make_result_pictures.py`.
+
+Needs `pip install -e ".[dicom,test]"`.
+"""
+
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+
+from boneage_jax.commands.main import main
+from boneage_jax.data import phantom
+from boneage_jax.sex import Sex
+from tests.data import dicom_files
+
+MONTHS, SIDE, SEED = 100, 1024, 7
+HEIGHT = 520  # pixels, of the pictures
+UIDS = {"StudyInstanceUID": "2.25.120", "SeriesInstanceUID": "2.25.121", "SOPInstanceUID": "2.25.122"}
+
+
+def read_hand(folder: Path) -> None:
+    """Writes hand.dcm, and what `boneage predict` makes of it, into the folder."""
+    drawn = phantom.render(MONTHS, Sex.FEMALE, size=SIDE, seed=SEED).image
+    header = {"PatientSex": "F", "PatientAge": "102M", "BodyPartExamined": "HAND", "Modality": "DX", **UIDS}
+    (folder / "hand.dcm").write_bytes(dicom_files.write(dicom_files.dataset(drawn, **header)))
+    outputs = [f"--{name}={folder}" for name in ("heatmap", "regions", "dicom-out")]
+    if status := main(["predict", str(folder / "hand.dcm"), *outputs]):
+        raise SystemExit(status)
+
+
+def save(picture: np.ndarray, target: Path) -> None:
+    """Writes the picture [H, W, 3], BGR, reduced to HEIGHT."""
+    width = round(picture.shape[1] * HEIGHT / picture.shape[0])
+    small = cv2.resize(picture, (width, HEIGHT), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(target), small, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    print(f"wrote {target} ({target.stat().st_size / 1024:.0f} kB)")
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parent
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        read_hand(folder)
+        save(cv2.imread(str(folder / "hand-heatmap.png")), here / "reading.jpg")
+        save(cv2.imread(str(folder / "hand-regions.png")), here / "regions.jpg")
+        capture = pydicom.dcmread(folder / "hand-boneage-sc.dcm").pixel_array
+        save(np.ascontiguousarray(capture[..., ::-1]), here / "dicom.jpg")
