@@ -15,7 +15,7 @@ from boneage_jax.terminal import printable
 if TYPE_CHECKING:
     from boneage_jax.data.rsna import LabelledImage
     from boneage_jax.models import Input
-    from boneage_jax.predict.predictor import Prediction
+    from boneage_jax.predict.prediction import Prediction
 
 NAME = "evaluate"
 HELP = "measure weights on a folder of labelled images"
@@ -24,7 +24,7 @@ _LEAST_OLDEST = 25.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Its flags."""
+    """Adds the options of this command to its parser."""
     parser.add_argument(
         "--labels",
         type=Path,

@@ -8,7 +8,7 @@ HELP = "pack a run's best checkpoint as one file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Its flags."""
+    """Adds the options of this command to its parser."""
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the training run")
     parser.add_argument("--out", type=Path, required=True, help="file to write, .safetensors")
     parser.add_argument(
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exports."""
+    """Writes the weights and their card; the exit status is 0."""
     from boneage_jax.evaluate import report
     from boneage_jax.export.pack import CHECKS_IMAGES, export  # jax and the data pipeline take seconds to import
 

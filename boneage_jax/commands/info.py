@@ -9,7 +9,7 @@ HELP = "print provenance, measured accuracy and environment"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Its flags."""
+    """Adds the options of this command to its parser."""
     parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")
     parser.add_argument("--json", action="store_true", help="print JSON, with all figures")
 

@@ -25,7 +25,7 @@ HELP = "answer radiographs that a DICOM archive sends"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Its flags."""
+    """Adds the options of this command to its parser."""
     parser.add_argument("--aet", type=_title, default="BONEAGE", help="AE title of the node; default: %(default)s")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
     parser.add_argument("--port", type=int, default=11112, help="0 for any that is free; default: %(default)s")

@@ -22,7 +22,7 @@ HELP = "read the bone age from radiographs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Its flags."""
+    """Adds the options of this command to its parser."""
     parser.add_argument(
         "paths", type=Path, nargs="+", metavar="FILE|FOLDER", help="radiographs, or folders and zip archives of them"
     )

@@ -22,7 +22,7 @@ _PACKAGES = {".html": ("jinja2",), ".pdf": ("jinja2", "weasyprint")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags."""
+    """Adds the options of this command to its parser."""
     parser.add_argument(
         "path", type=Path, metavar="FILE|FOLDER", help="a radiograph, or a folder with those of one child's visits"
     )

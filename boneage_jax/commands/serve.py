@@ -21,7 +21,7 @@ _SHORTEST = 16  # characters of a token
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Its flags."""
+    """Adds the options of this command to its parser."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
     parser.add_argument("--port", type=int, default=8080, help="0 for any that is free; default: %(default)s")
     parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")

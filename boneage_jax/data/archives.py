@@ -10,6 +10,7 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import IO
 
 from boneage_jax.errors import BoneAgeError
 
@@ -153,7 +154,7 @@ def _open_inner(entry: Entry) -> zipfile.ZipFile:
     return opened
 
 
-def _zip_file(source, name: str) -> zipfile.ZipFile:
+def _zip_file(source: pathlib.Path | IO[bytes], name: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(source)
     except UNREADABLE as error:

@@ -126,7 +126,7 @@ class Augmentation:
     sharpness: float = 0.0
     gamma: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         highest = {"flip": 1, "rotation": 180, "shift": 1, "brightness": 1, "sharpness": 1, "gamma": 1}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

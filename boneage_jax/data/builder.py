@@ -93,10 +93,10 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
             disable_shuffling=True,
         )
 
-    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator]]]:
+    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator[Any]]]]:
         del dl_manager
         size = max(1, _SHARD_BYTES // self._record_bytes())
-        shards: dict[str, list[Callable[[], Iterator]]] = {}
+        shards: dict[str, list[Callable[[], Iterator[Any]]]] = {}
         for split, examples in self._examples.items():
             bar = functools.partial(tqdm, total=len(examples), desc=f"Preparing {split}", unit=" images")
             starts = range(0, len(examples), size)
@@ -171,7 +171,7 @@ class PhantomBoneAge(RadiographBuilder, skip_registration=True):  # type: ignore
 
 
 def _prepared(
-    examples: Sequence[Example], bar: Callable[..., tqdm], first: int
+    examples: Sequence[Example], bar: "Callable[..., tqdm[Any]]", first: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Keys and records of one shard, in order. Its bar takes up where the shard before it stopped."""
     last = first + len(examples)

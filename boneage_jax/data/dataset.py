@@ -164,7 +164,7 @@ def _values(kind: further.Kind, cells: list[str]) -> np.ndarray:
     return np.array([kind.index(cell) for cell in cells], np.int32)
 
 
-def _fingerprint(preprocessing: Preprocessing) -> list:
+def _fingerprint(preprocessing: Preprocessing) -> list[Any]:
     """What the cached pixels depend on: the settings, and what `prepare` makes of a test image."""
     fields = {key: value for key, value in preprocessing.to_dict().items() if key not in ("scaling", "crop")}
     test_image = np.random.default_rng(0).integers(0, 256, (64, 48)).astype(np.uint8)

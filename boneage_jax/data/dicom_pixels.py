@@ -7,7 +7,7 @@ inversion if low values are to be shown bright. All of it is one table from stor
 import cv2
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 from pydicom.tag import Tag
 
 from boneage_jax.data import dicom_shown

@@ -65,7 +65,7 @@ class Preprocessing:
     scaling: str = "symmetric"
     crop: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, most in _MOST.items():
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:

@@ -37,7 +37,7 @@ class Radiograph:
     age: float
 
 
-def read(source: str | os.PathLike | bytes | File, name: str = "the image") -> tuple[np.ndarray, Header]:
+def read(source: str | os.PathLike[str] | bytes | File, name: str = "the image") -> tuple[np.ndarray, Header]:
     """Reads a radiograph in its true proportions, and what its file says about it.
 
     Args:

@@ -27,7 +27,7 @@ _FINGERPRINT = ((60, Sex.FEMALE), (168, Sex.MALE), (216, Sex.FEMALE))
 _FILM = (2044, 1514)  # Height and width that most RSNA originals have: the pixels in which key points are blurred.
 _UNMARKED = KeyPoints("", np.zeros((0, 2)))
 
-Found = tuple[dict[str, Sequence[Example]], list]
+Found = tuple[dict[str, Sequence[Example]], list[Any]]
 """The examples by split, and what the built dataset depends on beside them, as JSON types."""
 
 
@@ -68,7 +68,7 @@ def _rsna(
         ]
         for split, images in found.items()
     }
-    manifest: list = [
+    manifest: list[Any] = [
         [split, i.id, i.sex, i.age, i.file.name, i.file.size, i.file.original_size]
         for split, images in found.items()
         for i in images
@@ -121,7 +121,7 @@ def _phantom(
                 for i, (a, s, k) in enumerate(zip(ages, sexes, images, strict=True))
             ]
     drawn = [phantom.render(age, sex, size=64, seed=0) for age, sex in _FINGERPRINT]
-    manifest: list = [count, seed, hashlib.sha256(np.stack([d.image for d in drawn]).tobytes()).hexdigest()]
+    manifest: list[Any] = [count, seed, hashlib.sha256(np.stack([d.image for d in drawn]).tobytes()).hexdigest()]
     if inputs.heatmap(kinds):
         manifest.append([d.key_points.tolist() for d in drawn])
     return examples, manifest

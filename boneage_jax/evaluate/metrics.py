@@ -5,6 +5,7 @@ An error is predicted minus reference age: positive means that the hand was read
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -48,9 +49,9 @@ class Metrics:
     loss: Interval | None = None  # mean training loss; None where it was not measured
     coverage: Interval | None = None  # share of ages within the predictions' own intervals; None without intervals
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Values for JSON: `{"count": n, "mae": {"value": v, "interval": [low, high]}, ...}`, nan as None."""
-        result: dict = {"count": self.count}
+        result: dict[str, Any] = {"count": self.count}
         for field in dataclasses.fields(self)[1:]:
             interval = getattr(self, field.name)
             if interval is not None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -30,7 +31,7 @@ def write(
     loss: Float[np.ndarray, " n"] | None = None,
     std: Float[np.ndarray, " n"] | None = None,
     interval: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]] | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Writes the four files of an evaluation into `directory` and returns what metrics.json holds.
 
     Args:
@@ -68,7 +69,7 @@ def write(
         further = {name: x[chosen] for name, x in (("loss", loss), ("covered", covered)) if x is not None}
         return metrics.summarise(age[chosen], predicted[chosen], **further, resamples=_RESAMPLES, seed=_SEED)
 
-    def grouped(groups: dict[str, np.ndarray]) -> dict[str, dict]:
+    def grouped(groups: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
         return {name: summarise(chosen).to_dict() for name, chosen in groups.items() if chosen.any()}
 
     overall = summarise(np.ones(len(age), bool))
@@ -97,7 +98,7 @@ def write(
     return result
 
 
-def table(result: dict) -> str:
+def table(result: dict[str, Any]) -> str:
     """What `write` returned, or metrics.json holds, for the terminal: every metric, then every group."""
     overall = result["overall"]
     images = "image" if overall["count"] == 1 else "images"
@@ -137,7 +138,7 @@ _ROWS = (
 )
 
 
-def _cell(measure: dict, digits: int, scale: int = 1) -> str:
+def _cell(measure: dict[str, Any], digits: int, scale: int = 1) -> str:
     """`9.01 [8.70, 9.33]`; a dash for what is undefined."""
     value, low, high = (
         "-" if x is None else f"{scale * x:.{digits}f}" for x in (measure["value"], *measure["interval"])

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from boneage_jax.kernels import depthwise as kernels
+from boneage_jax.kernels.convolution import Pads
 from boneage_jax.kernels.kept import kept
 
 Padding = Literal["SAME", "VALID"]
@@ -93,7 +94,7 @@ def _grouped_gradients(
     return of_x, of_kernel
 
 
-def _pads(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> kernels.Pads:
+def _pads(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> Pads:
     top, left = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
     return (top, left)
 
@@ -145,7 +146,7 @@ def _shifted_sum(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Paddi
     return _computed_once(total.astype(x.dtype))
 
 
-def _input_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, pads: kernels.Pads) -> jax.Array:
+def _input_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, pads: Pads) -> jax.Array:
     """The same convolution of the output gradient, spread by the stride, with the filter turned."""
     spread = []
     for axis, (low, _) in enumerate(pads):

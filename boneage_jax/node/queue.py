@@ -88,7 +88,7 @@ class Queue:
             self._take_over()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the connection to the database file."""
         with self._changed:
             self._file.close()
 

@@ -56,7 +56,7 @@ class Picture(NamedTuple):
         return tuple(one.text for one in self.findings if one.severity == severity)
 
 
-Source = np.ndarray | bytes | str | os.PathLike | File | Picture
+Source = np.ndarray | bytes | str | os.PathLike[str] | File | Picture
 """A greyscale image `[H, W]` of 8 or 16 bit, an image file as bytes, path or archive entry, or a picture."""
 
 SexLike = str | int | np.integer
@@ -318,7 +318,7 @@ def load(name_or_path: str | Path) -> Predictor:
     return Predictor(weights)
 
 
-def _read_picture(source: np.ndarray | bytes | str | os.PathLike | File) -> Picture:
+def _read_picture(source: np.ndarray | bytes | str | os.PathLike[str] | File) -> Picture:
     if isinstance(source, np.ndarray):
         return Picture(source, None, "the image")
     name = source.name if isinstance(source, File) else "the image" if isinstance(source, bytes) else os.fspath(source)

@@ -26,7 +26,7 @@ class Table:
         self._results: list[Result] = []
 
     def begin(self) -> str:
-        """The titles."""
+        """The line of column titles."""
         return self._line("file", "sex", "bone age, months", "", "SD", "90 % interval", "age", "difference", "SD score")
 
     def each(self, result: Result) -> str:
@@ -70,11 +70,11 @@ class Table:
 class Json:
     """A list with one object per file, see `Result.to_dict`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._first = True
 
     def begin(self) -> str:
-        """Opens the list."""
+        """The bracket that opens the list."""
         return "["
 
     def each(self, result: Result) -> str:
@@ -86,7 +86,7 @@ class Json:
         return comma + json.dumps(result.to_dict(), allow_nan=False, indent=2)
 
     def end(self) -> str:
-        """Closes it."""
+        """The bracket that closes the list."""
         return "]"
 
 
@@ -94,11 +94,11 @@ class Csv:
     """A header, then a row per reading (two where the sex is unknown, with sex_from "unknown"), or per error."""
 
     def begin(self) -> str:
-        """The titles."""
+        """The line of column titles."""
         return _row(CSV_COLUMNS)
 
     def each(self, result: Result) -> str:
-        """Its rows."""
+        """The rows of this file: one for each reading, or one for its error."""
         row = result.to_dict()
         row |= {"warnings": " ".join(result.warnings), "notes": " ".join(result.notes)} | (row["provenance"] or {})
         if not result.readings:
@@ -107,7 +107,7 @@ class Csv:
         return "\n".join(self._row({**row, **one.to_dict(), "sex": one.sex, **unknown}) for one in result.readings)
 
     def end(self) -> str:
-        """Nothing."""
+        """An empty string: CSV has no closing line."""
         return ""
 
     def _row(self, row: dict[str, Any]) -> str:

@@ -117,7 +117,7 @@ class Checks:
     settings: Settings
     arrays: Mapping[str, np.ndarray]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         kinds, axes = len(self.settings.kinds), self.arrays["axes"].shape[-1] if "axes" in self.arrays else 0
         free = {"weights": kinds, "bias": kinds, "axes": axes, "spread": axes + 1}
         for name, shape in SHAPES.items():

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -127,7 +128,7 @@ class _Answer:
             MutableHeaders(scope=message).update(HEADERS)
         await self._send(message)
 
-    async def fail(self, status: int, content: dict, body: _Body) -> None:
+    async def fail(self, status: int, content: dict[str, Any], body: _Body) -> None:
         """Sends an error, unless an answer has begun."""
         if self.status is not None:
             return

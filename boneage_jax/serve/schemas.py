@@ -6,19 +6,19 @@ from pydantic import BaseModel, Field
 
 
 class Error(BaseModel):
-    """An error."""
+    """Why a request was not answered with a reading."""
 
     error: str = Field(description="what is wrong, and what to do")
 
 
 class Health(BaseModel):
-    """The service answers."""
+    """The service is up, and its weights are loaded."""
 
     status: str = Field(description='"ok"')
 
 
 class Provenance(BaseModel):
-    """Program and weights."""
+    """Version of the program, and the weights that it reads with."""
 
     version: str = Field(description="of boneage_jax")
     weights: str

@@ -62,7 +62,7 @@ class MetricsLog:
                 self._flush()
 
     def close(self) -> None:
-        """Flushes both."""
+        """Flushes the JSON lines and the TensorBoard events to disk."""
         if self._writes:
             with storage_errors(self._workdir), contextlib.closing(self._file):
                 self._events.close()

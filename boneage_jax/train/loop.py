@@ -260,7 +260,7 @@ class _Window:
         """Keeps one step's metrics, and which images it saw."""
         self._pending.append((step, index, metrics))
 
-    def flush(self, bar: tqdm) -> None:
+    def flush(self, bar: "tqdm[Any]") -> None:
         """Fetches, checks and writes what is pending.
 
         Raises:
@@ -313,6 +313,6 @@ def _batches(run: Run, step: int) -> Batches:
     return run.sources["train"].train_batches(run.experiment.training_batching(start_step=step))
 
 
-def _bar(run: Run, step: int) -> tqdm:
+def _bar(run: Run, step: int) -> "tqdm[Any]":
     hidden = jax.process_index() != 0
     return tqdm(total=run.total_steps, initial=step, unit="step", desc="training", disable=hidden, mininterval=1)
