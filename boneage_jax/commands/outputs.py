@@ -8,7 +8,7 @@ from pathlib import Path
 from boneage_jax import extras
 from boneage_jax.data.files import File
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict import heatmap, results, worklist
+from boneage_jax.predict import heatmap, regions, results, worklist
 from boneage_jax.predict.predictor import Item, Predictor
 from boneage_jax.predict.regions import RegionFinder
 from boneage_jax.predict.results import Result
@@ -82,14 +82,15 @@ class Outputs:
 
 
 def _with_regions(result: Result, finder: RegionFinder, item: Item, path: Path) -> Result:
-    """The result with its regions; with a warning if their picture cannot be written."""
+    """The result with its regions, and with warnings about their number or a picture that cannot be written."""
     found, overlay = finder.find(item.image)
+    doubts = (*result.warnings, *regions.warnings(found["missing"], found["surplus"]))
     try:
         heatmap.write(path, overlay)
     except BoneAgeError as error:
-        warnings = (*result.warnings, f"There is no picture of the regions: {error}.")
-        return dataclasses.replace(result, regions={**found, "picture": None}, warnings=warnings)
-    return dataclasses.replace(result, regions={**found, "picture": str(path)})
+        doubts = (*doubts, f"There is no picture of the regions: {error}.")
+        return dataclasses.replace(result, regions={**found, "picture": None}, warnings=doubts)
+    return dataclasses.replace(result, regions={**found, "picture": str(path)}, warnings=doubts)
 
 
 def _paths(flag: str, folder: Path, requests: Sequence[Request], ending: str) -> list[Path]:

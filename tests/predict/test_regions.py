@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from boneage_jax.predict.predictor import Picture
-from boneage_jax.predict.regions import COLOURS, as_json, overlay
+from boneage_jax.predict.regions import COLOURS, as_json, overlay, warnings
 from boneage_jax.regions.boxes import LABELS
 from boneage_jax.regions.detector import Region, Regions
 from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, Finding
@@ -32,6 +32,18 @@ def test_json_counts_what_is_missing_and_what_is_too_much():
     found = as_json(REGIONS, Picture(np.zeros((80, 60), np.uint8), None, "hand"))
     assert found["missing"] == {"DIP": 4, "PIP": 5, "MCP": 5, "Ulna": 1, "Wrist": 1}
     assert found["surplus"] == {"Wrist": 1}
+
+
+def test_a_hand_that_lacks_few_regions_gets_no_warning():
+    assert warnings({}, {}) == warnings({"DIP": 4}, {}) == ()
+
+
+def test_many_missing_regions_and_any_surplus_are_warned_of():
+    cut, several = warnings({"DIP": 4, "Wrist": 1}, {"MCP": 3, "Ulna": 1})
+    assert cut == "5 of 17 ossification regions were not found; the hand may be cut off, bent or covered."
+    assert several == (
+        "There are more ossification regions than one hand has (3 MCP, 1 Ulna too many); is it one hand alone?"
+    )
 
 
 def test_the_overlay_draws_a_box_in_the_colour_of_its_label():
