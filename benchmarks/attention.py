@@ -12,6 +12,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -30,7 +31,7 @@ AGES = {"under 8 years": (0, 96), "8 to 12 years": (96, 144), "12 years and over
 """Bone age in months: from, and to below."""
 
 
-def summary(found: Iterable[Shares]) -> dict:
+def summary(found: Iterable[Shares]) -> dict[str, Any]:
     """Mean shares over radiographs, by kind and region, and how many there are."""
     found = list(found)
     kinds = [field.name for field in dataclasses.fields(Shares)]
@@ -42,7 +43,7 @@ def summary(found: Iterable[Shares]) -> dict:
     return {"radiographs": len(found), **means}
 
 
-def measure(name: str, data: pathlib.Path, boxes: pathlib.Path, limit: int) -> dict:
+def measure(name: str, data: pathlib.Path, boxes: pathlib.Path, limit: int) -> dict[str, Any]:
     """Shares of one network, over all radiographs and by age group."""
     predictor = load(name)
     maps = Maps(predictor)
@@ -60,7 +61,7 @@ def measure(name: str, data: pathlib.Path, boxes: pathlib.Path, limit: int) -> d
     return {"all ages": summary(each for _, each in found), **groups}
 
 
-def table(result: dict) -> str:
+def table(result: dict[str, Any]) -> str:
     """The result in Markdown: heat map / area / brightness."""
     lines = []
     for name, groups in result.items():

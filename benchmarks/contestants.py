@@ -15,7 +15,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import Any
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 
 # Ours: configuration of the trunk. PyTorch's: the model in timm. Keras': the class in keras.applications.
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -52,7 +52,11 @@ def in_jax(convolve: Callable[..., jax.Array], shape: tuple[int, int, int], dtyp
 
     calls = jax.jit(run), jax.jit(partial(pull, 0)), jax.jit(partial(pull, 1))
     operands = (x, kernel), (x, kernel, gradient), (x, kernel, gradient)
-    return [best(lambda c=c, o=o: jax.block_until_ready(c(*o))) for c, o in zip(calls, operands, strict=True)]
+
+    def wait(call: Callable[..., jax.Array], given: tuple[jax.Array, ...]) -> None:
+        jax.block_until_ready(call(*given))
+
+    return [best(partial(wait, call, given)) for call, given in zip(calls, operands, strict=True)]
 
 
 def in_torch(shape: tuple[int, int, int], name: str) -> list[float]:

@@ -10,6 +10,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,9 @@ def ours(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 FORMS: dict[str, Convolution] = {"ours": ours, "library": library, "shifted adds": shifted_adds}
 
 
-def rows(shapes: tuple[tuple[str, int, int, int, int], ...], batch: int, dtype: str, steps: int) -> list[dict]:
+def rows(
+    shapes: tuple[tuple[str, int, int, int, int], ...], batch: int, dtype: str, steps: int
+) -> list[dict[str, Any]]:
     """Microseconds of every shape and form: forward, and both gradients."""
     found = []
     for network, side, channels, size, stride in shapes:
@@ -97,7 +100,7 @@ def _microseconds(form: Convolution, x: jax.Array, kernel: jax.Array, stride: in
     return {"forward": mean(lambda: forward(x, kernel)), "gradients": mean(lambda: gradients(x, kernel, output))}
 
 
-def table(found: list[dict]) -> str:
+def table(found: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     names = list(FORMS)
     head = ["network", "pixels", "channels", "kernel", "stride", *(f"{name}, µs" for name in names)]

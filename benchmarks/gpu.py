@@ -13,6 +13,7 @@ is written down with its reason, what no longer fits into the time as left out, 
 import argparse
 import dataclasses
 import datetime
+import functools
 import json
 import os
 import subprocess
@@ -166,10 +167,10 @@ def parts(plan: Plan, clock: Clock) -> list[tuple[str, str, Callable[[], Any]]]:
     steps: list[tuple[str, str, Callable[[], Any]]] = []
     for name, flags in plan.launches.items():
         placement = name.rpartition(", ")[2]
-        steps.append(("steps", name, lambda f=flags, p=placement: launch(f, p, clock)))
+        steps.append(("steps", name, functools.partial(launch, flags, placement, clock)))
     shapes = ["benchmarks/depthwise.py", "--json", *plan.depthwise]
     against = [
-        ("torch", f"{n} {w}", lambda n=n, w=w: against_torch(n, w, plan, clock))
+        ("torch", f"{n} {w}", functools.partial(against_torch, n, w, plan, clock))
         for n in plan.networks
         for w in ("training", "inference")
     ]

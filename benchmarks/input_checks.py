@@ -13,6 +13,7 @@ import pathlib
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import bad_inputs
 import numpy as np
@@ -37,7 +38,7 @@ def made(images: list[np.ndarray], count: int) -> Iterator[tuple[str, np.ndarray
             yield pictures.__name__.rstrip("s"), part
 
 
-def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict:
+def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict[str, Any]:
     """Shares refused and corrected, of the validation radiographs by hospital and of the bad inputs by kind."""
     found = rsna.find(directory)["validation"]
     images = [read(image.file)[0] for image in found]
@@ -45,7 +46,7 @@ def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict:
     alarms = [checks.inspect(image)[1] for image in images]
     seconds = (time.perf_counter() - start) / len(images)
     stanford = [hospital(image.id) == STANFORD for image in found]
-    result: dict = {
+    result: dict[str, Any] = {
         "images": len(images),
         "milliseconds": round(seconds * 1e3, 2),
         "false_alarms": {},
@@ -69,7 +70,7 @@ def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict:
     return result
 
 
-def _shares(findings: list[list[Finding]]) -> dict:
+def _shares(findings: list[list[Finding]]) -> dict[str, Any]:
     """An image with a warning is refused; one with corrections alone is read."""
     refused = [any(one.severity == WARNING for one in found) for found in findings]
     corrected = [bool(found) and not no for found, no in zip(findings, refused, strict=True)]
@@ -81,7 +82,7 @@ def _shares(findings: list[list[Finding]]) -> dict:
     }
 
 
-def table(result: dict) -> str:
+def table(result: dict[str, Any]) -> str:
     """The result in Markdown."""
     lines = ["| good radiographs | images | refused | corrected | findings |", "|---|---|---|---|---|"]
     lines += [

@@ -51,6 +51,13 @@ def write_images(folder: Path, count: int) -> list[Path]:
     return paths
 
 
+def decoded(path: Path) -> np.ndarray:
+    """The intensities of an image file, uint8 [H, W]."""
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    assert image is not None, path
+    return image
+
+
 def ours(paths: list[Path]) -> Stream:
     """The pipeline of `launch.py`, in threads of this process, and the scaling, compiled as in the step."""
     import jax
@@ -95,7 +102,7 @@ def albumentations(paths: list[Path]) -> Stream:
             return len(paths)
 
         def __getitem__(self, index: int) -> Any:
-            image = cv2.imread(str(paths[index]), cv2.IMREAD_GRAYSCALE)
+            image = decoded(paths[index])
             return torch.from_numpy(changes(image=image[..., None])["image"])
 
     loader = torch.utils.data.DataLoader(Files(), BATCH, shuffle=True, drop_last=True)
@@ -109,7 +116,7 @@ def keras(paths: list[Path]) -> Stream:
     os.environ["KERAS_BACKEND"] = "jax"
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    images = np.stack([cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths])[..., None]
+    images = np.stack([decoded(path) for path in paths])[..., None]
     generator = ImageDataGenerator(
         rotation_range=ROTATION,
         width_shift_range=SHIFT,
@@ -128,9 +135,9 @@ def opencv(paths: list[Path]) -> Stream:
     endless = itertools.cycle(paths)
     while True:
         for place, path in enumerate(itertools.islice(endless, BATCH)):
-            image = clahe.apply(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+            image = clahe.apply(decoded(path))
             angle, scale = rng.uniform(-ROTATION, ROTATION), rng.uniform(1 - ZOOM, 1 + ZOOM)
-            matrix = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), angle, scale)
+            matrix = np.asarray(cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), angle, scale), np.float64)
             matrix[:, 2] += rng.uniform(-SHIFT, SHIFT, 2) * SIZE
             warped = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
             batch[place, ..., 0] = warped if rng.random() < 0.5 else warped[:, ::-1]

@@ -14,6 +14,7 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,9 @@ def drawn(one: Annotation, image: np.ndarray) -> Boxes:
     return Boxes(one.labels, one.boxes_in(image.shape), np.ones(len(one.labels)))
 
 
-def agreements(detector: Detector, images: Sequence[np.ndarray], readers: dict[str, list[Annotation]]) -> dict:
+def agreements(
+    detector: Detector, images: Sequence[np.ndarray], readers: dict[str, list[Annotation]]
+) -> dict[str, Any]:
     """Of the detector with both readers, and of the readers with each other; by label."""
     found = [detector.boxes(image) for image in images]
     expert, other = (
@@ -63,7 +66,7 @@ def agreements(detector: Detector, images: Sequence[np.ndarray], readers: dict[s
     return {pair: {name: dataclasses.asdict(one) for name, one in by_label.items()} for pair, by_label in pairs.items()}
 
 
-def whole_hands(detector: Detector, images: Sequence[np.ndarray]) -> dict:
+def whole_hands(detector: Detector, images: Sequence[np.ndarray]) -> dict[str, Any]:
     """How many radiographs get all 17 names, and how many lack regions or have too many."""
     found = [named(detector.boxes(image), image.shape) for image in images]
     return {
@@ -74,7 +77,7 @@ def whole_hands(detector: Detector, images: Sequence[np.ndarray]) -> dict:
     }
 
 
-def straight_fingers(annotations: Sequence[Annotation]) -> dict:
+def straight_fingers(annotations: Sequence[Annotation]) -> dict[str, Any]:
     """In how many annotations naming gives the thumb the lowest knuckle and every other finger joints in a line."""
     right = 0
     for one in annotations:
@@ -91,7 +94,9 @@ def straight_fingers(annotations: Sequence[Annotation]) -> dict:
     return {"annotations": len(annotations), "right": right}
 
 
-def crops(preprocessing: Preprocessing, annotations: Sequence[Annotation], images: Sequence[np.ndarray]) -> dict:
+def crops(
+    preprocessing: Preprocessing, annotations: Sequence[Annotation], images: Sequence[np.ndarray]
+) -> dict[str, Any]:
     """In how many radiographs the network's window shows every box whole, and every centre."""
     inside = {"boxes": 0, "centres": 0, "images": len(images)}
     for one, image in zip(annotations, images, strict=True):
@@ -103,7 +108,7 @@ def crops(preprocessing: Preprocessing, annotations: Sequence[Annotation], image
     return inside
 
 
-def alarms(detector: Detector, checks: Checks, validation: Sequence[rsna.LabelledImage], count: int) -> dict:
+def alarms(detector: Detector, checks: Checks, validation: Sequence[rsna.LabelledImage], count: int) -> dict[str, Any]:
     """Shares of good and of spoiled radiographs that lack regions or have too many, and that today's checks refuse.
 
     `count` good radiographs, evenly spaced in the validation split, and as many spoiled in each way from others of it.
@@ -138,7 +143,7 @@ def milliseconds(detector: Detector, images: Sequence[np.ndarray]) -> dict[str, 
     return {"median": round(1e3 * float(np.median(seconds)), 1), "cores": cores.usable()}
 
 
-def table(result: dict) -> str:
+def table(result: dict[str, Any]) -> str:
     """The result in Markdown."""
     lines = []
     for pair, by_label in result["agreement"].items():

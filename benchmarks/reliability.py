@@ -17,6 +17,7 @@ The disk of 20 MB needs the right to mount one; without it, that part is left ou
 import argparse
 import contextlib
 import faulthandler
+import functools
 import io
 import json
 import logging
@@ -100,7 +101,7 @@ def judge(ask: Callable[[], Answer], expected: Answer, seconds: float = SECONDS,
 
     before, peak, logged = signal.signal(signal.SIGALRM, stop), _peak_memory(), _Traces()
     logging.getLogger().addHandler(logged)
-    faulthandler.dump_traceback_later(4 * seconds, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(4 * seconds, exit=True, file=sys.__stderr__ or 2)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         found = ask()
@@ -219,7 +220,7 @@ def damaged_files(part: str, count: int, run: disturbed_runs.Finished) -> Iterat
             rng = np.random.default_rng([2018, list(SHARES).index(part), number])
             with tempfile.TemporaryDirectory() as place:
                 copy = damage(case, pathlib.Path(place), rng)
-                outcome = judge(lambda case=case, copy=copy: case.ask(copy), expected)
+                outcome = judge(functools.partial(case.ask, copy), expected)
             if outcome in FAULTS or (outcome == "silent" and is_checked(case.name)):
                 print(f"fault: {part}, {case.name}, number {number}: {outcome}", file=sys.stderr, flush=True)
             yield case.name, outcome

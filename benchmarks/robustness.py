@@ -18,6 +18,7 @@ import io
 import json
 import pathlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,8 +45,8 @@ def deeper(image: np.ndarray, bits: int) -> np.ndarray:
 def padded(image: np.ndarray, top: float, bottom: float, left: float, right: float) -> np.ndarray:
     """Black beside the image, as fractions of its height and width."""
     height, width = image.shape
-    sides = [round(share * side) for share, side in ((top, height), (bottom, height), (left, width), (right, width))]
-    return cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=0)
+    rows, columns = ((round(top * height), round(bottom * height)), (round(left * width), round(right * width)))
+    return np.pad(image, (rows, columns))
 
 
 def brighter(image: np.ndarray, factor: float) -> np.ndarray:
@@ -106,11 +107,8 @@ TRANSFORMS: dict[str, dict[str, Transform]] = {
     "bit depth": {f"{bits} bits": functools.partial(deeper, bits=bits) for bits in (10, 12, 14, 16)},
     "padding": {
         **{
-            f"half a side, {name}": functools.partial(padded, **_named)
-            for name, _named in (
-                (name, dict(zip(("top", "bottom", "left", "right"), shares, strict=True)))
-                for name, shares in SIDES.items()
-            )
+            f"half a side, {name}": functools.partial(padded, top=top, bottom=bottom, left=left, right=right)
+            for name, (top, bottom, left, right) in SIDES.items()
         },
         "a quarter on every side": functools.partial(padded, top=0.25, bottom=0.25, left=0.25, right=0.25),
     },
@@ -136,7 +134,7 @@ def readings(predictor: Predictor, images: Iterable[np.ndarray], sexes: Iterable
     return np.array([np.nan if isinstance(one, BoneAgeError) else one.months for one in found], np.float64)
 
 
-def row(group: str, name: str, months: np.ndarray, plain: np.ndarray, ages: np.ndarray) -> dict:
+def row(group: str, name: str, months: np.ndarray, plain: np.ndarray, ages: np.ndarray) -> dict[str, Any]:
     """One line of the table; changes and errors are those of the images that are read."""
     read_ = np.isfinite(months) & np.isfinite(plain)
     change = np.abs(months - plain)[read_]
@@ -151,7 +149,9 @@ def row(group: str, name: str, months: np.ndarray, plain: np.ndarray, ages: np.n
     }
 
 
-def measure(predictor: Predictor, labelled: list[rsna.LabelledImage], copies: dict[str, rsna.LabelledImage]) -> list:
+def measure(
+    predictor: Predictor, labelled: list[rsna.LabelledImage], copies: dict[str, rsna.LabelledImage]
+) -> list[dict[str, Any]]:
     """A row for each transform."""
     images = [read(one.file)[0] for one in labelled]
     if any(image.dtype != np.uint8 for image in images):
@@ -169,7 +169,7 @@ def measure(predictor: Predictor, labelled: list[rsna.LabelledImage], copies: di
     return rows
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """The rows in Markdown."""
     lines = ["| change | | mean change, months | largest | refused | MAE |", "|---|---|---|---|---|---|"]
     for one in rows:

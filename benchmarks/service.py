@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,11 +91,11 @@ def served(port: int, images: list[bytes], clients: int) -> tuple[float, list[fl
     return len(images) / (time.perf_counter() - start), latencies
 
 
-def measure(images: list[bytes], clients: int, rounds: int) -> dict:
+def measure(images: list[bytes], clients: int, rounds: int) -> dict[str, Any]:
     """All rounds, and their summary."""
     predictor = boneage_jax.load("fast")
     bare(predictor, images[:8])
-    found = []
+    found: list[dict[str, Any]] = []
     with service() as port:
         ask(port, images[0], "?heatmap=1")  # follows the compilation of the heat maps in the background
         served(port, images[:clients], clients)

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tools import readme_inputs
 
@@ -80,8 +81,8 @@ def commands(text: str) -> list[str]:
 def reduced(command: str) -> str:
     """The command with what REDUCTIONS adds, in front of its redirections and pipes."""
     added = next((flags for beginning, flags in REDUCTIONS.items() if command.startswith(beginning)), "")
-    words, redirection = re.fullmatch(r"([^<>|]*?)(\s*[<>|].*)?", command, re.DOTALL).groups()
-    return f"{words} {added}".rstrip() + (redirection or "")
+    words = re.split(r"\s*[<>|]", command, maxsplit=1)[0]
+    return f"{words} {added}".rstrip() + command[len(words) :]
 
 
 def clone_checkout(root: Path, target: Path) -> Path:
@@ -100,7 +101,7 @@ def run_all(found: Sequence[str], folder: Path, environment: dict[str, str]) -> 
         CommandError: the first command that fails, or a server that ends or does not listen.
     """
     with contextlib.ExitStack() as servers:
-        running: list[tuple[str, subprocess.Popen, Path]] = []
+        running: list[tuple[str, subprocess.Popen[Any], Path]] = []
         for number, command in enumerate(map(reduced, found)):
             print(f"$ {command}", flush=True)
             began = time.monotonic()
@@ -133,7 +134,7 @@ def run(command: str, folder: Path, environment: dict[str, str], output: Path) -
 
 
 @contextlib.contextmanager
-def started(command: str, folder: Path, environment: dict[str, str], output: Path) -> Iterator[subprocess.Popen]:
+def started(command: str, folder: Path, environment: dict[str, str], output: Path) -> Iterator[subprocess.Popen[Any]]:
     """The running command; it and all that it started end with the context."""
     with output.open("w") as log:
         process = subprocess.Popen(
@@ -155,7 +156,7 @@ def started(command: str, folder: Path, environment: dict[str, str], output: Pat
                 process.wait(10)
 
 
-def wait_for_port(command: str, server: subprocess.Popen, output: Path) -> None:
+def wait_for_port(command: str, server: subprocess.Popen[Any], output: Path) -> None:
     """Waits until the server listens on a port.
 
     Raises:

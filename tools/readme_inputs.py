@@ -56,7 +56,7 @@ def official() -> dict[str, bytes]:
         (f"boneage-validation-dataset-{i}", ids) for i, ids in enumerate((VALIDATION[::2], VALIDATION[1::2]), start=1)
     ]
     validation = {f"{name}.zip": rsna_forms.archive(_images(ids, f"{name}/")) for name, ids in halves}
-    rows = [["Image ID", "male", "Bone Age (months)"]]
+    rows: list[list[object]] = [["Image ID", "male", "Bone Age (months)"]]
     rows += [[i, str(male).upper(), age] for i, age, male in _labels(VALIDATION)[1:]]
     test = _images(TEST, "Bone Age Test Set/Test Set Images/")
     return {

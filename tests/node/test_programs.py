@@ -44,7 +44,9 @@ def write(folder, count, kind="CR", **elements):
 
 def send(port, *files, caller="MODALITY", called="BONEAGE"):
     """Whether storescu was acknowledged for all files."""
-    return programs.run("storescu", "-R", "-aet", caller, "-aec", called, "127.0.0.1", port, *files, timeout=300)[0] == 0
+    return (
+        programs.run("storescu", "-R", "-aet", caller, "-aec", called, "127.0.0.1", port, *files, timeout=300)[0] == 0
+    )
 
 
 def sources(files):
