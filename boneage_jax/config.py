@@ -78,7 +78,7 @@ def base() -> ConfigDict:
     # ("asian", "black", "unknown", "white"); "keypoints" for a heat map of the points in data.keypoints.
     config.data.inputs = ConfigDict()
     config.data.keypoints = ""  # JSON file of hand key points, as BoNet publishes it
-    config.data.options = ConfigDict()  # of the data set: counts and seed of the phantom
+    config.data.options = ConfigDict()  # of the data set: count, seed and even of the phantom
 
     config.preprocess = ConfigDict()
     config.preprocess.size = 299  # pixels per side

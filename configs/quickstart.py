@@ -13,7 +13,8 @@ def get_config() -> ConfigDict:
     config = base()
     config.name = "quickstart"
     config.data.name = "phantom"
-    config.data.options = ConfigDict({"count": {"train": 4096, "validation": 256}})
+    # Half of the training hands have evenly spread ages: RSNA's would hold few of the youngest and the oldest.
+    config.data.options = ConfigDict({"count": {"train": 4096, "validation": 256}, "even": 0.5})
     config.data.workers = 0
 
     # A growth plate is a millimetre wide: it is seen in the square around the hand, not in the whole film.

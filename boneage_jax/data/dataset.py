@@ -98,7 +98,8 @@ def load(
         "chronological_age", in months.
       limit: images of each split, spread evenly over it, for a quick trial; 0 for all.
       **options: of RSNA, `on_missing` ("error" or "skip") and `keypoints` (the file for an input of that kind);
-        of the phantom, `count` (images by split) and `seed`.
+        of the phantom, `count` (images by split), `seed` and `even` (share of the training children whose ages are
+        spread evenly).
 
     Returns:
       The splits by name; "train" and "validation" always, "test" if found or asked for.

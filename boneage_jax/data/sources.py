@@ -5,7 +5,7 @@ import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from absl import logging
@@ -98,6 +98,7 @@ def _phantom(
     kinds: Mapping[str, inputs.Kind],
     count: Mapping[str, int] | None = None,
     seed: int = 0,
+    even: SupportsFloat = 0.0,
 ) -> Found:
     del directory
     count = dict(PHANTOM_COUNT if count is None else count)
@@ -115,13 +116,18 @@ def _phantom(
     for number, split in enumerate(_PHANTOM_SPLITS):
         if split in count:
             children, *images = _seeds(seed, number, count[split] + 1)
-            ages, sexes = phantom.sample_children(count[split], children)
+            ages, sexes = phantom.sample_children(count[split], children, even=even if split == "train" else 0)
             examples[split] = [
                 _child(f"{split}-{i}", float(a), int(s), k, preprocessing, kinds)
                 for i, (a, s, k) in enumerate(zip(ages, sexes, images, strict=True))
             ]
     drawn = [phantom.render(age, sex, size=64, seed=0) for age, sex in _FINGERPRINT]
-    manifest: list[Any] = [count, seed, hashlib.sha256(np.stack([d.image for d in drawn]).tobytes()).hexdigest()]
+    manifest: list[Any] = [
+        count,
+        seed,
+        float(even),
+        hashlib.sha256(np.stack([d.image for d in drawn]).tobytes()).hexdigest(),
+    ]
     if inputs.heatmap(kinds):
         manifest.append([d.key_points.tolist() for d in drawn])
     return examples, manifest
@@ -153,5 +159,5 @@ def _seeds(seed: int, split: int, count: int) -> list[int]:
 
 SOURCES = {
     "rsna_bone_age": Source(RsnaBoneAge, _rsna, ("on_missing", "keypoints")),
-    "phantom": Source(PhantomBoneAge, _phantom, ("count", "seed")),
+    "phantom": Source(PhantomBoneAge, _phantom, ("count", "seed", "even")),
 }

@@ -97,6 +97,16 @@ def test_the_phantom_is_reproducible_and_its_splits_share_no_child(tmp_path):
     assert splits["train"].hospital == [""] * 4
 
 
+def test_only_the_training_hands_of_the_phantom_have_even_ages(tmp_path):
+    preprocessing, count = Preprocessing(size=48, clahe_clips=()), {"train": 20, "validation": 20}
+    plain, even = (
+        dataset.load("phantom", None, preprocessing, cache=tmp_path / "cache", count=count, even=share)
+        for share in (0.0, 1.0)
+    )
+    assert (plain["train"].age != even["train"].age).all()
+    np.testing.assert_array_equal(plain["validation"].age, even["validation"].age)
+
+
 def test_label_statistics_divide_by_n(source, tmp_path):
     train = dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache")["train"]
     mean, sd = dataset.label_statistics(train)

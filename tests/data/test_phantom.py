@@ -157,6 +157,24 @@ def test_sampled_children_resemble_rsna():
     assert (sexes == Sex.FEMALE).mean() == pytest.approx(0.46, abs=0.03)
 
 
+def test_children_may_be_spread_evenly_over_all_ages():
+    ages, sexes = sample_children(4000, seed=1, even=1)
+    counts, _ = np.histogram(ages, bins=9, range=(12, 228))
+    np.testing.assert_allclose(counts, 4000 / 9, rtol=0.15)
+    assert (sexes == sample_children(4000, seed=1)[1]).all()
+    changed = ages != sample_children(4000, seed=1)[0]
+    assert changed.all()
+    assert (sample_children(4000, seed=1, even=0.25)[0] != sample_children(4000, seed=1)[0]).mean() == pytest.approx(
+        0.25, abs=0.03
+    )
+
+
+@pytest.mark.parametrize("even", [-0.1, 1.5])
+def test_a_share_of_even_ages_out_of_range_is_refused(even):
+    with pytest.raises(BoneAgeError, match=f"even is {even}, expected a share from 0 to 1"):
+        sample_children(10, seed=0, even=even)
+
+
 def test_sampled_children_depend_on_the_seed_alone():
     np.testing.assert_array_equal(sample_children(50, seed=1)[0], sample_children(50, seed=1)[0])
     assert (sample_children(50, seed=1)[0] != sample_children(50, seed=2)[0]).any()

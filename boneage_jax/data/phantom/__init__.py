@@ -98,12 +98,23 @@ def chronological_age(age: SupportsFloat, seed: int) -> float:
     return max(0.0, float(age) - float(deviation))
 
 
-def sample_children(count: int, seed: int) -> tuple[Float32[np.ndarray, " count"], Int32[np.ndarray, " count"]]:
+def sample_children(
+    count: int, seed: int, *, even: SupportsFloat = 0.0
+) -> tuple[Float32[np.ndarray, " count"], Int32[np.ndarray, " count"]]:
     """Ages (months) and sexes of `count` children, roughly as RSNA: mean 127, sd 41, 12 to 228; 46 % girls.
 
+    Args:
+        count: number of children.
+        seed: any integer from 0.
+        even: share of the children, 0 to 1, whose ages are spread evenly over 12 to 228 months instead, so that a
+            network sees enough of the youngest and the oldest.
+
     Raises:
-        BoneAgeError: `count` or `seed` is negative.
+        BoneAgeError: `count` or `seed` is negative, or `even` is not a share.
     """
+    share = float(even)
+    if not 0 <= share <= 1:
+        raise BoneAgeError(f"phantom.sample_children: even is {even}, expected a share from 0 to 1.")
     if count < 0 or seed < 0:
         raise BoneAgeError(f"phantom.sample_children: count is {count} and seed {seed}, expected both 0 or more.")
     rng = np.random.default_rng(seed)
@@ -112,4 +123,5 @@ def sample_children(count: int, seed: int) -> tuple[Float32[np.ndarray, " count"
     ages = np.where(ages < 12, 24 - ages, ages)
     ages = np.where(ages > 228, 456 - ages, ages)
     sexes = np.where(rng.random(count) < 0.46, Sex.FEMALE, Sex.MALE)
+    ages = np.where(rng.random(count) < share, rng.uniform(12, 228, size=count), ages)
     return np.clip(ages, 12, 228).astype(np.float32), sexes.astype(np.int32)
