@@ -14,6 +14,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")  # Keras' own
 @pytest.mark.parametrize("patience", [1, 2, 5])
 def test_the_rate_is_cut_at_the_same_evaluations_as_in_keras(patience):
     keras = pytest.importorskip("keras")
