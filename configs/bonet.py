@@ -10,7 +10,7 @@ Of the paper and its published code: 500 pixels, one grey channel as it is, sex 
 1000, mean absolute error, Adam 1e-4 without weight decay, batch 20, 60 epochs, reduction to 0.8 after 2 evaluations
 and 5 of cooldown down to 1e-5, rotation by 20 degrees, shifts of a fifth, mirror images. Zoom is 0.8 to 1.2 here, 1 to
 1.2 there. The head pools the whole map here; theirs pools 2x2 pixels and reads the other 7 x 7 x 2048 numbers. Not
-here: the crop to the hand. Of ours: scaling to [-1, 1], warm-up, clipping of the gradient, early stopping, the
+here: the crop to the hand. Chosen here: scaling to [-1, 1], warm-up, clipping of the gradient, early stopping, the
 validation error and not the training loss on the plateau. A start from ImageNet weights is
 `--config.model.init_from=FILE`; those of Keras need `--config.model.options.framework=keras`. Published on RSNA 2017:
 MAE about 4.14 months (second-hand).

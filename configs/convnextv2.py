@@ -8,8 +8,8 @@ whose weights are at https://huggingface.co/ianpan/bone-age. Of its model card: 
 and its expectation, cross-entropy, 20,000 steps of 64 images (here 19,700). Not here: its second, regressing head, left
 out there too after training; the crop to the hand and the histogram matching to one reference image, each on half of
 the images. Of the ConvNeXt V2 paper, for ImageNet: AdamW with weight decay 0.05, cosine, moving average of the weights,
-stochastic depth of 0.1 (`--config.model.options.drop_path=0.2` for tiny). Of ours, because we do not know theirs: 512
-pixels, exposure, standardised grey values, sex through 32 units, amount of augmentation, learning rate, warm-up,
+stochastic depth of 0.1 (`--config.model.options.drop_path=0.2` for tiny). Chosen here, as theirs are not known: 512
+pixels, exposure, standardised intensities, sex through 32 units, amount of augmentation, learning rate, warm-up,
 clipping of the gradient. From ImageNet weights, `--config.model.init_from=FILE`, start with
 `--config.optimizer.learning_rate=1e-4 --config.optimizer.layer_decay=0.9`. Published on the 200 test images of RSNA
 2017: MAE 4.16 months, by three networks trained on three folds.

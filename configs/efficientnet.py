@@ -10,7 +10,7 @@ every image standardised, sex through 32 units, one hidden layer of 256, MSE, Ad
 rotation by 30 degrees, shifts of a fifth, a start from ImageNet weights (`--config.model.init_from=FILE`; theirs,
 of efficientnet_pytorch, compute as `framework = "keras"`). Zoom is 0.8 to 1.2 here, 0.8 to 1.25 there. Not here:
 the mask of the hand, shear by 10 degrees, sharpening, CLAHE or gamma in augmentation, the linear correction of the
-bias. Of ours: warm-up, clipping of the gradient. Published on the 200 test images of RSNA 2017: MAE 3.87 months,
+bias. Chosen here: warm-up, clipping of the gradient. Published on the 200 test images of RSNA 2017: MAE 3.87 months,
 RMSE 5.1, by an ensemble of three (B0 at 512 and at 1024 pixels, B4 at 512).
 """
 

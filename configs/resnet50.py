@@ -6,8 +6,8 @@ Larson et al., "Performance of a Deep-Learning Neural Network Model in Assessing
 Radiographs" (Radiology 2018; 287:313-322). Of the paper: 256 pixels, CLAHE at three clip limits as three channels,
 crops of 224, a softmax over the months of the chosen sex and its expectation, cross-entropy, Adam, flips, crops and
 contrast in training, ten crops in evaluation, a start from ImageNet weights (`--config.model.init_from=FILE`; those of
-Keras need `--config.model.options.framework=keras`). Of ours, because we do not know theirs: the clip limits, the
-amount of contrast, learning rate, batch size, reduction on plateau, standardised grey values. Published on the 200 test
+Keras need `--config.model.options.framework=keras`). Chosen here, as theirs are not known: the clip limits, the
+amount of contrast, learning rate, batch size, reduction on plateau, standardised intensities. Published on the 200 test
 images of RSNA 2017: MAE 0.50 years (6.0 months) against four readers, 0.52 years (6.24 months) against the challenge's
 labels.
 """

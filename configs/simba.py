@@ -10,7 +10,7 @@ Of the paper and its published code: 500 pixels, one grey channel as it is, sex 
 relative bone age, mean absolute error, Adam 1e-4 without weight decay, batch 20, 150 epochs, reduction to 0.8 after 2
 evaluations and 5 of cooldown down to 1e-5, rotation by 20 degrees, shifts of a fifth, mirror images. Zoom is 0.8 to 1.2
 here, 1 to 1.2 there. Not here: the crop to the hand; the heat map of key points that their code gives to a second stem
-(see configs/bonet.py). Of ours: scaling to [-1, 1], warm-up, clipping of the gradient, early stopping, the validation
+(see configs/bonet.py). Chosen here: scaling to [-1, 1], warm-up, clipping of the gradient, early stopping, validation
 error and not the training loss on the plateau. A start from ImageNet weights is `--config.model.init_from=FILE`; those
 of Keras need `--config.model.options.framework=keras`. Published on RHPE: MAE 6.34 months (validation), 5.47 (test);
 there is no figure for RSNA.

@@ -61,7 +61,7 @@ _EFFICIENTNET_PYTORCH_ENDS = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top
 def keras_names(trunk: EfficientNet) -> dict[str, str]:
     """Our leaf to Keras' "<layer>/<variable>".
 
-    Keras' own three numbers of "normalization" are in none of ours: they are its input scaling.
+    Keras' own three numbers of "normalization" have no counterpart here: they are its input scaling.
 
     Raises:
         BoneAgeError: the trunk computes as PyTorch's.

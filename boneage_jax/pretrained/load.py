@@ -43,7 +43,7 @@ TABLES: dict[type[nn.Module], ModuleType] = {
     ResNet50: resnet,
     Xception: xception,
 }
-# Layers of ours that no file holds: they stay as they were made.
+# Layers of this package that no other file holds: they keep their initial values.
 OURS_ALONE: dict[type[nn.Module], tuple[str, ...]] = {BoNet: ("heatmap_stem/", "conv5a_1x1/")}
 # Beginnings of the keys that belong to classifiers, which a bone age network has no use for.
 CLASSIFIERS = {
@@ -60,10 +60,10 @@ Names = dict[str, str]
 
 
 def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
-    """Replaces the trunk's variables by those of a file; the head stays as it is, unless the file is one of ours.
+    """Replaces the trunk's variables by those of a file; the head stays as it is, unless this package wrote the file.
 
-    A stem that has seen colours is made one for grey images by summing over its input channels: it then gives for
-    a grey image what it gave for the image repeated in all three channels.
+    A stem that has seen colours is made one for greyscale images by summing over its input channels: it then gives for
+    a greyscale image what it gave for the image repeated in all three channels.
 
     Args:
         path: of a file that `formats.read` reads, or of weights of this package, or the name of those it brings along,

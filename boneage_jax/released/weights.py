@@ -196,8 +196,8 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, 
         raise BoneAgeError(f"{path} is no intact safetensors file ({error}); fetch or export it again") from error
     if KEY not in metadata:
         raise BoneAgeError(
-            f"{path} holds no network of ours: its metadata lack the key {KEY!r}; `boneage export-weights` makes such "
-            "files, and model.init_from takes those of others"
+            f"{path} holds no network of boneage_jax: its metadata lack the key {KEY!r}; `boneage export-weights` "
+            "makes such files, and model.init_from takes those of others"
         )
     try:
         fields = dict(json.loads(metadata[KEY]))

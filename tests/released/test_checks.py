@@ -86,7 +86,7 @@ def test_good_hands_pass_unchanged_at_any_size_depth_and_side(fitted):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [1, 16, 257])
-def test_an_inverted_hand_is_corrected_once_and_that_is_said(fitted, scale):
+def test_an_inverted_hand_is_corrected_once_with_a_note(fitted, scale):
     image = (hand(2000, 200).astype(np.uint16) * scale).astype(np.uint8 if scale == 1 else np.uint16)
     most = np.iinfo(image.dtype).max if scale != 16 else 16 * 255
     corrected, found = fitted.inspect(most - image)
