@@ -182,7 +182,7 @@ _PHOTOGRAPHS = (
 _OTHER = "cell.png ihc.png microaneurysms.png retina.jpg phantom.png"
 
 
-def _grey(path: pathlib.Path) -> np.ndarray:
+def _picture(path: pathlib.Path) -> np.ndarray:
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise SystemExit(f"{path} cannot be read; install benchmarks/requirements-inputs.txt")
@@ -190,18 +190,18 @@ def _grey(path: pathlib.Path) -> np.ndarray:
 
 
 def photographs() -> list[np.ndarray]:
-    """Natural pictures in greyscale: people, animals, things, buildings, ground."""
+    """Photographs with a single channel: people, animals, things, buildings, ground."""
     folder = pathlib.Path(skimage.__file__).parent / "data"
-    pictures = [_grey(folder / name) for name in _PHOTOGRAPHS.split()]
+    pictures = [_picture(folder / name) for name in _PHOTOGRAPHS.split()]
     pictures += [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in sklearn.datasets.load_sample_images().images]
     hopper = pathlib.Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    return [*pictures, _grey(hopper)]
+    return [*pictures, _picture(hopper)]
 
 
 def other_medical() -> list[np.ndarray]:
     """A magnetic resonance image of a head, a fundus, microscopy, and the Shepp-Logan head."""
     folder = pathlib.Path(skimage.__file__).parent / "data"
-    pictures = [_grey(folder / name) for name in _OTHER.split()]
+    pictures = [_picture(folder / name) for name in _OTHER.split()]
     with gzip.open(pathlib.Path(matplotlib.get_data_path()) / "sample_data" / "s1045.ima.gz") as file:
         head = np.frombuffer(file.read(), np.uint16).reshape(256, 256)
     return [*pictures, head]

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config = base()
     config.name = "quickstart"
     config.data.name = "phantom"
-    # Half of the training hands have evenly spread ages: RSNA's would hold few of the youngest and the oldest.
+    # Half of the training hands have evenly spread ages: ages like RSNA's hold few of the youngest and the oldest.
     config.data.options = ConfigDict({"count": {"train": 4096, "validation": 256}, "even": 0.5})
     config.data.workers = 0
 

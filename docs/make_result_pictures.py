@@ -11,20 +11,14 @@ import numpy as np
 import pydicom
 
 from boneage_jax.commands.main import main
-from boneage_jax.data import phantom
-from boneage_jax.sex import Sex
-from tests.data import dicom_files
+from tools import readme_inputs
 
-MONTHS, SIDE, SEED = 100, 1024, 7
 HEIGHT = 520  # pixels, of the pictures
-UIDS = {"StudyInstanceUID": "2.25.120", "SeriesInstanceUID": "2.25.121", "SOPInstanceUID": "2.25.122"}
 
 
 def read_hand(folder: Path) -> None:
     """Writes hand.dcm, and what `boneage predict` makes of it, into the folder."""
-    drawn = phantom.render(MONTHS, Sex.FEMALE, size=SIDE, seed=SEED).image
-    header = {"PatientSex": "F", "PatientAge": "102M", "BodyPartExamined": "HAND", "Modality": "DX", **UIDS}
-    (folder / "hand.dcm").write_bytes(dicom_files.write(dicom_files.dataset(drawn, **header)))
+    (folder / "hand.dcm").write_bytes(readme_inputs.dcm(100, "102M", side=1024))
     outputs = [f"--{name}={folder}" for name in ("heatmap", "regions", "dicom-out")]
     if status := main(["predict", str(folder / "hand.dcm"), *outputs]):
         raise SystemExit(status)

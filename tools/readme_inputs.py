@@ -29,9 +29,7 @@ TEST = tuple(map(str, range(4360, 4368)))
 def make(folder: Path) -> None:
     """Writes all of them into the folder."""
     (folder / "hand.png").write_bytes(png(96, Sex.MALE))
-    drawn = phantom.render(96, Sex.FEMALE, size=SIDE, seed=SEED).image
-    header = {"PatientSex": "F", "PatientAge": "008Y", "BodyPartExamined": "HAND", "Modality": "DX", **UIDS}
-    (folder / "hand.dcm").write_bytes(dicom_files.write(dicom_files.dataset(drawn, **header)))
+    (folder / "hand.dcm").write_bytes(dcm(96, "008Y"))
     children = {"anna": (Sex.FEMALE, 84), "ben": (Sex.MALE, 96), "carl": (Sex.MALE, 132)}
     rsna_forms.write(folder / "FOLDER", {f"{name}.png": png(age, sex) for name, (sex, age) in children.items()})
     rows = [["id", "sex"], *([name, sex.letter] for name, (sex, _) in children.items())]
@@ -72,6 +70,14 @@ def official() -> dict[str, bytes]:
 def png(age: float, sex: Sex, side: int = SIDE, seed: int = SEED) -> bytes:
     """A drawn hand as a PNG file."""
     return cv2.imencode(".png", phantom.render(age, sex, size=side, seed=seed).image)[1].tobytes()
+
+
+def dcm(months: float, age: str, side: int = SIDE) -> bytes:
+    """A drawn girl's hand of this bone age as a DICOM file, with the child's age (such as 008Y) and UIDS."""
+    drawn = phantom.render(months, Sex.FEMALE, size=side, seed=SEED).image
+    header = {"PatientSex": "F", "PatientAge": age, "BodyPartExamined": "HAND", "Modality": "DX", **UIDS}
+    made: bytes = dicom_files.write(dicom_files.dataset(drawn, **header))
+    return made
 
 
 def child(image_id: str) -> tuple[int, Sex]:

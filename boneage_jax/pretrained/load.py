@@ -62,8 +62,8 @@ Names = dict[str, str]
 def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
     """Replaces the trunk's variables by those of a file; the head stays as it is, unless this package wrote the file.
 
-    A stem that has seen colours is made one for greyscale images by summing over its input channels: it then gives for
-    a greyscale image what it gave for the image repeated in all three channels.
+    A stem for three channels is summed over its input channels: its output for a single-channel image is then what it
+    was for that image repeated in all three.
 
     Args:
         path: of a file that `formats.read` reads, or of weights of this package, or the name of those it brings along,

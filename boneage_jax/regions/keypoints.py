@@ -44,7 +44,7 @@ def document(found: Iterable[tuple[str, tuple[int, ...], Regions]]) -> dict[str,
 
 
 def main() -> None:
-    """Detects the key points of a folder of radiographs and writes them as JSON; the exit status is 0."""
+    """Detects the key points of a folder of radiographs and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the file to write, .json")
