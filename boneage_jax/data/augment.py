@@ -176,7 +176,7 @@ class Augmentation:
 
 
 def apply(image: np.ndarray, view: View) -> np.ndarray:
-    """Returns `view` of `image`, uint8 [S, S, C] with C from 1 to 4: of the same shape, or of the window's.
+    """Returns `view` of `image`, uint8 [S, S, C]: of the same shape, or of the window's.
 
     Bilinear. What moves into the picture from beyond its edge is black (0), like the unexposed rim that most
     radiographs have; reflecting the edge would draw bones that are not there, and repeating it, streaks of
@@ -186,8 +186,7 @@ def apply(image: np.ndarray, view: View) -> np.ndarray:
     size = image.shape[0]
     side = view.crop or size
     if view.moves():
-        warped = cv2.warpAffine(image, view.matrix(size), (side, side), flags=cv2.INTER_LINEAR)
-        image = warped.reshape(side, side, -1)  # cv2 drops a single channel's axis
+        image = _warped(image, view.matrix(size), side)
     elif view.crop:
         left, top = view.corner
         image = image[top : top + side, left : left + side]
@@ -197,3 +196,13 @@ def apply(image: np.ndarray, view: View) -> np.ndarray:
     if view.recolours():
         image = cv2.LUT(image, view.table()).reshape(image.shape)
     return image
+
+
+def _warped(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
+    """Four channels at a time: of more, cv2 takes places to 1/32 of a pixel only."""
+    parts = [
+        cv2.warpAffine(image[..., start : start + 4], matrix, (side, side), flags=cv2.INTER_LINEAR)
+        for start in range(0, image.shape[-1], 4)
+    ]
+    parts = [part.reshape(side, side, -1) for part in parts]  # cv2 drops a single channel's axis
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)

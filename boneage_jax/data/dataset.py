@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from boneage_jax.data import inputs as further
-from boneage_jax.data.keypoints import draw_heatmap
+from boneage_jax.data.keypoints import POINTS, draw_heatmap
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.errors import BoneAgeError
 
@@ -169,7 +169,8 @@ def _fingerprint(preprocessing: Preprocessing) -> list[Any]:
     """What the cached pixels depend on: the settings, and what `prepare` makes of a test image."""
     fields = {key: value for key, value in preprocessing.to_dict().items() if key not in ("scaling", "crop")}
     test_image = np.random.default_rng(0).integers(0, 256, (64, 48)).astype(np.uint8)
-    return [fields, _digest(preprocessing.prepare(test_image))]
+    points = np.full((POINTS, 2), 20.0) if preprocessing.region == "joints" else None
+    return [fields, _digest(preprocessing.prepare(test_image, points))]
 
 
 def _digest(array: np.ndarray) -> str:

@@ -24,7 +24,7 @@ class KeyPoints:
 
     Attributes:
       source: the file and the image, as errors should name them.
-      points: pixels (right, down) of the original; the middle of its first pixel is (0, 0).
+      points: pixels (right, down) of the original; the middle of its first pixel is (0, 0). NaN where not marked.
       shape: (height, width) of the original if the file tells it, which points on a resized copy need.
     """
 
@@ -39,6 +39,21 @@ class KeyPoints:
           BoneAgeError: a point lies outside the image, so that they do not belong together.
         """
         height, width = self.shape or image_shape
+        self._check_inside(height, width)
+        return draw_heatmap(self.points[~np.isnan(self.points).any(axis=1)], (height, width), size)
+
+    def on(self, image_shape: tuple[int, ...]) -> Float[np.ndarray, "points 2"]:
+        """The points in pixels of an image of this shape, which may be a resized copy if the file tells the original's.
+
+        Raises:
+          BoneAgeError: as `heatmap`.
+        """
+        height, width = self.shape or image_shape
+        self._check_inside(height, width)
+        scale = np.array([image_shape[1] / width, image_shape[0] / height])
+        return (self.points + 0.5) * scale - 0.5
+
+    def _check_inside(self, height: int, width: int) -> None:
         outside = (self.points < -SIGMA) | (self.points > np.array([width, height]) + SIGMA)
         if outside.any():
             x, y = self.points[outside.any(axis=1)][0]
@@ -46,7 +61,6 @@ class KeyPoints:
                 f"{self.source}: a key point at ({x:g}, {y:g}) lies outside the image of {width} x {height} pixels; "
                 "if the images are resized copies, add the originals' width and height to the file's images."
             )
-        return draw_heatmap(self.points, (height, width), size)
 
 
 def draw_heatmap(
@@ -84,7 +98,7 @@ def read_key_points(path: str | pathlib.Path) -> dict[str, KeyPoints]:
             if image in found:
                 raise BoneAgeError(f"{points.source} has key points twice ({found[image].source}); keep one of them.")
             found[image] = points
-    return {image: points for image, points in found.items() if len(points.points)}
+    return {image: points for image, points in found.items() if not np.isnan(points.points).all()}
 
 
 def _read_file(path: pathlib.Path) -> Iterator[tuple[str, KeyPoints]]:
@@ -115,4 +129,5 @@ def _points(values: Any, source: str) -> np.ndarray:
         points = np.full((1, 2), np.nan)
     if not np.isfinite(points).all():
         raise BoneAgeError(f"{source}: expected {POINTS} key points of three numbers (x, y, v), not {values!r:.80}.")
-    return points[(points != 0).any(axis=1)]
+    points[(points == 0).all(axis=1)] = np.nan
+    return points

@@ -10,12 +10,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from boneage_jax.data.hand import Hand, find_hand
+from boneage_jax.data.keypoints import POINTS
 from boneage_jax.errors import BoneAgeError
 
 SCALINGS = ("symmetric", "standardise")
-REGIONS = ("image", "hand")
+REGIONS = ("image", "hand", "joints")
 VIEWS = ("centre", "flip", "ten_crop")
 
 
@@ -44,8 +46,11 @@ class Preprocessing:
       region: "image" squashes the whole image to the square, as the published entries to the RSNA challenge do. "hand"
         cuts the square around the hand that `find_hand` finds, in true proportions, and exposes for the hand: the
         background beside it becomes black, the brightest percentile of it white, and a power law maps its median
-        intensity to `MIDDLE`. An image in which no hand is found is squashed whole.
-      margin: of "hand", how much larger the square is than the hand, as a fraction.
+        intensity to `MIDDLE`. An image in which no hand is found is squashed whole. "joints" makes the picture of
+        "hand", larger, and cuts a square around each of the hand's `POINTS` key points: one channel for each, black
+        where the point is not known.
+      margin: of "hand" and "joints", how much larger the square is than the hand, as a fraction.
+      reach: of "joints", the side of the square around a key point, as a fraction of the square around the hand.
       exposure: of "image", percentiles of the resized image that are mapped to 0 and 255, which makes the two
         hospitals' exposures comparable; (0, 100) maps the image's own range.
       clahe_clips: one channel per CLAHE clip limit; empty for one channel without CLAHE.
@@ -59,6 +64,7 @@ class Preprocessing:
     size: int = 299
     region: str = "image"
     margin: float = 0.06
+    reach: float = 0.24
     exposure: tuple[float, float] = (1.0, 99.0)
     clahe_clips: tuple[float, ...] = (2.0,)
     clahe_grid: int = 8
@@ -95,22 +101,44 @@ class Preprocessing:
             raise BoneAgeError(f"preprocessing.region must be one of {', '.join(REGIONS)}, not {self.region!r}.")
         if not isinstance(self.margin, int | float) or isinstance(self.margin, bool) or not 0 <= self.margin <= 1:
             raise BoneAgeError(f"preprocessing.margin must be a fraction from 0 to 1, not {self.margin!r}.")
+        if not isinstance(self.reach, int | float) or isinstance(self.reach, bool) or not 0.05 <= self.reach <= 1:
+            raise BoneAgeError(f"preprocessing.reach must be a fraction from 0.05 to 1, not {self.reach!r}.")
+        if self.region == "joints" and len(clips) > 1:
+            raise BoneAgeError(
+                'preprocessing.region "joints" has a channel for each key point: preprocessing.clahe_clips must be one '
+                f"limit or none, not {clips!r:.80}."
+            )
         if self.scaling not in SCALINGS:
             raise BoneAgeError(f"preprocessing.scaling must be one of {', '.join(SCALINGS)}, not {self.scaling!r}.")
 
     @property
     def channels(self) -> int:
-        """Channels of the prepared image: one per CLAHE clip limit, at least one."""
-        return max(1, len(self.clahe_clips))
+        """Channels of the prepared image: one per CLAHE clip limit, at least one; of "joints", one per key point."""
+        return POINTS if self.region == "joints" else max(1, len(self.clahe_clips))
 
     @property
     def visible(self) -> int:
         """Pixels per side of what the network sees."""
         return self.crop or self.size
 
-    def prepare(self, image: np.ndarray) -> np.ndarray:
-        """Turns a greyscale image `[H, W]` (uint8 or uint16, square pixels) into uint8 `[size, size, channels]`."""
+    def prepare(
+        self, image: np.ndarray, points: Float[np.ndarray, "points 2"] | None = None
+    ) -> UInt8[np.ndarray, "size size channels"]:
+        """Turns a greyscale image into what the network sees.
+
+        Args:
+          image: `[H, W]`, uint8 or uint16, square pixels.
+          points: of "joints" alone, the key points in pixels (right, down) of the image, whose first pixel has its
+            middle at (0, 0); NaN for points that are not known.
+
+        Raises:
+          BoneAgeError: no such image, or key points that are missing, unexpected, or not `POINTS`.
+        """
         check_grey(image)
+        if self.region == "joints":
+            return self._joints(image, points)
+        if points is not None:
+            raise BoneAgeError(f"prepare() got key points, which preprocessing.region {self.region!r} does not take.")
         hand = self._hand(image)
         if hand is None:
             shown = _square(image, self.size)
@@ -123,11 +151,30 @@ class Preprocessing:
         grid = (self.clahe_grid, self.clahe_grid)
         return np.stack([cv2.createCLAHE(clip, grid).apply(prepared) for clip in self.clahe_clips], axis=-1)
 
+    def _joints(self, image: np.ndarray, points: np.ndarray | None) -> np.ndarray:
+        if points is None or points.shape != (POINTS, 2):
+            got = "none" if points is None else f"an array of shape {points.shape}"
+            raise BoneAgeError(f'preprocessing.region "joints" takes {POINTS} key points [{POINTS}, 2], not {got}.')
+        whole = dataclasses.replace(self, region="hand", size=round(self.size / self.reach), crop=0)
+        picture = whole.prepare(image)[..., 0]
+        left, top, right, bottom = whole.window(image)
+        scale = np.array([whole.size / (right - left), whole.size / (bottom - top)])
+        corners = np.nan_to_num(np.rint((points + 0.5 - [left, top]) * scale - self.size / 2), nan=-whole.size)
+        wide = np.pad(picture, self.size)
+        # Squares that lie beyond the picture become black; so do those of points that are not known.
+        places = np.clip(corners.astype(int) + self.size, 0, whole.size + self.size)
+        return np.stack([wide[y : y + self.size, x : x + self.size] for x, y in places], axis=-1)
+
     def window(self, image: np.ndarray) -> tuple[float, float, float, float]:
         """The part of an image `[H, W]` that `prepare` shows: left, top, right, bottom in pixels.
 
         Pixel (x, y) covers the area from x to x + 1 and y to y + 1; the window of "hand" may extend beyond the image.
+
+        Raises:
+          BoneAgeError: of "joints", which shows several parts.
         """
+        if self.region == "joints":
+            raise BoneAgeError('preprocessing.region "joints" shows a square around each key point, not one window.')
         hand = self._hand(image)
         height, width = image.shape
         return (0.0, 0.0, float(width), float(height)) if hand is None else _around(hand, self.margin)

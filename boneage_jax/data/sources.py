@@ -13,7 +13,7 @@ from absl import logging
 from boneage_jax.data import inputs, phantom, rsna
 from boneage_jax.data.builder import Example, PhantomBoneAge, RadiographBuilder, RsnaBoneAge
 from boneage_jax.data.files import File
-from boneage_jax.data.keypoints import KeyPoints, draw_heatmap, read_key_points
+from boneage_jax.data.keypoints import POINTS, KeyPoints, draw_heatmap, read_key_points
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
 from boneage_jax.data.splits import hospital
@@ -25,7 +25,7 @@ _PHANTOM_SPLITS = ("train", "validation", "test")
 # A drawing that changes at any stage makes cached data sets out of date: before the spurt, in it, and after fusion.
 _FINGERPRINT = ((60, Sex.FEMALE), (168, Sex.MALE), (216, Sex.FEMALE))
 _FILM = (2044, 1514)  # Height and width that most RSNA originals have: the pixels in which key points are blurred.
-_UNMARKED = KeyPoints("", np.zeros((0, 2)))
+_UNMARKED = KeyPoints("", np.full((POINTS, 2), np.nan))
 
 Found = tuple[dict[str, Sequence[Example]], list[Any]]
 """The examples by split, and what the built dataset depends on beside them, as JSON types."""
@@ -52,15 +52,17 @@ def _rsna(
 
     def prepare(file: File, points: KeyPoints | None) -> dict[str, np.ndarray]:
         image, _ = read(file)
-        record = {"image": preprocessing.prepare(image)}
-        if points is None:
+        joints = points.on(image.shape) if points and preprocessing.region == "joints" else None
+        record = {"image": preprocessing.prepare(image, joints)}
+        if points is None or not inputs.heatmap(kinds):
             return record
         shape = image.shape if file.original_size is None else file.original_size[::-1]
         return record | {"heatmap": points.heatmap(shape, preprocessing.size)}
 
     found = rsna.find(directory, on_missing, inputs.columns(kinds))
     ids = [image.id for images in found.values() for image in images]
-    marked = _key_points(ids, keypoints, on_missing) if inputs.heatmap(kinds) else {}
+    reads_points = preprocessing.region == "joints" or inputs.heatmap(kinds)
+    marked = _key_points(ids, keypoints, on_missing) if reads_points else {}
     examples: dict[str, Sequence[Example]] = {
         split: [
             Example(i.id, i.sex, i.age, hospital(i.id), functools.partial(prepare, i.file, marked.get(i.id)), i.inputs)
@@ -74,21 +76,24 @@ def _rsna(
         for i in images
     ]
     if marked:
-        manifest.append([[marked[i].points.tolist(), marked[i].shape] for i in ids])
+        manifest.append([[np.nan_to_num(marked[i].points).tolist(), marked[i].shape] for i in ids])
     return examples, manifest
 
 
 def _key_points(ids: Sequence[str], path: str | pathlib.Path, on_missing: str) -> dict[str, KeyPoints]:
     """The key points of every image; none, where it may be skipped."""
     if not str(path):
-        raise BoneAgeError("data.inputs asks for key points: name their file in data.keypoints.")
+        raise BoneAgeError(
+            'data.inputs or the "joints" of preprocess.region ask for key points: name their file in data.keypoints; '
+            "`python -m boneage_jax.regions.keypoints --data DIR --out FILE` makes it."
+        )
     marked = read_key_points(path)
     if unmarked := [image_id for image_id in ids if image_id not in marked]:
         first = ", ".join(unmarked[:10]) + ", ..." * (len(unmarked) > 10)
         message = f"{path} has no key points of {len(unmarked)} images: {first}"
         if on_missing == "error":
             raise BoneAgeError(f"{message}; complete it, or set data.on_missing=skip.")
-        logging.warning("%s; their heat maps are empty.", message)
+        logging.warning("%s; they are read without.", message)
     return {image_id: marked.get(image_id, _UNMARKED) for image_id in ids}
 
 
@@ -128,7 +133,7 @@ def _phantom(
         float(even),
         hashlib.sha256(np.stack([d.image for d in drawn]).tobytes()).hexdigest(),
     ]
-    if inputs.heatmap(kinds):
+    if inputs.heatmap(kinds) or preprocessing.region == "joints":
         manifest.append([d.key_points.tolist() for d in drawn])
     return examples, manifest
 
@@ -140,8 +145,9 @@ def _child(
     size = preprocessing.size
 
     def prepare() -> dict[str, np.ndarray]:
-        drawn = phantom.render(age, sex, size=size, seed=seed)
-        record = {"image": preprocessing.prepare(drawn.image)}
+        joints = preprocessing.region == "joints"
+        drawn = phantom.render(age, sex, size=round(size / preprocessing.reach) if joints else size, seed=seed)
+        record = {"image": preprocessing.prepare(drawn.image, drawn.key_points if joints else None)}
         if inputs.heatmap(kinds):
             height, width = _FILM
             points = (drawn.key_points + 0.5) * np.array([width / size, height / size]) - 0.5

@@ -17,9 +17,10 @@ from boneage_jax.models.compact_resnet import CompactResNet
 from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.models.convnextv2 import ConvNeXtV2
 from boneage_jax.models.efficientnet import EfficientNet
-from boneage_jax.models.heads import Distribution, Estimate, Regression, Relative, SexSplitDistribution
+from boneage_jax.models.heads import Distribution, Estimate, Joints, Regression, Relative, SexSplitDistribution
 from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.models.inputs import Input, check_inputs
+from boneage_jax.models.joint_crops import JointCrops
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.models.xception import Xception
 
@@ -42,12 +43,14 @@ TRUNKS: dict[str, Callable[..., nn.Module]] = {
     "efficientnet_lite3": partial(EfficientNet, variant="lite3"),
     "efficientnet_lite4": partial(EfficientNet, variant="lite4"),
     "inception_v3": InceptionV3,
+    "joint_crops": JointCrops,
     "resnet50": ResNet50,
     "xception": Xception,
 }
 # A head: module(features, sex [B], inputs, train=...) -> Estimate; it takes inputs, label_mean, label_std and dtype.
 HEADS: dict[str, Callable[..., nn.Module]] = {
     "distribution": Distribution,
+    "joints": Joints,
     "regression": Regression,
     "relative": Relative,
     "sex_split_distribution": SexSplitDistribution,

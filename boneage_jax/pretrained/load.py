@@ -17,6 +17,7 @@ from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.models.convnextv2 import ConvNeXtV2
 from boneage_jax.models.efficientnet import EfficientNet
 from boneage_jax.models.inception_v3 import InceptionV3
+from boneage_jax.models.joint_crops import JointCrops
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.models.xception import Xception
 from boneage_jax.pretrained import (
@@ -40,6 +41,7 @@ TABLES: dict[type[nn.Module], ModuleType] = {
     ConvNeXtV2: convnextv2,
     EfficientNet: efficientnet,
     InceptionV3: inception_v3,
+    JointCrops: efficientnet,
     ResNet50: resnet,
     Xception: xception,
 }

@@ -44,7 +44,7 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
 
 def _check_same(their_name: str, our_name: str, theirs: nn.Module, ours: nn.Module) -> None:
     """Raises BoneAgeError, which names what differs, unless both trunks compute the same."""
-    if type(theirs) is not type(ours):
+    if not isinstance(ours, type(theirs)):  # a trunk that extends theirs has its layers
         raise BoneAgeError(f"it holds a {their_name}; set model.name to that, or take another file")
     different = [
         f"{field.name} is {getattr(theirs, field.name)!r} there, here {getattr(ours, field.name)!r}"

@@ -231,8 +231,8 @@ def predict(
         lay_out: a batch as `infer` takes it, see `placement.Source`.
 
     Returns:
-        What `infer` finds ("months", "loss", "std" if the head knows it), each [count], in the order of the split, on
-        every process.
+        What `infer` finds ("months" and "loss", "std" and "parts" if the head knows them), each [count, ...], in the
+        order of the split, on every process.
     """
     pending: list[tuple[np.ndarray, dict[str, jax.Array]]] = []
     for batch in batches:
@@ -243,6 +243,7 @@ def predict(
     for index, values in pending:
         everywhere = parallel.gather_local(index)
         for name, array in values.items():
-            whole = found.setdefault(name, np.full(count, np.nan, np.float32))
-            whole[everywhere[everywhere >= 0]] = parallel.gather(array)[everywhere >= 0]
+            rows = parallel.gather(array)
+            whole = found.setdefault(name, np.full((count, *rows.shape[1:]), np.nan, np.float32))
+            whole[everywhere[everywhere >= 0]] = rows[everywhere >= 0]
     return found

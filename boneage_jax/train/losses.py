@@ -24,8 +24,9 @@ def create(name: str, *, label_mean: float, label_std: float, label_sigma: float
     """A loss `(estimate, age in months [B]) -> [B]`.
 
     Args:
-        name: "mse", "mae" or "huber", on z-scores of the training labels, for every head; "cross_entropy", in
-            nats, for heads that give a distribution over months.
+        name: "mse", "mae" or "huber", on z-scores of the training labels, for every head; where the head reads parts
+            of the hand too, half of it is the mean of theirs. "cross_entropy", in nats, for heads that give a
+            distribution over months.
         label_mean: of the training labels, months.
         label_std: of the training labels, months.
         label_sigma: of the Gaussian that stands for a label in the cross-entropy, months; 0 for the month itself.
@@ -41,7 +42,15 @@ def create(name: str, *, label_mean: float, label_std: float, label_sigma: float
     if name == "cross_entropy":
         return lambda estimate, age: _cross_entropy(estimate, age, label_sigma)
     distance = _ON_Z_SCORES[name]
-    return lambda estimate, age: distance((estimate.months - label_mean) / label_std, (age - label_mean) / label_std)
+
+    def loss(estimate: Estimate, age: jax.Array) -> jax.Array:
+        target = (age - label_mean) / label_std
+        whole = distance((estimate.months - label_mean) / label_std, target)
+        if estimate.parts is None:
+            return whole
+        return (whole + _of_parts(distance, (estimate.parts - label_mean) / label_std, target)) / 2
+
+    return loss
 
 
 def soft_label(age: Float[Array, " B"], sigma: float, classes: int) -> Float[Array, "B classes"]:
@@ -55,6 +64,16 @@ def soft_label(age: Float[Array, " B"], sigma: float, classes: int) -> Float[Arr
     if sigma == 0:
         return jax.nn.one_hot(jnp.rint(age).astype(jnp.int32), classes)
     return jax.nn.softmax(-0.5 * ((grid[None] - age[:, None]) / sigma) ** 2)
+
+
+def _of_parts(
+    distance: Callable[[jax.Array, jax.Array], jax.Array], z: Float[Array, "B R"], target: Float[Array, " B"]
+) -> Float[Array, " B"]:
+    """The mean over the parts that are there (not NaN); 0 without any."""
+    there = ~jnp.isnan(z)
+    target = target[:, None]
+    each = distance(jnp.where(there, z, target), target)  # no NaN enters the gradient
+    return each.sum(axis=1) / jnp.maximum(there.sum(axis=1), 1)
 
 
 def _cross_entropy(estimate: Estimate, age: jax.Array, sigma: float) -> jax.Array:

@@ -115,11 +115,12 @@ def _over_devices() -> NamedSharding:
 
 
 def gather(values: Any) -> np.ndarray:
-    """[devices, b / devices] of every process to one array [global b] on the host, in the order of the devices."""
+    """[devices, b / devices, ...] of every process to [global b, ...] on the host, in the order of the devices."""
+    rows = (-1, *values.shape[2:])
     if jax.process_count() > 1:
         local = np.concatenate([np.asarray(shard.data) for shard in values.addressable_shards])
-        return multihost_utils.process_allgather(local.reshape(-1), tiled=True)
-    return np.asarray(values).reshape(-1)
+        return multihost_utils.process_allgather(local.reshape(rows), tiled=True)
+    return np.asarray(values).reshape(rows)
 
 
 def gather_local(values: np.ndarray) -> np.ndarray:

@@ -82,14 +82,16 @@ def make_inference(
         views: whose estimates are averaged, see `Preprocessing.views`.
 
     Returns:
-        A function `(variables, batch) -> {"months" [B], "loss" [B], "std" [B] if the head knows it}`.
+        A function `(variables, batch) -> {"months" [B], "loss" [B], "std" [B] and "parts" [B, R] if the head knows
+        them}`.
     """
     estimates = make_estimate(network, preprocessing, views)
 
     def infer(variables: Any, batch: Batch) -> dict[str, jax.Array]:
         estimate = estimates(variables, view(batch, preprocessing.visible))
         found = {"months": estimate.months, "loss": loss(estimate, batch["age"])}
-        return found if estimate.std is None else {**found, "std": estimate.std}
+        known = {"std": estimate.std, "parts": estimate.parts}
+        return found | {name: value for name, value in known.items() if value is not None}
 
     return infer
 

@@ -2,8 +2,9 @@
 
 from boneage_jax.models.heads.distribution import Distribution
 from boneage_jax.models.heads.estimate import Estimate
+from boneage_jax.models.heads.joints import Joints
 from boneage_jax.models.heads.regression import Regression
 from boneage_jax.models.heads.relative import Relative
 from boneage_jax.models.heads.sex_split_distribution import SexSplitDistribution
 
-__all__ = ["Distribution", "Estimate", "Regression", "Relative", "SexSplitDistribution"]
+__all__ = ["Distribution", "Estimate", "Joints", "Regression", "Relative", "SexSplitDistribution"]

@@ -21,6 +21,7 @@ class Estimate:
     months: Any  # [B] bone age
     std: Any = None  # [B] its standard deviation, months
     logits: Any = None  # [B, 240] of the bone ages 0, 1, ... 239 months
+    parts: Any = None  # [B, R] bone age of every part of the hand, months; NaN where the part is not there
 
 
 def from_logits(logits: Float[Array, "B 240"]) -> Estimate:

@@ -1,0 +1,24 @@
+"""One EfficientNet for crops around the joints of a hand: an own design, as readers rate bone by bone."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from boneage_jax.models.efficientnet import EfficientNet
+
+
+class JointCrops(EfficientNet):
+    """The same `EfficientNet` on every crop, which is one channel of the image: [B, S, S, R] to [B, R, S^2 / 32^2, D].
+
+    Parameters are those of the EfficientNet with one input channel, and so are their names: weights of a network for
+    whole hands can be its start. A crop without any contrast, as that of a joint that was not found, gives zeros.
+    """
+
+    variant: str = "lite0"
+
+    def __call__(self, image: Float[Array, "B S S R"], *, train: bool) -> Float[Array, "B R n D"]:
+        """Needs a "dropout" key when it trains with `drop_path` above 0."""
+        batch, side, _, crops = image.shape
+        each = jnp.moveaxis(image, -1, 1).reshape(batch * crops, side, side, 1)
+        maps = super().__call__(each, train=train)  # [B R, S/32, S/32, D]
+        seen = (each.max(axis=(1, 2, 3)) > each.min(axis=(1, 2, 3)))[:, None, None, None]
+        return jnp.where(seen, maps, 0).reshape(batch, crops, -1, maps.shape[-1])

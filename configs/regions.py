@@ -1,0 +1,49 @@
+"""A bone age for every ossification region: crops around 17 joints of the hand, one EfficientNet-Lite0 for all of them.
+
+    python -m boneage_jax.regions.keypoints --data DIR --out keypoints.json
+    python launch.py --config=configs/regions.py --config.data.dir=DIR --config.data.keypoints=keypoints.json
+
+Readers rate bone by bone (Tanner and Whitehouse), and so does BoneXpert. An own design: the detector of
+`boneage_jax.regions` finds the regions; `preprocess.reach` and `preprocess.size` say how large the crops are on the
+hand and in pixels; the trunk is shared; the head reads each region and weighs the readings by attention. It starts
+from the weights "fast". At RSNA's 299 pixels a crop is small; of full-size originals, larger crops show more:
+`--config.preprocess.size=152 --config.preprocess.crop=128`.
+"""
+
+from ml_collections import ConfigDict
+
+from boneage_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    """The configuration."""
+    config = base()
+    config.name = "regions"
+    config.data.workers = 0
+    config.preprocess.region = "joints"
+    config.preprocess.size = 76
+    config.preprocess.crop = 64
+    config.preprocess.reach = 0.24
+    config.preprocess.clahe_clips = ()
+    config.augment.rotation = 15.0
+    config.augment.shift = 0.05
+    config.augment.gamma = 0.3
+    config.augment.sharpness = 0.7
+    config.model.name = "joint_crops"
+    config.model.options = ConfigDict({"drop_path": 0.05})
+    config.model.head = "joints"
+    config.model.init_from = "fast"
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.weight_decay = 0.02
+    config.optimizer.warmup_epochs = 0.25
+    config.optimizer.schedule = "cosine"
+    config.optimizer.plateau.factor = 1.0
+    config.optimizer.ema_decay = 0.995
+    config.train.batch_size = 32
+    config.train.epochs = 4
+    config.train.loss = "mae"
+    config.train.early_stopping = 0
+    config.train.log_every = 50
+    config.train.checkpoint_every = 100
+    config.evaluate.batch_size = 32
+    return config
