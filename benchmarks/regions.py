@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 from boneage_jax import cores
@@ -25,7 +26,7 @@ from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
 from boneage_jax.regions.annotations import EXPERT, NON_EXPERT, TEST, Annotation, read_annotations
 from boneage_jax.regions.boxes import centres
-from boneage_jax.regions.detector import FILE, THRESHOLD, Detector, named
+from boneage_jax.regions.detector import FILE, THRESHOLD, Detector, Regions, named
 from boneage_jax.regions.fingers import FINGERS, NAMES, name_regions
 from boneage_jax.regions.metrics import Agreement, Boxes, compare
 from boneage_jax.regions.training import radiographs
@@ -42,6 +43,35 @@ SPOILED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "right half": lambda image: image[:, image.shape[1] // 2 :],
     "two hands": lambda image: np.hstack([image[:, ::-1], image]),
 }
+
+
+def six_fingers(image: np.ndarray, regions: Regions) -> np.ndarray:
+    """The hand with its little finger a second time, turned outwards around its knuckle."""
+    place = {one.name: centres(np.array([one.box]))[0] for one in regions.found}
+    knuckle, middle, tip = (place[f"little {label}"] for label in ("MCP", "PIP", "DIP"))
+    outwards = np.sign(np.cross(middle - knuckle, place["ring MCP"] - knuckle))
+    width = 0.3 * float(np.linalg.norm(middle - knuckle))
+    finger = np.zeros_like(image)
+    line = np.rint([knuckle, middle, tip + 0.9 * (tip - middle)]).astype(np.int32)
+    cv2.polylines(finger, [line], False, int(np.iinfo(image.dtype).max), max(2, round(2 * width)))
+    turn = cv2.getRotationMatrix2D(tuple(map(float, knuckle)), float(outwards) * 22, 1.0)
+    turned = cv2.warpAffine(np.where(finger > 0, image, 0).astype(image.dtype), turn, image.shape[::-1])
+    return np.maximum(image, turned)
+
+
+def cast(image: np.ndarray, regions: Regions) -> np.ndarray:
+    """The hand in a cast up to the knuckles: bright, coarse and striped, with the bones faint behind it."""
+    knuckles = [one.box[3] for one in regions.found if one.label == "MCP" and one.name != "thumb MCP"]
+    rng = np.random.default_rng(0)
+    coarse = cv2.resize(rng.uniform(0.6, 1, (24, 24)), image.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    rows = np.arange(image.shape[0])[:, None]
+    covered = 1 / (1 + np.exp((min(knuckles) - rows) / (0.01 * image.shape[0])))
+    bright = float(np.percentile(image, 99)) * (0.75 * coarse + 0.1 * np.sin(rows * 40 / image.shape[0]))
+    shown = image * (1 - 0.7 * covered) + 0.7 * covered * bright
+    return np.clip(np.rint(shown), 0, np.iinfo(image.dtype).max).astype(image.dtype)
+
+
+UNUSUAL: dict[str, Callable[[np.ndarray, Regions], np.ndarray]] = {"six fingers": six_fingers, "cast": cast}
 
 
 def drawn(one: Annotation, image: np.ndarray) -> Boxes:
@@ -117,6 +147,9 @@ def alarms(detector: Detector, checks: Checks, validation: Sequence[rsna.Labelle
     images = [read(validation[place].file)[0] for place in spaced]
     kinds = {"good": images[::2]}
     kinds |= {kind: [np.ascontiguousarray(spoil(image)) for image in images[1::2]] for kind, spoil in SPOILED.items()}
+    # Where the detector finds too little of a hand to be changed, there is one picture fewer.
+    whole = [(image, found) for image in images[1::2] if not (found := detector.find(image)).missing]
+    kinds |= {kind: [change(*pair) for pair in whole] for kind, change in UNUSUAL.items()}
     rates = {}
     for kind, inputs in kinds.items():
         found = [named(detector.boxes(image), image.shape) for image in inputs]

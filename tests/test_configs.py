@@ -71,7 +71,10 @@ def test_its_network_reads_its_images_and_its_loss_reads_its_network(module, fla
         return experiment.inference()(variables, batch)
 
     found = jax.eval_shape(predict, jax.random.key(0))
-    assert {name: value.shape for name, value in found.items() if name != "std"} == {"months": (2,), "loss": (2,)}
+    assert {name: value.shape for name, value in found.items() if name not in ("std", "parts")} == {
+        "months": (2,),
+        "loss": (2,),
+    }
     assert isinstance(optimizer.learning_rate(config.optimizer, steps_per_epoch=10, epochs=2)(3), float | jax.Array)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from boneage_jax import extras
 from boneage_jax.data.files import File
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict import heatmap, regions, results, worklist
+from boneage_jax.predict import heatmap, results, worklist
 from boneage_jax.predict.predictor import Item, Predictor
 from boneage_jax.predict.regions import RegionFinder
 from boneage_jax.predict.results import Result
@@ -82,9 +82,9 @@ class Outputs:
 
 
 def _with_regions(result: Result, finder: RegionFinder, item: Item, path: Path) -> Result:
-    """The result with its regions, and with warnings about their number or a picture that cannot be written."""
-    found, overlay = finder.find(item.image)
-    doubts = (*result.warnings, *regions.warnings(found["missing"], found["surplus"]))
+    """The result with its regions, and with warnings about them or a picture that cannot be written."""
+    found, overlay, found_doubts = finder.find(item)
+    doubts = (*result.warnings, *(text for text in found_doubts if text not in result.warnings))
     try:
         heatmap.write(path, overlay)
     except BoneAgeError as error:

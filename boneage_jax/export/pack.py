@@ -12,6 +12,7 @@ from boneage_jax import data
 from boneage_jax.atomic_files import write_text
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export import card, check_fitting
+from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released import calibration as calibrating
 from boneage_jax.released import weights as released
 from boneage_jax.train import evaluation, parallel
@@ -84,8 +85,11 @@ def export(
         raise BoneAgeError("figures of images that the network was trained on mean nothing; name another split")
     fitted, figures = None, {}
     if calibrated:
-        fitted = calibrating.fit(measured.age, found["months"], found.get("std"))
+        parts = found.get("parts")
+        fitted = calibrating.fit(measured.age, found["months"], found.get("std"), parts)
         figures["calibration"] = calibrating.measure(measured.age, found["months"], found.get("std"))
+        if parts is not None:
+            figures["regions"] = _of_regions(measured.age, parts)
         evaluation.store_calibration(workdir, experiment, state.variables, fitted)
     figures |= evaluation.write_report(workdir, measured, found, fitted)
     fitted_checks = _checks(experiment.config, checks)
@@ -106,6 +110,13 @@ def export(
     released.write(out, released.Weights(header, parallel.to_host(state.variables), fitted_checks[1]))
     write_text(out.with_suffix(".md"), card.text(released.read_header(out)))
     return header
+
+
+def _of_regions(age: np.ndarray, parts: np.ndarray) -> dict[str, Any]:
+    """Cross-fitted figures of every region that the network reads, by its name, of the images that show it."""
+    there = ~np.isnan(parts)
+    columns = zip(NAMES, parts.T, there.T, strict=True)
+    return {name: calibrating.measure(age[seen], part[seen], None) for name, part, seen in columns}
 
 
 def _checks(config: ConfigDict, images: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

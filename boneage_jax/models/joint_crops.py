@@ -7,7 +7,7 @@ from boneage_jax.models.efficientnet import EfficientNet
 
 
 class JointCrops(EfficientNet):
-    """The same `EfficientNet` on every crop, which is one channel of the image: [B, S, S, R] to [B, R, S^2 / 32^2, D].
+    """The same `EfficientNet` on every crop, which is one channel of the image: [B, H, W, R] to [B, R, H W / 32^2, D].
 
     Parameters are those of the EfficientNet with one input channel, and so are their names: weights of a network for
     whole hands can be its start. A crop without any contrast, as that of a joint that was not found, gives zeros.
@@ -15,10 +15,10 @@ class JointCrops(EfficientNet):
 
     variant: str = "lite0"
 
-    def __call__(self, image: Float[Array, "B S S R"], *, train: bool) -> Float[Array, "B R n D"]:
+    def __call__(self, image: Float[Array, "B H W R"], *, train: bool) -> Float[Array, "B R n D"]:
         """Needs a "dropout" key when it trains with `drop_path` above 0."""
-        batch, side, _, crops = image.shape
-        each = jnp.moveaxis(image, -1, 1).reshape(batch * crops, side, side, 1)
-        maps = super().__call__(each, train=train)  # [B R, S/32, S/32, D]
+        batch, height, width, crops = image.shape
+        each = jnp.moveaxis(image, -1, 1).reshape(batch * crops, height, width, 1)
+        maps = super().__call__(each, train=train)  # [B R, H/32, W/32, D]
         seen = (each.max(axis=(1, 2, 3)) > each.min(axis=(1, 2, 3)))[:, None, None, None]
         return jnp.where(seen, maps, 0).reshape(batch, crops, -1, maps.shape[-1])

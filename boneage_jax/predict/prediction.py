@@ -61,6 +61,19 @@ class Provenance:
 
 
 @dataclasses.dataclass(frozen=True)
+class RegionReading:
+    """The bone age that one region of the hand shows.
+
+    Attributes:
+        months: bone age.
+        interval: contains the reference age of nine in ten images; None without calibration.
+    """
+
+    months: float
+    interval: tuple[float, float] | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Prediction:
     """The bone age of one image, in months.
 
@@ -72,6 +85,8 @@ class Prediction:
         interval: contains the reference age of nine in ten images; None without calibration.
         sex: "F", "M" or "unknown".
         by_sex: both readings, as "F" and "M", where the sex is unknown.
+        regions: readings of the hand's regions by their names, of those that were found; empty for networks that read
+            the hand as a whole, and where the sex is unknown.
         warnings: reasons not to rely on it, in sentences.
         notes: corrections of the image before it was read, in sentences.
         header: the file's metadata that matter to a reading; None for all formats but DICOM.
@@ -83,19 +98,25 @@ class Prediction:
     interval: tuple[float, float] | None
     sex: str
     by_sex: Mapping[str, "Prediction"] | None = None
+    regions: Mapping[str, RegionReading] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     header: Header | None = None
     provenance: Provenance | None = dataclasses.field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields but the header, as JSON types."""
+        """The fields but the header, as JSON types; regions only where the network reads them."""
+        regions = {
+            name: {"months": one.months, "interval": None if one.interval is None else list(one.interval)}
+            for name, one in self.regions.items()
+        }
         return {
             "months": self.months,
             "std": self.std,
             "interval": None if self.interval is None else list(self.interval),
             "sex": self.sex,
             "by_sex": None if self.by_sex is None else {sex: one.to_dict() for sex, one in self.by_sex.items()},
+            **({"regions": regions} if regions else {}),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "provenance": None if self.provenance is None else self.provenance.to_dict(),

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,13 +25,24 @@ from boneage_jax.data.preprocess import check_grey
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.inference import make_estimate
 from boneage_jax.models import LARGEST_MONTHS, Description, Input, check_inputs
-from boneage_jax.predict.prediction import MissingSexError, Prediction, Provenance, RefusedImageError
+from boneage_jax.predict.prediction import MissingSexError, Prediction, Provenance, RefusedImageError, RegionReading
+from boneage_jax.regions.detector import Detector
+from boneage_jax.regions.fingers import NAMES
+from boneage_jax.regions.keypoints import marked_points
 from boneage_jax.released import weights as released
-from boneage_jax.released.calibration import Calibration
+from boneage_jax.released.calibration import Calibration, disagreement
 from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, WARNING, Checks, Finding
 from boneage_jax.sex import Sex
 
 UNKNOWN = "unknown"
+LEAST_JOINTS = 9
+"""Of the 17 joints, how many a network that reads joints has to find."""
+_APART = (
+    "The bone ages of the hand's regions lie farther apart than in 99 of 100 radiographs; the hand may be unusual, the "
+    "image damaged, or the sex another."
+)
+
+_FIGURES = ("months", "low", "high")  # of a region
 
 _UNFIT = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
 """What a header that was written for another version, or by another program, leads to."""
@@ -80,6 +92,7 @@ class Estimates:
 
     months: np.ndarray
     std: np.ndarray | None
+    parts: np.ndarray | None = None  # months of the regions of `NAMES`, [B, R], NaN where one was not found
 
 
 class Prepared(NamedTuple):
@@ -122,6 +135,7 @@ class Predictor:
         except (BoneAgeError, *_UNFIT) as error:
             raise self._unfit(error) from error
         self.variables = jax.device_put(weights.variables)
+        self._detector = Detector() if self.preprocessing.region == "joints" else None
         self._estimate = jax.jit(make_estimate(self.network, self.preprocessing, header.views))
 
     @property
@@ -200,13 +214,25 @@ class Predictor:
         inputs = _checked_inputs(self.network.inputs, item.inputs, picture, self.preprocessing.size)
         against = [] if header is None else contradictions(header, sexes[0] if len(sexes) == 1 else None)
         return Prepared(
-            self.preprocessing.prepare(pixels),
+            self.preprocessing.prepare(pixels, self._joints(pixels, where)),
             sexes,
             inputs,
             header,
             warnings=(*picture.sentences(WARNING), *against),
             notes=picture.sentences(CORRECTED),
         )
+
+    def _joints(self, pixels: np.ndarray, where: str) -> np.ndarray | None:
+        """The key points of an upright hand, where the network reads crops around them."""
+        if self._detector is None:
+            return None
+        points = marked_points(self._detector.find(pixels))
+        if (found := np.count_nonzero(~np.isnan(points[:, 0]))) < LEAST_JOINTS:
+            raise BoneAgeError(
+                f"{where}: {found} of {len(points)} joints were found, of which the weights {self.header.name!r} need "
+                f"{LEAST_JOINTS} or more; use weights that read the hand as a whole"
+            )
+        return points
 
     def look(self, source: Source) -> Picture:
         """Reads and checks an image as `prepare` does, and corrects it; refuses nothing. A picture stays as it is.
@@ -241,7 +267,7 @@ class Predictor:
                     f"the weights {self.header.name!r} give {values.max():g} months, which is no bone age; their "
                     "training has failed or their values were changed: use others"
                 )
-        return Estimates(months, std)
+        return Estimates(months, std, None if found.parts is None else np.asarray(found.parts))
 
     def _unfit(self, error: Exception) -> BoneAgeError:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -283,7 +309,11 @@ class Predictor:
         provenance = self.provenance()
         return [
             dataclasses.replace(
-                answer, warnings=one.warnings, notes=one.notes, header=one.header, provenance=provenance
+                answer,
+                warnings=(*one.warnings, *answer.warnings),
+                notes=one.notes,
+                header=one.header,
+                provenance=provenance,
             )
             for answer, one in zip(answers, prepared, strict=True)
         ]
@@ -298,11 +328,36 @@ class Predictor:
         letters = [sex.letter for _, sex in readings]
         if self.calibration is None:
             stds = [None] * len(months) if std is None else std.tolist()
-            return [Prediction(m, s, None, x) for m, s, x in zip(months.tolist(), stds, letters, strict=True)]
-        published = self.calibration.apply(months, std)
-        columns = (published.months, published.std, published.low, published.high)
-        rows = zip(*(column.tolist() for column in columns), letters, strict=True)
-        return [Prediction(m, s, (low, high), x) for m, s, low, high, x in rows]
+            found = [Prediction(m, s, None, x) for m, s, x in zip(months.tolist(), stds, letters, strict=True)]
+        else:
+            published = self.calibration.apply(months, std)
+            columns = (published.months, published.std, published.low, published.high)
+            rows = zip(*(column.tolist() for column in columns), letters, strict=True)
+            found = [Prediction(m, s, (low, high), x) for m, s, low, high, x in rows]
+        return found if raw.parts is None else self._with_regions(found, raw.parts[: len(readings)])
+
+    def _with_regions(self, found: Sequence[Prediction], parts: np.ndarray) -> list[Prediction]:
+        """The predictions with those of the regions, and a warning where the regions disagree."""
+        if self.calibration is None:
+            return [
+                dataclasses.replace(one, regions={name: RegionReading(months, None) for name, months in _there(row)})
+                for one, row in zip(found, parts, strict=True)
+            ]
+        each = self.calibration.apply_to_parts(parts)
+        apart = disagreement(np.array([one.months for one in found]), each)
+        limit = math.inf if self.calibration.apart is None else self.calibration.apart
+        answers = []
+        for place, one in enumerate(found):
+            months, low, high = (dict(_there(getattr(part, key)[place] for part in each)) for key in _FIGURES)
+            regions = {name: RegionReading(months[name], (low[name], high[name])) for name in months}
+            doubts = (_APART,) if apart[place] > limit else ()
+            answers.append(dataclasses.replace(one, regions=regions, warnings=doubts))
+        return answers
+
+
+def _there(values: Iterable[float]) -> list[tuple[str, float]]:
+    """The regions that have a value, with it."""
+    return [(name, float(value)) for name, value in zip(NAMES, values, strict=True) if not math.isnan(value)]
 
 
 def load(name_or_path: str | Path) -> Predictor:
@@ -372,7 +427,8 @@ def _points(value: Any, name: str, where: str) -> np.ndarray:
 
 def _both(girl: Prediction, boy: Prediction) -> Prediction:
     by_sex = {Sex.FEMALE.letter: girl, Sex.MALE.letter: boy}
-    return Prediction(None, None, None, UNKNOWN, by_sex=by_sex)
+    both = tuple(text for text in girl.warnings if text in boy.warnings)  # what does not depend on the sex
+    return Prediction(None, None, None, UNKNOWN, by_sex=by_sex, warnings=both)
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

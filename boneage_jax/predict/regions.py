@@ -1,4 +1,4 @@
-"""The ossification regions of a radiograph that is read: where they lie in the file's picture, and an overlay."""
+"""The ossification regions of a radiograph that is read: where they lie, what each shows, and an overlay."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict.heatmap import displayed
-from boneage_jax.predict.predictor import Picture, Predictor, Source
+from boneage_jax.predict.prediction import Prediction, RegionReading
+from boneage_jax.predict.predictor import Item, Picture, Predictor, load
 from boneage_jax.regions.boxes import REGIONS
 from boneage_jax.regions.detector import Detector, Region, Regions
-from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS
+from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, WARNING
 
 COLOURS = {
     "DIP": (255, 191, 64),
@@ -28,33 +30,67 @@ COLOURS = {
 MOST_MISSING = 4
 """Missing regions that do not yet give a warning: of 30 good radiographs, none lacked more; of half hands, all did."""
 
+WEIGHTS = "regions"
+"""The released weights that read every region."""
+
+_FARTHEST = 24.0  # months from the whole hand at which the colours end
+_LEGEND = 28  # pixels
+
 
 class RegionFinder:
-    """Finds the regions in images as a predictor reads them: corrected where its checks found them turned."""
+    """Finds and reads the regions in images as a predictor reads them: corrected where its checks found them turned.
 
-    def __init__(self, predictor: Predictor, detector: Detector | None = None):
+    Args:
+        predictor: of the bone age; it reads the regions too if it can.
+        reader: of the regions, otherwise; by default the released weights `WEIGHTS`.
+    """
+
+    def __init__(self, predictor: Predictor, reader: Predictor | None = None):
         self._predictor = predictor
-        self._detector = detector or Detector()
+        reads = predictor.preprocessing.region == "joints"
+        self._reader = reader or (predictor if reads else load(WEIGHTS))
+        self._detector = Detector()
 
-    def find(self, source: Source) -> tuple[dict[str, Any], UInt8[np.ndarray, "h w 3"]]:
-        """Finds the regions of one image.
+    def find(self, item: Item) -> tuple[dict[str, Any], UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:
+        """Finds and reads the regions of one image.
 
         Returns:
-            JSON types: "found", a list of `Region.to_dict` with boxes in pixels of the image as it came; "missing" and
-            "surplus", numbers by label. And the overlay, blue, green and red, of the image as it was read.
+            JSON types: "found", a list of `Region.to_dict` with boxes in pixels of the image as it came, and with the
+            "months" and the "interval" of each, None where the sex is unknown or the region has no name; "missing" and
+            "surplus", numbers by label; "months" and "interval" of all regions together, and "weights", which read
+            them. Then the overlay, blue, green and red, of the image as it was read. Then what speaks against relying
+            on the image, in sentences.
 
         Raises:
             BoneAgeError: no image, or a damaged one.
         """
-        picture = self._predictor.look(source)
+        picture = self._predictor.look(item.image)
         regions = self._detector.find(picture.pixels)
-        return as_json(regions, picture), overlay(picture.pixels, regions)
+        doubts = warnings(regions.missing, regions.surplus)
+        try:
+            read = self._reader.predict(picture, sex=item.sex, accept_warnings=True)
+        except BoneAgeError as error:
+            doubts = (*doubts, f"There is no reading of the regions: {error}.")
+            read = Prediction(None, None, None, "")
+        apart = tuple(text for text in read.warnings if text not in picture.sentences(WARNING))
+        found = as_json(regions, picture, read) | {"weights": self._reader.header.name}
+        return found, overlay(picture.pixels, regions, read), (*doubts, *apart)
 
 
-def as_json(regions: Regions, picture: Picture) -> dict[str, Any]:
-    """The regions of a picture as JSON types, with boxes in pixels of the image before its turn."""
-    found = [region.to_dict() for region in before_turn(regions.found, picture)]
-    return {"found": found, "missing": regions.missing, "surplus": regions.surplus}
+def as_json(regions: Regions, picture: Picture, read: Prediction) -> dict[str, Any]:
+    """The regions of a picture and their readings as JSON types, with boxes in pixels of the image before its turn."""
+    found = [
+        region.to_dict() | _figures(read.regions.get(region.name)) for region in before_turn(regions.found, picture)
+    ]
+    return {"found": found, "missing": regions.missing, "surplus": regions.surplus, **_figures(read)}
+
+
+def _figures(read: Prediction | RegionReading | None) -> dict[str, Any]:
+    """Months and interval, to a tenth."""
+    if read is None or read.months is None:
+        return {"months": None, "interval": None}
+    interval = None if read.interval is None else [round(end, 1) for end in read.interval]
+    return {"months": round(read.months, 1), "interval": interval}
 
 
 def warnings(missing: Mapping[str, int], surplus: Mapping[str, int]) -> tuple[str, ...]:
@@ -88,8 +124,12 @@ def _unturned(
     return box
 
 
-def overlay(pixels: np.ndarray, regions: Regions) -> UInt8[np.ndarray, "h w 3"]:
-    """The radiograph [H, W], scaled as heat maps are, with a box in its label's colour around every region."""
+def overlay(pixels: np.ndarray, regions: Regions, read: Prediction) -> UInt8[np.ndarray, "h w 3"]:
+    """The radiograph [H, W], scaled as heat maps are, with a box around every region.
+
+    Where the regions have readings, the boxes' colours go from blue (younger than all regions together) over white to
+    red (older), each with its years and months, above a legend; otherwise each label has a colour of its own.
+    """
     grey = np.rint(displayed(pixels)).astype(np.uint8)
     shown = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
     across, down = grey.shape[1] / pixels.shape[1], grey.shape[0] / pixels.shape[0]
@@ -97,8 +137,39 @@ def overlay(pixels: np.ndarray, regions: Regions) -> UInt8[np.ndarray, "h w 3"]:
     scale = max(grey.shape) / 1800
     for region in regions.found:
         left, top, right, bottom = np.rint(np.array(region.box) * [across, down, across, down]).astype(int).tolist()
-        colour = COLOURS[region.label]
+        reading = read.regions.get(region.name)
+        if reading is None or read.months is None:
+            colour, text = COLOURS[region.label], f"{region.name} {region.confidence:.2f}"
+        else:
+            colour, text = difference_colour(reading.months - read.months), _years_months(reading.months)
         cv2.rectangle(shown, (left, top), (right, bottom), colour, thickness)
-        text = f"{region.name} {region.confidence:.2f}"
-        cv2.putText(shown, text, (left, max(top - 2, 8)), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
-    return shown
+        # Over a dark edge, so that it can be read on bright bones.
+        for edge, ink in ((3, (0, 0, 0)), (1, colour)):
+            place = (left, max(top - 2, 8))
+            cv2.putText(shown, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, edge, cv2.LINE_AA)
+    return np.concatenate([shown, _legend(shown.shape[1])]) if read.regions else shown
+
+
+def difference_colour(months: float) -> tuple[int, int, int]:
+    """Blue, green and red of a region that differs by so many months from the hand: blue younger, red older."""
+    share = float(np.clip(months / _FARTHEST, -1, 1))
+    fades = round(255 * (1 - abs(share)))
+    return (fades, fades, 255) if share > 0 else (255, fades, fades)
+
+
+def _legend(width: int) -> UInt8[np.ndarray, "28 w 3"]:
+    """A strip of the colours under the picture."""
+    colours = [difference_colour(months) for months in np.linspace(-_FARTHEST, _FARTHEST, width)]
+    strip = np.repeat(np.array(colours, np.uint8)[None], _LEGEND, axis=0)
+    texts = (f"{_FARTHEST:.0f} months younger", "as the hand", f"{_FARTHEST:.0f} months older")
+    scale = min(0.45, width / 1400)
+    for text, share in zip(texts, (0.0, 0.5, 1.0), strict=True):
+        wide = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
+        place = (round(4 + share * (width - wide - 8)), _LEGEND - 9)
+        cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return strip
+
+
+def _years_months(months: float) -> str:
+    years, rest = divmod(round(months), 12)
+    return f"{years}y {rest}m"

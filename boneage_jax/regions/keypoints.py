@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from tqdm import tqdm
 
 from boneage_jax import compilation
@@ -24,14 +25,21 @@ from boneage_jax.regions.detector import Detector, Regions
 from boneage_jax.regions.fingers import NAMES
 
 
-def key_points(regions: Regions) -> list[float]:
-    """x, y and v of every name of `NAMES`, in pixels whose first has its middle at (0, 0); zeros where not found."""
-    points = dict.fromkeys(NAMES, (0.0, 0.0, 0.0))
+def marked_points(regions: Regions) -> Float[np.ndarray, "17 2"]:
+    """The centres in the order of `NAMES`, in pixels whose first has its middle at (0, 0); NaN where not found."""
+    points = dict.fromkeys(NAMES, (np.nan, np.nan))
     for one in regions.found:
         if one.name in points:
             left, top, right, bottom = one.box
-            points[one.name] = ((left + right) / 2 - 0.5, (top + bottom) / 2 - 0.5, 2.0)
-    return np.round([value for point in points.values() for value in point], 1).tolist()
+            points[one.name] = ((left + right) / 2 - 0.5, (top + bottom) / 2 - 0.5)
+    return np.round(list(points.values()), 1)
+
+
+def key_points(regions: Regions) -> list[float]:
+    """x, y and v of every name of `NAMES`, as the file has them: zeros where not found."""
+    points = marked_points(regions)
+    seen = ~np.isnan(points[:, :1])
+    return np.hstack([np.nan_to_num(points), 2.0 * seen]).ravel().tolist()
 
 
 def document(found: Iterable[tuple[str, tuple[int, ...], Regions]]) -> dict[str, Any]:

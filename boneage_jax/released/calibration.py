@@ -16,7 +16,11 @@ REPEATS, SEED = 50, 0  # of the cross-fit
 _KNOTS = tuple(range(0, 241, 12))  # months
 _BANDWIDTH, _PRIOR = 12.0, 10.0  # months; images that the mean of all ages counts for
 
+_APART = 0.99  # share of the images whose parts agree as usual
+
 Months = Float[np.ndarray, " n"]
+Parts = Float[np.ndarray, "n R"]
+"""Months of every part of the hand; NaN where a part is not there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Calibration:
         std_scale: from the spread to the root mean square error that is to be expected.
         quantile: from the spread to half the width of the interval.
         images: on how many it was fitted.
+        parts: the calibration of every part of the hand, for a network that reads them.
+        apart: what `disagreement` does not exceed on 99 of 100 images; None without parts.
     """
 
     slope: float
@@ -52,6 +58,8 @@ class Calibration:
     std_scale: float
     quantile: float
     images: int
+    parts: tuple["Calibration", ...] | None = None
+    apart: float | None = None
 
     def apply(self, months: Months, std: Months | None) -> Calibrated:
         """Calibrates the estimates of a network; ages and intervals end at 0 months."""
@@ -60,9 +68,24 @@ class Calibration:
         half = self.quantile * spread
         return Calibrated(corrected, self.std_scale * spread, np.maximum(corrected - half, 0), corrected + half)
 
+    def apply_to_parts(self, parts: Parts) -> list[Calibrated]:
+        """Calibrates the readings of every part of the hand, each [n]; NaN stays NaN.
+
+        Raises:
+            BoneAgeError: it was fitted to other parts, or to none.
+        """
+        known = len(self.parts or ())
+        if known != parts.shape[1]:
+            raise BoneAgeError(f"the calibration knows {known} parts of the hand, the network reads {parts.shape[1]}")
+        return [part.apply(parts[:, place], None) for place, part in enumerate(self.parts or ())]
+
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON types."""
-        return {**dataclasses.asdict(self), "spread": None if self.spread is None else list(self.spread)}
+        """The fields as JSON types; parts only where there are any."""
+        own = {"spread": None if self.spread is None else list(self.spread)}
+        fields: dict[str, Any] = {**dataclasses.asdict(self), **own}
+        if self.parts is None:
+            return {key: value for key, value in fields.items() if key not in ("parts", "apart")}
+        return {**fields, "parts": [part.to_dict() for part in self.parts]}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Calibration":
@@ -71,8 +94,12 @@ class Calibration:
         Raises:
             ValueError, TypeError, KeyError: fields that are missing, unknown, no numbers or not finite.
         """
-        spread = fields["spread"]
-        calibration = cls(**{**fields, "spread": None if spread is None else tuple(spread)})
+        spread, parts = fields["spread"], fields.get("parts")
+        read = {
+            "spread": None if spread is None else tuple(spread),
+            "parts": None if parts is None else tuple(cls.from_dict(part) for part in parts),
+        }
+        calibration = cls(**{**fields, **read})
         if spread is not None and len(spread) != len(_KNOTS):
             raise ValueError(f"the spread has {len(spread)} values, expected {len(_KNOTS)}")
         numbers = (
@@ -81,22 +108,40 @@ class Calibration:
             calibration.std_scale,
             calibration.quantile,
             *(spread or ()),
+            *(() if calibration.apart is None else (calibration.apart,)),
         )
         if not all(map(math.isfinite, numbers)) or min(numbers[2:]) < 0:
             raise ValueError("its numbers are not finite, or negative where they measure an error")
         return calibration
 
 
-def fit(age: Months, months: Months, std: Months | None) -> Calibration:
+def disagreement(months: Months, parts: list[Calibrated]) -> Months:
+    """How far the parts of each hand lie from the whole: the mean distance, in half widths of the parts' intervals.
+
+    Args:
+        months: of the hands.
+        parts: of `Calibration.apply_to_parts`.
+
+    Returns:
+        [n]; 0 where no part is there.
+    """
+    half = np.stack([np.maximum(part.high - part.low, 0.02) / 2 for part in parts])
+    apart = np.abs(np.stack([part.months for part in parts]) - months) / half  # [R, n]
+    there = ~np.isnan(apart)
+    return np.where(there, apart, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+
+
+def fit(age: Months, months: Months, std: Months | None, parts: Parts | None = None) -> Calibration:
     """Fits to images that the network was not trained on; the bias is corrected only if that helps on held-out halves.
 
     Args:
         age: reference bone age.
         months: what the network says.
         std: what it takes for its standard deviation, if its head knows it.
+        parts: what it says of every part of the hand, if it reads them.
 
     Raises:
-        BoneAgeError: fewer than `MINIMUM` images.
+        BoneAgeError: fewer than `MINIMUM` images, or images that show a part.
     """
     if len(age) < MINIMUM:
         raise BoneAgeError(
@@ -104,7 +149,14 @@ def fit(age: Months, months: Months, std: Months | None) -> Calibration:
             f"there are {len(age)}; take a larger split, or do without intervals"
         )
     plain, corrected = (_mean(_held_out(age, months, std, correct=c), "mae") for c in (False, True))
-    return _fit(age, months, std, correct=corrected < plain)
+    whole = _fit(age, months, std, correct=corrected < plain)
+    if parts is None:
+        return whole
+    there = ~np.isnan(parts)
+    fitted = tuple(fit(age[seen], part[seen], None) for part, seen in zip(parts.T, there.T, strict=True))
+    whole = dataclasses.replace(whole, parts=fitted)
+    usual = disagreement(whole.apply(months, std).months, whole.apply_to_parts(parts))
+    return dataclasses.replace(whole, apart=float(np.quantile(usual, _APART)))
 
 
 def measure(age: Months, months: Months, std: Months | None) -> dict[str, Any]:

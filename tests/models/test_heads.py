@@ -22,13 +22,14 @@ GIVEN = {"chronological_age": jnp.array([90.0, 160.0, 120.0, 30.0]), "ethnicity"
 # Options that make a head small, and the one layer that is float32 always.
 SMALL = {
     "distribution": ({"sex_units": 6, "hidden": (8,)}, "logits"),
+    "joints": ({"sex_units": 6, "hidden": (8,)}, "output"),
     "regression": ({"sex_units": 6, "hidden": (8, 7)}, "output"),
     "relative": ({"hidden": (16, 12)}, "output"),
     "sex_split_distribution": ({"input_units": 6}, "logits"),
 }
 # Halves the time to compile, which is most of what these tests take.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-HAVE_DROPOUT = ["distribution", "regression", "relative"]
+HAVE_DROPOUT = ["distribution", "joints", "regression", "relative"]
 
 each_head = pytest.mark.parametrize("name", sorted(HEADS))
 

@@ -55,9 +55,8 @@ class Joints(nn.Module):
             axis=-1,
         )
         x = layers.hidden_layers(x, self.hidden, self.dropout, train=train, dtype=self.dtype)  # [B, R, 256]
-        output = self.param("output", nn.initializers.lecun_normal(batch_axis=0), (joints, x.shape[-1], 2))
-        bias = self.param("output_bias", nn.initializers.zeros, (joints, 2))
-        z_scores, attention = jnp.moveaxis(jnp.einsum("brd,rdo->bro", x.astype(jnp.float32), output) + bias, -1, 0)
+        each = nn.DenseGeneral(2, batch_dims=(0,), dtype=jnp.float32, name="output")  # one layer for each joint
+        z_scores, attention = jnp.moveaxis(each(jnp.moveaxis(x, 1, 0)), (2, 0), (0, 2))  # [B, R]
         # Without any joint all count alike: the result is finite, and whoever asks for it must refuse it.
         counted = found | ~found.any(axis=1, keepdims=True)
         weights = jax.nn.softmax(jnp.where(counted, attention, -jnp.inf), axis=1)

@@ -40,8 +40,8 @@ def branches(values: Mapping[str, Float[Array, "B _"]], units: int, dtype: Any) 
 
 
 def hidden_layers(
-    x: Float[Array, "B c"], hidden: Sequence[int], dropout: float, *, train: bool, dtype: Any
-) -> Float[Array, "B d"]:
+    x: Float[Array, "*B c"], hidden: Sequence[int], dropout: float, *, train: bool, dtype: Any
+) -> Float[Array, "*B d"]:
     """Dense layers "hidden1", "hidden2", ..., each with ReLU and dropout."""
     for i, units in enumerate(hidden, start=1):
         x = nn.relu(nn.Dense(units, dtype=dtype, name=f"hidden{i}")(x))

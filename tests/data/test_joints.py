@@ -1,0 +1,99 @@
+"""Crops around the joints of a hand: preparation, augmentation, and the data sets that have key points."""
+
+import json
+
+import numpy as np
+import pytest
+
+from boneage_jax import data
+from boneage_jax.data import phantom, rsna
+from boneage_jax.data.augment import Augmentation, apply
+from boneage_jax.data.keypoints import POINTS, KeyPoints
+from boneage_jax.errors import BoneAgeError
+from tests.data import rsna_forms
+
+CROPS = data.Preprocessing(size=24, region="joints", clahe_clips=())
+
+
+def drawn() -> phantom.Phantom:
+    return phantom.render(120, 1, size=160, seed=3)
+
+
+def test_each_channel_shows_the_square_around_its_joint():
+    hand = drawn()
+    prepared = CROPS.prepare(hand.image, hand.key_points)
+    assert prepared.shape == (24, 24, POINTS)
+    assert CROPS.channels == POINTS
+    whole = data.Preprocessing(size=100, region="hand", clahe_clips=()).prepare(hand.image)[..., 0]
+    wide = np.pad(whole, 24)
+    matches = [(wide[y : y + 24, x : x + 24] == prepared[..., 5]).all() for y in range(100) for x in range(100)]
+    y, x = divmod(int(np.argmax(matches)), 100)
+    assert sum(matches) == 1
+    left, top, right, bottom = data.Preprocessing(size=100, region="hand").window(hand.image)
+    middle = (hand.key_points[5] + 0.5 - [left, top]) * 100 / np.array([right - left, bottom - top])
+    np.testing.assert_allclose([x - 24 + 12, y - 24 + 12], middle, atol=0.5)
+
+
+def test_joints_that_are_not_known_or_lie_far_outside_are_black():
+    points = drawn().key_points.astype(float)
+    points[3], points[4] = np.nan, (-500, 5000)
+    prepared = CROPS.prepare(drawn().image, points)
+    assert not prepared[..., [3, 4]].any()
+    assert prepared[..., 5].any()
+
+
+def test_a_picture_without_a_hand_has_crops_too():
+    flat = np.full((50, 70), 9, np.uint8)
+    assert CROPS.prepare(flat, np.full((POINTS, 2), 20.0)).shape == (24, 24, POINTS)
+
+
+def test_wrong_uses_are_refused():
+    with pytest.raises(BoneAgeError, match=r'"joints" takes 17 key points \[17, 2\], not none'):
+        CROPS.prepare(drawn().image)
+    with pytest.raises(BoneAgeError, match=r"not an array of shape \(3, 2\)"):
+        CROPS.prepare(drawn().image, np.zeros((3, 2)))
+    with pytest.raises(BoneAgeError, match=r"got key points, which preprocessing.region 'hand' does not take"):
+        data.Preprocessing(region="hand").prepare(drawn().image, drawn().key_points)
+    with pytest.raises(BoneAgeError, match=r"clahe_clips must be one limit or none"):
+        data.Preprocessing(region="joints", clahe_clips=(1.0, 2.0))
+    with pytest.raises(BoneAgeError, match=r"reach must be a fraction from 0.05 to 1"):
+        data.Preprocessing(region="joints", clahe_clips=(), reach=0.0)
+    with pytest.raises(BoneAgeError, match="not one window"):
+        CROPS.window(drawn().image)
+
+
+def test_augmentation_treats_all_channels_alike():
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, POINTS)).astype(np.uint8)
+    changes = Augmentation(flip=0.5, rotation=15.0, shift=0.1, zoom=0.1, gamma=0.3, sharpness=0.7)
+    view = changes.sample(np.random.default_rng(1), 24, 20)
+    each = np.concatenate([apply(image[..., i : i + 1], view) for i in range(POINTS)], axis=-1)
+    np.testing.assert_array_equal(apply(image, view), each)
+
+
+def test_points_follow_a_resized_copy():
+    points = np.array([[-0.5, -0.5], [99.5, 49.5], [np.nan, np.nan]])
+    found = KeyPoints("hand", points, (50, 100)).on((100, 200))
+    np.testing.assert_allclose(found, [[-0.5, -0.5], [199.5, 99.5], [np.nan, np.nan]])
+
+
+def test_the_phantom_brings_its_joints(tmp_path):
+    splits = data.load("phantom", None, CROPS, cache=tmp_path, count={"train": 2, "validation": 1})
+    image = splits["train"][0]["image"]
+    assert image.shape == (24, 24, POINTS)
+    assert all(channel.any() for channel in np.moveaxis(image, -1, 0))
+
+
+def test_rsna_takes_them_from_the_file_of_key_points(tmp_path):
+    rsna_forms.official(tmp_path / "rsna")
+    with pytest.raises(BoneAgeError, match=r"ask for key points: name their file in data.keypoints"):
+        data.load("rsna_bone_age", tmp_path / "rsna", CROPS, cache=tmp_path)
+    ids = [i.id for split in rsna.find(tmp_path / "rsna").values() for i in split]
+    file = {
+        "images": [{"id": n, "file_name": f"{one}.png"} for n, one in enumerate(ids)],
+        "annotations": [{"image_id": n, "keypoints": [8, 8, 2] * 16 + [0, 0, 0]} for n, _ in enumerate(ids)],
+    }
+    (tmp_path / "points.json").write_text(json.dumps(file))
+    splits = data.load("rsna_bone_age", tmp_path / "rsna", CROPS, cache=tmp_path, keypoints=tmp_path / "points.json")
+    image = splits["train"][0]["image"]
+    assert image[..., 0].any()
+    assert not image[..., 16].any()

@@ -1,0 +1,61 @@
+"""Networks that read every joint: the shared trunk, the head that weighs the readings, and their loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from boneage_jax import models
+from boneage_jax.models.efficientnet import EfficientNet
+from boneage_jax.models.heads import Estimate, Joints
+from boneage_jax.models.joint_crops import JointCrops
+from boneage_jax.train import losses
+
+SEX = jnp.array([0, 1])
+
+
+def crops() -> jax.Array:
+    """Two hands of three joints; the last joint of the second hand was not found."""
+    return jax.random.uniform(jax.random.key(1), (2, 32, 32, 3), minval=-1).at[1, ..., 2].set(-1)
+
+
+def test_every_crop_goes_through_the_same_efficientnet():
+    trunk = JointCrops("tiny_lite")
+    features, variables = trunk.init_with_output(jax.random.key(0), crops(), train=False)
+    assert features.shape == (2, 3, 1, 1280)
+    one = EfficientNet("tiny_lite").apply(variables, crops()[1, ..., 1][None, ..., None], train=False)
+    np.testing.assert_allclose(features[1, 1, 0], np.asarray(one)[0, 0, 0], atol=1e-5)
+
+
+def test_a_joint_that_was_not_found_has_neither_reading_nor_weight():
+    network = models.create("joint_crops", variant="tiny_lite", head="joints", label_mean=100.0, label_std=40.0)
+    init = network.init(jax.random.key(0), crops(), SEX, train=False)
+    read = jax.jit(lambda images: network.apply(init, images, SEX, train=False))
+    found = read(crops())
+    assert np.isnan(found.parts).tolist() == [[False, False, False], [False, False, True]]
+    parts = np.asarray(found.parts)[1, :2]
+    assert parts.min() <= found.months[1] <= parts.max()
+    blank = jnp.full_like(crops(), -1)
+    assert np.isfinite(read(blank).months).all()
+    assert np.isnan(read(blank).parts).all()
+
+
+def test_the_hand_is_the_mean_of_its_joints_where_all_weigh_alike():
+    head = Joints(hidden=(8,), label_mean=100.0, label_std=40.0)
+    features = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (2, 5, 4, 6)), jnp.float32)
+    variables = head.init(jax.random.key(0), features, SEX, {}, train=False)
+    kernel = variables["params"]["output"]["kernel"]
+    variables["params"]["output"]["kernel"] = kernel.at[..., 1].set(0)  # of the attention
+    found = head.apply(variables, features, SEX, {}, train=False)
+    np.testing.assert_allclose(found.months, found.parts.mean(axis=1), rtol=1e-5)
+    assert np.ptp(found.parts, axis=1).min() > 0.1
+
+
+@pytest.mark.parametrize(("parts", "expected"), [([90.0, 130.0], 0.75), ([np.nan, 130.0], 0.75), ([np.nan] * 2, 0.25)])
+def test_half_of_the_loss_is_that_of_the_parts_that_are_there(parts, expected):
+    loss = losses.create("mae", label_mean=100.0, label_std=20.0)
+    age = jnp.array([110.0])
+    whole = jnp.array([120.0])
+    assert float(loss(Estimate(months=whole, parts=jnp.array([parts])), age)[0]) == pytest.approx(expected)
+    gradient = jax.grad(lambda p: loss(Estimate(months=whole, parts=p), age).sum())(jnp.array([parts]))
+    assert np.isfinite(gradient).all()
