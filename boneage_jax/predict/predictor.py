@@ -340,7 +340,9 @@ class Predictor:
         """The predictions with those of the regions, and a warning where the regions disagree."""
         if self.calibration is None:
             return [
-                dataclasses.replace(one, regions={name: RegionReading(months, None) for name, months in _there(row)})
+                dataclasses.replace(
+                    one, regions={name: RegionReading(months, None) for name, months in _there(row.tolist())}
+                )
                 for one, row in zip(found, parts, strict=True)
             ]
         each = self.calibration.apply_to_parts(parts)

@@ -1,6 +1,7 @@
 """Bias, spread and intervals from predictions that have a known truth."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -109,3 +110,30 @@ def test_estimates_that_are_all_the_same_are_calibrated_too():
     fitted = calibration.fit(np.linspace(50, 150, 100), np.full(100, 100.0), None)
     assert fitted.slope == 1.0
     assert np.isfinite(fitted.apply(np.array([100.0]), None).high).all()
+
+
+def test_parts_have_calibrations_of_their_own_and_a_limit_of_disagreement():
+    rng = np.random.default_rng(0)
+    age = rng.uniform(20, 220, 1000)
+    parts = age[:, None] + rng.normal(0, [4.0, 12.0, 25.0], (1000, 3))
+    parts[::7, 1] = np.nan
+    fitted = calibration.fit(age, age + rng.normal(0, 4, 1000), None, parts)
+    assert fitted == Calibration.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    published = fitted.apply_to_parts(parts)
+    for part, column in zip(published, parts.T, strict=True):
+        there = ~np.isnan(column)
+        assert (np.isnan(part.months) == ~there).all()
+        covered = (part.low[there] <= age[there]) & (age[there] <= part.high[there])
+        assert covered.mean() == pytest.approx(0.9, abs=0.02)
+    widths = [np.nanmean(part.high - part.low) for part in published]
+    assert widths == sorted(widths)
+    apart = calibration.disagreement(fitted.apply(age, None).months, published)
+    assert fitted.apart is not None
+    assert (apart > fitted.apart).mean() <= 0.02
+    far = calibration.disagreement(fitted.apply(age, None).months, fitted.apply_to_parts(parts + 60))
+    assert (far > fitted.apart).mean() > 0.9
+
+
+def test_a_calibration_without_parts_is_stored_as_before():
+    fitted = Calibration(1.0, 0.0, None, std_scale=1.0, quantile=2.0, images=100)
+    assert not {"parts", "apart"} & set(fitted.to_dict())
