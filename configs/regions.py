@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config = base()
     config.name = "regions"
     config.data.workers = 0
+    config.data.on_missing = "skip"  # of a few radiographs the detector finds no named region
     config.preprocess.region = "joints"
     config.preprocess.size = 76
     config.preprocess.crop = 64
