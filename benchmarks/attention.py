@@ -1,10 +1,11 @@
 """Measures whether networks look where readers look, on the radiographs whose ossification regions are annotated.
 
-    python benchmarks/attention.py --data DIR --boxes ossification_rois.csv [--weights NAME] [--limit N] [--out FILE]
+    python benchmarks/attention.py --data DIR --boxes ossification_rois.csv [--weights NAME] [--limit N] [--card]
 
 DIR holds the RSNA files; the boxes are those of Koitka et al. (PLOS ONE 2018, doi 10.1371/journal.pone.0207496), of the
 expert where two readers drew them. The table gives the share of the heat map inside the boxes, beside the boxes' share
-of the area and of the brightness, for each region and age group. A heat map takes about two seconds on a core.
+of the area and of the brightness, for each region and age group. A heat map takes about two seconds on a core. --card
+adds the shares to the file of the weights and to its model card. Weights that read crops have no heat map.
 """
 
 import argparse
@@ -21,11 +22,12 @@ from boneage_jax import load
 from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
+from boneage_jax.export import card
 from boneage_jax.predict.attention import Shares, shares
 from boneage_jax.predict.heatmap import Maps
 from boneage_jax.predict.predictor import Item
 from boneage_jax.regions.annotations import NON_EXPERT, read_annotations
-from boneage_jax.released.weights import names
+from boneage_jax.released import weights as released
 
 AGES = {"under 8 years": (0, 96), "8 to 12 years": (96, 144), "12 years and over": (144, 1000)}
 """Bone age in months: from, and to below."""
@@ -61,6 +63,20 @@ def measure(name: str, data: pathlib.Path, boxes: pathlib.Path, limit: int) -> d
     return {"all ages": summary(each for _, each in found), **groups}
 
 
+def add_to_card(path: pathlib.Path, groups: dict[str, Any]) -> None:
+    """Adds the shares of one network to its file of weights, and to the model card beside it."""
+    weights = released.read(path)
+    figures = {**weights.header.figures, "attention": groups["all ages"]}
+    released.write(path, dataclasses.replace(weights, header=dataclasses.replace(weights.header, figures=figures)))
+    write_text(path.with_suffix(".md"), card.text(released.read_header(path)))
+
+
+def heatmapped() -> list[str]:
+    """The weights in the package that have heat maps."""
+    headers = {name: released.read_header(released.find(name)) for name in released.names()}
+    return [name for name, header in headers.items() if header.preprocessing["region"] != "joints"]
+
+
 def table(result: dict[str, Any]) -> str:
     """The result in Markdown: heat map / area / brightness."""
     lines = []
@@ -83,12 +99,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
     parser.add_argument("--boxes", type=pathlib.Path, required=True, help="the table of boxes, as CSV")
-    parser.add_argument("--weights", nargs="+", default=names(), help="default: all in the package")
+    parser.add_argument("--weights", nargs="+", default=heatmapped(), help="default: all in the package")
     parser.add_argument("--limit", type=int, default=0, help="radiographs, evenly spaced; 0 for all")
     parser.add_argument("--out", type=pathlib.Path, help="where to write the result as JSON")
+    parser.add_argument("--card", action="store_true", help="add the shares to the weights and their model card")
     flags = parser.parse_args()
     result = {name: measure(name, flags.data, flags.boxes, flags.limit) for name in flags.weights}
     print(table(result))
+    if flags.card:
+        for name, groups in result.items():
+            add_to_card(released.find(name), groups)
     if flags.out:
         write_text(flags.out, json.dumps(result, indent=2) + "\n")
 

@@ -24,6 +24,9 @@ from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
+from boneage_jax.predict.prediction import Prediction
+from boneage_jax.predict.predictor import APART, Item, load
+from boneage_jax.predict.regions import WEIGHTS
 from boneage_jax.regions.annotations import EXPERT, NON_EXPERT, TEST, Annotation, read_annotations
 from boneage_jax.regions.boxes import centres
 from boneage_jax.regions.detector import FILE, THRESHOLD, Detector, Regions, named
@@ -148,7 +151,7 @@ def alarms(detector: Detector, checks: Checks, validation: Sequence[rsna.Labelle
     kinds = {"good": images[::2]}
     kinds |= {kind: [np.ascontiguousarray(spoil(image)) for image in images[1::2]] for kind, spoil in SPOILED.items()}
     # Where the detector finds too little of a hand to be changed, there is one picture fewer.
-    whole = [(image, found) for image in images[1::2] if not (found := detector.find(image)).missing]
+    whole = [(image, hand) for image in images[1::2] if not (hand := detector.find(image)).missing]
     kinds |= {kind: [change(*pair) for pair in whole] for kind, change in UNUSUAL.items()}
     rates = {}
     for kind, inputs in kinds.items():
@@ -163,6 +166,51 @@ def alarms(detector: Detector, checks: Checks, validation: Sequence[rsna.Labelle
             "refused_by_checks": float(np.mean(refused)),
         }
     return rates
+
+
+def readings(detector: Detector, validation: Sequence[rsna.LabelledImage], count: int) -> dict[str, Any]:
+    """How well regions, whole hands and the mean of the two are read, and how often regions are said to disagree.
+
+    Of `count` evenly spaced validation radiographs: as they are, with the other sex, and changed as `UNUSUAL` does.
+    """
+    whole, regions = load(released.most_accurate()), load(WEIGHTS)
+    spaced = np.linspace(0, len(validation) - 1, count).round().astype(int)
+    chosen = [validation[place] for place in spaced]
+    images = [read(one.file)[0] for one in chosen]
+    found = [detector.find(image) for image in images]
+    kinds = {
+        "good": [Item(image, one.sex) for image, one in zip(images, chosen, strict=True)],
+        "other sex": [Item(image, 1 - one.sex) for image, one in zip(images, chosen, strict=True)],
+    }
+    for kind, change in UNUSUAL.items():
+        each = zip(images, found, chosen, strict=True)
+        kinds[kind] = [Item(change(image, all_), one.sex) for image, all_, one in each if not all_.missing]
+    result: dict[str, Any] = {"images": count, "warned": {}}
+    for kind, items in kinds.items():
+        read_ = list(regions.predict_many(items, on_error="yield", accept_warnings=True))
+        answered = [one for one in read_ if isinstance(one, Prediction)]
+        doubted = [APART in one.warnings for one in answered]
+        result["warned"][kind] = {
+            "images": len(items),
+            "not_read": len(items) - len(answered),
+            "disagreeing": float(np.mean(doubted)),
+        }
+        if kind == "good":
+            both = list(whole.predict_many(items, accept_warnings=True))
+            rows = [
+                (one.age, mine.months, theirs.months)
+                for one, mine, theirs in zip(chosen, both, read_, strict=True)
+                if isinstance(theirs, Prediction)
+            ]
+            age, hand, joints = np.array(rows, float).T
+            result["mae"] = {
+                "read_by_both": len(rows),
+                whole.header.name: float(np.abs(hand - age).mean()),
+                regions.header.name: float(np.abs(joints - age).mean()),
+                "mean of both": float(np.abs((hand + joints) / 2 - age).mean()),
+                "correlation_of_errors": float(np.corrcoef(hand - age, joints - age)[0, 1]),
+            }
+    return result
 
 
 def milliseconds(detector: Detector, images: Sequence[np.ndarray]) -> dict[str, float]:
@@ -203,6 +251,12 @@ def table(result: dict[str, Any]) -> str:
     for kind, one in result["alarms"].items():
         shares = (" / ".join(f"{v:.0%}" for v in one[key].values()) for key in ("missing_at_least", "surplus_at_least"))
         lines.append(f"| {kind} | {one['images']} | {one['refused_by_checks']:.0%} | {' | '.join(shares)} |")
+    maes = dict(result["readings"]["mae"])
+    lines += ["", f"MAE in months of {maes.pop('read_by_both')} radiographs: "]
+    lines[-1] += ", ".join(f"{name} {value:.2f}" for name, value in maes.items())
+    lines += ["", "| radiographs | images | not read | regions disagree |", "|---|---|---|---|"]
+    for kind, one in result["readings"]["warned"].items():
+        lines.append(f"| {kind} | {one['images']} | {one['not_read']} | {one['disagreeing']:.1%} |")
     time_ = result["milliseconds"]
     return "\n".join([*lines, "", f"{time_['median']:.0f} ms per radiograph on {time_['cores']} cores"])
 
@@ -214,6 +268,7 @@ def main() -> None:
     parser.add_argument("--boxes", type=pathlib.Path, required=True, help="the table of boxes, as CSV")
     parser.add_argument("--detector", type=pathlib.Path, default=FILE, help="default: that of the package")
     parser.add_argument("--count", type=int, default=60, help="good radiographs, and spoiled ones of each kind")
+    parser.add_argument("--readings", type=int, default=200, help="validation radiographs whose regions are read")
     parser.add_argument("--out", type=pathlib.Path, help="where to write the result as JSON")
     flags = parser.parse_args()
     detector = Detector(flags.detector)
@@ -223,6 +278,7 @@ def main() -> None:
     images = list(radiographs(flags.data, single))
     tested = [image for image, one in zip(images, single, strict=True) if one.set == TEST]
     shipped = released.read(released.find(released.most_accurate()))
+    validation = rsna.find(flags.data)["validation"]
     checks = Checks.from_parts(shipped.header.checks, shipped.checks)
     result = {
         "images": len(tested),
@@ -236,7 +292,8 @@ def main() -> None:
             ),
             "the detector": crops(detector.preprocessing, single, images),
         },
-        "alarms": alarms(detector, checks, rsna.find(flags.data)["validation"], flags.count),
+        "alarms": alarms(detector, checks, validation, flags.count),
+        "readings": readings(detector, validation, flags.readings),
         "milliseconds": milliseconds(detector, tested[:30]),
     }
     print(table(result))

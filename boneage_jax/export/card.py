@@ -90,6 +90,10 @@ def _results(header: Header) -> list[str]:
     ]
     if figures["by_hospital"]:
         tables.append(_table("hospital", figures["by_hospital"]))
+    if "attention" in figures:
+        tables.append(_attention(figures["attention"]))
+    if "regions" in figures:
+        tables.append(_regions(figures["regions"]))
     return [f"Months; errors are predicted minus reference age. {figures['intervals']}.", *tables]
 
 
@@ -105,6 +109,27 @@ def _table(title: str, groups: dict[str, Any]) -> str:
         )
         row += f"| {_share(group['within_12_months'])} |"
         lines.append(f"{row} {_share(group['coverage'])} |" if covered else row)
+    return "\n".join(lines)
+
+
+def _attention(figures: dict[str, Any]) -> str:
+    lines = [
+        f"Where it looks, on {figures['radiographs']:,} radiographs whose regions people have marked: share of the "
+        "heat map inside the marks, of the area, and of the brightness.",
+        "",
+        "| region | heat map | area | brightness |",
+        "|---|---|---|---|",
+    ]
+    for region, share in figures["map"].items():
+        rest = (figures[kind][region] for kind in ("area", "brightness"))
+        lines.append(f"| {region} | " + " | ".join(f"{100 * value:.1f} %" for value in (share, *rest)) + " |")
+    return "\n".join(lines)
+
+
+def _regions(figures: dict[str, Any]) -> str:
+    lines = ["| region, read alone | images | MAE, cross-fitted | in its 90 % interval |", "|---|---|---|---|"]
+    for name, one in figures.items():
+        lines.append(f"| {name} | {one['images']:,} | {one['mae']:.2f} | {100 * one['coverage']:.1f} % |")
     return "\n".join(lines)
 
 

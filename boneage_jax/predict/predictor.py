@@ -37,7 +37,7 @@ from boneage_jax.sex import Sex
 UNKNOWN = "unknown"
 LEAST_JOINTS = 9
 """Of the 17 joints, how many a network that reads joints has to find."""
-_APART = (
+APART = (
     "The bone ages of the hand's regions lie farther apart than in 99 of 100 radiographs; the hand may be unusual, the "
     "image damaged, or the sex another."
 )
@@ -352,7 +352,7 @@ class Predictor:
         for place, one in enumerate(found):
             months, low, high = (dict(_there(getattr(part, key)[place] for part in each)) for key in _FIGURES)
             regions = {name: RegionReading(months[name], (low[name], high[name])) for name in months}
-            doubts = (_APART,) if apart[place] > limit else ()
+            doubts = (APART,) if apart[place] > limit else ()
             answers.append(dataclasses.replace(one, regions=regions, warnings=doubts))
         return answers
 

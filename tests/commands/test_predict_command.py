@@ -383,7 +383,8 @@ def test_regions_are_listed_and_drawn(read, tmp_path):
     write(tmp_path / "in/1-regions.png", hand(1))  # an overlay of before is not read
     (found,) = read("in", "--sex=F", "--regions=overlays")
     assert found["file"] == "in/1.png"
-    assert list(found["regions"]) == ["found", "missing", "surplus", "picture"]
+    keys = ["found", "missing", "surplus", "months", "interval", "weights", "picture"]
+    assert list(found["regions"]) == keys
     assert found["regions"]["picture"] == "overlays/1-regions.png"
     counts = len(found["regions"]["found"]) + sum(found["regions"]["missing"].values())
     assert counts == 17
