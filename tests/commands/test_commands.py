@@ -15,6 +15,7 @@ from boneage_jax.data import phantom
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export.pack import export
 from boneage_jax.predict.predictor import Item
+from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released import calibration, weights
 from boneage_jax.train import loop
 from boneage_jax.train.checkpoint import digest_json
@@ -258,3 +259,26 @@ def test_wrong_arguments_end_with_status_1(arguments, capsys):
         main(arguments)
     assert ended.value.code == 1
     assert "usage: boneage" in capsys.readouterr().err
+
+
+def test_a_network_of_joints_brings_the_calibration_and_the_figures_of_every_region(tmp_path):
+    config = get_config()
+    config.data.cache = str(tmp_path / "cache")
+    config.data.options = ConfigDict({"count": {"train": 16, "validation": 104}})
+    config.preprocess.size = 32
+    config.preprocess.region = "joints"
+    config.model.name = "joint_crops"
+    config.model.options = ConfigDict({"variant": "tiny_lite"})
+    config.model.head = "joints"
+    config.model.head_options = ConfigDict({"hidden": (8,)})
+    config.train.epochs = 1
+    config.evaluate.batch_size = 52
+    loop.train_and_evaluate(config, tmp_path / "run")
+    header = export(tmp_path / "run", tmp_path / "joints.safetensors")
+
+    assert list(header.figures["regions"]) == list(NAMES)
+    assert {one["images"] for one in header.figures["regions"].values()} == {104}
+    fitted = calibration.Calibration.from_dict(weights.read_header(tmp_path / "joints.safetensors").calibration)
+    assert len(fitted.parts) == len(NAMES)
+    assert fitted.apart > 0
+    assert "| Radius | 104 |" in (tmp_path / "joints.md").read_text()
