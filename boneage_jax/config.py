@@ -73,6 +73,7 @@ def base() -> ConfigDict:
     # "device": all prepared images lie in the memory of every device, and the compiled step augments them.
     config.data.placement = "host"
     config.data.workers = 1  # processes that prepare batches; 0 for threads of this one
+    config.data.fold = ""  # "K/N": the K-th of N folds of the training images becomes the split "fold"
     config.data.limit = 0  # images of each split, evenly spread, for a quick trial; 0 for all
     # Further inputs beside the sex, by the name of their column: "number", or the categories such as
     # ("asian", "black", "unknown", "white"); "keypoints" for a heat map of the points in data.keypoints.

@@ -9,10 +9,10 @@ from types import ModuleType
 from typing import NoReturn
 
 from boneage_jax import program
-from boneage_jax.commands import evaluate, export_weights, info, listen, predict, report, serve
+from boneage_jax.commands import combine_weights, evaluate, export_weights, info, listen, predict, report, serve
 from boneage_jax.version import __version__
 
-COMMANDS: tuple[ModuleType, ...] = (predict, report, serve, listen, info, evaluate, export_weights)
+COMMANDS: tuple[ModuleType, ...] = (predict, report, serve, listen, info, evaluate, export_weights, combine_weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -97,7 +97,8 @@ def load(
         RSNA reads numbers and categories from a column of that name in its label tables; the phantom has
         "chronological_age", in months.
       limit: images of each split, spread evenly over it, for a quick trial; 0 for all.
-      **options: of RSNA, `on_missing` ("error" or "skip") and `keypoints` (the file for an input of that kind);
+      **options: of RSNA, `on_missing` ("error" or "skip"), `keypoints` (the file for an input of that kind) and `fold`
+        ("K/N": the K-th of N folds leaves "train" and becomes "fold");
         of the phantom, `count` (images by split), `seed` and `even` (share of the training children whose ages are
         spread evenly).
 

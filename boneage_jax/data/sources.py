@@ -10,7 +10,7 @@ from typing import Any, SupportsFloat
 import numpy as np
 from absl import logging
 
-from boneage_jax.data import inputs, phantom, rsna
+from boneage_jax.data import inputs, phantom, rsna, splits
 from boneage_jax.data.builder import Example, PhantomBoneAge, RadiographBuilder, RsnaBoneAge
 from boneage_jax.data.files import File
 from boneage_jax.data.keypoints import POINTS, KeyPoints, draw_heatmap, read_key_points
@@ -46,6 +46,7 @@ def _rsna(
     kinds: Mapping[str, inputs.Kind],
     on_missing: str = "error",
     keypoints: str | pathlib.Path = "",
+    fold: str = "",
 ) -> Found:
     if directory is None:
         raise BoneAgeError("data.dir is not set; name the folder that holds the RSNA bone-age files.")
@@ -60,6 +61,8 @@ def _rsna(
         return record | {"heatmap": points.heatmap(shape, preprocessing.size)}
 
     found = rsna.find(directory, on_missing, inputs.columns(kinds))
+    if fold:
+        found = _fold_apart(found, fold)
     ids = [image.id for images in found.values() for image in images]
     reads_points = preprocessing.region == "joints" or inputs.heatmap(kinds)
     marked = _key_points(ids, keypoints, on_missing) if reads_points else {}
@@ -78,6 +81,16 @@ def _rsna(
     if marked:
         manifest.append([[np.nan_to_num(marked[i].points).tolist(), marked[i].shape] for i in ids])
     return examples, manifest
+
+
+def _fold_apart(found: dict[str, list[rsna.LabelledImage]], which: str) -> dict[str, list[rsna.LabelledImage]]:
+    """The splits, with one fold of the training images as a split of its own."""
+    train = found["train"]
+    held = splits.fold(which, *zip(*((image.id, image.sex, image.age) for image in train), strict=True))
+    parts = {"train": [i for i in train if i.id not in held], "fold": [i for i in train if i.id in held]}
+    if not all(parts.values()):
+        raise BoneAgeError(f"data.fold is {which}: {len(train)} training images are too few; name fewer folds.")
+    return {**found, **parts}
 
 
 def _key_points(ids: Sequence[str], path: str | pathlib.Path, on_missing: str) -> dict[str, KeyPoints]:
@@ -164,6 +177,6 @@ def _seeds(seed: int, split: int, count: int) -> list[int]:
 
 
 SOURCES = {
-    "rsna_bone_age": Source(RsnaBoneAge, _rsna, ("on_missing", "keypoints")),
+    "rsna_bone_age": Source(RsnaBoneAge, _rsna, ("on_missing", "keypoints", "fold")),
     "phantom": Source(PhantomBoneAge, _phantom, ("count", "seed", "even")),
 }

@@ -1,7 +1,9 @@
-"""The hospital of an RSNA image, and the fixed tenth that stands in for missing validation images."""
+"""The hospital of an RSNA image, the fixed tenth that stands in for missing validation images, and folds."""
 
 import hashlib
 from collections.abc import Sequence
+
+from boneage_jax.errors import BoneAgeError
 
 STANFORD, COLORADO = "Stanford", "Colorado"
 _FIRST_COLORADO_ID = 4560
@@ -24,10 +26,29 @@ def validation_tenth(ids: Sequence[str], sexes: Sequence[int], ages: Sequence[fl
     Of the 12,611 official training labels these are 1,261 (269 from Stanford); the SHA-256 of their sorted
     ids, joined by newlines, begins with f4cbb7b6d8cc43af.
     """
+    return _spread(ids, sexes, ages, _OFFSET, _EVERY)
+
+
+def fold(which: str, ids: Sequence[str], sexes: Sequence[int], ages: Sequence[float]) -> set[str]:
+    """The ids of one of several folds with the same mixture of sex, age and hospital, such as "2/5".
+
+    All folds together hold every id once. Strata and order are those of `validation_tenth`.
+
+    Raises:
+      BoneAgeError: no two numbers, or no such fold.
+    """
+    number, _, count = which.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(count) >= 2 and 1 <= int(number) <= int(count)):
+        raise BoneAgeError(f"data.fold is {which!r}, expected K/N, the K-th of N folds, such as 1/5.")
+    return _spread(ids, sexes, ages, int(number) - 1, int(count))
+
+
+def _spread(ids: Sequence[str], sexes: Sequence[int], ages: Sequence[float], first: int, step: int) -> set[str]:
+    """Every `step`-th child from `first` on, in the order of `validation_tenth`."""
 
     def key(child: tuple[str, int, float]) -> tuple[int, int, str, bytes]:
         image_id, sex, age = child
         return sex, int(age // 12), hospital(image_id), hashlib.sha256(image_id.encode()).digest()
 
     children = sorted(zip(ids, sexes, ages, strict=True), key=key)
-    return {image_id for image_id, _, _ in children[_OFFSET::_EVERY]}
+    return {image_id for image_id, _, _ in children[first::step]}

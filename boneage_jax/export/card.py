@@ -155,8 +155,15 @@ def _calibration(header: Header) -> str:
 def _making(header: Header) -> str:
     model = header.model
     options = ", ".join(f"{key}={value}" for key, value in sorted(model["options"].items()))
+    members = [
+        f"- Mean of several networks: `{one['name']}` (`{one['model']['name']}`), validation MAE alone "
+        f"{one['figures']['overall']['mae']['value']:.2f} months"
+        for one in header.members
+    ]
+    which = "First network" if members else "Network"
     lines = [
-        f"- Network: `{model['name']}`{f' ({options})' if options else ''}, head `{model['head']}`, computed in "
+        *members,
+        f"- {which}: `{model['name']}`{f' ({options})' if options else ''}, head `{model['head']}`, computed in "
         f"{model['dtype']}, stored in {header.storage}",
         f"- Views averaged: {header.views}",
         f"- Written by boneage_jax {header.version}; trained by the code of commit {header.commit or 'unknown'}",

@@ -104,10 +104,11 @@ class Prepared(NamedTuple):
     header: Header | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    others: tuple["Prepared | None", ...] = ()  # for the further networks; None where one cannot read it
 
 
 class Predictor:
-    """A network with its weights, preprocessing and calibration.
+    """A network with its weights, preprocessing and calibration, or several whose estimates are averaged.
 
         predictor = boneage_jax.load("runs/xception.safetensors")
         predictor.predict("hand.png", sex="F").months
@@ -120,6 +121,8 @@ class Predictor:
         calibration: None if the file has none.
         checks: of what is not a hand radiograph as trained; None if the file has none.
         variables: of the network, on the device.
+        others: further networks, of which these are the first; an image that one of them cannot read is read by the
+            first alone.
     """
 
     def __init__(self, weights: released.Weights):
@@ -134,7 +137,11 @@ class Predictor:
             self.checks = Checks.from_parts(header.checks, weights.checks) if header.checks else None
         except (BoneAgeError, *_UNFIT) as error:
             raise self._unfit(error) from error
-        self.variables = jax.device_put(weights.variables)
+        self.others: tuple[Predictor, ...] = tuple(Predictor(each) for each in weights.members[1:])
+        self.variables: Any = jax.device_put(weights.variables)
+        self._alone: Predictor | None = None
+        if self.others:
+            self._alone = Predictor(dataclasses.replace(weights.members[0], variables=self.variables))
         self._detector = Detector() if self.preprocessing.region == "joints" else None
         self._estimate = jax.jit(make_estimate(self.network, self.preprocessing, header.views))
 
@@ -142,6 +149,11 @@ class Predictor:
     def header(self) -> released.Header:
         """The description of the weights: data, terms, measured accuracy."""
         return self.weights.header
+
+    @property
+    def reads_regions(self) -> bool:
+        """Whether one of its networks reads the regions of the hand."""
+        return self._detector is not None or any(each.reads_regions for each in self.others)
 
     def provenance(self) -> Provenance:
         """That of a result made now."""
@@ -213,14 +225,29 @@ class Predictor:
         sexes = _sexes(item.sex, header, where)
         inputs = _checked_inputs(self.network.inputs, item.inputs, picture, self.preprocessing.size)
         against = [] if header is None else contradictions(header, sexes[0] if len(sexes) == 1 else None)
+        others, missed = self._prepared_by_others(picture, item)
         return Prepared(
             self.preprocessing.prepare(pixels, self._joints(pixels, where)),
             sexes,
             inputs,
             header,
             warnings=(*picture.sentences(WARNING), *against),
-            notes=picture.sentences(CORRECTED),
+            notes=(*picture.sentences(CORRECTED), *missed),
+            others=others,
         )
+
+    def _prepared_by_others(self, picture: Picture, item: Item) -> tuple[tuple[Prepared | None, ...], list[str]]:
+        """What the further networks make of it, and notes about those that cannot read it."""
+        others: list[Prepared | None] = []
+        missed: list[str] = []
+        for each in self.others:
+            try:
+                others.append(each.prepare(Item(picture, item.sex), accept_warnings=True))
+            except BoneAgeError as error:
+                others.append(None)
+                assert self._alone is not None
+                missed.append(f"Read by {self._alone.header.name!r} alone: {error}.")
+        return tuple(others), missed
 
     def _joints(self, pixels: np.ndarray, where: str) -> np.ndarray | None:
         """The key points of an upright hand, where the network reads crops around them."""
@@ -320,12 +347,41 @@ class Predictor:
 
     def _read(self, readings: Sequence[tuple[Prepared, Sex]], batch_size: int) -> list[Prediction]:
         """At most `batch_size` readings, filled up with the first one."""
+        raw = self._raw(readings, batch_size)
+        letters = [sex.letter for _, sex in readings]
+        if self._alone is None:
+            return self._published(raw, letters)
+        alone, mean = self._alone._published(raw, letters), np.zeros_like(raw.months) + raw.months
+        answers = [Prediction(None, None, None, letter) for letter in letters]
+        for place, other in enumerate(self.others):
+            seen = [i for i, (one, _) in enumerate(readings) if one.others[place] is not None]
+            theirs = other._raw([(_given(readings[i][0].others[place]), readings[i][1]) for i in seen], batch_size)
+            months = np.full(len(readings), np.nan, np.float32)
+            months[seen] = theirs.months
+            mean += months
+            if theirs.parts is not None:
+                for i, found in zip(seen, other._published(theirs, [letters[i] for i in seen]), strict=True):
+                    answers[i] = found
+        together = Estimates(np.nan_to_num(mean / (1 + len(self.others))), None)
+        return [
+            single if np.isnan(sum_) else dataclasses.replace(both, regions=found.regions, warnings=found.warnings)
+            for sum_, single, both, found in zip(mean, alone, self._published(together, letters), answers, strict=True)
+        ]
+
+    def _raw(self, readings: Sequence[tuple[Prepared, Sex]], batch_size: int) -> Estimates:
+        """What the network says of at most `batch_size` readings."""
+        if not readings:
+            return Estimates(np.zeros(0, np.float32), None)
         filled = [*readings, *[readings[0]] * (batch_size - len(readings))]
         inputs = {name: np.stack([one.inputs[name] for one, _ in filled]) for name in filled[0][0].inputs}
         images = np.stack([one.image for one, _ in filled])
         raw = self.estimate(images, np.array([sex for _, sex in filled]), inputs)
-        months, std = raw.months[: len(readings)], None if raw.std is None else raw.std[: len(readings)]
-        letters = [sex.letter for _, sex in readings]
+        std, parts = (values if values is None else values[: len(readings)] for values in (raw.std, raw.parts))
+        return Estimates(raw.months[: len(readings)], std, parts)
+
+    def _published(self, raw: Estimates, letters: Sequence[str]) -> list[Prediction]:
+        """What the calibration makes of it."""
+        months, std = raw.months, raw.std
         if self.calibration is None:
             stds = [None] * len(months) if std is None else std.tolist()
             found = [Prediction(m, s, None, x) for m, s, x in zip(months.tolist(), stds, letters, strict=True)]
@@ -334,7 +390,7 @@ class Predictor:
             columns = (published.months, published.std, published.low, published.high)
             rows = zip(*(column.tolist() for column in columns), letters, strict=True)
             found = [Prediction(m, s, (low, high), x) for m, s, low, high, x in rows]
-        return found if raw.parts is None else self._with_regions(found, raw.parts[: len(readings)])
+        return found if raw.parts is None else self._with_regions(found, raw.parts)
 
     def _with_regions(self, found: Sequence[Prediction], parts: np.ndarray) -> list[Prediction]:
         """The predictions with those of the regions, and a warning where the regions disagree."""
@@ -355,6 +411,11 @@ class Predictor:
             doubts = (APART,) if apart[place] > limit else ()
             answers.append(dataclasses.replace(one, regions=regions, warnings=doubts))
         return answers
+
+
+def _given(prepared: Prepared | None) -> Prepared:
+    assert prepared is not None
+    return prepared
 
 
 def _there(values: Iterable[float]) -> list[tuple[str, float]]:

@@ -30,7 +30,7 @@ COLOURS = {
 MOST_MISSING = 4
 """Missing regions that do not yet give a warning: of 30 good radiographs, none lacked more; of half hands, all did."""
 
-WEIGHTS = "regions"
+WEIGHTS = "accurate"
 """The released weights that read every region."""
 
 _FARTHEST = 24.0  # months from the whole hand at which the colours end
@@ -47,8 +47,7 @@ class RegionFinder:
 
     def __init__(self, predictor: Predictor, reader: Predictor | None = None):
         self._predictor = predictor
-        reads = predictor.preprocessing.region == "joints"
-        self._reader = reader or (predictor if reads else load(WEIGHTS))
+        self._reader = reader or (predictor if predictor.reads_regions else load(WEIGHTS))
         self._detector = Detector()
 
     def find(self, item: Item) -> tuple[dict[str, Any], UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:

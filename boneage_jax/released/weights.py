@@ -2,6 +2,7 @@
 
 Tensors are named "params/trunk/...", "batch_stats/trunk/..." and "checks/...". The file's metadata have one key,
 "boneage_jax", with a JSON object: the fields of `Header`, the number of the format and a SHA-256 of all of it.
+Several networks, whose estimates are averaged, may share a file: the second's tensors are "members/1/params/...".
 """
 
 import dataclasses
@@ -22,13 +23,16 @@ from boneage_jax.errors import BoneAgeError, did_you_mean
 from boneage_jax.version import __version__
 
 KEY = "boneage_jax"
-FORMAT = 1
+FORMAT = 2
+"""2: a file may hold several networks. Files of one network are written as format 1, which is the same for them."""
 FOLDER = Path(__file__).parents[1] / "weights"
 STORAGES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 COLLECTIONS = ("params", "batch_stats")
+MOST_MEMBERS = 9
 LARGEST = 4 * 2**30
 """Bytes of a file; the zoo's largest network has 0.4 GB."""
 _CHECKS = "checks/"
+_MEMBERS = "members/"
 _SUFFIX = ".safetensors"
 
 
@@ -49,6 +53,8 @@ class Header:
         commit: of the code that trained it, if known.
         version: of the package that wrote the file.
         storage: type in which arrays of two and more axes are stored; vectors are few, and stay float32.
+        members: the headers of all networks, as JSON types, where the estimates of several are averaged; this header is
+            then that of their mean, but for model, preprocessing and views, which are the first network's.
     """
 
     name: str
@@ -63,6 +69,7 @@ class Header:
     commit: str | None = None
     version: str = __version__
     storage: str = "float32"
+    members: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 _TEXTS = ("name", "views", "version", "storage")
@@ -78,12 +85,15 @@ class Weights:
         header: their description.
         variables: {"params": ..., "batch_stats": ...}, trees of float32 arrays; those that evaluation uses.
         checks: arrays for the checks of input images, by name.
+        members: all networks, each with its own header, where the estimates of several are averaged; the numbers of the
+            first are `variables`.
         sha256: checksum of the file, as `read` verified it; None for weights that were not read from a file.
     """
 
     header: Header
     variables: dict[str, Any]
     checks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    members: tuple["Weights", ...] = ()
     sha256: str | None = None
 
 
@@ -129,9 +139,17 @@ def write(path: Path | str, weights: Weights) -> None:
     header = weights.header
     if header.storage not in STORAGES:
         raise BoneAgeError(f"storage is {header.storage!r}, expected one of {', '.join(STORAGES)}")
-    tensors = {name: _stored(name, x, header.storage) for name, x in flatten_dict(weights.variables, sep="/").items()}
+    trees = {"": weights.variables}
+    trees |= {f"{_MEMBERS}{place}/": one.variables for place, one in enumerate(weights.members) if place}
+    tensors = {
+        f"{start}{name}": _stored(name, x, header.storage)
+        for start, tree in trees.items()
+        for name, x in flatten_dict(tree, sep="/").items()
+    }
     tensors |= {_CHECKS + name: np.asarray(x, order="C") for name, x in weights.checks.items()}
-    fields = {"format": FORMAT, **dataclasses.asdict(header)}
+    fields = {"format": FORMAT if weights.members else 1, **dataclasses.asdict(header)}
+    if not weights.members:
+        del fields["members"]
     text = json.dumps({**fields, "sha256": digest(fields, tensors)}, allow_nan=False)
     content = save(tensors, metadata={KEY: text})  # `save_file` would make a file that only its owner may read
     write_bytes(Path(path), content)
@@ -154,9 +172,19 @@ def read(path: Path | str) -> Weights:
     for name in numbers:
         if any(other.startswith(f"{name}/") for other in numbers):
             raise BoneAgeError(f"{path} cannot be used: {name} holds both values and other arrays; export it again")
-    variables = {name: {} for name in COLLECTIONS} | unflatten_dict(numbers, sep="/")
+    tree: dict[str, Any] = unflatten_dict(numbers, sep="/")
+    others = tree.pop(_MEMBERS.rstrip("/"), {})
+    variables = {name: {} for name in COLLECTIONS} | tree
     checks = {name.removeprefix(_CHECKS): x for name, x in tensors.items() if name.startswith(_CHECKS)}
-    return Weights(_header(path, fields), variables, checks, fields["sha256"])
+    header = _header(path, fields)
+    if sorted(others) != [str(place) for place in range(1, len(header.members))]:
+        raise BoneAgeError(f"{path} is damaged: it does not hold the {len(header.members)} networks it names")
+    trees = [variables, *({name: {} for name in COLLECTIONS} | others[key] for key in sorted(others))]
+    members = tuple(
+        Weights(_header(path, {"members": [], **one}), each)
+        for one, each in zip(header.members, trees if header.members else (), strict=True)
+    )
+    return Weights(header, variables, checks, members, fields["sha256"])
 
 
 def read_header(path: Path | str) -> Header:
@@ -218,13 +246,20 @@ def _listed_names() -> str:
 
 
 def _header(path: Path | str, fields: Mapping[str, Any]) -> Header:
-    fields = {key: value for key, value in fields.items() if key not in ("format", "sha256")}
+    fields = {"members": [], **{key: value for key, value in fields.items() if key not in ("format", "sha256")}}
     known = {field.name for field in dataclasses.fields(Header)}
     if fields.keys() != known:
         different = ", ".join(sorted(fields.keys() ^ known))
         raise BoneAgeError(f"{path} is damaged: its header lacks keys, or has others ({different}); fetch it again")
     wrong = [name for name in _TEXTS if not isinstance(fields[name], str)]
     wrong += [name for name in _OBJECTS if not isinstance(fields[name], dict)]
+    members = fields["members"]
+    if (
+        not isinstance(members, list)
+        or len(members) > MOST_MEMBERS
+        or not all(isinstance(one, dict) for one in members)
+    ):
+        wrong.append("members")
     if wrong:
         raise BoneAgeError(f"{path} is damaged: {', '.join(wrong)} in its header have another type; fetch it again")
     return Header(**fields)

@@ -201,8 +201,7 @@ def load_data(config: ConfigDict) -> dict[str, data.Split]:
         options["on_missing"] = settings.on_missing
     cache = settings.cache or cache_folder()
     inputs = {name: kind if isinstance(kind, str) else tuple(kind) for name, kind in settings.inputs.items()}
-    if settings.keypoints:
-        options["keypoints"] = settings.keypoints
+    options |= {key: settings[key] for key in ("keypoints", "fold") if settings[key]}
     return data.load(
         settings.name,
         settings.dir or None,

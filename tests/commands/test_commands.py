@@ -282,3 +282,20 @@ def test_a_network_of_joints_brings_the_calibration_and_the_figures_of_every_reg
     assert len(fitted.parts) == len(NAMES)
     assert fitted.apart > 0
     assert "| Radius | 104 |" in (tmp_path / "joints.md").read_text()
+
+
+def test_two_files_become_one_whose_mean_is_measured(exported, folder, tmp_path, capsys):
+    _, path = exported
+    out = tmp_path / "both.safetensors"
+    assert main(["combine-weights", str(path), str(path), f"--out={out}", f"--data-dir={folder}"]) == 0
+    assert "validation: 120 images" in capsys.readouterr().out
+    header, alone = weights.read(out).header, weights.read(path).header
+    assert [one["name"] for one in header.members] == ["tiny", "tiny"]
+    assert header.name == "both"
+    assert header.figures["overall"]["count"] == VALIDATION
+    assert header.figures["overall"]["mae"]["value"] == pytest.approx(alone.figures["overall"]["mae"]["value"], abs=1)
+    assert "Mean of several networks: `tiny`" in out.with_suffix(".md").read_text()
+    item = Item(folder / "boneage-validation-dataset/4500.png", "F")
+    one, both = (next(iter(boneage_jax.load(file).predict_many([item]))) for file in (path, out))
+    assert both.months == pytest.approx(one.months, abs=3)
+    assert {file.name for file in (tmp_path / "both").iterdir()} >= {"metrics.json", "predictions.csv"}

@@ -3,7 +3,10 @@ import random
 
 import pytest
 
-from boneage_jax.data.splits import hospital, validation_tenth
+from boneage_jax import data
+from boneage_jax.data.splits import fold, hospital, validation_tenth
+from boneage_jax.errors import BoneAgeError
+from tests.data import rsna_forms
 
 
 def children():
@@ -38,6 +41,34 @@ def test_every_group_gives_a_tenth(part):
         assert len(held & set(members)) / len(members) == pytest.approx(0.1, abs=0.02)
 
 
+def test_folds_hold_every_id_once_and_have_the_same_mixture():
+    rows = children()
+    folds = [fold(f"{number}/5", *zip(*rows, strict=True)) for number in range(1, 6)]
+    assert sum(map(len, folds)) == len(set().union(*folds)) == len(rows)
+    for part in (lambda r: hospital(r[0]), lambda r: r[1], lambda r: r[2] // 48):
+        for group in {part(row) for row in rows}:
+            members = {row[0] for row in rows if part(row) == group}
+            assert [len(each & members) / len(members) for each in folds] == pytest.approx([0.2] * 5, abs=0.02)
+
+
+@pytest.mark.parametrize("which", ["", "2", "0/5", "6/5", "1/1", "a/b"])
+def test_a_fold_that_there_is_not_is_refused(which):
+    with pytest.raises(BoneAgeError, match=r"expected K/N, the K-th of N folds, such as 1/5"):
+        fold(which, *zip(*children(), strict=True))
+
+
 def test_hospital_by_id():
     expected = ["Stanford", "Stanford", "Colorado", "", ""]
     assert [hospital(i) for i in ("1377", "4559", "4560", "train-1", "")] == expected
+
+
+def test_a_fold_of_rsna_is_a_split_of_its_own(tmp_path):
+    rsna_forms.official(tmp_path / "rsna")
+    small = data.Preprocessing(size=8, clahe_grid=2)
+    whole = data.load("rsna_bone_age", tmp_path / "rsna", small, cache=tmp_path)
+    folded = data.load("rsna_bone_age", tmp_path / "rsna", small, cache=tmp_path, fold="2/3")
+    assert set(folded["train"].ids) | set(folded["fold"].ids) == set(whole["train"].ids)
+    assert len(folded["fold"]) == 9
+    assert folded["validation"].ids == whole["validation"].ids
+    with pytest.raises(BoneAgeError, match=r"27 training images are too few; name fewer folds"):
+        data.load("rsna_bone_age", tmp_path / "rsna", small, cache=tmp_path, fold="40/50")

@@ -1,0 +1,27 @@
+"""Combines files of weights: one file whose readings are the mean of all, calibrated together."""
+
+import argparse
+from pathlib import Path
+
+NAME = "combine-weights"
+HELP = "one file of several networks, whose mean is calibrated"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command to its parser."""
+    parser.add_argument("weights", nargs="+", metavar="NAME|FILE", help="two or more; heat maps show the first one")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, .safetensors")
+    parser.add_argument("--data-dir", type=Path, required=True, help="the folder with the RSNA files")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the weights, their card and the report of the validation split; the exit status is 0."""
+    from boneage_jax.evaluate import report
+    from boneage_jax.export.ensemble import combine  # jax takes seconds to import
+    from boneage_jax.released import weights
+
+    header = combine([weights.find(one) for one in arguments.weights], arguments.out, data_dir=arguments.data_dir)
+    print(report.table(header.figures))
+    size, card = arguments.out.stat().st_size / 1e6, arguments.out.with_suffix(".md")
+    print(f"\nwritten to {arguments.out} ({size:.1f} MB), {card} and {arguments.out.with_suffix('')}")
+    return 0

@@ -1,0 +1,128 @@
+"""Several networks in one file: the mean of their estimates, and the first alone where another cannot read."""
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.export.ensemble import combine
+from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.regions import RegionFinder
+from boneage_jax.released import weights
+from boneage_jax.released.calibration import Calibration
+from boneage_jax.released.weights import Weights
+from tests.predict import random_weights, test_region_readings
+from tests.predict.test_region_readings import hand
+
+JOINT = Calibration(1.0, 5.0, (4.0,) * 21, std_scale=1.0, quantile=2.0, images=100)
+
+
+@cache
+def together() -> Weights:
+    """A network for whole hands and one for joints."""
+    members = [
+        random_weights.weights(head="regression", calibration=dataclasses.replace(JOINT, intercept=0.0)),
+        test_region_readings.predictor().weights,
+    ]
+    header = dataclasses.replace(
+        members[0].header,
+        name="both",
+        calibration=JOINT.to_dict(),
+        members=[dataclasses.asdict(one.header) for one in members],
+    )
+    return Weights(header, members[0].variables, members=tuple(members))
+
+
+@cache
+def predictor() -> Predictor:
+    return Predictor(together())
+
+
+def raw(member: Weights, sex: str) -> float:
+    header = dataclasses.replace(member.header, calibration=None)
+    months = Predictor(dataclasses.replace(member, header=header)).predict(hand(), sex=sex).months
+    assert months is not None
+    return months
+
+
+def test_the_reading_is_the_calibrated_mean_with_the_regions_of_the_member_that_reads_them():
+    for sex in ("F", "M"):
+        found = predictor().predict(hand(), sex=sex)
+        mean = np.mean([raw(member, sex) for member in together().members])
+        assert found.months == pytest.approx(mean + 5, abs=1e-3)
+        assert found.interval == pytest.approx((mean - 3, mean + 13), abs=1e-3)
+        assert found.regions == test_region_readings.predictor().predict(hand(), sex=sex).regions
+
+
+def test_what_one_member_cannot_read_is_read_by_the_first_alone_with_a_note():
+    blank = random_weights.grainy(20.0)
+    found = predictor().predict(blank, sex="F")
+    alone = Predictor(together().members[0]).predict(blank, sex="F")
+    assert (found.months, found.interval) == (alone.months, alone.interval)
+    assert found.notes[0].startswith("Read by 'tiny' alone: the image: ")
+    assert found.regions == {}
+
+
+def test_a_batch_of_both_kinds_keeps_its_order_and_both_sexes():
+    images = [hand(), random_weights.grainy(20.0), hand()]
+    items = [Item(image, sex) for image, sex in zip(images, ("M", "F", "unknown"), strict=True)]
+    found = list(predictor().predict_many(items, batch_size=4))
+    assert found[0].months == pytest.approx(predictor().predict(hand(), sex="M").months, abs=1e-3)
+    assert found[1].months == pytest.approx(predictor().predict(images[1], sex="F").months, abs=1e-3)
+    by_sex = found[2].by_sex
+    assert by_sex is not None
+    assert by_sex["M"].months == pytest.approx(found[0].months, abs=1e-3)
+
+
+def test_regions_are_read_by_the_ensemble_itself():
+    found, _, _ = RegionFinder(predictor()).find(Item(hand(), "M"))
+    months = predictor().predict(hand(), sex="M").months
+    assert months is not None
+    assert (found["weights"], found["months"]) == ("both", round(months, 1))
+
+
+def test_a_file_of_several_networks_reads_as_before(tmp_path):
+    weights.write(tmp_path / "both.safetensors", together())
+    read = weights.read(tmp_path / "both.safetensors")
+    assert [one.header for one in read.members] == [one.header for one in together().members]
+    assert Predictor(read).predict(hand(), sex="M").months == predictor().predict(hand(), sex="M").months
+
+
+def test_a_file_that_lacks_a_network_is_refused(tmp_path):
+    short = dataclasses.replace(together(), members=together().members[:1])
+    weights.write(tmp_path / "short.safetensors", short)
+    with pytest.raises(BoneAgeError, match="does not hold the 2 networks it names"):
+        weights.read(tmp_path / "short.safetensors")
+
+
+def test_a_file_of_one_network_stays_readable_by_versions_that_know_one(tmp_path):
+    weights.write(tmp_path / "one.safetensors", random_weights.weights())
+    assert b'"format": 1' in (tmp_path / "one.safetensors").read_bytes().replace(b"\\", b"")
+    assert b"members" not in (tmp_path / "one.safetensors").read_bytes()
+
+
+def stored(path: Path, **changes) -> Path:
+    one = random_weights.weights(head="regression", calibration=JOINT)
+    header = dataclasses.replace(one.header, data={"name": "rsna_bone_age"}, **changes)
+    weights.write(path, dataclasses.replace(one, header=header))
+    return path
+
+
+def test_weights_that_do_not_fit_together_are_refused(tmp_path):
+    good = stored(tmp_path / "good.safetensors")
+    for other, words in (
+        (stored(tmp_path / "plain.safetensors", calibration=None), "plain.safetensors cannot be combined"),
+        (stored(tmp_path / "half.safetensors", storage="float16"), "is stored in float16"),
+    ):
+        with pytest.raises(BoneAgeError, match=words):
+            combine([good, other], tmp_path / "out.safetensors", data_dir=tmp_path)
+    with pytest.raises(BoneAgeError, match="1 files of weights cannot be combined"):
+        combine([good], tmp_path / "out.safetensors", data_dir=tmp_path)
+    with pytest.raises(BoneAgeError, match=r"does not end in \.safetensors"):
+        combine([good, good], tmp_path / "out.bin", data_dir=tmp_path)
+    weights.write(tmp_path / "both.safetensors", together())
+    with pytest.raises(BoneAgeError, match="combines several networks already"):
+        combine([tmp_path / "both.safetensors", good], tmp_path / "out.safetensors", data_dir=tmp_path)
