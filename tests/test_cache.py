@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -72,9 +73,9 @@ def test_a_link_is_refused(folder, tmp_path):
 def test_what_belongs_to_another_user_is_refused(folder, name, monkeypatch):
     owner = (folder / name).stat().st_uid
     if name:
-        original = cache.Path.lstat
+        original = Path.lstat
         other = os.stat_result((*original(folder / name)[:4], owner + 1, *original(folder / name)[5:10]))
-        monkeypatch.setattr(cache.Path, "lstat", lambda _: other)
+        monkeypatch.setattr(Path, "lstat", lambda _: other)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(BoneAgeError, match=rf"{name or 'kernels'} belongs to another user"):

@@ -48,7 +48,7 @@ def test_a_folder_that_cannot_be_made_is_told_and_left_alone(tmp_path, caplog):
     compilation.use_cache(tmp_path / "file/compiled")
 
     assert "file/compiled cannot be used" in caplog.text
-    assert jax.config.jax_compilation_cache_dir is None
+    assert jax.config.read("jax_compilation_cache_dir") is None
     compile_afresh()
 
 
@@ -57,7 +57,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_left_alone(tmp_path, caplog
     compilation.use_cache(tmp_path)
 
     assert f"{tmp_path} cannot be written" in caplog.text
-    assert jax.config.jax_compilation_cache_dir is None
+    assert jax.config.read("jax_compilation_cache_dir") is None
 
 
 def test_a_folder_that_others_can_write_to_is_refused(tmp_path, caplog):
@@ -65,20 +65,20 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path, caplog):
     compilation.use_cache(tmp_path)
 
     assert f"{tmp_path} can be written by other users" in caplog.text
-    assert jax.config.jax_compilation_cache_dir is None
+    assert jax.config.read("jax_compilation_cache_dir") is None
 
 
 def test_a_folder_that_the_user_has_named_to_jax_stays(tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     compilation.use_cache(tmp_path / "ours")
 
-    assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+    assert jax.config.read("jax_compilation_cache_dir") == str(tmp_path)
     assert not (tmp_path / "ours").exists()
 
 
 def test_without_a_folder_nothing_is_kept():
     compilation.use_cache(None)
-    assert jax.config.jax_compilation_cache_dir is None
+    assert jax.config.read("jax_compilation_cache_dir") is None
 
 
 def test_the_configuration_names_the_folder(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Every file in `configs/`: it is the network that it says, and nothing in it is unknown to the base."""
 
-import importlib.util
 from pathlib import Path
 
 import jax
@@ -13,22 +12,16 @@ from boneage_jax import config as configuration
 from boneage_jax.models import Estimate
 from boneage_jax.train import optimizer
 from boneage_jax.train.experiment import Experiment, Statistics
+from tests import modules
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 OPEN_SECTIONS = ("data.inputs.", "data.options.", "model.options.", "model.head_options.")
 
 
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def every_config():
     """Each configuration: its module, what stands after --config=, and itself."""
     for path in FILES:
-        module = load(path)
+        module = modules.load(path)
         for variant in getattr(module, "VARIANTS", (None,)):
             flag = f"configs/{path.name}" + (f":{variant}" if variant else "")
             config = module.get_config(variant) if variant else module.get_config()
@@ -79,14 +72,14 @@ def test_its_network_reads_its_images_and_its_loss_reads_its_network(module, fla
 
 
 def test_the_heat_map_of_bonet_is_switched_on_by_its_argument():
-    module = load(next(path for path in FILES if path.stem == "bonet"))
+    module = modules.load(next(path for path in FILES if path.stem == "bonet"))
     config: ConfigDict = module.get_config("heatmap")
     assert config.model.options.heatmap
     assert config.data.inputs.to_dict() == {"heatmap": "keypoints"}
 
 
 def test_estimates_of_distributions_have_a_loss_for_every_age():
-    config = load(next(path for path in FILES if path.stem == "resnet50")).get_config()
+    config = modules.load(next(path for path in FILES if path.stem == "resnet50")).get_config()
     loss = Experiment.create(config, Statistics(127.3, 41.2, {})).loss
     estimate = Estimate(months=jnp.zeros(3), logits=jnp.zeros((3, 240)))
     np.testing.assert_allclose(loss(estimate, jnp.array([0.0, 228.0, 240.0])), np.log(240), rtol=1e-5)

@@ -1,6 +1,5 @@
 """What the documentation takes from the code agrees with it, and links of the files at the root lead somewhere."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -9,16 +8,14 @@ import pytest
 from boneage_jax import config as configuration
 from boneage_jax.commands.main import COMMANDS
 from boneage_jax.version import __version__
+from tests import modules
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return modules.load(DOCS / f"{name}.py")
 
 
 def test_every_key_of_the_configuration_is_listed_with_its_default():

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 TINY = "--config=tests/train/tiny_run.py"
 
 
-def launch(*arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
+def launch(*arguments: object, devices: int = 1) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
@@ -26,7 +26,7 @@ def launch(*arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
     )
 
 
-def assert_one_clear_error(found: subprocess.CompletedProcess, *words: str) -> None:
+def assert_one_clear_error(found: subprocess.CompletedProcess[str], *words: str) -> None:
     assert found.returncode == 1, found.stderr
     lines = found.stderr.strip().splitlines()
     assert len(lines) == 1, found.stderr

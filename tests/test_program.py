@@ -14,7 +14,7 @@ from boneage_jax.errors import BoneAgeError
 """
 
 
-def ended(body: str, **options) -> subprocess.CompletedProcess:
+def ended(body: str, **options) -> subprocess.CompletedProcess[str]:
     """Runs `main` with this body as a command."""
     code = BEGINNING + f"def main():\n{textwrap.indent(textwrap.dedent(body), '    ')}\nsys.exit(program.run(main))"
     options = {"stdout": subprocess.PIPE} | options
@@ -103,6 +103,7 @@ def test_a_full_output_is_one_sentence(flush):
 def test_an_output_that_is_closed_early_needs_no_word():
     reader = "import sys; sys.stdin.readline()"
     with subprocess.Popen([sys.executable, "-c", reader], stdin=subprocess.PIPE) as head:
+        assert head.stdin is not None
         found = ended("while True: print('line')", stdout=head.stdin)
         head.stdin.close()
     assert (found.returncode, found.stderr) == (1, "")

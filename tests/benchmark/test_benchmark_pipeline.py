@@ -83,7 +83,8 @@ def test_a_slow_first_step_does_not_count(clock):
 
 
 def test_every_batch_is_used_once_in_order_and_waited_for():
-    seen, waited = [], []
+    seen: list[int] = []
+    waited: list[int] = []
 
     class Handle:
         def block_until_ready(self):

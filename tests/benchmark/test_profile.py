@@ -77,7 +77,9 @@ def test_a_trace_without_operations_is_an_error():
 
 def test_a_real_step_is_traced_and_read(tmp_path):
     compiled = jax.jit(lambda a: jnp.sin(a @ a).sum()).lower(jnp.ones((64, 64))).compile()
-    found = profile.record(lambda: compiled(jnp.ones((64, 64))), tmp_path, steps=2, program_text=compiled.as_text())
+    text = compiled.as_text()
+    assert text is not None
+    found = profile.record(lambda: compiled(jnp.ones((64, 64))), tmp_path, steps=2, program_text=text)
 
     assert sum(operation.share for operation in found.operations) == pytest.approx(1)
     assert all(operation.seconds >= 0 for operation in found.operations)

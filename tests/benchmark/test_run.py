@@ -167,6 +167,7 @@ def test_a_profile_names_the_costliest_operations_and_the_floor(arguments, monke
     found = run(**arguments, state=state_of(arguments["variables"]), profile=tmp_path / "profile")
 
     # Forward 2 per weight and image, gradient of the weights the same; two images on each device.
+    assert found.train_floor is not None
     assert found.train_floor.flops == 2 * 2 * SIZE * SIZE * 2
     assert found.train_floor.bytes > 2 * SIZE * SIZE
     assert "costliest operations" in found.table()

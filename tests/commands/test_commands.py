@@ -131,6 +131,7 @@ def test_the_header_tells_everything_and_no_path(exported, config):
     assert header.data["train_images"] == TRAIN
     assert "non-commercial" in header.data["terms"]
     assert header.data["measured_images"] == VALIDATION
+    assert header.calibration is not None
     assert header.calibration["images"] == VALIDATION
     assert header.figures["overall"]["count"] == VALIDATION
     assert 0.8 < header.figures["calibration"]["coverage"] < 1

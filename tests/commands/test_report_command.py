@@ -14,6 +14,7 @@ import boneage_jax
 from boneage_jax.commands.main import main
 from boneage_jax.predict import predictor as module
 from boneage_jax.released import weights
+from tests import pictures
 from tests.data import dicom_files
 from tests.predict import random_weights
 from tests.predict.random_weights import CALIBRATION, hand
@@ -202,6 +203,6 @@ def test_a_browser_shows_the_page(text, tmp_path):
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=900,1300"]
     page = (tmp_path / "page.html").as_uri()
     subprocess.run([*browser, f"--screenshot={shot}", page], check=True, capture_output=True, timeout=120)
-    picture = cv2.imread(str(shot))
+    picture = pictures.read(shot)
     assert picture.shape[:2] == (1300, 900)
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500  # The heat map has many colours.

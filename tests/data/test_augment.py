@@ -78,7 +78,7 @@ def test_the_shift_is_applied_after_flip_turn_and_zoom():
 
 def test_zoom_enlarges_about_the_centre():
     result = apply(dot(13, 10), View(scale=2.0))
-    assert np.unravel_index(result.argmax(), result.shape) == (10, 16, 0)
+    assert np.array_equal(np.unravel_index(result.argmax(), result.shape), (10, 16, 0))
 
 
 def test_what_comes_from_beyond_the_edge_is_black():

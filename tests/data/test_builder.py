@@ -1,4 +1,5 @@
 import errno
+import functools
 import pathlib
 import shutil
 import signal
@@ -9,6 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 
+from boneage_jax import cache
 from boneage_jax.data import builder
 from boneage_jax.errors import BoneAgeError
 
@@ -22,7 +24,7 @@ def examples(count, fail_at=None, error=None):
             raise error
         return {"image": np.full(SHAPE, number, np.uint8)}
 
-    return [builder.Example(f"id{n}", n % 2, n + 0.1, "", lambda n=n: prepare(n)) for n in range(count)]
+    return [builder.Example(f"id{n}", n % 2, n + 0.1, "", functools.partial(prepare, n)) for n in range(count)]
 
 
 def make(folder, train=20, **options):
@@ -44,8 +46,10 @@ def test_further_inputs_stand_beside_the_labels_and_maps_beside_the_images(tmp_p
     def prepare(number):
         return {"image": np.full(SHAPE, number, np.uint8), "heatmap": np.full((4, 4, 1), 9 - number, np.uint8)}
 
-    inputs = [{"weight": 0.1, "ward": "a, b"}, {"weight": -3e9, "ward": "unknown"}]
-    made = [builder.Example(f"id{n}", 0, 1.0, "", lambda n=n: prepare(n), values) for n, values in enumerate(inputs)]
+    inputs: list[dict[str, float | str]] = [{"weight": 0.1, "ward": "a, b"}, {"weight": -3e9, "ward": "unknown"}]
+    made = [
+        builder.Example(f"id{n}", 0, 1.0, "", functools.partial(prepare, n), values) for n, values in enumerate(inputs)
+    ]
     shapes = {"image": SHAPE, "heatmap": (4, 4, 1)}
     folder = builder.RsnaBoneAge(examples={"train": made}, shapes=shapes, data_dir=str(tmp_path)).build()
     rows = builder.read_labels(folder, "train")
@@ -118,8 +122,8 @@ def test_a_killed_build_is_not_taken_for_a_dataset_and_is_cleared_away(tmp_path)
 def test_a_full_disk_is_told_before_and_during_the_build(tmp_path, monkeypatch):
     with pytest.raises(BoneAgeError, match=r"disk .* is full"):
         make(tmp_path, fail_at=15, error=OSError(errno.ENOSPC, "No space left on device")).build()
-    usage = builder.shutil.disk_usage(tmp_path)._replace(free=100)
-    monkeypatch.setattr(builder.shutil, "disk_usage", lambda _: usage)
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(BoneAgeError, match=r"is full.*23 images"):
         make(tmp_path).build()
     assert not list(tmp_path.rglob("*.array_record*"))
@@ -135,7 +139,7 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     def read_only(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(builder.cache, "make_private", read_only)
+    monkeypatch.setattr(cache, "make_private", read_only)
     with pytest.raises(
         BoneAgeError, match=r"cannot be used \(Read-only file system\); choose another one \(data.cache\)"
     ):
@@ -219,6 +223,7 @@ def test_a_second_process_waits_for_the_first_and_names_it(tmp_path, caplog):
         builder.RsnaBoneAge(examples={{"train": examples}}, shapes={SHAPES}, data_dir={str(tmp_path)!r}).build()
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
         assert first.stdout.readline() == b"locked\n"
         folder = make(tmp_path, fail_at=0, error=AssertionError("built again")).build()
     assert first.returncode == 0

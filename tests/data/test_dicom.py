@@ -23,12 +23,17 @@ from boneage_jax.data.radiograph import decode, read
 from boneage_jax.errors import BoneAgeError
 from tests.data import dicom_files as files
 
-SMOOTH = cv2.normalize(
-    cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (41, 30)).astype(np.uint8), (0, 0), 4),
-    None, 0, 255, cv2.NORM_MINMAX,
-)  # fmt: skip
+BLURRED = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (41, 30)).astype(np.uint8), (0, 0), 4)
+SMOOTH = cv2.normalize(BLURRED, np.empty_like(BLURRED), 0, 255, cv2.NORM_MINMAX)
 TWELVE = SMOOTH.astype(np.uint16) * 16
 SIXTEEN = SMOOTH.astype(np.uint16) * 257
+
+
+def of_pydicom(name: str) -> str:
+    """The path of a file that comes with pydicom."""
+    path = get_testdata_file(name)
+    assert isinstance(path, str)
+    return path
 
 
 def table(values, bits, first=0):
@@ -84,15 +89,15 @@ def test_lossy_jpeg_encoded_by_opencv_arrives_nearly_as_stored():
     ],
 )
 def test_files_of_other_programs_equal_their_uncompressed_copies(compressed, plain):
-    images = [read(get_testdata_file(name))[0] for name in (compressed, plain)]
-    assert images[0].std() > 0
-    np.testing.assert_array_equal(*images)
+    found, expected = (read(of_pydicom(name))[0] for name in (compressed, plain))
+    assert found.std() > 0
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["JPGExtended.dcm", "JPEG-lossy.dcm"])
 def test_lossy_jpeg_of_twelve_bits_is_refused_with_advice(name):
     with pytest.raises(BoneAgeError, match="lossy JPEG of 12 bits, which is not read; export it without"):
-        read(get_testdata_file(name))
+        read(of_pydicom(name))
 
 
 def expected(stored, *, slope, intercept, modality, voi, window, inverted, bits):
@@ -137,9 +142,9 @@ def test_pixels_are_shown_as_the_standard_says_and_inverted_once(photometric, sh
     if shape:
         elements["PresentationLUTShape"] = shape
     if window:
-        elements |= {"WindowCenter": window[0], "WindowWidth": window[1]}
-    if lut == "two windows":
-        elements |= {"WindowCenter": [window[0], 10], "WindowWidth": [window[1], 20]}
+        centre, width = window
+        two = lut == "two windows"
+        elements |= {"WindowCenter": [centre, 10] if two else centre, "WindowWidth": [width, 20] if two else width}
     if modality is not None:
         elements["ModalityLUTSequence"] = table(modality, 10)
     if voi is not None:
@@ -265,7 +270,7 @@ def test_a_file_without_preamble_or_meta_information_is_read():
 )
 def test_dicom_files_of_other_kinds_are_refused(name):
     with pytest.raises(BoneAgeError, match=name):
-        read(get_testdata_file(name))
+        read(of_pydicom(name))
 
 
 def test_pictures_have_an_empty_header(tmp_path):

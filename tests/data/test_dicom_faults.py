@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -36,7 +37,7 @@ def stored(kind, image, **options):
         return files.make_with_code(jpeg2000(image, no_jp2=True), JPEG2000Lossless, image, **options)
     if kind == "rle":
         made = files.dataset(image)
-        made.file_meta = files.FileMetaDataset()
+        made.file_meta = FileMetaDataset()
         made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         made.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
         changed = files.dataset(image, **options)

@@ -3,7 +3,9 @@
 import gc
 import io
 import os
+import pathlib
 import resource
+import shutil
 import tempfile
 import zipfile
 
@@ -131,7 +133,7 @@ def test_inner_archives_leave_no_temporary_files_open(tmp_path):
 
 def test_an_inner_archive_that_would_fill_the_temporary_folder_is_a_problem(tmp_path, monkeypatch):
     forms.write(tmp_path, {"outer.zip": forms.archive({"in.zip": bytes(9000), "a.png": b"a"})})
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10_000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10_000}))
     listing = list_files(tmp_path)
     assert names(listing) == ["outer.zip/a.png"]
     (sentence,) = listing.problems.values()
@@ -169,7 +171,7 @@ def test_a_sparse_file_and_an_endless_one_are_refused_unread(tmp_path, monkeypat
         list_files(tmp_path).files[0].read()
     monkeypatch.setattr(files, "MAX_FILE_BYTES", 5000)
     with pytest.raises(BoneAgeError, match="/dev/zero has more than 5,000 bytes"):
-        File("/dev/zero", 0, 0, files.pathlib.Path("/dev/zero")).read()
+        File("/dev/zero", 0, 0, pathlib.Path("/dev/zero")).read()
 
 
 def test_a_held_file_reads_alike_whatever_becomes_of_it(tmp_path):
@@ -183,6 +185,7 @@ def test_an_archive_that_is_replaced_while_it_is_read_is_a_clear_error(tmp_path)
     forms.write(tmp_path, {"a.zip": forms.archive({"a.png": b"a" * 500})})
     (file,) = list_files(tmp_path).files
     (tmp_path / "a.zip").write_bytes(b"no archive any more")
+    assert isinstance(file._place, archives.Entry)
     file._place.archives._opened.cache_clear()
     with pytest.raises(BoneAgeError, match=r"a\.zip is not an intact zip archive"):
         file.read()

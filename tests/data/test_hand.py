@@ -4,11 +4,17 @@ import cv2
 import numpy as np
 import pytest
 
-from boneage_jax.data.hand import content, find_hand
+from boneage_jax.data.hand import Hand, content, find_hand
 from boneage_jax.data.phantom import render
 from boneage_jax.data.preprocess import Preprocessing
 
 CHILDREN = [(age, seed) for seed, age in enumerate(np.linspace(12, 216, 12))]
+
+
+def found_in(image: np.ndarray) -> Hand:
+    hand = find_hand(image)
+    assert hand is not None
+    return hand
 
 
 def window_of(box):
@@ -19,7 +25,7 @@ def window_of(box):
 @pytest.mark.parametrize(("age", "seed"), CHILDREN)
 def test_all_joints_lie_in_the_box_and_little_else(age, seed):
     phantom = render(age, seed % 2, size=256, seed=seed)
-    hand = find_hand(phantom.image)
+    hand = found_in(phantom.image)
     left, top, right, bottom = hand.box
     x, y = phantom.key_points.T
     assert ((x > left) & (x < right) & (y > top) & (y < bottom)).all()
@@ -39,18 +45,18 @@ def test_the_hand_is_the_same_in_copies_of_other_exposure_depth_and_size(seed):
         "gamma 0.7": np.rint(65535 * fractions**0.7).astype(np.uint16),
         "gamma 1.4": np.rint(65535 * fractions**1.4).astype(np.uint16),
     }
-    expected = np.array(find_hand(image).box) / len(image)
+    expected = np.array(found_in(image).box) / len(image)
     for name, copy in copies.items():
-        np.testing.assert_allclose(np.array(find_hand(copy).box) / len(copy), expected, atol=0.02, err_msg=name)
+        np.testing.assert_allclose(np.array(found_in(copy).box) / len(copy), expected, atol=0.02, err_msg=name)
 
 
 @pytest.mark.parametrize("level", [0, 200])
 @pytest.mark.parametrize("sides", [(0, 0, 128, 128), (60, 0, 0, 0), (0, 100, 0, 0), (0, 0, 0, 90), (77, 0, 0, 31)])
 def test_flat_padding_moves_the_hand_and_changes_nothing_else(sides, level):
     image = render(120, 1, size=256, seed=6).image
-    padded = cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=level)
-    found, expected = find_hand(padded), find_hand(image)
-    top, _, left, _ = sides
+    top, bottom, left, right = sides
+    padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=level)
+    found, expected = found_in(padded), found_in(image)
     np.testing.assert_allclose(np.array(found.box) - [left, top, left, top], expected.box, atol=2)
     preprocessing = Preprocessing(size=128, region="hand", clahe_clips=())
     difference = preprocessing.prepare(padded).astype(int) - preprocessing.prepare(image)
@@ -79,10 +85,10 @@ def test_a_constant_picture_has_no_hand_and_is_taken_whole(level):
 def test_the_crop_shows_the_hand_larger_and_in_the_middle():
     phantom = render(150, 1, size=256, seed=5)
     small = cv2.copyMakeBorder(phantom.image, 128, 0, 128, 0, cv2.BORDER_REPLICATE)
-    before = np.array(find_hand(small).box) / len(small)
+    before = np.array(found_in(small).box) / len(small)
     side = max(before[2] - before[0], before[3] - before[1]) * 1.06
     prepared = Preprocessing(size=128, region="hand", margin=0.06, clahe_clips=()).prepare(small)
-    found = np.array(find_hand(prepared[..., 0]).box) / 128
+    found = np.array(found_in(prepared[..., 0]).box) / 128
     assert side < 0.7
     assert window_of(found) == pytest.approx(window_of(before) / side**2, rel=0.1)
     np.testing.assert_allclose([found[0] + found[2], found[1] + found[3]], [1, 1], atol=0.15)

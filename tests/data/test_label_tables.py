@@ -10,7 +10,7 @@ import pytest
 
 from boneage_jax.data import tables
 from boneage_jax.data.files import File
-from boneage_jax.data.labels import read_children, read_labels, read_sizes
+from boneage_jax.data.labels import LabelTable, read_children, read_labels, read_sizes
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
 from tests.data import rsna_forms as forms
@@ -21,12 +21,20 @@ def as_file(data, name="labels.csv"):
     return File(name, len(data), 0, data)
 
 
+def table_of(data, name="labels.csv") -> LabelTable:
+    found = read_labels(as_file(data, name))
+    assert found is not None
+    return found
+
+
 def labels(data, name="labels.csv"):
-    return [(label.id, label.sex, label.age) for label in read_labels(as_file(data, name)).labels]
+    return [(label.id, label.sex, label.age) for label in table_of(data, name).labels]
 
 
 def children(data):
-    return {label.id: label for label in read_children(as_file(data))}
+    found = read_children(as_file(data))
+    assert found is not None
+    return {label.id: label for label in found}
 
 
 def workbook(rows):
@@ -110,12 +118,12 @@ def test_a_table_that_is_refused_has_the_true_reason(data, message):
     ],
 )
 def test_a_row_that_cannot_be_used_says_why(text, fault):
-    table = read_labels(as_file(text))
+    table = table_of(text)
     assert fault in table.labels[0].fault
 
 
 def test_a_row_that_cannot_be_used_spoils_no_other():
-    table = read_labels(as_file("id,boneage,sex\n1,12,M\n2,12,O\n3,old,F\n,12,F\n4,12,F\n"))
+    table = table_of("id,boneage,sex\n1,12,M\n2,12,O\n3,old,F\n,12,F\n4,12,F\n")
     assert [bool(label.fault) for label in table.labels] == [False, True, True, True, False]
 
 

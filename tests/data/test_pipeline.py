@@ -257,6 +257,7 @@ def test_workers_leave_it_to_their_parent_to_end_them():
     with train_batches(split, batching) as batches:
         expected = [next(batches) for _ in range(2)]
         (worker,) = multiprocessing.active_children()
+        assert worker.pid is not None
         for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal and a scheduler send them to the whole group
             os.kill(worker.pid, number)
         found = [next(batches) for _ in range(20)]

@@ -6,6 +6,7 @@ import openpyxl
 import pytest
 
 from boneage_jax.data import files, rsna
+from boneage_jax.data.inputs import Kind
 from boneage_jax.data.radiograph import decode
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
@@ -214,7 +215,7 @@ def test_a_broken_workbook_is_refused_by_name(tmp_path):
     refused(tmp_path, "Bone age ground truth.xlsx")
 
 
-AGE_AND_WARD = {"chronological_age": "number", "ward": ("north", "South", "unknown")}
+AGE_AND_WARD: dict[str, Kind] = {"chronological_age": "number", "ward": ("north", "South", "unknown")}
 
 
 def with_inputs(rows, titles=("Chronological Age", "WARD"), wards=("NORTH", "south", "")):

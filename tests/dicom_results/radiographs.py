@@ -1,5 +1,6 @@
 """Radiographs of phantoms as CR, DX and Secondary Capture files that dciodvfy accepts, and their results."""
 
+import dataclasses
 import datetime
 import io
 import warnings
@@ -22,6 +23,7 @@ from boneage_jax.predict.results import Reading, Result
 
 SHA256 = "0123456789abcdef" * 4
 MADE = datetime.datetime(2025, 3, 4, 5, 6, 7, tzinfo=datetime.UTC)
+PROVENANCE = Provenance("detailed", SHA256, MADE, version="0.1.0", preprocessing=2)
 
 
 def hand(number=0, size=256):
@@ -36,16 +38,16 @@ def overlay():
 
 def result(**changes):
     """A girl of 104.4 months, read as 112.34."""
-    fields = {
-        "file": "hand.dcm",
-        "sex": "F",
-        "sex_from": "header",
-        "age": 104.4,
-        "age_from": "header",
-        "readings": (Reading("F", 112.34, 11.28, (95.12, 130.27), 7.94, 0.7762),),
-        "provenance": Provenance("detailed", SHA256, MADE, version="0.1.0", preprocessing=2),
-    }
-    return Result(**fields | changes)
+    made = Result(
+        "hand.dcm",
+        sex="F",
+        sex_from="header",
+        age=104.4,
+        age_from="header",
+        readings=(Reading("F", 112.34, 11.28, (95.12, 130.27), 7.94, 0.7762),),
+        provenance=PROVENANCE,
+    )
+    return dataclasses.replace(made, **changes)
 
 
 def dataset(kind, pixels=None, **elements):

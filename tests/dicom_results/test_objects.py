@@ -7,6 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom import sr
+from PIL import Image
 from pydicom.sr.codedict import codes
 
 from boneage_jax.dicom_results import capture, objects, wording
@@ -30,7 +31,9 @@ def make(data=None, **changes):
 
 
 def group(report):
-    return sr.Comprehensive3DSR.from_dataset(report).content.get_image_measurement_groups()[0]
+    content = sr.Comprehensive3DSR.from_dataset(report).content
+    assert isinstance(content, sr.MeasurementReport)
+    return content.get_image_measurement_groups()[0]
 
 
 def properties(measurement):
@@ -133,7 +136,7 @@ def test_the_same_reading_has_the_same_uids_and_another_has_others():
         made = make(data, **changes)
         return tuple((one.SeriesInstanceUID, one.SOPInstanceUID) for one in made)
 
-    made = radiographs.result().provenance
+    made = radiographs.PROVENANCE
     boy = Reading("M", 112.34, None, None, None, None)
     found = [
         uids(),
@@ -191,9 +194,12 @@ def test_the_capture_shows_the_pictures_and_the_result_below():
 
 def test_the_text_of_the_capture_is_that_of_the_result(monkeypatch):
     written = []
-    monkeypatch.setattr(
-        capture, "_text", lambda lines, width: written.extend(lines) or capture.Image.new("RGB", (width, 8))
-    )
+
+    def draw(lines, width):
+        written.extend(lines)
+        return Image.new("RGB", (width, 8))
+
+    monkeypatch.setattr(capture, "_text", draw)
     result = radiographs.result(warnings=("A warning.",))
     capture.draw(radiographs.overlay(), result)
     texts = [text for text, _, _ in written]

@@ -1,11 +1,11 @@
 """The figures: every image drawn once, lines where the metrics say, no global plotting state."""
 
-import cv2
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from boneage_jax.evaluate import metrics, plots
+from tests import pictures
 
 
 @pytest.fixture
@@ -70,5 +70,5 @@ def test_a_single_image_is_drawn_without_limits(tmp_path, drawn):
 def test_the_file_is_an_image_even_under_a_temporary_name(tmp_path, draw):
     path = tmp_path / ".plot.png.17.part"
     draw(path, **arguments())
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    image = pictures.read(path)
     assert min(image.shape[:2]) > 600

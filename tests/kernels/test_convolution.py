@@ -1,5 +1,7 @@
 """The CPU's convolution against XLA's in float64."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,9 +18,10 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 TOLERANCE = {"float32": 3e-6, "bfloat16": 2**-8}
 
 
-def arrays(batch, height, width, channels, features, k, dtype, pads="SAME"):
+def arrays(shape, dtype, pads="SAME"):
     """Image, kernel and gradient of the output: numbers that `dtype` holds exactly, as float64."""
-    rng = np.random.default_rng([batch, height, width, channels, features, k])
+    batch, height, width, channels, features, k = shape
+    rng = np.random.default_rng(shape)
     if isinstance(pads, str):
         pads = jax.lax.padtype_to_pads((height, width), (k, k), (1, 1), pads)
     out = [n + low + high - k + 1 for n, (low, high) in zip((height, width), pads, strict=True)]
@@ -48,7 +51,7 @@ def found(x, kernel, g, dtype, pads="SAME"):
 
 
 def check(shape, dtype, pads="SAME"):
-    x, kernel, g = arrays(*shape, dtype, pads)
+    x, kernel, g = arrays(shape, dtype, pads)
     results = found(x, kernel, g, dtype, pads), exact(x, kernel, g, pads)
     for name, ours, true in zip(("value", "image", "kernel"), *results, strict=True):
         assert ours.dtype == jnp.dtype(dtype)
@@ -57,7 +60,7 @@ def check(shape, dtype, pads="SAME"):
 
 
 def calls(shape, dtype, **settings):
-    x, kernel, _ = arrays(*shape, dtype)
+    x, kernel, _ = arrays(shape, dtype)
     arguments = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": LAYOUT, **settings}
     x, kernel = jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
     return str(jax.make_jaxpr(lambda x, kernel: conv_general_dilated(x, kernel, **arguments))(x, kernel))
@@ -108,7 +111,7 @@ def test_any_small_shape_equals_the_exact_convolution(batch, height, width, chan
 
 @needs_kernels
 def test_the_result_is_the_same_to_the_bit_every_time():
-    x, kernel, g = arrays(6, 24, 24, 32, 32, 3, "bfloat16")
+    x, kernel, g = arrays((6, 24, 24, 32, 32, 3), "bfloat16")
     first, second = (found(x, kernel, g, "bfloat16") for _ in range(2))
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
@@ -142,4 +145,6 @@ def test_a_flax_convolution_has_the_same_parameters_and_values_with_it():
     plain = nn.Conv(32, (3, 3), use_bias=False)
     variables = plain.init(jax.random.key(0), x)
     ours = nn.Conv(32, (3, 3), use_bias=False, conv_general_dilated=conv_general_dilated)
-    np.testing.assert_allclose(ours.apply(variables, x), plain.apply(variables, x), rtol=1e-5, atol=1e-5)
+    found: Any = ours.apply(variables, x)
+    expected: Any = plain.apply(variables, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -1,5 +1,7 @@
 """Max pooling and its gradient against XLA's, ties included."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +47,7 @@ def test_a_value_that_is_no_number_stays_visible():
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)
 def test_the_form_for_other_platforms_equals_xla_as_well(padding):
     pads = padding if not isinstance(padding, str) else jax.lax.padtype_to_pads((11, 14), (3, 3), (2, 2), padding)
-    settings = {"size": 3, "stride": 2, "pads": tuple(tuple(pad) for pad in pads)}
+    settings: dict[str, Any] = {"size": 3, "stride": 2, "pads": tuple(tuple(pad) for pad in pads)}
     x = jnp.asarray(np.random.default_rng(0).integers(0, 4, (3, 11, 14, 8)), jnp.float32)
     y, gradient = value_and_gradient(lambda x: plain(x, 3, 2, padding), x)
     largest, winner = pooling._plain_winner(x, **settings)

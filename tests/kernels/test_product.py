@@ -14,8 +14,9 @@ from tests.kernels.machine import needs_kernels
 TOLERANCE = {"float32": 3e-6, "bfloat16": 2**-8}
 
 
-def check(batch, height, width, channels, features, dtype):
-    rng = np.random.default_rng([batch, height, width, channels, features])
+def check(shape, dtype):
+    batch, height, width, channels, features = shape
+    rng = np.random.default_rng(shape)
     sizes = (batch, height, width, channels), (channels, features), (batch, height, width, features)
     x, kernel, g = (jnp.asarray(rng.normal(size=size), dtype) for size in sizes)
     value, pull = jax.vjp(jax.jit(pointwise), x, kernel)
@@ -45,7 +46,7 @@ def check(batch, height, width, channels, features, dtype):
     ids=str,
 )
 def test_value_and_both_gradients_equal_the_exact_ones(shape, dtype):
-    check(*shape, dtype)
+    check(shape, dtype)
 
 
 @settings(max_examples=25, deadline=None)
@@ -58,7 +59,7 @@ def test_value_and_both_gradients_equal_the_exact_ones(shape, dtype):
     dtype=st.sampled_from(["float32", "bfloat16"]),
 )
 def test_any_small_shape_equals_the_exact_product(batch, height, width, channels, features, dtype):
-    check(batch, height, width, channels, features, dtype)
+    check((batch, height, width, channels, features), dtype)
 
 
 @needs_kernels

@@ -1,5 +1,7 @@
 """ConvMixer's patches and blocks."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.pretrained.names import shapes
 from tests.parity import comparison
 
-TINY = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 4}
+TINY: dict[str, Any] = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 4}
 
 
 @pytest.mark.parametrize(("size", "expected"), [(224, 32), (230, 32), (7, 1)])

@@ -1,6 +1,7 @@
 """ConvNeXt V2: the published sizes, patches, global response normalisation, stochastic depth, names of weights."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def test_pixels_that_fill_no_patch_are_left_out(pixels, expected):
     assert features.shape == (1, expected, 2, 32)
 
 
-def response_norm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> jax.Array:
+def response_norm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> Any:
     return GlobalResponseNorm().apply({"params": {"gamma": gamma, "beta": beta}}, jnp.asarray(x))
 
 

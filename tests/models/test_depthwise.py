@@ -1,6 +1,7 @@
 """The depthwise convolution against XLA's grouped one in float64."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -111,7 +112,9 @@ def test_the_layer_takes_a_grouped_convolutions_parameters_and_gives_its_output(
 
     own = jax.eval_shape(ours.init, jax.random.key(0), x)
     assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, params)
-    np.testing.assert_allclose(ours.apply(params, x), grouped.apply(params, x), rtol=1e-5, atol=1e-5)
+    found: Any = ours.apply(params, x)
+    expected: Any = grouped.apply(params, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_layer_computes_in_its_dtype_with_float32_parameters():

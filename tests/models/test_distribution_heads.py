@@ -1,5 +1,7 @@
 """Distributions over months: expectation and spread by hand, and Larson's two halves."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,5 +95,5 @@ def test_the_half_of_the_other_sex_changes_nothing(half, unmoved):
 
 def test_a_sex_that_is_neither_gives_no_prediction():
     head = SexSplitDistribution()
-    estimate = head.apply(made(head), FEATURES, jnp.array([0, 1, 2, 0]), {}, train=False)
+    estimate: Any = head.apply(made(head), FEATURES, jnp.array([0, 1, 2, 0]), {}, train=False)
     assert np.isnan(estimate.months).tolist() == [False, False, True, False]

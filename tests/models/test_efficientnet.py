@@ -1,5 +1,7 @@
 """EfficientNet: published sizes, compound scaling, both frameworks' padding, stochastic depth, names of weights."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -106,7 +108,8 @@ def test_squeeze_and_excitation_weighs_channels_by_their_means():
     hidden = np.asarray(x).mean(axis=(1, 2)) @ weights["reduce"]["kernel"][0, 0]
     gate = (hidden / (1 + np.exp(-hidden))) @ weights["expand"]["kernel"][0, 0]
     expected = np.asarray(x) / (1 + np.exp(-gate))[:, None, None]
-    np.testing.assert_allclose(module.apply(params, x), expected, rtol=1e-5, atol=1e-6)
+    found: Any = module.apply(params, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def block(*, drop_rate: float, train: bool) -> tuple[np.ndarray, np.ndarray]:

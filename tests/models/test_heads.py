@@ -1,6 +1,7 @@
 """What holds for every head, and the regression head's published layers."""
 
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ AGE = Input("chronological_age", "number", mean=120.0, std=40.0)
 ETHNICITY = Input("ethnicity", "category", categories=("asian", "black", "unknown", "white"))
 GIVEN = {"chronological_age": jnp.array([90.0, 160.0, 120.0, 30.0]), "ethnicity": jnp.array([0, 1, 2, 3])}
 # Options that make a head small, and the one layer that is float32 always.
-SMALL = {
+SMALL: dict[str, tuple[dict[str, Any], str]] = {
     "distribution": ({"sex_units": 6, "hidden": (8,)}, "logits"),
     "joints": ({"sex_units": 6, "hidden": (8,)}, "output"),
     "regression": ({"sex_units": 6, "hidden": (8, 7)}, "output"),

@@ -1,5 +1,7 @@
 """Layers that several trunks share: stochastic depth."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from boneage_jax.models.layers import StochasticDepth
 BRANCH = jax.random.normal(jax.random.key(0), (256, 2, 3, 4))
 
 
-def trained(rate: float, seed: int = 0, branch: jax.Array = BRANCH) -> jax.Array:
+def trained(rate: float, seed: int = 0, branch: jax.Array = BRANCH) -> Any:
     return StochasticDepth(rate, deterministic=False).apply({}, branch, rngs={"dropout": jax.random.key(seed)})
 
 

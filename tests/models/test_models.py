@@ -1,7 +1,9 @@
 """What holds for every registered model, complete by construction: a model without an entry here fails."""
 
 from functools import cache
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from boneage_jax.pretrained import names as naming
 from tests.models.classifier import Classifier, count
 from tests.models.families import FAMILIES
 from tests.parity import comparison
+from tests.trees import structure
 
 MODEL_SIZES = {name: size for family in FAMILIES.values() for name, size in family.sizes.items()}
 SMALL = {name: options for family in FAMILIES.values() for name, options in family.small.items()}
@@ -25,7 +28,7 @@ LARGE = {name for family in FAMILIES.values() if family.large for name in family
 SEX = jnp.array([0, 1, 1])
 # Halves the time to compile a training step, which is most of what these tests take.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-LABELS = {"label_mean": 127.0, "label_std": 41.0}
+LABELS: dict[str, Any] = {"label_mean": 127.0, "label_std": 41.0}
 
 each_model = pytest.mark.parametrize("name", models.names())
 each_family = pytest.mark.parametrize(
@@ -62,11 +65,17 @@ def variables(name: str):
     return made
 
 
+def months_of(module: nn.Module, variables, *given) -> jax.Array:
+    """The estimate in evaluation mode, of a network or a head."""
+    estimate: Any = module.apply(variables, *given, train=False)
+    return estimate.months
+
+
 @cache
 def evaluated(name: str, dtype: str = "float32") -> np.ndarray:
     """z-scores of the three images."""
     network = small(name, dtype=dtype)
-    months = jax.jit(lambda v: network.apply(v, image(name), SEX, inputs(name), train=False).months)(variables(name))
+    months = jax.jit(lambda v: months_of(network, v, image(name), SEX, inputs(name)))(variables(name))
     return np.asarray((months - LABELS["label_mean"]) / LABELS["label_std"])
 
 
@@ -178,7 +187,7 @@ def test_sex_changes_the_prediction(name):
         )
         head = model.head.clone(parent=None)
         parameters = {"params": variables["params"]["head"]}
-        return [head.apply(parameters, features, jnp.array([sex]), {}, train=False).months for sex in (0, 1)]
+        return [months_of(head, parameters, features, jnp.array([sex]), {}) for sex in (0, 1)]
 
     girl, boy = jax.jit(both)(variables(name))
     assert abs(girl - boy).item() > 1e-3
@@ -188,7 +197,7 @@ def test_sex_changes_the_prediction(name):
 
 @each_family
 def test_a_batch_and_its_single_images_agree(name):
-    single = jax.jit(lambda v, x, sex, more: small(name).apply(v, x, sex, more, train=False).months)
+    single = jax.jit(lambda v, x, sex, more: months_of(small(name), v, x, sex, more))
     parts = [jax.tree.map(lambda x, i=i: x[i : i + 1], (image(name), SEX, inputs(name))) for i in range(3)]
     months = [single(variables(name), *part)[0] for part in parts]
     batch = evaluated(name) * LABELS["label_std"] + LABELS["label_mean"]
@@ -205,7 +214,7 @@ def test_bfloat16_stays_close_to_float32(name):
 )
 def test_rematerialising_changes_neither_names_nor_outputs_nor_gradients(name):
     expected, actual = step_of(name)(0), step_of(name, remat=True)(0)
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    assert structure(actual) == structure(expected)
     # A shift that the next BatchNorm takes out again has no gradient but what rounding leaves of the others'.
     rounding = 1e-6 * max(np.abs(b).max() for b in jax.tree.leaves(expected[1]))
     for (path, a), b in zip(tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
@@ -216,10 +225,12 @@ def test_rematerialising_changes_neither_names_nor_outputs_nor_gradients(name):
 @each_family
 def test_a_block_keeps_its_convolutions_and_with_rematerialisation_nothing(name, capsys):
     def kept(remat):
-        model, settings = small(name, remat=remat), {"train": True, "rngs": {"dropout": jax.random.key(0)}}
+        model, rngs = small(name, remat=remat), {"dropout": jax.random.key(0)}
 
         def loss(given):
-            estimate, _ = model.apply(given, image(name), SEX, inputs(name), mutable=["batch_stats"], **settings)
+            estimate, _ = model.apply(
+                given, image(name), SEX, inputs(name), train=True, mutable=["batch_stats"], rngs=rngs
+            )
             return estimate.months.sum()
 
         jax.ad_checkpoint.print_saved_residuals(loss, variables(name))
@@ -246,7 +257,7 @@ def test_rgb_repeats_a_grey_image_to_three_channels():
     variables = init()
     assert variables["params"]["trunk"]["patch_embedding"]["kernel"].shape == (4, 4, 3, 16)
     colour = jnp.concatenate([grey, grey, grey], axis=-1)
-    apply = jax.jit(lambda x: model.apply(variables, x, SEX, train=False).months)
+    apply = jax.jit(lambda x: months_of(model, variables, x, SEX))
     np.testing.assert_array_equal(apply(grey), apply(colour))
     with pytest.raises(BoneAgeError, match="1 or 3 channels, got 2"):
         model.apply(variables, grey[..., [0, 0]], SEX, train=False)

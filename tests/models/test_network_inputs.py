@@ -1,5 +1,7 @@
 """Further inputs: what they may be, how they are encoded, and how they reach the trunk and the head."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -44,7 +46,7 @@ def tiny(monkeypatch):
 
 
 def test_a_number_is_encoded_as_its_z_score():
-    np.testing.assert_allclose(encode(AGE, jnp.array([120.0, 60.0, 130.0])), [[0], [-1.5], [0.25]])
+    np.testing.assert_allclose(encode(AGE, jnp.array([120.0, 60.0, 130.0])), [[0.0], [-1.5], [0.25]])
 
 
 def test_a_category_is_encoded_one_hot_and_unknown_is_one_like_the_others():
@@ -120,7 +122,7 @@ def test_a_heat_map_reaches_the_trunk_and_not_the_head(tiny):
 def test_a_heat_map_stays_one_channel_when_grey_becomes_rgb(tiny):
     tiny((HEATMAP,), {"key_points": IMAGE}, heatmap=True, input_channels="rgb")
     network = models.create("tiny", heatmap=True, inputs=(HEATMAP,), input_channels="rgb")
-    features = network.apply({}, IMAGE, {"key_points": IMAGE}, train=False, method="features")
+    features: Any = network.apply({}, IMAGE, {"key_points": IMAGE}, train=False, method="features")
     assert features.shape == (2, 6, 4, 3 + 1)
 
 

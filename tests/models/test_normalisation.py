@@ -1,5 +1,7 @@
 """BatchNorm against flax's own: values, gradients, running statistics."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 
 from boneage_jax.models.normalisation import BatchNorm
 
-SETTINGS = {"momentum": 0.9, "epsilon": 1e-3}
+SETTINGS: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-3}
 
 
 def data(shape=(6, 5, 7, 20), offset=4.0):
@@ -59,7 +61,7 @@ def test_without_a_scale_it_equals_flax_as_well():
 def test_evaluation_equals_flax_and_leaves_the_statistics():
     x, variables, _ = data()
     y, new = BatchNorm(use_running_average=True, **SETTINGS).apply(variables, x, mutable=["batch_stats"])
-    expected = nn.BatchNorm(use_running_average=True, **SETTINGS).apply(variables, x)
+    expected: Any = nn.BatchNorm(use_running_average=True, **SETTINGS).apply(variables, x)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     assert_close(new["batch_stats"], variables["batch_stats"], rtol=0)
 

@@ -1,6 +1,7 @@
 """ResNet-50's two frameworks: sizes, strides, padding, and the names of their weights."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,7 +16,7 @@ from boneage_jax.pretrained.names import shapes
 from boneage_jax.pretrained.resnet import keras_names, timm_names
 from tests.models.classifier import Classifier, count
 
-TINY = {"blocks": (1, 2, 1, 1), "width": 4}
+TINY: dict[str, Any] = {"blocks": (1, 2, 1, 1), "width": 4}
 both_frameworks = pytest.mark.parametrize("framework", FRAMEWORKS)
 
 

@@ -6,8 +6,8 @@ import threading
 
 import pydicom
 import pytest
+from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
 from boneage_jax.dicom_results import objects
 from boneage_jax.node.destinations import Archive, RejectedError, Service, UnreachableError
@@ -39,6 +39,7 @@ def archive():
         for kind in kinds:
             entity.add_supported_context(kind, syntaxes)
         server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+        assert server is not None
         servers.append(server)
         return Archive("BONEAGE", "ARCHIVE", "127.0.0.1", server.server_address[1]), received
 

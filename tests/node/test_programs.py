@@ -51,7 +51,7 @@ def send(port, *files, caller="MODALITY", called="BONEAGE"):
 
 def sources(files):
     """How many reports and captures of each source are among files."""
-    found = Counter()
+    found: Counter[tuple[str, str]] = Counter()
     for path in files:
         made = pydicom.dcmread(path)
         if made.Modality == "SR":

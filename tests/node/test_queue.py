@@ -1,11 +1,11 @@
 """The queue: what is accepted stays until it is done, through any end of the process."""
 
 import sqlite3
+import time
 
 import pytest
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.node import queue as module
 from boneage_jax.node.queue import Queue, State
 
 
@@ -103,7 +103,7 @@ def test_an_image_that_waits_for_two_weights_is_read_once(queue, path):
 
 def test_pauses_grow_to_the_longest_one(queue, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
     number = queue.accept("1.2.3", b"image")
     queue.answer(number, {"report": b"sr"})
     pauses = []

@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from boneage_jax.node import sender as module
 from boneage_jax.node.destinations import RejectedError, UnreachableError
-from boneage_jax.node.queue import Queue, State
+from boneage_jax.node.queue import LONGEST_PAUSE, Queue, State
 from boneage_jax.node.sender import Sender
 
 
@@ -118,4 +117,4 @@ def test_only_what_is_missing_is_sent_again(queue, monkeypatch):
     )
     run(queue, destination, lambda: queue.counts() == {State.SENT: 1})
     assert destination.has == [b"sc %d" % number, b"sr %d" % number]
-    assert module.LONGEST_PAUSE == 300
+    assert LONGEST_PAUSE == 300

@@ -21,6 +21,7 @@ def test_the_rate_is_cut_at_the_same_evaluations_as_in_keras(patience):
     config = base().optimizer
     config.plateau.update({"factor": 0.5, "patience": patience, "cooldown": 0, "min_scale": 0.1})
     rule = optimizer.plateau(config)
+    assert rule is not None
     update = jax.jit(rule.update)
     state = rule.init({})
     theirs = keras.callbacks.ReduceLROnPlateau("mae", factor=0.5, patience=patience, min_lr=0.1, mode="min")

@@ -3,6 +3,8 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Generator
+from typing import Any
 
 import cv2
 import jax
@@ -31,7 +33,7 @@ def months(predictions) -> list[float]:
 def test_a_prediction_is_what_the_network_says_of_the_prepared_image():
     found = predictor().predict(hand(3), sex="M")
     image = jnp.asarray(random_weights.PREPROCESSING.scale(random_weights.PREPROCESSING.prepare(hand(3))))[None]
-    expected = predictor().network.apply(predictor().variables, image, jnp.array([Sex.MALE]), train=False)
+    expected: Any = predictor().network.apply(predictor().variables, image, jnp.array([Sex.MALE]), train=False)
     assert found.months == pytest.approx(float(expected.months[0]), abs=1e-3)
     assert found.std == pytest.approx(float(expected.std[0]), abs=1e-3)
     assert found.interval is None
@@ -42,8 +44,11 @@ def test_a_prediction_is_what_the_network_says_of_the_prepared_image():
 def test_a_calibrated_prediction_has_an_interval():
     plain = predictor().predict(hand(3), sex="F")
     found = predictor(calibration=CALIBRATION).predict(hand(3), sex="F")
+    assert plain.months is not None
+    assert plain.std is not None
     assert found.months == pytest.approx(1.1 * plain.months - 8)
     assert found.std == pytest.approx(0.5 * plain.std)
+    assert found.months is not None
     assert found.interval == pytest.approx((max(found.months - 1.5 * plain.std, 0), found.months + 1.5 * plain.std))
 
 
@@ -67,7 +72,12 @@ def test_one_image_and_many_in_any_batch_have_the_same_age(views):
 def test_each_batch_size_is_compiled_once(monkeypatch):
     traced = []
     original = inference._mean_estimate
-    monkeypatch.setattr(inference, "_mean_estimate", lambda *a: traced.append(1) or original(*a))
+
+    def trace(*arguments):
+        traced.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(inference, "_mean_estimate", trace)
     ours = Predictor(random_weights.weights())
     list(ours.predict_many([Item(hand(i), "F") for i in range(5)], batch_size=2))
     list(ours.predict_many([Item(hand(0), "unknown")], batch_size=2))
@@ -137,6 +147,7 @@ def test_items_are_read_as_they_are_needed():
     stream = predictor().predict_many(items(), batch_size=2)
     next(stream)
     assert len(taken) <= 6
+    assert isinstance(stream, Generator)
     stream.close()
 
 
@@ -157,7 +168,7 @@ def test_an_array_that_is_no_grey_image_is_refused(image):
 
 def test_a_further_input_is_needed_and_used():
     ours = predictor(inputs=random_weights.AGE)
-    young, old = (ours.predict(hand(1), sex="F", inputs={"chronological_age": age}).months for age in (24, 200))
+    young, old = months(ours.predict(hand(1), sex="F", inputs={"chronological_age": age}) for age in (24, 200))
     assert abs(young - old) > 0.1
     with pytest.raises(BoneAgeError, match=r"lack chronological_age \(number\)"):
         ours.predict(hand(1), sex="F")
@@ -219,10 +230,14 @@ def test_a_prediction_has_the_provenance_of_its_file(tmp_path):
     weights.write(tmp_path / "a.safetensors", random_weights.weights())
     ours = Predictor(weights.read(tmp_path / "a.safetensors"))
     found = ours.predict(hand(0), sex="unknown").provenance
+    assert found is not None
     assert found.weights == "tiny"
     assert found.sha256 == weights.read(tmp_path / "a.safetensors").sha256
+    assert found.sha256 is not None
     assert len(found.sha256) == 64
-    assert predictor().predict(hand(0), sex="F").provenance.sha256 is None
+    of_no_file = predictor().predict(hand(0), sex="F").provenance
+    assert of_no_file is not None
+    assert of_no_file.sha256 is None
 
 
 @pytest.mark.parametrize(("storage", "difference"), [("float32", 0.0), ("float16", 0.2), ("bfloat16", 1.0)])
@@ -287,7 +302,7 @@ def test_months_that_are_no_bone_age_are_refused(factor):
 def test_the_feature_map_is_within_reach():
     ours = predictor()
     image = jnp.asarray(ours.preprocessing.scale(ours.preprocessing.prepare(hand(0))))[None]
-    features = ours.network.apply(ours.variables, image, train=False, method="features")
+    features: Any = ours.network.apply(ours.variables, image, train=False, method="features")
     assert features.shape == (1, 4, 4, 8)
 
 

@@ -1,4 +1,5 @@
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,9 @@ from boneage_jax.pretrained import convmixer, convnextv2, inception_v3, load, na
 from boneage_jax.pretrained.assign import to_original
 from tests.models.families import OWN
 from tests.pretrained import weight_files
+from tests.trees import structure
 
-OPTIONS = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 4}
+OPTIONS: dict[str, Any] = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 4}
 CLASSIFIER = {"head.weight": np.zeros((1000, 8), np.float32), "head.bias": np.zeros(1000, np.float32)}
 
 
@@ -67,7 +69,7 @@ def features(channels: str, variables) -> jax.Array:
 
 def test_the_trunk_is_replaced_and_the_head_stays(tmp_path):
     started = start(saved(tmp_path))
-    assert jax.tree.structure(started) == jax.tree.structure(fresh())
+    assert structure(started) == structure(fresh())
     for (path, after), before in zip(
         jax.tree_util.tree_leaves_with_path(started), jax.tree.leaves(fresh()), strict=True
     ):

@@ -12,6 +12,7 @@ from boneage_jax.models import Description
 from boneage_jax.pretrained import start_from
 from boneage_jax.released import weights
 from tests.predict import random_weights
+from tests.trees import structure
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def same(a, b) -> bool:
 
 def test_trunk_and_head_are_replaced(path):
     started = start_from(path, "convmixer", network(dtype="bfloat16").trunk, zeros())
-    assert jax.tree.structure(started) == jax.tree.structure(zeros())
+    assert structure(started) == structure(zeros())
     assert same(started, random_weights.weights().variables)
 
 

@@ -20,7 +20,7 @@ def path(tmp_path):
     return tmp_path / "weights.pth"
 
 
-def state(value: float) -> dict:
+def state(value: float) -> dict[str, np.ndarray]:
     return {"stem.weight": np.full(2, value, np.float32), "bn.num_batches_tracked": np.array([3])}
 
 

@@ -8,7 +8,7 @@ import zipfile
 from collections import OrderedDict
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from unittest import mock
 
 import h5py
@@ -65,7 +65,7 @@ def write_old(path, layers, *, suffix=":0", inside="", chunks=1, root=None) -> N
 def write_new(file, layers, *, by_class=True, with_names=True) -> None:
     """The layout of Keras 3: "layers/conv2d_3/vars/0", the layer's name an attribute; beside an optimiser."""
     with h5py.File(file, "w") as opened:
-        seen = {}
+        seen: dict[str, int] = {}
         for layer, variables in layers.items():
             kind = GROUPS[CLASSES[next(iter(variables))]]
             place = f"{kind}_{seen[kind]}" if seen.get(kind) else kind
@@ -125,7 +125,8 @@ class _Pickler(pickle.Pickler):
 
     def __init__(self, file, types, *, views: bool):
         super().__init__(file, protocol=2)
-        self.storages, self._types, self._views = {}, types, views
+        self.storages: dict[str, np.ndarray] = {}
+        self._types, self._views = types, views
 
     def persistent_id(self, obj):
         if not isinstance(obj, _Storage):
@@ -156,14 +157,15 @@ def _as_torch():
         yield types
 
 
-def write_torch(path, stored, *, zipped: bool, byte_order: str = "little") -> None:
+def write_torch(path, stored, *, zipped: bool, byte_order: Literal["little", "big"] = "little") -> None:
     """What `torch.save` writes for `stored`, in which arrays stand for tensors; before PyTorch 1.6 not `zipped`."""
-    order, content = "<" if byte_order == "little" else ">", io.BytesIO()
+    content = io.BytesIO()
     with _as_torch() as types:
         pickler = _Pickler(content, types, views=not zipped)
         pickler.dump(stored)
     storages = {
-        key: elements.astype(elements.dtype.newbyteorder(order)).tobytes() for key, elements in pickler.storages.items()
+        key: elements.astype(elements.dtype.newbyteorder(byte_order)).tobytes()
+        for key, elements in pickler.storages.items()
     }
     if zipped:
         with zipfile.ZipFile(path, "w") as archive:

@@ -17,7 +17,8 @@ def target(known=(0,)):
 
 
 def test_the_heat_is_one_in_the_cell_of_the_centre_and_falls_around_it():
-    heat = heat_target(*target(), (SIDE, SIDE))
+    boxes, known = target()
+    heat = heat_target(boxes, known, (SIDE, SIDE))
     assert heat.shape == (1, SIDE, SIDE, 6)
     assert heat[0, 22 // STRIDE, 33 // STRIDE, 0] == 1
     assert heat[0, 22 // STRIDE, 33 // STRIDE + 1, 0] < 0.7
@@ -25,9 +26,10 @@ def test_the_heat_is_one_in_the_cell_of_the_centre_and_falls_around_it():
 
 
 def test_what_is_not_known_has_no_heat_and_no_loss_of_its_box():
-    assert float(heat_target(*target(known=()), (SIDE, SIDE)).max()) == 0
+    boxes, known = target(known=())
+    assert float(heat_target(boxes, known, (SIDE, SIDE)).max()) == 0
     maps = Maps(jnp.full((1, SIDE, SIDE, 6), -20.0), jnp.ones((1, SIDE, SIDE, 6, 4)).at[..., 2:].set(2))
-    assert float(detection_loss(maps, *target(known=()))[0]) == pytest.approx(0, abs=1e-6)
+    assert float(detection_loss(maps, boxes, known)[0]) == pytest.approx(0, abs=1e-6)
 
 
 def test_the_right_maps_have_next_to_no_loss_and_others_more():

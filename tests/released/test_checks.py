@@ -62,8 +62,8 @@ def test_a_turned_image_is_corrected_only_if_it_is_good_then():
 def plain():
     """Checks that take everything for a hand, so that exposure and size alone count."""
     kinds = ("good", "inverted", "unlike")
-    arrays = {"weights": (LENGTH, 3), "bias": 3, "mean": LENGTH, "axes": (LENGTH, 2), "spread": 3}
-    arrays = {name: np.zeros(shape, np.float32) for name, shape in arrays.items()}
+    shapes = {"weights": (LENGTH, 3), "bias": (3,), "mean": (LENGTH,), "axes": (LENGTH, 2), "spread": (3,)}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     arrays |= {"bias": np.array([9, 0, 0], np.float32), "spread": np.ones(3, np.float32)}
     return Checks(Settings(kinds, least_good=-1.0, largest_distance=1e9), arrays)
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.released import weights
 from tests.predict import random_weights
+from tests.trees import structure
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def told(change):
 def test_what_is_written_is_read(path):
     stored, found = random_weights.weights(), weights.read(path)
     assert found.header == stored.header == weights.read_header(path)
-    assert jax.tree.structure(found.variables) == jax.tree.structure(stored.variables)
+    assert structure(found.variables) == structure(stored.variables)
     for a, b in zip(jax.tree.leaves(found.variables), jax.tree.leaves(stored.variables), strict=True):
         assert a.dtype == np.float32
         np.testing.assert_array_equal(a, b)

@@ -36,9 +36,9 @@ def test_the_band_is_the_table_in_years(sex):
 def test_visits_are_joined_in_the_order_of_age_with_their_intervals():
     found = named(VISITS)
     line = found["visits, 90 % intervals"]
-    np.testing.assert_allclose(line.get_xydata(), [[8, 7], [10, 100 / 12]])
+    np.testing.assert_allclose(line.get_xydata(), [[8.0, 7.0], [10.0, 100 / 12]])
     intervals = next(one for one in found.values() if hasattr(one, "get_segments"))
-    np.testing.assert_allclose(intervals.get_segments(), [[[8, 6], [8, 8]], [[10, 7.5], [10, 9.25]]])
+    np.testing.assert_allclose(intervals.get_segments(), [[[8.0, 6.0], [8.0, 8.0]], [[10.0, 7.5], [10.0, 9.25]]])
 
 
 def test_one_visit_is_a_point_and_a_bone_age_without_an_age_a_line():

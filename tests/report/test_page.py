@@ -7,13 +7,13 @@ import subprocess
 
 import cv2
 import html5lib
-import numpy as np
 import pytest
 from weasyprint.urls import FatalURLFetchingError
 
 from boneage_jax.released.weights import Header
 from boneage_jax.report import page
 from boneage_jax.terminal import printable
+from tests import pictures
 from tests.report.pages import Page, report, visit
 
 HOSTILE = [
@@ -120,7 +120,7 @@ def test_errors_warnings_and_notes_are_listed():
 
 def test_the_pictures_are_the_radiograph_and_the_heat_map():
     left, right = (
-        cv2.imdecode(np.frombuffer(base64.b64decode(address.partition(",")[2]), np.uint8), cv2.IMREAD_UNCHANGED)
+        pictures.decode(base64.b64decode(address.partition(",")[2]), cv2.IMREAD_UNCHANGED)
         for address in shown().addresses
         if address.startswith("data:")
     )

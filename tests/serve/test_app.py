@@ -7,13 +7,13 @@ import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
 import numpy as np
 import pytest
 
-from boneage_jax.predict.predictor import Predictor
-from boneage_jax.serve import guard, reading, schemas, uploads
+from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.serve import reading, schemas, uploads
 from boneage_jax.serve.batching import Batcher
+from tests import pictures
 from tests.data import dicom_files
 from tests.predict import random_weights
 from tests.predict.random_weights import CALIBRATION, hand
@@ -66,7 +66,7 @@ def test_no_answer_repeats_the_words_of_a_header(client):
 
 def test_the_heat_map_is_a_png_with_the_radiograph_beside_it(client):
     data = base64.b64decode(post(client, png(hand(1)), "?heatmap=1", sex="F").json()["heatmap"])
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    picture = pictures.decode(data)
     assert picture.shape == (80, 160, 3)
     assert np.ptp(picture[:, :80], axis=2).max() == 0  # the plain half has no colours
     assert np.ptp(picture[:, 80:], axis=2).max() > 30
@@ -229,7 +229,7 @@ def test_the_description_lists_what_is_answered(client):
 
 def test_a_slow_client_gets_408(monkeypatch):
     monkeypatch.setattr(uploads, "_SECONDS", 0.05)
-    assert guard.LIMIT == 64 * 2**20
+    assert uploads.LIMIT == 64 * 2**20
 
     async def slow(self):
         await asyncio.sleep(5)
@@ -251,7 +251,7 @@ def test_weights_with_the_chronological_age_need_it():
 def test_images_that_arrive_together_go_through_the_network_together():
     predictor = random_weights.predictor(calibration=CALIBRATION)
     items = [(hand(number), "FM"[number % 2]) for number in range(12)]
-    prepared = [predictor.prepare(reading.Item(*item)) for item in items]
+    prepared = [predictor.prepare(Item(*item)) for item in items]
     sizes = []
 
     def predict(prepared, size):
@@ -267,7 +267,7 @@ def test_images_that_arrive_together_go_through_the_network_together():
 
 
 def test_an_error_of_the_network_reaches_each_caller_of_its_batch():
-    prepared = random_weights.predictor().prepare(reading.Item(hand(1), "F"))
+    prepared = random_weights.predictor().prepare(Item(hand(1), "F"))
 
     def fail(*_):
         raise MemoryError

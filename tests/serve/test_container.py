@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -64,7 +65,7 @@ def test_the_steps_of_the_container_give_a_service_that_is_healthy(tmp_path):
         check = json.loads(here(step("HEALTHCHECK ").partition("CMD ")[2].replace("http://127.0.0.1:8080/", address)))
         subprocess.run(check, check=True, cwd=tmp_path, env=environment)
         image = services.png(phantom.render(96, 1, size=512, seed=7).image)
-        form = {"files": {"image": ("hand.png", image)}, "data": {"sex": "M"}, "timeout": 60}
+        form: dict[str, Any] = {"files": {"image": ("hand.png", image)}, "data": {"sex": "M"}, "timeout": 60}
         assert httpx2.post(f"{address}predict", **form).status_code == 401
         answer = httpx2.post(f"{address}predict", **form, headers={"authorization": f"Bearer {services.TOKEN}"})
     assert answer.status_code == 200

@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import httpx2
@@ -48,7 +49,7 @@ def service(tiny, folder):
 
 
 def test_the_documented_command_gives_the_reading(service, tmp_path):
-    command = re.search(r"^curl -F .*$", DOCS.read_text(), re.MULTILINE)[0]
+    (command,) = re.findall(r"^curl -F .*$", DOCS.read_text(), re.MULTILINE)
     cv2.imwrite(str(tmp_path / "hand.png"), hand(1))
     arguments = [one.replace("http://127.0.0.1:8080/", service[0]) for one in shlex.split(command)]
     done = subprocess.run([*arguments, "--silent"], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -108,7 +109,7 @@ def test_nothing_is_stored_and_the_log_has_no_names(service, folder):
 def test_sigterm_ends_the_service(tiny, tmp_path):
     with services.process(tiny, tmp_path) as (address, log):
         assert httpx2.get(f"{address}health").json() == {"status": "ok"}
-        form = {"files": {"image": ("a", services.png(hand(1)))}, "data": {"sex": "F"}, "timeout": 120}
+        form: dict[str, Any] = {"files": {"image": ("a", services.png(hand(1)))}, "data": {"sex": "F"}, "timeout": 120}
         assert httpx2.post(f"{address}predict?heatmap=1", **form).status_code == 200  # nothing is compiled any more
         start = time.monotonic()
     assert time.monotonic() - start < 10
@@ -142,6 +143,8 @@ def test_a_browser_reads_a_picture_and_a_dicom_file(service, browser, tmp_path):
     predictor = random_weights.predictor(calibration=CALIBRATION)
     for article, name, sex in ((girl, "girl.png", "F"), (boy, "boy.dcm", "M")):
         expected = predictor.predict(tmp_path / name, sex=sex)
+        assert expected.months is not None
+        assert expected.interval is not None
         assert article.find_element(By.TAG_NAME, "h2").text == name
         assert f"{expected.months:.1f} months" in article.text
         assert f"{expected.interval[0]:.1f} to {expected.interval[1]:.1f}" in article.text

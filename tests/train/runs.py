@@ -1,6 +1,7 @@
 """What a run has left in its work directory."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,6 +27,6 @@ def assert_same_to_the_bit(found: Restored, expected: Restored) -> None:
     assert found.about["progress"] == expected.about["progress"]
 
 
-def records(workdir, kind: str) -> list[dict]:
+def records(workdir, kind: str) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line["kind"] == kind]

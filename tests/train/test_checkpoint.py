@@ -1,6 +1,7 @@
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,11 +10,12 @@ from orbax.checkpoint._src.path import atomicity
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train.checkpoint import Store, digest
+from tests.trees import structure
 
 STEP, EARLIER = 20, 10
 
 
-def state(seed: int, **more) -> dict:
+def state(seed: int, **more) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     return {
         "params": {
@@ -54,7 +56,7 @@ def test_what_is_restored_is_what_was_saved_to_the_bit(store):
 
     assert restored.step == STEP
     assert restored.about["progress"] == 2
-    assert jax.tree.structure(restored.state) == jax.tree.structure(state(STEP))
+    assert structure(restored.state) == structure(state(STEP))
     for found, saved in zip(jax.tree.leaves(restored.state), jax.tree.leaves(state(STEP)), strict=True):
         assert found.dtype == saved.dtype
         assert found.tobytes() == saved.tobytes()

@@ -1,5 +1,7 @@
 """Starting from a file, freezing, and learning the slower the farther a layer is from the head."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from safetensors.numpy import save_file
 from boneage_jax import config as configuration
 from boneage_jax import models
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.pretrained import convmixer, names
 from boneage_jax.pretrained.assign import to_original
 from boneage_jax.train import loop, optimizer, state
@@ -19,6 +22,7 @@ from boneage_jax.train.evaluation import restore_best
 from boneage_jax.train.experiment import Experiment, Statistics
 from tests.train.runs import newest
 from tests.train.tiny_run import STEPS_PER_EPOCH
+from tests.trees import structure
 
 # As flax returns them from a compiled function: in alphabetical order.
 PARAMS = {
@@ -71,7 +75,7 @@ def test_a_layer_decay_that_makes_no_sense_is_refused(decay):
 
 
 def test_the_order_of_layers_is_that_of_the_image_and_not_of_the_alphabet():
-    options = {"dim": 4, "depth": 11, "kernel_size": 3, "patch_size": 4}
+    options: dict[str, Any] = {"dim": 4, "depth": 11, "kernel_size": 3, "patch_size": 4}
     order = state.trunk_layers(models.create("convmixer", **options), (16, 16, 1))
     assert order == ("patch_embedding", "patch_embedding_bn", *(f"block{i}" for i in range(1, 12)))
 
@@ -111,7 +115,9 @@ def test_frozen_paths_survive_the_way_through_json(config):
 def pretrained(config, tmp_path):
     """The tiny run's configuration with a file of weights for its trunk; and what our leaves must become."""
     trunk = models.create("convmixer", **config.model.options.to_dict()).trunk
-    leaves, stored = {}, {}
+    assert isinstance(trunk, ConvMixer)
+    leaves: dict[str, np.ndarray] = {}
+    stored: dict[str, np.ndarray] = {}
     for path, leaf in traverse_util.flatten_dict(names.shapes(trunk, channels=1), sep="/").items():
         leaves[path] = np.random.default_rng(len(leaves)).uniform(0.5, 1, leaf.shape).astype(np.float32)
         shape = leaf.shape if len(leaf.shape) == 1 else tuple(leaf.shape[i] for i in (3, 2, 0, 1))
@@ -140,7 +146,7 @@ def test_only_a_run_that_begins_reads_the_file(pretrained):
 
     config.model.init_from = "no longer there"
     _, like = experiment.fresh_state(STEPS_PER_EPOCH)
-    assert jax.tree.structure(like) == jax.tree.structure(begun)
+    assert structure(like) == structure(begun)
     assert not any(as_loaded(like.ema, leaves).values())
     assert jax.tree.all(jax.tree.map(np.array_equal, like.params["head"], begun.params["head"]))
 

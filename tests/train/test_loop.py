@@ -66,7 +66,7 @@ def test_the_best_checkpoint_is_the_one_that_is_evaluated(trained):
     maes = {line["step"]: line["mae"] for line in records(workdir, "validation")}
     best = Store(workdir / "checkpoints/best", keep=1, create=False)
 
-    assert best.steps() == [min(maes, key=maes.get)]
+    assert best.steps() == [min(maes, key=maes.__getitem__)]
     assert result["overall"]["mae"]["value"] == pytest.approx(min(maes.values()), rel=1e-5)
     best.close()
 
@@ -133,13 +133,12 @@ def interrupted_at(step):
         read = type(source).__next__
         numbers = iter(range(start, 10**6))
 
-        class Breaking(type(source)):
-            def __next__(self):
-                if next(numbers) == step:
-                    raise InterruptedRunError
-                return read(self)
+        def breaking(self):
+            if next(numbers) == step:
+                raise InterruptedRunError
+            return read(self)
 
-        source.__class__ = Breaking
+        source.__class__ = type("Breaking", (type(source),), {"__next__": breaking})
         return source
 
     return batches
@@ -227,6 +226,7 @@ def test_a_workdir_in_which_another_process_trains_is_refused_by_the_name_of_tha
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
         with pytest.raises(BoneAgeError, match=rf"copied is in use by process {other.pid} on \S+, since .*; wait"):
             loop.train_and_evaluate(config, copied)

@@ -12,14 +12,14 @@ from tests.train.tiny_run import STEPS_PER_EPOCH
 
 def test_nothing_is_compiled_after_the_first_step_and_the_first_evaluation(config, tmp_path, monkeypatch):
     config.train.log_every = 1
-    history = []
+    history: list[tuple[str, int] | str] = []
     write = MetricsLog.write
 
     def note(log, step, kind, values):
         history.append((kind, step))
         write(log, step, kind, values)
 
-    def listen(event, seconds, **_):
+    def listen(event, duration_secs, **_):
         if event == "/jax/core/compile/backend_compile_duration":
             history.append("compiled")
 

@@ -87,6 +87,7 @@ def test_the_gradient_is_clipped_to_the_norm_before_adam_sees_it(clip_norm, expe
 
 def scales(config, maes):
     rule = optimizer.plateau(config)
+    assert rule is not None
     state = rule.init({})
     found = []
     for mae in maes:

@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +148,7 @@ def test_the_step_is_compiled_once(synchronised):
     start, _ = synchronised.step(synchronised.start(), parallel.split(batch(0)))
     compilations = []
 
-    def listen(event: str, seconds: float, **_) -> None:
+    def listen(event: str, duration_secs: float, **_) -> None:
         if "compile" in event:
             compilations.append(event)
 
@@ -180,8 +181,8 @@ def test_inference_gives_months_of_every_image_in_order(synchronised):
     months = parallel.gather(found["months"])
 
     image, sex = preprocessing().scale(jnp.asarray(values["image"])), jnp.asarray(values["sex"])
-    expected = network.apply(jax.tree.map(jnp.asarray, synchronised.fresh.variables), image, sex, train=False).months
-    np.testing.assert_allclose(months, expected, rtol=1e-5, atol=1e-5)
+    expected: Any = network.apply(jax.tree.map(jnp.asarray, synchronised.fresh.variables), image, sex, train=False)
+    np.testing.assert_allclose(months, expected.months, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(parallel.gather(found["loss"]), np.abs(months - values["age"]), rtol=1e-5, atol=1e-5)
 
 

@@ -11,6 +11,7 @@ stage the pixels and channels that `kept` picks.
 import importlib
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,8 @@ def main() -> None:
         model = case.original(*SIZE)
         comparison.give(case, model, comparison.filled(case.trunk(), comparison.drawn))
         stages = case.stages(model, comparison.image(*SIZE))
-        np.savez_compressed(HERE / f"{name}.npz", **{stage: kept(values) for stage, values in stages.items()})
+        arrays: dict[str, Any] = {stage: kept(values) for stage, values in stages.items()}
+        np.savez_compressed(HERE / f"{name}.npz", **arrays)
 
 
 if __name__ == "__main__":

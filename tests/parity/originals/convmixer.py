@@ -1,10 +1,12 @@
 """timm's ConvMixer: the published 768/32 (with ReLU), and a small one with GELU."""
 
+from typing import Any
+
 from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.pretrained.convmixer import timm_names
 from tests.parity import comparison
 
-SMALL = {"dim": 24, "depth": 2, "kernel_size": 5, "patch_size": 4}
+SMALL: dict[str, Any] = {"dim": 24, "depth": 2, "kernel_size": 5, "patch_size": 4}
 
 
 def published(height, width):
