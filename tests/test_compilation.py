@@ -5,8 +5,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from boneage_jax import cache, compilation
 
+FOLDER = "jax_compilation_cache_dir"
 SETTINGS = (
-    "jax_compilation_cache_dir",
+    FOLDER,
     "jax_enable_compilation_cache",
     "jax_persistent_cache_min_compile_time_secs",
 )
@@ -14,14 +15,20 @@ SETTINGS = (
 
 @pytest.fixture(autouse=True)
 def enabled():
-    """The cache allowed, as outside of tests; everything as before afterwards."""
+    """The cache allowed and no folder named, as outside of tests; everything as before afterwards."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
+    jax.config.update(FOLDER, None)
     jax.config.update("jax_enable_compilation_cache", True)
     compilation_cache.reset_cache()
     yield
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+def named() -> str | None:
+    """The folder that jax uses."""
+    return getattr(jax.config, FOLDER)
 
 
 def compile_afresh():
@@ -48,7 +55,7 @@ def test_a_folder_that_cannot_be_made_is_told_and_left_alone(tmp_path, caplog):
     compilation.use_cache(tmp_path / "file/compiled")
 
     assert "file/compiled cannot be used" in caplog.text
-    assert jax.config.read("jax_compilation_cache_dir") is None
+    assert named() is None
     compile_afresh()
 
 
@@ -57,7 +64,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_left_alone(tmp_path, caplog
     compilation.use_cache(tmp_path)
 
     assert f"{tmp_path} cannot be written" in caplog.text
-    assert jax.config.read("jax_compilation_cache_dir") is None
+    assert named() is None
 
 
 def test_a_folder_that_others_can_write_to_is_refused(tmp_path, caplog):
@@ -65,20 +72,20 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path, caplog):
     compilation.use_cache(tmp_path)
 
     assert f"{tmp_path} can be written by other users" in caplog.text
-    assert jax.config.read("jax_compilation_cache_dir") is None
+    assert named() is None
 
 
 def test_a_folder_that_the_user_has_named_to_jax_stays(tmp_path):
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    jax.config.update(FOLDER, str(tmp_path))
     compilation.use_cache(tmp_path / "ours")
 
-    assert jax.config.read("jax_compilation_cache_dir") == str(tmp_path)
+    assert named() == str(tmp_path)
     assert not (tmp_path / "ours").exists()
 
 
 def test_without_a_folder_nothing_is_kept():
     compilation.use_cache(None)
-    assert jax.config.read("jax_compilation_cache_dir") is None
+    assert named() is None
 
 
 def test_the_configuration_names_the_folder(tmp_path, monkeypatch):
