@@ -279,9 +279,12 @@ def test_a_network_of_joints_brings_the_calibration_and_the_figures_of_every_reg
 
     assert list(header.figures["regions"]) == list(NAMES)
     assert {one["images"] for one in header.figures["regions"].values()} == {104}
-    fitted = calibration.Calibration.from_dict(weights.read_header(tmp_path / "joints.safetensors").calibration)
-    assert len(fitted.parts) == len(NAMES)
-    assert fitted.apart > 0
+    stored = weights.read_header(tmp_path / "joints.safetensors").calibration
+    assert stored is not None
+    fitted = calibration.Calibration.from_dict(stored)
+    assert fitted.parts is not None
+    assert fitted.apart is not None
+    assert (len(fitted.parts), fitted.apart > 0) == (len(NAMES), True)
     assert "| Radius | 104 |" in (tmp_path / "joints.md").read_text()
 
 
