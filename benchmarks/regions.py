@@ -25,7 +25,7 @@ from boneage_jax.data import rsna
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
 from boneage_jax.predict.prediction import Prediction
-from boneage_jax.predict.predictor import APART, Item, load
+from boneage_jax.predict.predictor import APART, Item, Predictor, load
 from boneage_jax.predict.regions import WEIGHTS
 from boneage_jax.regions.annotations import EXPERT, NON_EXPERT, TEST, Annotation, read_annotations
 from boneage_jax.regions.boxes import centres
@@ -173,7 +173,8 @@ def readings(detector: Detector, validation: Sequence[rsna.LabelledImage], count
 
     Of `count` evenly spaced validation radiographs: as they are, with the other sex, and changed as `UNUSUAL` does.
     """
-    whole, regions = load(released.most_accurate()), load(WEIGHTS)
+    together = load(WEIGHTS)
+    whole, regions = (Predictor(member) for member in together.weights.members)
     spaced = np.linspace(0, len(validation) - 1, count).round().astype(int)
     chosen = [validation[place] for place in spaced]
     images = [read(one.file)[0] for one in chosen]
@@ -196,19 +197,20 @@ def readings(detector: Detector, validation: Sequence[rsna.LabelledImage], count
             "disagreeing": float(np.mean(doubted)),
         }
         if kind == "good":
-            both = list(whole.predict_many(items, accept_warnings=True))
-            rows = [
-                (one.age, mine.months, theirs.months)
-                for one, mine, theirs in zip(chosen, both, read_, strict=True)
-                if isinstance(theirs, Prediction)
-            ]
-            age, hand, joints = np.array(rows, float).T
+            others = {
+                name: list(predictor.predict_many(items, accept_warnings=True))
+                for name, predictor in (("whole hand", whole), ("together", together))
+            }
+            kept = [place for place, one in enumerate(read_) if isinstance(one, Prediction)]
+            age = np.array([chosen[place].age for place in kept])
+            errors = {
+                name: np.array([found_[place].months for place in kept]) - age
+                for name, found_ in {"regions": read_, **others}.items()
+            }
             result["mae"] = {
-                "read_by_both": len(rows),
-                whole.header.name: float(np.abs(hand - age).mean()),
-                regions.header.name: float(np.abs(joints - age).mean()),
-                "mean of both": float(np.abs((hand + joints) / 2 - age).mean()),
-                "correlation_of_errors": float(np.corrcoef(hand - age, joints - age)[0, 1]),
+                "read_by_both": len(kept),
+                **{name: float(np.abs(error).mean()) for name, error in errors.items()},
+                "correlation_of_errors": float(np.corrcoef(errors["whole hand"], errors["regions"])[0, 1]),
             }
     return result
 
