@@ -50,4 +50,4 @@ def run() -> int:
 
 if __name__ == "__main__":
     allocator.keep_memory()
-    sys.exit(program.run(run))
+    program.leave(lambda: program.run(run))

@@ -1,8 +1,6 @@
 """`python -m boneage_jax` is the command `boneage`."""
 
-import sys
-
-from boneage_jax.commands.main import main
+from boneage_jax.commands.main import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

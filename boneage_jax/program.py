@@ -2,12 +2,13 @@
 
 import contextlib
 import errno
+import faulthandler
 import os
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.terminal import printable
@@ -31,8 +32,27 @@ def exit_status(number: int) -> int:
     return 128 + number
 
 
+def leave(main: Callable[[], int]) -> NoReturn:
+    """Ends the process with the status that `main` returns; the last line of every program.
+
+    From then on, SIGINT and SIGTERM end the process at once. By default, Python would raise KeyboardInterrupt while it
+    waits for its threads, give up waiting, and end them in the middle of native code (jax, array_record, OpenBLAS),
+    which aborts the process or never returns. A crash in native code leaves a traceback on stderr.
+    """
+    if sys.stderr is not None and not faulthandler.is_enabled():
+        faulthandler.enable()
+    try:
+        status = main()
+    finally:
+        if sys.platform != "win32":
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)  # `_raise_again` may have set the alarm
+        for each in STOPPING:
+            signal.signal(each, signal.SIG_DFL)
+    sys.exit(status)
+
+
 def run(main: Callable[[], int]) -> int:
-    """Runs the body of a command and returns the exit status for `sys.exit`.
+    """Runs the body of a command and returns the exit status for `leave`.
 
     A `BoneAgeError` is printed on stderr. SIGINT and SIGTERM raise `Signalled` in the main thread, which gives 130 and
     143 after one sentence; a second one ends the program at once. An output that is closed (`| head`) or full, and a

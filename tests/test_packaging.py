@@ -18,4 +18,4 @@ def test_weights_and_their_cards_are_data_of_the_package():
 
 
 def test_the_command_is_installed():
-    assert SETTINGS["project"]["scripts"] == {"boneage": "boneage_jax.commands.main:main"}
+    assert SETTINGS["project"]["scripts"] == {"boneage": "boneage_jax.commands.main:command"}

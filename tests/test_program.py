@@ -8,15 +8,16 @@ import textwrap
 import pytest
 
 BEGINNING = """
-import errno, os, signal, sys, time
+import errno, faulthandler, os, signal, sys, threading, time
 from boneage_jax import program
 from boneage_jax.errors import BoneAgeError
 """
 
 
 def ended(body: str, **options) -> subprocess.CompletedProcess[str]:
-    """Runs `main` with this body as a command."""
-    code = BEGINNING + f"def main():\n{textwrap.indent(textwrap.dedent(body), '    ')}\nsys.exit(program.run(main))"
+    """Runs `main` with this body as a program."""
+    code = BEGINNING + f"def main():\n{textwrap.indent(textwrap.dedent(body), '    ')}"
+    code += "\nprogram.leave(lambda: program.run(main))"
     options = {"stdout": subprocess.PIPE} | options
     return subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, **options)
 
@@ -85,6 +86,50 @@ def test_a_second_signal_ends_at_once():
         """
     )
     assert (found.returncode, found.stdout, found.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize(
+    ("ending", "stderr"), [("return 0", ""), ("raise BoneAgeError('stopped')", "error: stopped\n")]
+)
+def test_ctrl_c_while_python_waits_for_a_thread_ends_at_once(ending, stderr):
+    found = ended(
+        f"""
+        def outlasting():
+            while signal.getsignal(signal.SIGINT) is program._stop:
+                time.sleep(0.01)
+            time.sleep(0.2)  # by now, the interpreter waits for this thread
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(30)
+
+        threading.Thread(target=outlasting).start()
+        {ending}
+        """
+    )
+    assert (found.returncode, found.stderr) == (-signal.SIGINT, stderr)
+
+
+def test_a_signal_that_python_dropped_is_not_raised_again_once_the_command_has_ended():
+    found = ended(
+        """
+        class Dropping:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+
+        program._AGAIN = 0.5
+        Dropping()
+        threading.Thread(target=time.sleep, args=(1,)).start()
+        return 0
+        """
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_a_crash_in_native_code_leaves_a_traceback():
+    found = ended("faulthandler._sigsegv()")
+    assert found.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in found.stderr
+    assert "in main" in found.stderr
 
 
 def test_handlers_of_a_caller_come_back():

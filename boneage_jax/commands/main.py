@@ -15,6 +15,11 @@ from boneage_jax.version import __version__
 COMMANDS: tuple[ModuleType, ...] = (predict, report, serve, listen, info, evaluate, export_weights, combine_weights)
 
 
+def command() -> NoReturn:
+    """The command as a process of its own."""
+    program.leave(main)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: that of the subcommand; 1 after an error, wrong arguments too; see `program.run` for the others."""
     for stream in (sys.stdout, sys.stderr):
