@@ -5,6 +5,7 @@ Ctrl-C, 1 after an error.
 """
 
 import argparse
+import contextlib
 import logging
 import socket
 import sys
@@ -55,20 +56,22 @@ def run(arguments: argparse.Namespace) -> int:
         from boneage_jax.serve import app
         from boneage_jax.serve.reading import Reading
 
-        reading = Reading(load(arguments.weights or weights.most_accurate()), arguments.queue)
-        reading.warm_up()
-        listening.log_to_stderr("boneage_jax.serve")
-        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-        print(f"serving http://{host}:{bound.getsockname()[1]}/ (Ctrl-C stops it)", file=sys.stderr, flush=True)
-        config = uvicorn.Config(
-            app.make(reading, token),
-            log_config=None,
-            log_level=logging.CRITICAL,  # `Guard` has the log
-            access_log=False,
-            server_header=False,
-            ws="none",
-        )
-        uvicorn.Server(config).run(sockets=[bound])
+        predictor = load(arguments.weights or weights.most_accurate())
+        # Closed here and not by the application: after a second Ctrl-C, uvicorn leaves without its shutdown.
+        with contextlib.closing(Reading(predictor, arguments.queue)) as reading:
+            reading.warm_up()
+            listening.log_to_stderr("boneage_jax.serve")
+            host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+            print(f"serving http://{host}:{bound.getsockname()[1]}/ (Ctrl-C stops it)", file=sys.stderr, flush=True)
+            config = uvicorn.Config(
+                app.make(reading, token),
+                log_config=None,
+                log_level=logging.CRITICAL,  # `Guard` has the log
+                access_log=False,
+                server_header=False,
+                ws="none",
+            )
+            uvicorn.Server(config).run(sockets=[bound])
     return 0
 
 

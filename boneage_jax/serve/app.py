@@ -1,8 +1,6 @@
 """The application: its paths, the token, and the two pages."""
 
-import contextlib
 import hmac
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,25 +33,18 @@ def make(reading: Reading, token: str | None = None) -> Guard:
     """Makes the application.
 
     Args:
-        reading: that reads the uploads; it is closed with the application.
+        reading: that reads the uploads; the caller closes it when the application has ended.
         token: that /predict and /info require as "Authorization: Bearer TOKEN"; None for none.
 
     Returns:
         The ASGI application.
     """
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        reading.close()
-
     app = FastAPI(
         title="boneage_jax",
         version=__version__,
         description=f"Bone age from hand radiographs. {NOTICE}",
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
     )
     app.add_exception_handler(FailedUploadError, _failed)
     app.add_exception_handler(AnyHTTPException, _refused)

@@ -1,12 +1,16 @@
-"""What `boneage serve` refuses before it loads anything."""
+"""What `boneage serve` refuses before it loads anything, and how it ends."""
 
 import importlib.util
+import signal
 import socket
 
 import pytest
+import uvicorn
 
 import boneage_jax
+from boneage_jax import program
 from boneage_jax.commands.main import main
+from boneage_jax.serve import reading
 from tests.serve.services import TOKEN
 
 
@@ -64,3 +68,30 @@ def test_a_missing_extra_is_named_in_one_sentence(error, monkeypatch):
     line = error()
     assert line.startswith("error: boneage serve needs uvicorn")
     assert "[serve]" in line
+
+
+@pytest.mark.parametrize(("signalled", "status"), [(None, 0), (signal.SIGINT, 130)])
+def test_the_thread_of_the_network_has_ended_however_the_server_ends(signalled, status, monkeypatch):
+    """As after a second Ctrl-C, uvicorn does not tell the application. A thread left in jax would abort the process."""
+    done = []
+
+    class Recorded(reading.Reading):
+        def __init__(self, predictor, queue):
+            done.append("made")
+
+        def warm_up(self):
+            done.append("warm")
+
+        def close(self):
+            done.append("closed")
+
+    def serve(self, sockets):
+        done.append("served")
+        if signalled:
+            raise program.Signalled(signalled)
+
+    monkeypatch.setattr(boneage_jax, "load", lambda _: None)
+    monkeypatch.setattr(reading, "Reading", Recorded)
+    monkeypatch.setattr(uvicorn.Server, "run", serve)
+    assert main(["serve", "--port=0", "--weights=any"]) == status
+    assert done == ["made", "warm", "served", "closed"]

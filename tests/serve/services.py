@@ -21,7 +21,10 @@ TOKEN = "0123456789abcdef-token"
 def client(predictor=None, *, token=None, queue=64):
     """A client of an application in this process; errors of the program become answers, as in the real service."""
     reading = Reading(predictor or random_weights.predictor(calibration=random_weights.CALIBRATION), queue)
-    with TestClient(app.make(reading, token), raise_server_exceptions=False) as found:
+    with (
+        contextlib.closing(reading),
+        TestClient(app.make(reading, token), raise_server_exceptions=False) as found,
+    ):
         yield found
 
 
