@@ -52,7 +52,8 @@ def six_fingers(image: np.ndarray, regions: Regions) -> np.ndarray:
     """The hand with its little finger a second time, turned outwards around its knuckle."""
     place = {one.name: centres(np.array([one.box]))[0] for one in regions.found}
     knuckle, middle, tip = (place[f"little {label}"] for label in ("MCP", "PIP", "DIP"))
-    outwards = np.sign(np.cross(middle - knuckle, place["ring MCP"] - knuckle))
+    (x, y), (right, down) = middle - knuckle, place["ring MCP"] - knuckle
+    outwards = np.sign(x * down - y * right)
     width = 0.3 * float(np.linalg.norm(middle - knuckle))
     finger = np.zeros_like(image)
     line = np.rint([knuckle, middle, tip + 0.9 * (tip - middle)]).astype(np.int32)

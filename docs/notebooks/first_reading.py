@@ -28,7 +28,7 @@ from boneage_jax.predict.predictor import Item
 from boneage_jax.sex import Sex
 
 hand = phantom.render(96, Sex.MALE, size=512, seed=7).image  # uint8 [512, 512], a boy of 96 months
-predictor = boneage_jax.load("fast")
+predictor = boneage_jax.load("accurate")
 
 # %% [markdown]
 # A reading needs the image and the sex. It returns months, a standard deviation and a 90 % interval.

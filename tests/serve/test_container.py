@@ -69,7 +69,7 @@ def test_the_steps_of_the_container_give_a_service_that_is_healthy(tmp_path):
         assert httpx2.post(f"{address}predict", **form).status_code == 401
         answer = httpx2.post(f"{address}predict", **form, headers={"authorization": f"Bearer {services.TOKEN}"})
     assert answer.status_code == 200
-    assert answer.json()["provenance"]["weights"] == "release_fast"
+    assert answer.json()["provenance"]["weights"] == "accurate"
 
 
 def test_the_container_does_not_run_as_root():
