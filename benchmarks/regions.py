@@ -25,7 +25,7 @@ from boneage_jax.data import rsna
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
 from boneage_jax.predict.prediction import Prediction
-from boneage_jax.predict.predictor import APART, Item, Predictor, load
+from boneage_jax.predict.predictor import Item, Predictor, load
 from boneage_jax.predict.regions import WEIGHTS
 from boneage_jax.regions.annotations import EXPERT, NON_EXPERT, TEST, Annotation, read_annotations
 from boneage_jax.regions.boxes import centres
@@ -191,7 +191,7 @@ def readings(detector: Detector, validation: Sequence[rsna.LabelledImage], count
     for kind, items in kinds.items():
         read_ = list(regions.predict_many(items, on_error="yield", accept_warnings=True))
         answered = [one for one in read_ if isinstance(one, Prediction)]
-        doubted = [APART in one.warnings for one in answered]
+        doubted = [one.regions_disagree for one in answered]
         result["warned"][kind] = {
             "images": len(items),
             "not_read": len(items) - len(answered),

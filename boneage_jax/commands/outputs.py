@@ -84,7 +84,7 @@ class Outputs:
 def _with_regions(result: Result, finder: RegionFinder, item: Item, path: Path) -> Result:
     """The result with its regions, and with warnings about them or a picture that cannot be written."""
     found, overlay, found_doubts = finder.find(item)
-    doubts = (*result.warnings, *(text for text in found_doubts if text not in result.warnings))
+    doubts = (*result.warnings, *found_doubts)
     try:
         heatmap.write(path, overlay)
     except BoneAgeError as error:

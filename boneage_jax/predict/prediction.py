@@ -87,6 +87,7 @@ class Prediction:
         by_sex: both readings, as "F" and "M", where the sex is unknown.
         regions: readings of the hand's regions by their names, of those that were found; empty for networks that read
             the hand as a whole, and where the sex is unknown.
+        regions_disagree: whether these lie farther apart than in 99 of 100 radiographs.
         warnings: reasons not to rely on it, in sentences.
         notes: corrections of the image before it was read, in sentences.
         header: the file's metadata that matter to a reading; None for all formats but DICOM.
@@ -99,6 +100,7 @@ class Prediction:
     sex: str
     by_sex: Mapping[str, "Prediction"] | None = None
     regions: Mapping[str, RegionReading] = dataclasses.field(default_factory=dict)
+    regions_disagree: bool = False
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     header: Header | None = None
@@ -116,7 +118,7 @@ class Prediction:
             "interval": None if self.interval is None else list(self.interval),
             "sex": self.sex,
             "by_sex": None if self.by_sex is None else {sex: one.to_dict() for sex, one in self.by_sex.items()},
-            **({"regions": regions} if regions else {}),
+            **({"regions": regions, "regions_disagree": self.regions_disagree} if regions else {}),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "provenance": None if self.provenance is None else self.provenance.to_dict(),

@@ -37,11 +37,6 @@ from boneage_jax.sex import Sex
 UNKNOWN = "unknown"
 LEAST_JOINTS = 9
 """Of the 17 joints, how many a network that reads joints has to find."""
-APART = (
-    "The bone ages of the hand's regions lie farther apart than in 99 of 100 radiographs; the hand may be unusual, the "
-    "image damaged, or the sex another."
-)
-
 _FIGURES = ("months", "low", "high")  # of a region
 
 _UNFIT = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
@@ -336,11 +331,7 @@ class Predictor:
         provenance = self.provenance()
         return [
             dataclasses.replace(
-                answer,
-                warnings=(*one.warnings, *answer.warnings),
-                notes=one.notes,
-                header=one.header,
-                provenance=provenance,
+                answer, warnings=one.warnings, notes=one.notes, header=one.header, provenance=provenance
             )
             for answer, one in zip(answers, prepared, strict=True)
         ]
@@ -364,7 +355,9 @@ class Predictor:
                     answers[i] = found
         together = Estimates(np.nan_to_num(mean / (1 + len(self.others))), None)
         return [
-            single if np.isnan(sum_) else dataclasses.replace(both, regions=found.regions, warnings=found.warnings)
+            single
+            if np.isnan(sum_)
+            else dataclasses.replace(both, regions=found.regions, regions_disagree=found.regions_disagree)
             for sum_, single, both, found in zip(mean, alone, self._published(together, letters), answers, strict=True)
         ]
 
@@ -393,7 +386,7 @@ class Predictor:
         return found if raw.parts is None else self._with_regions(found, raw.parts)
 
     def _with_regions(self, found: Sequence[Prediction], parts: np.ndarray) -> list[Prediction]:
-        """The predictions with those of the regions, and a warning where the regions disagree."""
+        """The predictions with those of the regions."""
         if self.calibration is None:
             return [
                 dataclasses.replace(
@@ -408,8 +401,7 @@ class Predictor:
         for place, one in enumerate(found):
             months, low, high = (dict(_there(getattr(part, key)[place] for part in each)) for key in _FIGURES)
             regions = {name: RegionReading(months[name], (low[name], high[name])) for name in months}
-            doubts = (APART,) if apart[place] > limit else ()
-            answers.append(dataclasses.replace(one, regions=regions, warnings=doubts))
+            answers.append(dataclasses.replace(one, regions=regions, regions_disagree=bool(apart[place] > limit)))
         return answers
 
 
@@ -490,8 +482,7 @@ def _points(value: Any, name: str, where: str) -> np.ndarray:
 
 def _both(girl: Prediction, boy: Prediction) -> Prediction:
     by_sex = {Sex.FEMALE.letter: girl, Sex.MALE.letter: boy}
-    both = tuple(text for text in girl.warnings if text in boy.warnings)  # what does not depend on the sex
-    return Prediction(None, None, None, UNKNOWN, by_sex=by_sex, warnings=both)
+    return Prediction(None, None, None, UNKNOWN, by_sex=by_sex)
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -14,7 +14,7 @@ from boneage_jax.predict.prediction import Prediction, RegionReading
 from boneage_jax.predict.predictor import Item, Picture, Predictor, load
 from boneage_jax.regions.boxes import REGIONS
 from boneage_jax.regions.detector import Detector, Region, Regions
-from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, WARNING
+from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS
 
 COLOURS = {
     "DIP": (255, 191, 64),
@@ -32,6 +32,11 @@ MOST_MISSING = 4
 
 WEIGHTS = "accurate"
 """The released weights that read every region."""
+
+APART = (
+    "The bone ages of the hand's regions lie farther apart than in 99 of 100 radiographs; the hand may be unusual, the "
+    "image damaged, or the sex another."
+)
 
 _FARTHEST = 24.0  # months from the whole hand at which the colours end
 _LEGEND = 28  # pixels
@@ -71,9 +76,10 @@ class RegionFinder:
         except BoneAgeError as error:
             doubts = (*doubts, f"There is no reading of the regions: {error}.")
             read = Prediction(None, None, None, "")
-        apart = tuple(text for text in read.warnings if text not in picture.sentences(WARNING))
+        if read.regions_disagree:
+            doubts = (*doubts, APART)
         found = as_json(regions, picture, read) | {"weights": self._reader.header.name}
-        return found, overlay(picture.pixels, regions, read), (*doubts, *apart)
+        return found, overlay(picture.pixels, regions, read), doubts
 
 
 def as_json(regions: Regions, picture: Picture, read: Prediction) -> dict[str, Any]:

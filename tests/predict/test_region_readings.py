@@ -50,7 +50,7 @@ def test_each_region_has_a_reading_with_its_interval():
     assert found.months is not None
     assert min(months) <= found.months <= max(months)
     assert all(one.interval == pytest.approx((one.months - 16, one.months + 16)) for one in found.regions.values())
-    assert found.warnings == ()
+    assert not found.regions_disagree
     assert found.to_dict()["regions"]["Radius"]["months"] == found.regions["Radius"].months
 
 
@@ -60,10 +60,11 @@ def test_without_calibration_there_are_no_intervals():
     assert found.regions["Ulna"].months == pytest.approx(predictor().predict(hand(), sex="M").regions["Ulna"].months)
 
 
-def test_regions_that_disagree_more_than_usual_are_warned_of_for_either_sex():
+def test_regions_that_disagree_more_than_usual_are_warned_of():
     strict = predictor(dataclasses.replace(WHOLE, apart=0.0))
-    assert "lie farther apart than in 99 of 100 radiographs" in strict.predict(hand(), sex="F").warnings[0]
-    assert len(strict.predict(hand(), sex="unknown").warnings) == 1
+    assert strict.predict(hand(), sex="F").regions_disagree
+    _, _, doubts = RegionFinder(random_weights.predictor(), strict).find(Item(hand(), "F"))
+    assert [text for text in doubts if "lie farther apart than in 99 of 100 radiographs" in text]
 
 
 def test_a_picture_without_joints_is_refused_with_their_number():
