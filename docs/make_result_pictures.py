@@ -24,10 +24,10 @@ def read_hand(folder: Path) -> None:
         raise SystemExit(status)
 
 
-def save(picture: np.ndarray, target: Path) -> None:
-    """Writes the picture [H, W, 3], BGR, reduced to HEIGHT."""
-    width = round(picture.shape[1] * HEIGHT / picture.shape[0])
-    small = cv2.resize(picture, (width, HEIGHT), interpolation=cv2.INTER_AREA)
+def save(picture: np.ndarray, target: Path, height: int = HEIGHT) -> None:
+    """Writes the picture [H, W, 3], BGR, reduced to this height."""
+    width = round(picture.shape[1] * height / picture.shape[0])
+    small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(target), small, [cv2.IMWRITE_JPEG_QUALITY, 85])
     print(f"wrote {target} ({target.stat().st_size / 1024:.0f} kB)")
 
@@ -38,6 +38,6 @@ if __name__ == "__main__":
         folder = Path(name)
         read_hand(folder)
         save(cv2.imread(str(folder / "hand-heatmap.png")), here / "reading.jpg")
-        save(cv2.imread(str(folder / "hand-regions.png")), here / "regions.jpg")
+        save(cv2.imread(str(folder / "hand-regions.png")), here / "regions.jpg", height=860)  # so that its ages can be read
         capture = pydicom.dcmread(folder / "hand-boneage-sc.dcm").pixel_array
         save(np.ascontiguousarray(capture[..., ::-1]), here / "dicom.jpg")
