@@ -31,6 +31,7 @@ from boneage_jax import cores
 from boneage_jax.atomic_files import write_text
 from boneage_jax.data import phantom
 from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.released.weights import most_accurate
 
 SIZE = 1024
 _BOUNDARY = "benchmark-of-the-service"
@@ -44,9 +45,9 @@ def pictures(count: int) -> list[bytes]:
 
 
 @contextmanager
-def service() -> Iterator[int]:
+def service(weights: str) -> Iterator[int]:
     """The port of a running service."""
-    command = [sys.executable, "-m", "boneage_jax", "serve", "--port=0"]
+    command = [sys.executable, "-m", "boneage_jax", "serve", "--port=0", f"--weights={weights}"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
     try:
@@ -91,12 +92,12 @@ def served(port: int, images: list[bytes], clients: int) -> tuple[float, list[fl
     return len(images) / (time.perf_counter() - start), latencies
 
 
-def measure(images: list[bytes], clients: int, rounds: int) -> dict[str, Any]:
+def measure(weights: str, images: list[bytes], clients: int, rounds: int) -> dict[str, Any]:
     """All rounds, and their summary."""
-    predictor = boneage_jax.load("fast")
+    predictor = boneage_jax.load(weights)
     bare(predictor, images[:8])
     found: list[dict[str, Any]] = []
-    with service() as port:
+    with service(weights) as port:
         ask(port, images[0], "?heatmap=1")  # follows the compilation of the heat maps in the background
         served(port, images[:clients], clients)
         for _ in range(rounds):
@@ -108,6 +109,7 @@ def measure(images: list[bytes], clients: int, rounds: int) -> dict[str, Any]:
     latencies = [value for one in found for value in one["latencies"]]
     single = [value for one in found for value in one["single"]]
     return {
+        "weights": weights,
         "machine": f"{platform.machine()}, {cores.usable()} cores, load average {os.getloadavg()[1]:.1f}",
         "size": SIZE,
         "images": len(images),
@@ -127,11 +129,12 @@ def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64, help="phantoms in each round")
+    parser.add_argument("--weights", default=most_accurate(), metavar="NAME|FILE", help="default: %(default)s")
     parser.add_argument("--clients", type=int, default=16, help="requests at once")
     parser.add_argument("--rounds", type=int, default=5, help="rounds in turns")
     parser.add_argument("--out", type=pathlib.Path, help="where to write the result as JSON")
     flags = parser.parse_args()
-    result = measure(pictures(flags.images), flags.clients, flags.rounds)
+    result = measure(flags.weights, pictures(flags.images), flags.clients, flags.rounds)
     print(json.dumps(result, indent=2))
     if flags.out:
         write_text(flags.out, json.dumps(result, indent=2) + "\n")

@@ -38,6 +38,8 @@ if __name__ == "__main__":
         folder = Path(name)
         read_hand(folder)
         save(cv2.imread(str(folder / "hand-heatmap.png")), here / "reading.jpg")
-        save(cv2.imread(str(folder / "hand-regions.png")), here / "regions.jpg", height=860)  # so that its ages can be read
+        save(
+            cv2.imread(str(folder / "hand-regions.png")), here / "regions.jpg", height=860
+        )  # so that its ages can be read
         capture = pydicom.dcmread(folder / "hand-boneage-sc.dcm").pixel_array
         save(np.ascontiguousarray(capture[..., ::-1]), here / "dicom.jpg")

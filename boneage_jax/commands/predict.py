@@ -50,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--heatmap", type=Path, metavar="DIR", help="folder for pictures of what moved the readings")
     parser.add_argument(
-        "--regions", type=Path, metavar="DIR", help="folder for pictures of the growth plates; JSON lists their boxes"
+        "--regions",
+        type=Path,
+        metavar="DIR",
+        help="folder for pictures of the growth plates; JSON lists their boxes and bone ages",
     )
     parser.add_argument(
         "--dicom-out",
