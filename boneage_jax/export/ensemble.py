@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 from tqdm import tqdm
 
 from boneage_jax.atomic_files import write_text
@@ -15,7 +14,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import report
 from boneage_jax.export import card
 from boneage_jax.predict.prediction import Prediction
-from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.predictor import Estimates, Item, Predictor
 from boneage_jax.released import calibration as calibrating
 from boneage_jax.released import weights as released
 
@@ -47,14 +46,15 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
     _check(files, members)
     images = rsna.find(data_dir)["validation"]
     items = [Item(image.file, image.sex) for image in images]
-    months = np.stack([_estimates(member, items) for member in members])
+    estimates = [_estimates(member, items) for member in members]
+    months = np.stack([one.months for one in estimates])
     age, sex = np.array([one.age for one in images], float), np.array([one.sex for one in images])
     mean = months.mean(axis=0)
     together = ~np.isnan(mean)
     fitted = calibrating.fit(age[together], mean[together], None)
     published = fitted.apply(mean, None)
     first = members[0].header
-    alone = calibrating.Calibration.from_dict(first.calibration or {}).apply(months[0], None)
+    alone = calibrating.Calibration.from_dict(first.calibration or {}).apply(months[0], estimates[0].std)
     chosen = (
         np.where(together, getattr(published, key), getattr(alone, key)) for key in ("months", "std", "low", "high")
     )
@@ -104,9 +104,11 @@ def _check(files: Sequence[Path], members: Sequence[released.Weights]) -> None:
             raise BoneAgeError(f"{file} is stored in {header.storage}, {files[0]} in {members[0].header.storage}")
 
 
-def _estimates(member: released.Weights, items: Sequence[Item]) -> Float[np.ndarray, " n"]:
+def _estimates(member: released.Weights, items: Sequence[Item]) -> Estimates:
     """What the network says, before calibration; NaN where it cannot read the image."""
     raw = Predictor(dataclasses.replace(member, header=dataclasses.replace(member.header, calibration=None)))
     found = raw.predict_many(items, batch_size=BATCH, on_error="yield", accept_warnings=True)
     shown = tqdm(found, total=len(items), desc=member.header.name, unit=" images", disable=None)
-    return np.array([one.months if isinstance(one, Prediction) else np.nan for one in shown], np.float32)
+    read = [(one.months, one.std) if isinstance(one, Prediction) else (np.nan, np.nan) for one in shown]
+    std = None if any(one is None for _, one in read) else np.array([one for _, one in read], np.float32)
+    return Estimates(np.array([one for one, _ in read], np.float32), std)

@@ -262,6 +262,7 @@ def test_wrong_arguments_end_with_status_1(arguments, capsys):
     assert "usage: boneage" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_network_of_joints_brings_the_calibration_and_the_figures_of_every_region(tmp_path):
     config = get_config()
     config.data.cache = str(tmp_path / "cache")

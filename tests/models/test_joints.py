@@ -21,15 +21,16 @@ def crops() -> jax.Array:
 
 def test_every_crop_goes_through_the_same_efficientnet():
     trunk = JointCrops("tiny_lite")
-    features, variables = trunk.init_with_output(jax.random.key(0), crops(), train=False)
+    features, variables = jax.jit(lambda: trunk.init_with_output(jax.random.key(0), crops(), train=False))()
     assert features.shape == (2, 3, 1, 1280)
-    one = EfficientNet("tiny_lite").apply(variables, crops()[1, ..., 1][None, ..., None], train=False)
+    alone = EfficientNet("tiny_lite")
+    one = jax.jit(lambda: alone.apply(variables, crops()[1, ..., 1][None, ..., None], train=False))()
     np.testing.assert_allclose(features[1, 1, 0], np.asarray(one)[0, 0, 0], atol=1e-5)
 
 
 def test_a_joint_that_was_not_found_has_neither_reading_nor_weight():
     network = models.create("joint_crops", variant="tiny_lite", head="joints", label_mean=100.0, label_std=40.0)
-    init = network.init(jax.random.key(0), crops(), SEX, train=False)
+    init = jax.jit(lambda: network.init(jax.random.key(0), crops(), SEX, train=False))()
     read = jax.jit(lambda images: network.apply(init, images, SEX, train=False))
     found = read(crops())
     assert np.isnan(found.parts).tolist() == [[False, False, False], [False, False, True]]

@@ -180,9 +180,9 @@ def test_a_file_of_somebody_else_is_refused(path):
 
 
 def test_a_later_format_asks_for_an_update(path):
-    rewritten(path, told(lambda header: header.update(format=2, version="9.0", something="new")))
+    rewritten(path, told(lambda header: header.update(format=3, version="9.0", something="new")))
     with pytest.raises(
-        BoneAgeError, match=r"format 2, which a later version of boneage_jax \(9\.0\) writes.*update it"
+        BoneAgeError, match=r"format 3, which a later version of boneage_jax \(9\.0\) writes.*update it"
     ):
         weights.read(path)
 
