@@ -14,13 +14,13 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.convnextv2 import VARIANTS, ConvNeXtV2, GlobalResponseNorm
 from boneage_jax.pretrained.convnextv2 import fair_names, timm_names
 from boneage_jax.pretrained.names import shapes
+from tests.compiling import QUICK
 from tests.models.classifier import Classifier
 from tests.parity import comparison
 
 # timm 1.0 convnextv2_*, with its classifier for 1,000 classes.
 PUBLISHED_SIZES = {"atto": 3_708_400, "femto": 5_233_240, "pico": 9_066_280, "nano": 15_623_800, "tiny": 28_635_496}
 # What takes long here is compiling.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @pytest.mark.parametrize("variant", PUBLISHED_SIZES)
@@ -63,7 +63,7 @@ def test_channels_without_any_response_have_finite_gradients():
 def test_fresh_weights_are_the_papers():
     image = jnp.zeros((1, 32, 32, 3))
     init = jax.jit(lambda key: ConvNeXtV2("micro").init(key, image, train=False), compiler_options=QUICK)
-    params = init(jax.random.key(0))["params"]
+    params = jax.device_get(init(jax.random.key(0)))["params"]
     for path, value in traverse_util.flatten_dict(params).items():
         if path[-1] == "kernel":
             assert abs(value.mean()) < 6e-3, path

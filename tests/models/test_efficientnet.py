@@ -24,6 +24,7 @@ from boneage_jax.models.efficientnet import (
 from boneage_jax.models.layers import batch_norm
 from boneage_jax.pretrained.efficientnet import efficientnet_pytorch_names, keras_names, timm_names, torchvision_names
 from boneage_jax.pretrained.names import shapes
+from tests.compiling import QUICK
 from tests.models.classifier import Classifier, count
 from tests.parity import comparison
 
@@ -39,8 +40,6 @@ TIMM_SIZES = {
     "lite4": 13_006_568,
 }
 NOT_PUBLISHED = {"tiny", "tiny_lite"}
-# Halves the time to compile.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @pytest.mark.parametrize("variant", TIMM_SIZES)
@@ -80,7 +79,8 @@ def test_lite_has_relu6_and_no_squeeze_and_excitation():
     assert not [path for path in flatten_dict(variables) if "squeeze_excite" in path]
     # 100 times the statistics' mean and scale of the last normalisation reach both ends of ReLU6.
     variables["params"]["top_bn"]["scale"] *= 100
-    found = np.asarray(jax.jit(lambda v, x: trunk.apply(v, x, train=False))(variables, comparison.image(32, 32)))
+    run = jax.jit(lambda v, x: trunk.apply(v, x, train=False), compiler_options=QUICK)
+    found = np.asarray(run(variables, comparison.image(32, 32)))
     assert (found.min(), found.max()) == (0, 6)
 
 

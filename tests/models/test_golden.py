@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from boneage_jax.models.network import TRUNKS
+from tests.compiling import QUICK
 from tests.models.families import FAMILIES, OWN
 from tests.models.golden.make_golden import SIZE, kept
 from tests.parity import comparison
@@ -26,7 +27,7 @@ def test_every_stage_equals_the_original(name):
     expected = dict(np.load(GOLDEN / f"{name}.npz"))
     trunk, image = ORIGINALS[name](), comparison.image(*SIZE)
     layers = [stage for stage in expected if stage != "whole"]
-    actual = comparison.stages(trunk, comparison.filled(trunk, comparison.drawn), image, layers)
+    actual = comparison.stages(trunk, comparison.filled(trunk, comparison.drawn), image, layers, QUICK)
     for number, (stage, values) in enumerate(expected.items()):
         found = kept(actual[stage])
         assert comparison.relative_error(found, values) <= (1e-5 if number == 0 else 1e-4), stage

@@ -14,6 +14,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Input
 from boneage_jax.models.heads import Regression
 from boneage_jax.models.network import HEADS
+from tests.compiling import QUICK
 
 FEATURES = jax.random.normal(jax.random.key(0), (4, 3, 2, 5))
 SEX = jnp.array([0, 1, 0, 1])
@@ -28,8 +29,6 @@ SMALL: dict[str, tuple[dict[str, Any], str]] = {
     "relative": ({"hidden": (16, 12)}, "output"),
     "sex_split_distribution": ({"input_units": 6}, "logits"),
 }
-# Halves the time to compile, which is most of what these tests take.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 HAVE_DROPOUT = ["distribution", "joints", "regression", "relative"]
 
 each_head = pytest.mark.parametrize("name", sorted(HEADS))

@@ -13,10 +13,10 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.bonet import BoNet
 from boneage_jax.models.inception_v3 import FRAMEWORKS, InceptionV3, average_pool
 from boneage_jax.pretrained.inception_v3 import keras_names, timm_names
+from tests.compiling import QUICK
 
 SIZE = 75  # the smallest
 CLASSIFIER = 2048 * 1000 + 1000
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiles in half the time
 SECOND_STEM = ("heatmap_stem", "conv5a_1x1")
 
 

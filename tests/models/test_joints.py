@@ -1,5 +1,7 @@
 """Networks that read every joint: the shared trunk, the head that weighs the readings, and their loss."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from boneage_jax.models.efficientnet import EfficientNet
 from boneage_jax.models.heads import Estimate, Joints
 from boneage_jax.models.joint_crops import JointCrops
 from boneage_jax.train import losses
+from tests.compiling import QUICK
 
 SEX = jnp.array([0, 1])
 
@@ -20,18 +23,21 @@ def crops() -> jax.Array:
 
 
 def test_every_crop_goes_through_the_same_efficientnet():
-    trunk = JointCrops("tiny_lite")
-    features, variables = jax.jit(lambda: trunk.init_with_output(jax.random.key(0), crops(), train=False))()
+    @partial(jax.jit, compiler_options=QUICK)
+    def both(crops):
+        features, variables = JointCrops("tiny_lite").init_with_output(jax.random.key(0), crops, train=False)
+        return features, EfficientNet("tiny_lite").apply(variables, crops[1, ..., 1][None, ..., None], train=False)
+
+    features, one = both(crops())
     assert features.shape == (2, 3, 1, 1280)
-    alone = EfficientNet("tiny_lite")
-    one = jax.jit(lambda: alone.apply(variables, crops()[1, ..., 1][None, ..., None], train=False))()
     np.testing.assert_allclose(features[1, 1, 0], np.asarray(one)[0, 0, 0], atol=1e-5)
 
 
 def test_a_joint_that_was_not_found_has_neither_reading_nor_weight():
     network = models.create("joint_crops", variant="tiny_lite", head="joints", label_mean=100.0, label_std=40.0)
-    init = jax.jit(lambda: network.init(jax.random.key(0), crops(), SEX, train=False))()
-    read = jax.jit(lambda images: network.apply(init, images, SEX, train=False))
+    init = jax.jit(lambda key: network.init(key, crops(), SEX, train=False), compiler_options=QUICK)
+    variables = init(jax.random.key(0))
+    read = jax.jit(lambda images: network.apply(variables, images, SEX, train=False), compiler_options=QUICK)
     found = read(crops())
     assert np.isnan(found.parts).tolist() == [[False, False, False], [False, False, True]]
     parts = np.asarray(found.parts)[1, :2]
@@ -44,7 +50,8 @@ def test_a_joint_that_was_not_found_has_neither_reading_nor_weight():
 def test_the_hand_is_the_mean_of_its_joints_where_all_weigh_alike():
     head = Joints(hidden=(8,), label_mean=100.0, label_std=40.0)
     features = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (2, 5, 4, 6)), jnp.float32)
-    variables = head.init(jax.random.key(0), features, SEX, {}, train=False)
+    init = jax.jit(lambda key: head.init(key, features, SEX, {}, train=False), compiler_options=QUICK)
+    variables = init(jax.random.key(0))
     kernel = variables["params"]["output"]["kernel"]
     variables["params"]["output"]["kernel"] = kernel.at[..., 1].set(0)  # of the attention
     found: Estimate = jax.jit(lambda v: head.apply(v, features, SEX, {}, train=False))(variables)

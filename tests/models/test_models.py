@@ -15,6 +15,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.kernels.kept import NAME
 from boneage_jax.models.network import TRUNKS
 from boneage_jax.pretrained import names as naming
+from tests.compiling import QUICK
 from tests.models.classifier import Classifier, count
 from tests.models.families import FAMILIES
 from tests.parity import comparison
@@ -26,8 +27,6 @@ PADDED = {name for family in FAMILIES.values() if family.padded for name in fami
 IDENTITY_AT_START = {name for family in FAMILIES.values() if family.identity_at_start for name in family.small}
 LARGE = {name for family in FAMILIES.values() if family.large for name in family.small}
 SEX = jnp.array([0, 1, 1])
-# Halves the time to compile a training step, which is most of what these tests take.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 LABELS: dict[str, Any] = {"label_mean": 127.0, "label_std": 41.0}
 
 each_model = pytest.mark.parametrize("name", models.names())
@@ -75,7 +74,8 @@ def months_of(module: nn.Module, variables, *given) -> jax.Array:
 def evaluated(name: str, dtype: str = "float32") -> np.ndarray:
     """z-scores of the three images."""
     network = small(name, dtype=dtype)
-    months = jax.jit(lambda v: months_of(network, v, image(name), SEX, inputs(name)))(variables(name))
+    evaluate = jax.jit(lambda v: months_of(network, v, image(name), SEX, inputs(name)), compiler_options=QUICK)
+    months = evaluate(variables(name))
     return np.asarray((months - LABELS["label_mean"]) / LABELS["label_std"])
 
 
@@ -189,7 +189,7 @@ def test_sex_changes_the_prediction(name):
         parameters = {"params": variables["params"]["head"]}
         return [months_of(head, parameters, features, jnp.array([sex]), {}) for sex in (0, 1)]
 
-    girl, boy = jax.jit(both)(variables(name))
+    girl, boy = jax.jit(both, compiler_options=QUICK)(variables(name))
     assert abs(girl - boy).item() > 1e-3
     z_score = (girl - LABELS["label_mean"]) / LABELS["label_std"]
     np.testing.assert_allclose(z_score, evaluated(name)[:1], rtol=1e-4, atol=1e-5)
@@ -197,7 +197,7 @@ def test_sex_changes_the_prediction(name):
 
 @each_family
 def test_a_batch_and_its_single_images_agree(name):
-    single = jax.jit(lambda v, x, sex, more: months_of(small(name), v, x, sex, more))
+    single = jax.jit(lambda v, x, sex, more: months_of(small(name), v, x, sex, more), compiler_options=QUICK)
     parts = [jax.tree.map(lambda x, i=i: x[i : i + 1], (image(name), SEX, inputs(name))) for i in range(3)]
     months = [single(variables(name), *part)[0] for part in parts]
     batch = evaluated(name) * LABELS["label_std"] + LABELS["label_mean"]
@@ -257,7 +257,7 @@ def test_rgb_repeats_a_grey_image_to_three_channels():
     variables = init()
     assert variables["params"]["trunk"]["patch_embedding"]["kernel"].shape == (4, 4, 3, 16)
     colour = jnp.concatenate([grey, grey, grey], axis=-1)
-    apply = jax.jit(lambda x: months_of(model, variables, x, SEX))
+    apply = jax.jit(lambda x: months_of(model, variables, x, SEX), compiler_options=QUICK)
     np.testing.assert_array_equal(apply(grey), apply(colour))
     with pytest.raises(BoneAgeError, match="1 or 3 channels, got 2"):
         model.apply(variables, grey[..., [0, 0]], SEX, train=False)

@@ -75,13 +75,21 @@ def drawn(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
     return (scale * generator.standard_normal(shape)).astype(np.float32)
 
 
-def filled(trunk: nn.Module, value: Callable[[tuple[str, ...], tuple[int, ...]], np.ndarray]) -> dict[str, Any]:
+def filled(
+    trunk: nn.Module, value: Callable[[tuple[str, ...], tuple[int, ...]], np.ndarray], channels: int = 3
+) -> dict[str, Any]:
     """The trunk's variables with each leaf given by `value(path, shape)`."""
-    flat = traverse_util.flatten_dict(naming.shapes(trunk))
+    flat = traverse_util.flatten_dict(naming.shapes(trunk, channels=channels))
     return traverse_util.unflatten_dict({path: value(path, leaf.shape) for path, leaf in flat.items()})
 
 
-def stages(trunk: nn.Module, variables: dict[str, Any], image: np.ndarray, layers: list[str]) -> Stages:
+def stages(
+    trunk: nn.Module,
+    variables: dict[str, Any],
+    image: np.ndarray,
+    layers: list[str],
+    compiler_options: dict[str, Any] | None = None,
+) -> Stages:
     """What the named layers of our trunk return in evaluation mode, and the "whole"."""
     whole, captured = jax.jit(
         lambda variables, image: trunk.apply(
@@ -92,7 +100,8 @@ def stages(trunk: nn.Module, variables: dict[str, Any], image: np.ndarray, layer
                 method == "__call__" and len(module.path) == 1 and module.name in layers
             ),
             mutable=["intermediates"],
-        )
+        ),
+        compiler_options=compiler_options,
     )(variables, image)
     found = {name: captured["intermediates"][name]["__call__"][0] for name in layers}
     return {name: np.asarray(value) for name, value in {**found, "whole": whole}.items()}

@@ -14,6 +14,7 @@ from boneage_jax.predict.predictor import Predictor, load
 from boneage_jax.released import checks, descriptor
 from boneage_jax.released.calibration import Calibration
 from boneage_jax.released.weights import Header, Weights
+from tests.compiling import QUICK
 
 PREPROCESSING = data.Preprocessing(size=32, clahe_grid=4, scaling="standardise")
 CALIBRATION = Calibration(slope=1.1, intercept=-8.0, spread=None, std_scale=0.5, quantile=1.5, images=200)
@@ -45,8 +46,9 @@ def weights(
     network = description.network()
     image = jnp.zeros((1, 32, 32, 1))
     further = {spec.name: spec.example(image) for spec in inputs}
-    initialise = jax.jit(lambda key: network.init(key, image, jnp.zeros(1, jnp.int32), further, train=False))
-    drawn = initialise(jax.random.key(1))
+    sex = jnp.zeros(1, jnp.int32)
+    init = jax.jit(lambda key: network.init(key, image, sex, further, train=False), compiler_options=QUICK)
+    drawn = init(jax.random.key(1))
     variables = jax.tree.map(np.asarray, {"params": drawn["params"], "batch_stats": drawn.get("batch_stats", {})})
     header = Header(
         name="tiny",

@@ -17,6 +17,7 @@ from boneage_jax.predict.regions import RegionFinder
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released.calibration import Calibration
 from boneage_jax.released.weights import Header, Weights
+from tests.compiling import QUICK
 from tests.predict import random_weights
 
 PREPROCESSING = Preprocessing(size=32, region="joints", clahe_clips=())
@@ -29,8 +30,8 @@ def predictor(calibration: Calibration | None = WHOLE) -> Predictor:
     description = Description(
         "joint_crops", {"variant": "tiny_lite"}, "joints", {"hidden": (8,)}, label_mean=100.0, label_std=40.0
     )
-    image = jnp.zeros((1, 32, 32, len(NAMES)))
-    init = jax.jit(lambda key: description.network().init(key, image, jnp.zeros(1, jnp.int32), train=False))
+    network, image, sex = description.network(), jnp.zeros((1, 32, 32, len(NAMES))), jnp.zeros(1, jnp.int32)
+    init = jax.jit(lambda key: network.init(key, image, sex, train=False), compiler_options=QUICK)
     variables = jax.tree.map(np.asarray, init(jax.random.key(1)))
     fitted = None if calibration is None else calibration.to_dict()
     header = Header("tiny_joints", description.to_dict(), PREPROCESSING.to_dict(), "centre", calibration=fitted)

@@ -7,6 +7,7 @@ from boneage_jax.regions.losses import complete_iou, detection_loss, heat_target
 from boneage_jax.regions.network import STRIDE, Maps
 
 SIDE = 16  # cells
+detection_losses = jax.jit(detection_loss)
 
 
 def target(known=(0,)):
@@ -29,17 +30,17 @@ def test_what_is_not_known_has_no_heat_and_no_loss_of_its_box():
     boxes, known = target(known=())
     assert float(heat_target(boxes, known, (SIDE, SIDE)).max()) == 0
     maps = Maps(jnp.full((1, SIDE, SIDE, 6), -20.0), jnp.ones((1, SIDE, SIDE, 6, 4)).at[..., 2:].set(2))
-    assert float(detection_loss(maps, boxes, known)[0]) == pytest.approx(0, abs=1e-6)
+    assert float(detection_losses(maps, boxes, known)[0]) == pytest.approx(0, abs=1e-6)
 
 
 def test_the_right_maps_have_next_to_no_loss_and_others_more():
     boxes, known = target()
     heat = jnp.where(heat_target(boxes, known, (SIDE, SIDE)) == 1, 12.0, -12.0)
     right = Maps(heat, jnp.broadcast_to(boxes[:, None, None, :1], (1, SIDE, SIDE, 6, 4)))
-    assert float(detection_loss(right, boxes, known)[0]) < 1e-3
+    assert float(detection_losses(right, boxes, known)[0]) < 1e-3
     shifted = Maps(heat, right.boxes + 5)
-    assert float(detection_loss(shifted, boxes, known)[1]["box"]) > 0.5
-    assert float(detection_loss(Maps(-heat, right.boxes), boxes, known)[1]["heat"]) > 10
+    assert float(detection_losses(shifted, boxes, known)[1]["box"]) > 0.5
+    assert float(detection_losses(Maps(-heat, right.boxes), boxes, known)[1]["heat"]) > 10
 
 
 def test_complete_iou_of_hand_made_boxes():

@@ -7,6 +7,8 @@ import pytest
 
 from boneage_jax.models.efficientnet import EfficientNet
 from boneage_jax.regions.network import STRIDE, Decoder, Encoder, RegionNet
+from tests.compiling import QUICK
+from tests.parity import comparison
 
 
 def test_the_maps_have_a_cell_for_every_four_pixels():
@@ -24,12 +26,11 @@ def test_the_maps_have_a_cell_for_every_four_pixels():
 
 
 def test_the_encoder_is_the_beginning_of_the_bone_age_trunk():
-    image = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
-    whole = EfficientNet(variant="tiny_lite")
-    variables = jax.jit(lambda key: whole.init(key, image, train=False))(jax.random.key(1))
+    whole, image = EfficientNet(variant="tiny_lite"), comparison.image(64, 64)[..., :1]
+    variables = comparison.filled(whole, comparison.drawn, channels=1)
     keep = partial(whole.apply, train=False, capture_intermediates=True, mutable=["intermediates"])
-    _, kept = jax.jit(keep)(variables, image)
-    levels = jax.jit(Encoder(variant="tiny_lite").apply)(variables, image)
+    _, kept = jax.jit(keep, compiler_options=QUICK)(variables, image)
+    levels = jax.jit(Encoder(variant="tiny_lite").apply, compiler_options=QUICK)(variables, image)
     for level, block, side in zip(levels, ("block2a", "block3a", "block5b"), (16, 8, 4), strict=True):
         assert level.shape[1:3] == (side, side)
         np.testing.assert_allclose(level, kept["intermediates"][block]["__call__"][0], rtol=1e-5, atol=1e-6)
@@ -40,13 +41,14 @@ def decoder():
     module = Decoder(widths=(4, 4, 4), detail=2)
     image = jnp.zeros((1, 32, 48, 1))
     levels = tuple(jnp.zeros((1, 32 // side, 48 // side, 3)) for side in (4, 8, 16))
-    variables = jax.jit(lambda key: module.init(key, image, levels, train=False))(jax.random.key(0))
-    return jax.jit(lambda variables: module.apply(variables, image, levels, train=False)), variables
+    init = jax.jit(lambda key: module.init(key, image, levels, train=False), compiler_options=QUICK)
+    apply = jax.jit(lambda variables: module.apply(variables, image, levels, train=False), compiler_options=QUICK)
+    return apply, init(jax.random.key(0))
 
 
 def test_boxes_lie_around_their_cells(decoder):
     apply, variables = decoder
-    variables = jax.tree.map(jnp.zeros_like, variables)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), variables)
     # Left, top, right and bottom of the label "PIP": factors 1, 2, 1/3, 1/2 of the side where training starts.
     bias = jnp.zeros((6, 4)).at[1].set(jnp.log(jnp.array([1.0, 2, 1 / 3, 1 / 2])))
     variables["params"]["sides"]["bias"] = bias.reshape(-1)
