@@ -265,7 +265,6 @@ def test_wrong_arguments_end_with_status_1(arguments, capsys):
     assert "usage: boneage" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 class OneConvolution(nn.Module):
     """A trunk for crops around joints, [B, H, W, R] to [B, R, n, D], which compiles in a second."""
 
