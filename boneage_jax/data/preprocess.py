@@ -124,7 +124,7 @@ class Preprocessing:
     def prepare(
         self, image: np.ndarray, points: Float[np.ndarray, "points 2"] | None = None
     ) -> UInt8[np.ndarray, "size size channels"]:
-        """Turns a greyscale image into what the network sees.
+        """Turns a greyscale image into the network's input.
 
         Args:
           image: `[H, W]`, uint8 or uint16, square pixels.

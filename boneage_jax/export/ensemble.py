@@ -34,7 +34,7 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
         data_dir: the folder with the RSNA files.
 
     Returns:
-        What the file tells about itself.
+        The header of the file.
 
     Raises:
         BoneAgeError: fewer than two members, one that is an ensemble itself, takes further inputs or was trained on
@@ -55,10 +55,9 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
     published = fitted.apply(mean, None)
     first = members[0].header
     alone = calibrating.Calibration.from_dict(first.calibration or {}).apply(months[0], estimates[0].std)
-    chosen = (
+    predicted, std, low, high = (
         np.where(together, getattr(published, key), getattr(alone, key)) for key in ("months", "std", "low", "high")
     )
-    predicted, std, low, high = chosen
     figures = report.write(
         out.with_suffix(""),
         ids=[one.id for one in images],
@@ -82,8 +81,8 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
         figures=figures,
         members=[dataclasses.asdict(each) for each in headers],
     )
-    together_ = tuple(released.Weights(each, one.variables) for each, one in zip(headers, members, strict=True))
-    released.write(out, released.Weights(header, members[0].variables, members[0].checks, together_))
+    networks = tuple(released.Weights(each, one.variables) for each, one in zip(headers, members, strict=True))
+    released.write(out, released.Weights(header, members[0].variables, members[0].checks, networks))
     write_text(out.with_suffix(".md"), card.text(released.read_header(out)))
     return header
 
@@ -105,7 +104,7 @@ def _check(files: Sequence[Path], members: Sequence[released.Weights]) -> None:
 
 
 def _estimates(member: released.Weights, items: Sequence[Item]) -> Estimates:
-    """What the network says, before calibration; NaN where it cannot read the image."""
+    """Estimates before calibration; NaN where the network cannot read the image."""
     raw = Predictor(dataclasses.replace(member, header=dataclasses.replace(member.header, calibration=None)))
     found = raw.predict_many(items, batch_size=BATCH, on_error="yield", accept_warnings=True)
     shown = tqdm(found, total=len(items), desc=member.header.name, unit=" images", disable=None)

@@ -232,7 +232,7 @@ class Predictor:
         )
 
     def _prepared_by_others(self, picture: Picture, item: Item) -> tuple[tuple[Prepared | None, ...], list[str]]:
-        """What the further networks make of it, and notes about those that cannot read it."""
+        """The input of each further network, and notes about those that cannot read the image."""
         others: list[Prepared | None] = []
         missed: list[str] = []
         for each in self.others:
@@ -362,7 +362,7 @@ class Predictor:
         ]
 
     def _raw(self, readings: Sequence[tuple[Prepared, Sex]], batch_size: int) -> Estimates:
-        """What the network says of at most `batch_size` readings."""
+        """The network's estimates for at most `batch_size` readings."""
         if not readings:
             return Estimates(np.zeros(0, np.float32), None)
         filled = [*readings, *[readings[0]] * (batch_size - len(readings))]
@@ -373,7 +373,7 @@ class Predictor:
         return Estimates(raw.months[: len(readings)], std, parts)
 
     def _published(self, raw: Estimates, letters: Sequence[str]) -> list[Prediction]:
-        """What the calibration makes of it."""
+        """Calibrated predictions of estimates."""
         months, std = raw.months, raw.std
         if self.calibration is None:
             stds = [None] * len(months) if std is None else std.tolist()
