@@ -241,7 +241,9 @@ class Predictor:
             except BoneAgeError as error:
                 others.append(None)
                 assert self._alone is not None
-                missed.append(f"Read by {self._alone.header.name!r} alone: {error}.")
+                # Notes go into answers and DICOM objects, which repeat no file names.
+                reason = str(error).removeprefix(f"{picture.name}: ")
+                missed.append(f"Read by {self._alone.header.name!r} alone: {reason}.")
         return tuple(others), missed
 
     def _joints(self, pixels: np.ndarray, where: str) -> np.ndarray | None:

@@ -34,8 +34,8 @@ WEIGHTS = "accurate"
 """The released weights that read every region."""
 
 APART = (
-    "The bone ages of the hand's regions lie farther apart than in 99 of 100 radiographs; the hand may be unusual, the "
-    "image damaged, or the sex another."
+    "The bone ages of the hand's regions lie farther apart than in 99 of 100 radiographs; the hand may be unusual or "
+    "the image damaged."
 )
 
 _FARTHEST = 24.0  # months from the whole hand at which the colours end

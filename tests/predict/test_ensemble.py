@@ -4,6 +4,7 @@ import dataclasses
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -62,8 +63,15 @@ def test_what_one_member_cannot_read_is_read_by_the_first_alone_with_a_note():
     found = predictor().predict(blank, sex="F")
     alone = Predictor(together().members[0]).predict(blank, sex="F")
     assert (found.months, found.interval) == (alone.months, alone.interval)
-    assert found.notes[0].startswith("Read by 'tiny' alone: the image: ")
+    assert found.notes[0].startswith("Read by 'tiny' alone: 0 of 17 joints were found")
     assert found.regions == {}
+
+
+def test_the_note_does_not_repeat_the_name_of_the_file(tmp_path):
+    path = tmp_path / "doe-jane.png"
+    cv2.imwrite(str(path), random_weights.grainy(20.0))
+    (note,) = predictor().predict(path, sex="F").notes
+    assert "doe" not in note
 
 
 def test_a_batch_of_both_kinds_keeps_its_order_and_both_sexes():
