@@ -20,18 +20,37 @@ def has_kernel(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
 
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, pads: Pads) -> jax.Array:
     """Convolves images [B, H, W, C] with zeros around them with filters [k, k, C]; needs `has_kernel`."""
-    k = kernel.shape[0]
-    height, width = ((n + low + high - k) // stride + 1 for n, (low, high) in zip(x.shape[1:3], pads, strict=True))
-    out = jax.ShapeDtypeStruct((x.shape[0], height, width, x.shape[3]), x.dtype)
-    return jax.ffi.ffi_call("BoneageDepthwise", out)(x, kernel, stride=np.int64(stride), **_corner(pads))
+    out = jax.ShapeDtypeStruct(_out_shape(x, kernel, stride, pads), x.dtype)
+    return jax.ffi.ffi_call("BoneageDepthwise", out)(x, kernel, **_geometry(stride, pads))
 
 
 def kernel_gradient(x: jax.Array, gradient: jax.Array, *, k: int, stride: int, pads: Pads) -> jax.Array:
     """The gradient [k, k, C], float32, from that of the output; needs `has_kernel`."""
     out = jax.ShapeDtypeStruct((k, k, x.shape[3]), jnp.float32)
-    call = jax.ffi.ffi_call("BoneageDepthwiseKernelGradient", out)
-    return call(x, gradient, stride=np.int64(stride), **_corner(pads))
+    return jax.ffi.ffi_call("BoneageDepthwiseKernelGradient", out)(x, gradient, **_geometry(stride, pads))
 
 
-def _corner(pads: Pads) -> dict[str, np.int64]:
-    return {"top": np.int64(pads[0][0]), "left": np.int64(pads[1][0])}
+def convolve_relu6(x: jax.Array, kernel: jax.Array, bias: jax.Array, *, stride: int, pads: Pads) -> jax.Array:
+    """ReLU6 of `convolve` plus a bias [C]; needs `has_kernel` and float32."""
+    out = jax.ShapeDtypeStruct(_out_shape(x, kernel, stride, pads), x.dtype)
+    return jax.ffi.ffi_call("BoneageDepthwiseRelu6", out)(x, kernel, bias, **_geometry(stride, pads))
+
+
+def relu6_gradients(
+    x: jax.Array, kernel: jax.Array, y: jax.Array, gradient: jax.Array, *, stride: int, pads: Pads
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The gradients of images, filters and bias of `convolve_relu6`, from its result `y` and the gradient of that."""
+    outs = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in (x.shape, kernel.shape, kernel.shape[-1:]))
+    call = jax.ffi.ffi_call("BoneageDepthwiseRelu6Gradients", outs)
+    of_x, of_kernel, of_bias = call(x, kernel, y, gradient, **_geometry(stride, pads))
+    return of_x, of_kernel, of_bias
+
+
+def _out_shape(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> tuple[int, ...]:
+    k = kernel.shape[0]
+    height, width = ((n + low + high - k) // stride + 1 for n, (low, high) in zip(x.shape[1:3], pads, strict=True))
+    return (x.shape[0], height, width, x.shape[3])
+
+
+def _geometry(stride: int, pads: Pads) -> dict[str, np.int64]:
+    return {"stride": np.int64(stride), "top": np.int64(pads[0][0]), "left": np.int64(pads[1][0])}

@@ -29,12 +29,16 @@ TARGETS = (
     "BoneageConvolution",
     "BoneageDepthwise",
     "BoneageDepthwiseKernelGradient",
+    "BoneageDepthwiseRelu6",
+    "BoneageDepthwiseRelu6Gradients",
     "BoneageKernelGradient",
     "BoneageMaxPool",
     "BoneageMaxPoolGradient",
     "BoneageMaxPoolWinner",
     "BoneageProduct",
     "BoneageProductKernelGradient",
+    "BoneageProductRelu6",
+    "BoneageProductRelu6Gradients",
 )
 SWITCH = "BONEAGE_JAX_KERNELS"
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from boneage_jax.kernels import library
+from boneage_jax.kernels.activation import bias_gradient, relu6, relu6_gradient, shifted
 from boneage_jax.kernels.convolution import DTYPES, LAYOUT, conv_general_dilated, fits
 from boneage_jax.kernels.kept import kept
 
@@ -22,6 +23,13 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     if x.dtype == jnp.bfloat16 and fits(x, as_image := kernel[None, None]):
         return conv_general_dilated(x, as_image, (1, 1), "VALID", dimension_numbers=LAYOUT)
     return kept(_product(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype))
+
+
+def pointwise_relu6(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """ReLU6 of `pointwise` plus a float32 bias [Co]: in float32 one pass over the pixels forward and one backward."""
+    if x.size == 0 or not x.dtype == kernel.dtype == jnp.float32 or not library.available():
+        return relu6(shifted(pointwise(x, kernel), bias))
+    return kept(_product_relu6(x, kernel, bias))
 
 
 def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -60,3 +68,51 @@ def _gradient_calls(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tup
     out = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
     of_kernel = jax.ffi.ffi_call("BoneageProductKernelGradient", out)(x, gradient)
     return _call(gradient, kernel, transpose=True), of_kernel
+
+
+@jax.custom_vjp
+def _product_relu6(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    return lax.platform_dependent(x, kernel, bias, cpu=_relu6_call, default=_plain_relu6)
+
+
+def _relu6_forward(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    y = _product_relu6(x, kernel, bias)
+    return y, (x, kernel, y)
+
+
+def _relu6_backward(
+    residuals: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return lax.platform_dependent(*residuals, gradient, cpu=_relu6_gradients_call, default=_plain_relu6_gradients)
+
+
+_product_relu6.defvjp(_relu6_forward, _relu6_backward)
+
+
+def _plain_relu6(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    return relu6(shifted(_plain(x, kernel), bias))
+
+
+def _plain_relu6_gradients(
+    x: jax.Array, kernel: jax.Array, y: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    through = relu6_gradient(y, gradient)
+    return *_plain_gradients(x, kernel, through), bias_gradient(through)
+
+
+def _relu6_call(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    out = jax.ShapeDtypeStruct((*x.shape[:-1], kernel.shape[1]), x.dtype)
+    return jax.ffi.ffi_call("BoneageProductRelu6", out)(x, kernel, bias)
+
+
+def _relu6_gradients_call(
+    x: jax.Array, kernel: jax.Array, y: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    outs = (
+        jax.ShapeDtypeStruct(x.shape, x.dtype),
+        jax.ShapeDtypeStruct(kernel.shape, kernel.dtype),
+        jax.ShapeDtypeStruct((kernel.shape[1],), jnp.float32),
+    )
+    return jax.ffi.ffi_call("BoneageProductRelu6Gradients", outs)(x, kernel, y, gradient)

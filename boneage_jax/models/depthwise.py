@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from boneage_jax.kernels import depthwise as kernels
+from boneage_jax.kernels.activation import bias_gradient, relu6, relu6_gradient, shifted
 from boneage_jax.kernels.convolution import Pads
 from boneage_jax.kernels.kept import kept
 
@@ -39,6 +40,54 @@ def depthwise_conv(
         [B, h, w, C] with h = ceil(H / stride) for SAME, ceil((H - kh + 1) / stride) for VALID.
     """
     return kept(_depthwise(x, kernel, stride, padding))
+
+
+def depthwise_conv_relu6(
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "kh kw C"],
+    bias: Float[Array, "C"],
+    *,
+    stride: int = 1,
+    padding: Padding = "SAME",
+) -> Float[Array, "B h w C"]:
+    """ReLU6 of `depthwise_conv` plus a float32 bias: with the CPU's kernels, in float32, in fewer passes."""
+    if x.dtype != jnp.float32 or not kernels.has_kernel(x, kernel, stride):
+        return relu6(shifted(depthwise_conv(x, kernel, stride=stride, padding=padding), bias))
+    return kept(_depthwise_relu6(x, kernel, bias, stride, padding))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _depthwise_relu6(x: jax.Array, kernel: jax.Array, bias: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    pads = _pads(x, kernel, stride, padding)
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        bias,
+        cpu=partial(kernels.convolve_relu6, stride=stride, pads=pads),
+        default=lambda x, kernel, bias: relu6(shifted(_grouped(x, kernel, stride=stride, padding=padding), bias)),
+    )
+
+
+def _forward_relu6(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, stride: int, padding: Padding
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    y = _depthwise_relu6(x, kernel, bias, stride, padding)
+    return y, (x, kernel, y)
+
+
+def _backward_relu6(
+    stride: int, padding: Padding, residuals: tuple[jax.Array, jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def plain(x: jax.Array, kernel: jax.Array, y: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        through = relu6_gradient(y, g)
+        return *_grouped_gradients(x, kernel, through, stride=stride, padding=padding), bias_gradient(through)
+
+    pads = _pads(*residuals[:2], stride, padding)
+    on_cpu = partial(kernels.relu6_gradients, stride=stride, pads=pads)
+    return jax.lax.platform_dependent(*residuals, g, cpu=on_cpu, default=plain)
+
+
+_depthwise_relu6.defvjp(_forward_relu6, _backward_relu6)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -207,16 +256,24 @@ class DepthwiseConv(nn.Module):
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-        """Convolves [B, H, W, C], one filter per channel."""
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        factor: Float[Array, "C"] | None = None,
+        relu6_bias: Float[Array, "C"] | None = None,
+    ) -> Float[Array, "B h w C"]:
+        """Convolves [B, H, W, C], one filter per channel.
+
+        `factor` multiplies the filters; `relu6_bias` is added to the result, and ReLU6 of it returned.
+        """
         k, channels = self.kernel_size, x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (k, k, 1, channels), jnp.float32)
-        x = depthwise_conv(
-            x.astype(self.dtype),
-            kernel[:, :, 0, :].astype(self.dtype),
-            stride=self.strides,
-            padding=self.padding,
-        )
+        if factor is not None:
+            kernel = kernel * factor
+        x, filters = x.astype(self.dtype), kernel[:, :, 0, :].astype(self.dtype)
+        if relu6_bias is not None:
+            return depthwise_conv_relu6(x, filters, relu6_bias, stride=self.strides, padding=self.padding)
+        x = depthwise_conv(x, filters, stride=self.strides, padding=self.padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
             x += bias.astype(self.dtype)[None, None, None, :]

@@ -7,7 +7,6 @@ Layers are named by what they do; blocks as in `keras.applications`: stage 1 to 
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,8 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.kernels import relu6
 from boneage_jax.models.depthwise import DepthwiseConv, Padding
-from boneage_jax.models.layers import Layer, Pointwise, StochasticDepth, batch_norm, recomputed
+from boneage_jax.models.layers import Activation, Layer, Pointwise, StochasticDepth, batch_norm, convolved, recomputed
 
 
 class Stage(NamedTuple):
@@ -116,9 +116,9 @@ def scaled_ends(variant: str) -> tuple[int, int]:
     return (32, 1280) if lite else (scaled_channels(32, width), scaled_channels(1280, width))
 
 
-def activation(*, lite: bool) -> Callable[[Array], Array]:
+def activation(*, lite: bool) -> Activation:
     """The nonlinearity of the network: ReLU6 of Lite, swish of the others."""
-    return nn.relu6 if lite else nn.swish
+    return relu6 if lite else nn.swish
 
 
 def pad_before_halving(x: Float[Array, "B H W C"], kernel_size: int, framework: str) -> Float[Array, "B h w C"]:
@@ -172,16 +172,16 @@ class InvertedResidual(nn.Module):
         pointwise = partial(Pointwise, kernel_init=CONV_INIT, dtype=self.dtype)
         depthwise = partial(DepthwiseConv, kernel_init=DEPTHWISE_INIT, dtype=self.dtype)
         if self.expansion > 1:
-            x = pointwise(channels * self.expansion, name="expand")(x)
-            x = activate(self.norm(name="expand_bn")(x))  # [B, H, W, expansion * C]
-        padding: Padding = "SAME"
-        if self.strides > 1:
+            expand = pointwise(channels * self.expansion, name="expand")
+            x = convolved(expand, self.norm(name="expand_bn"), x, activate)  # [B, H, W, expansion * C]
+        padding: Padding = "SAME"  # which is what Keras pads before halving
+        if self.strides > 1 and self.framework != "keras":
             x, padding = pad_before_halving(x, self.kernel_size, self.framework), "VALID"
-        x = depthwise(self.kernel_size, self.strides, padding, name="depthwise")(x)
-        x = activate(self.norm(name="depthwise_bn")(x))  # [B, h, w, expansion * C]
+        filters = depthwise(self.kernel_size, self.strides, padding, name="depthwise")
+        x = convolved(filters, self.norm(name="depthwise_bn"), x, activate)  # [B, h, w, expansion * C]
         if not self.lite:
             x = SqueezeExcite(channels // 4, dtype=self.dtype, name="squeeze_excite")(x)
-        x = self.norm(name="project_bn")(pointwise(self.features, name="project")(x))  # [B, h, w, D]
+        x = convolved(pointwise(self.features, name="project"), self.norm(name="project_bn"), x)  # [B, h, w, D]
         if self.strides > 1 or self.features != channels:
             return x
         return block_input + StochasticDepth(self.drop_rate, deterministic=not self.train, name="drop_path")(x)
@@ -204,6 +204,7 @@ class EfficientNet(nn.Module):
     variant: str = "b0"
     framework: str = "keras"
     drop_path: float = 0.2  # share of the images that a block is dropped for: linear from 0, the first block's
+    frozen_statistics: bool = False  # BatchNorm normalises by its running statistics in training too: for fine-tuning
     axis_name: str | None = None
     remat: bool = False
     dtype: Any = jnp.float32
@@ -221,23 +222,33 @@ class EfficientNet(nn.Module):
     def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
         """Needs a "dropout" key when it trains with `drop_path` above 0."""
         momentum, epsilon = FRAMEWORKS[self.framework]
-        norm = batch_norm(train=train, momentum=momentum, epsilon=epsilon, axis_name=self.axis_name, dtype=self.dtype)
+        norm = batch_norm(
+            train=train,
+            momentum=momentum,
+            epsilon=epsilon,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            folded=self.frozen_statistics or not train,
+        )
         activate = activation(lite=VARIANTS[self.variant].lite)
         _, top_features = scaled_ends(self.variant)
         x = self.stages(image, norm, train=train)[-1]  # [B, H/32, W/32, 320 width]
-        x = Pointwise(top_features, kernel_init=CONV_INIT, dtype=self.dtype, name="top_conv")(x)
-        return activate(norm(name="top_bn")(x))  # [B, H/32, W/32, D]
+        top = Pointwise(top_features, kernel_init=CONV_INIT, dtype=self.dtype, name="top_conv")
+        return convolved(top, norm(name="top_bn"), x, activate)  # [B, H/32, W/32, D]
 
     def stages(
         self, image: Float[Array, "B H W C"], norm: Layer, *, train: bool, last: int = len(STAGES)
     ) -> list[Float[Array, "B h w D"]]:
         """The stem and the stages 1 to `last`, whose outputs it returns; later blocks are dropped the more often."""
-        block = recomputed(InvertedResidual, train=train, remat=self.remat)
+        lite = VARIANTS[self.variant].lite
+        # Folded blocks of Lite have nothing to compute again that is cheaper than reading it.
+        again = train and (self.remat or not (self.frozen_statistics and lite))
+        block = recomputed(InvertedResidual, train=again, remat=self.remat)
         x = pad_before_halving(image.astype(self.dtype), 3, self.framework)
         settings = {"use_bias": False, "kernel_init": CONV_INIT, "dtype": self.dtype}
         stem_features, _ = scaled_ends(self.variant)
-        x = nn.Conv(stem_features, (3, 3), 2, padding="VALID", **settings, name="stem_conv")(x)
-        x = activation(lite=VARIANTS[self.variant].lite)(norm(name="stem_bn")(x))  # [B, H/2, W/2, 32 width]
+        stem = nn.Conv(stem_features, (3, 3), 2, padding="VALID", **settings, name="stem_conv")
+        x = convolved(stem, norm(name="stem_bn"), x, activation(lite=lite))  # [B, H/2, W/2, 32 width]
         outputs = []
         stages = scaled_stages(self.variant)
         total = sum(stage.blocks for stage in stages)
@@ -253,7 +264,7 @@ class EfficientNet(nn.Module):
                     framework=self.framework,
                     norm=norm,
                     train=train,
-                    lite=VARIANTS[self.variant].lite,
+                    lite=lite,
                     dtype=self.dtype,
                     name=f"block{i}{chr(ord('a') + j)}",
                 )(x)

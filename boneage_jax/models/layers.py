@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from boneage_jax import kernels
+from boneage_jax.kernels import relu6, shifted
 from boneage_jax.kernels.kept import NAME as KEPT
 from boneage_jax.models.depthwise import DepthwiseConv
-from boneage_jax.models.normalisation import BatchNorm
+from boneage_jax.models.normalisation import BatchNorm, FoldedBatchNorm, affine
 
 # `nn.Conv`, computed by own kernels where there are any; its parameters are the same.
 Conv = partial(nn.Conv, conv_general_dilated=kernels.conv_general_dilated)
@@ -23,10 +24,12 @@ StochasticDepth = partial(nn.Dropout, broadcast_dims=(1, 2, 3))
 # A layer class with some of its settings already filled in, e.g. what `batch_norm` returns.
 Layer = Callable[..., nn.Module]
 
+Activation = Callable[[Array], Array]
+
 
 def batch_norm(
-    *, train: bool, momentum: float, epsilon: float, axis_name: str | None, dtype: Any
-) -> partial[BatchNorm]:
+    *, train: bool, momentum: float, epsilon: float, axis_name: str | None, dtype: Any, folded: bool = False
+) -> partial[BatchNorm | FoldedBatchNorm]:
     """BatchNorm with nothing left to flax's defaults, which differ from those of Keras and PyTorch.
 
     Args:
@@ -35,15 +38,38 @@ def batch_norm(
         epsilon: added to the variance.
         axis_name: mapped axis over which the statistics are averaged; None keeps them per device.
         dtype: of the output; the statistics are float32 always.
+        folded: normalise by the running statistics always, as part of the layer before it; for `normalised`.
     """
     return partial(
-        BatchNorm,
+        FoldedBatchNorm if folded else BatchNorm,
         use_running_average=not train,
         momentum=momentum,
         epsilon=epsilon,
         axis_name=axis_name,
         dtype=dtype,
     )
+
+
+def convolved(
+    layer: nn.Module, norm: nn.Module, x: Float[Array, "B H W C"], activate: Activation | None = None
+) -> Float[Array, "B h w D"]:
+    """`activate` of `norm` of `layer` of x.
+
+    A folded norm multiplies the kernel of the layer and adds a bias, so that no pixel is read for it; with ReLU6 behind
+    it all is one operation.
+    """
+    if not isinstance(norm, FoldedBatchNorm):
+        x = norm(layer(x))
+    elif isinstance(layer, Pointwise | DepthwiseConv):
+        factor, bias = norm(layer.features if isinstance(layer, Pointwise) else x.shape[-1])
+        if activate is relu6:
+            return layer(x, factor, bias)
+        x = shifted(layer(x, factor), bias)
+    else:
+        x = layer(x)
+        factor, bias = norm(x.shape[-1])
+        x = affine(x, jnp.zeros_like(bias), factor, bias)
+    return x if activate is None else activate(x)
 
 
 def recomputed(
@@ -75,11 +101,23 @@ class Pointwise(nn.Module):
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        """Maps the channels of every `strides`-th pixel."""
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        factor: Float[Array, "D"] | None = None,
+        relu6_bias: Float[Array, "D"] | None = None,
+    ) -> Float[Array, "B h w D"]:
+        """Maps the channels of every `strides`-th pixel.
+
+        `factor` multiplies the kernel; `relu6_bias` is added to the result, and ReLU6 of it returned.
+        """
         shape = (1, 1, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
+        if factor is not None:
+            kernel = kernel * factor
         x = x[:, :: self.strides, :: self.strides].astype(self.dtype)
+        if relu6_bias is not None:
+            return kernels.pointwise_relu6(x, kernel[0, 0].astype(self.dtype), relu6_bias)
         x = kernels.pointwise(x, kernel[0, 0].astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))

@@ -1,4 +1,4 @@
-"""Batch normalisation whose sums over pixels, forward and backward, are one pass each."""
+"""Batch normalisation whose sums over pixels, forward and backward, are one pass each, or with known statistics."""
 
 from typing import Any
 
@@ -11,11 +11,8 @@ from boneage_jax.kernels import channel_sums
 from boneage_jax.kernels.kept import kept
 
 
-class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe and Szegedy, ICML 2015): `nn.BatchNorm`'s variables and values, faster on CPUs.
-
-    Statistics are float32: mean and mean square, averaged over `axis_name`. The running variance is the biased one.
-    """
+class _Normalisation(nn.Module):
+    """The settings and the variables of a batch normalisation, those of `nn.BatchNorm`."""
 
     use_running_average: bool
     momentum: float
@@ -25,14 +22,27 @@ class BatchNorm(nn.Module):
     use_scale: bool = True
     scale_init: nn.initializers.Initializer = nn.initializers.ones_init()
 
+    @nn.nowrap
+    def _variables(self, channels: int) -> tuple[nn.Variable[jax.Array], nn.Variable[jax.Array], jax.Array, jax.Array]:
+        """Running mean, running variance, scale and bias, each of shape [channels]."""
+        shape = (channels,)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        scale = self.param("scale", self.scale_init, shape, jnp.float32) if self.use_scale else jnp.ones(shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape, jnp.float32)
+        return mean, var, scale, bias
+
+
+class BatchNorm(_Normalisation):
+    """Batch normalisation (Ioffe and Szegedy, ICML 2015): `nn.BatchNorm`'s variables and values, faster on CPUs.
+
+    Statistics are float32: mean and mean square, averaged over `axis_name`. The running variance is the biased one.
+    """
+
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Normalises every channel; in training moves the running statistics, except while it is initialised."""
-        shape = (x.shape[-1],)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
-        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        scale = self.param("scale", self.scale_init, shape, jnp.float32) if self.use_scale else jnp.ones(shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), shape, jnp.float32)
+        running_mean, running_var, scale, bias = self._variables(x.shape[-1])
         if self.use_running_average:
             mean, var = running_mean.value, running_var.value
         else:
@@ -45,7 +55,21 @@ class BatchNorm(nn.Module):
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return _affine(x, mean, factor, bias).astype(self.dtype)
+        return affine(x, mean, factor, bias).astype(self.dtype)
+
+
+class FoldedBatchNorm(_Normalisation):
+    """A batch normalisation by its running statistics, also in training, for the layer before it to take into itself.
+
+    Its variables are those of `BatchNorm`; scale and bias are trained on, the statistics stay as they are.
+    """
+
+    @nn.compact
+    def __call__(self, channels: int) -> tuple[Float[Array, "C"], Float[Array, "C"]]:
+        """Factor and bias of every channel, float32: normalised is x * factor + bias."""
+        mean, var, scale, bias = self._variables(channels)
+        factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
+        return factor, bias - mean.value * factor
 
 
 @jax.custom_vjp
@@ -69,7 +93,7 @@ _moments.defvjp(_moments_forward, _moments_backward)
 
 
 @jax.custom_vjp
-def _affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
+def affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
     """(x - mean) * factor + bias, channel by channel, in the type of x."""
     centred = x.astype(jnp.float32) - _per_channel(mean, x)
     return (centred * _per_channel(factor, x) + _per_channel(bias, x)).astype(x.dtype)
@@ -78,7 +102,7 @@ def _affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -
 def _affine_forward(
     x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-    return _affine(x, mean, factor, bias), (x, mean, factor)
+    return affine(x, mean, factor, bias), (x, mean, factor)
 
 
 def _affine_backward(
@@ -90,7 +114,7 @@ def _affine_backward(
     return of_x, -factor * of_bias, of_factor, of_bias
 
 
-_affine.defvjp(_affine_forward, _affine_backward)
+affine.defvjp(_affine_forward, _affine_backward)
 
 
 def _per_channel(values: jax.Array, x: jax.Array) -> jax.Array:

@@ -16,6 +16,9 @@ namespace boneage {
 
 // ---- XLA's side --------------------------------------------------------------------------------------------
 
+using Matrices = ffi::Buffer<ffi::F32>;  // [..., channels]
+using Numbers = ffi::BufferR1<ffi::F32>;
+
 template <typename T, typename Buffer>
 auto* Data(Buffer&& buffer) {
   return static_cast<typename T::Number*>(buffer.untyped_data());
@@ -55,30 +58,58 @@ ffi::Error KernelGradientCall(ffi::ThreadPool pool, ffi::AnyBuffer image, ffi::A
   return ffi::Error::Success();
 }
 
+DepthwiseShape DepthwiseShapeOf(ffi::AnyBuffer& image, ffi::AnyBuffer& out, int64_t k, int64_t stride, int64_t top,
+                                int64_t left) {
+  auto x = image.dimensions(), y = out.dimensions();
+  return {x[0], x[1], x[2], x[3], y[1], y[2], k, stride, top, left};
+}
+
 template <typename T>
 void Depthwise(ffi::ThreadPool& pool, ffi::AnyBuffer& image, ffi::AnyBuffer& kernel, ffi::AnyBuffer& out,
                const DepthwiseShape& s) {
-  DepthwiseConvolve<T>(pool, Data<T>(image), Data<T>(kernel), s, Data<T>(out));
+  DepthwiseConvolve<T>(pool, Data<T>(image), Data<T>(kernel), s, {}, Data<T>(out));
 }
 
 ffi::Error DepthwiseCall(ffi::ThreadPool pool, ffi::AnyBuffer image, ffi::AnyBuffer kernel,
                          ffi::Result<ffi::AnyBuffer> out, int64_t stride, int64_t top, int64_t left) {
-  auto x = image.dimensions(), w = kernel.dimensions(), y = out->dimensions();
-  DepthwiseShape s{x[0], x[1], x[2], x[3], y[1], y[2], w[0], stride, top, left};
+  DepthwiseShape s = DepthwiseShapeOf(image, *out, kernel.dimensions()[0], stride, top, left);
   image.element_type() == ffi::F32 ? Depthwise<Float32>(pool, image, kernel, *out, s)
                                    : Depthwise<BFloat16>(pool, image, kernel, *out, s);
   return ffi::Error::Success();
 }
 
+ffi::Error DepthwiseRelu6Call(ffi::ThreadPool pool, ffi::AnyBuffer image, ffi::AnyBuffer kernel, Numbers bias,
+                              ffi::Result<ffi::AnyBuffer> out, int64_t stride, int64_t top, int64_t left) {
+  DepthwiseShape s = DepthwiseShapeOf(image, *out, kernel.dimensions()[0], stride, top, left);
+  DepthwiseConvolve<Float32>(pool, Data<Float32>(image), Data<Float32>(kernel), s, {bias.typed_data()},
+                             Data<Float32>(*out));
+  return ffi::Error::Success();
+}
+
+template <typename T>
+void DepthwiseGradient(ffi::ThreadPool& pool, ffi::AnyBuffer& image, ffi::AnyBuffer& gradient,
+                       const DepthwiseShape& s, float* out) {
+  DepthwiseKernelGradient<T>(pool, Data<T>(image), Data<T>(gradient), nullptr, s, out, nullptr);
+}
+
 ffi::Error DepthwiseKernelGradientCall(ffi::ThreadPool pool, ffi::AnyBuffer image, ffi::AnyBuffer gradient,
                                        ffi::Result<ffi::BufferR3<ffi::F32>> out, int64_t stride, int64_t top,
                                        int64_t left) {
-  auto x = image.dimensions(), g = gradient.dimensions();
-  DepthwiseShape s{x[0], x[1], x[2], x[3], g[1], g[2], out->dimensions()[0], stride, top, left};
-  if (image.element_type() == ffi::F32)
-    DepthwiseKernelGradient<Float32>(pool, Data<Float32>(image), Data<Float32>(gradient), s, out->typed_data());
-  else
-    DepthwiseKernelGradient<BFloat16>(pool, Data<BFloat16>(image), Data<BFloat16>(gradient), s, out->typed_data());
+  DepthwiseShape s = DepthwiseShapeOf(image, gradient, out->dimensions()[0], stride, top, left);
+  image.element_type() == ffi::F32 ? DepthwiseGradient<Float32>(pool, image, gradient, s, out->typed_data())
+                                   : DepthwiseGradient<BFloat16>(pool, image, gradient, s, out->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error DepthwiseRelu6GradientsCall(ffi::ThreadPool pool, ffi::AnyBuffer image, ffi::AnyBuffer kernel,
+                                       ffi::AnyBuffer result, ffi::AnyBuffer gradient,
+                                       ffi::Result<ffi::AnyBuffer> of_image,
+                                       ffi::Result<ffi::BufferR3<ffi::F32>> of_kernel, ffi::Result<Numbers> of_bias,
+                                       int64_t stride, int64_t top, int64_t left) {
+  DepthwiseShape s = DepthwiseShapeOf(image, gradient, kernel.dimensions()[0], stride, top, left);
+  const float *y = Data<Float32>(result), *g = Data<Float32>(gradient);
+  DepthwiseKernelGradient<Float32>(pool, Data<Float32>(image), g, y, s, of_kernel->typed_data(), of_bias->typed_data());
+  DepthwiseImageGradient<Float32>(pool, Data<Float32>(kernel), g, y, s, Data<Float32>(*of_image));
   return ffi::Error::Success();
 }
 
@@ -120,23 +151,38 @@ ffi::Error MaxPoolGradientCall(ffi::ThreadPool pool, ffi::BufferR4<ffi::U8> winn
   return ffi::Error::Success();
 }
 
-using Matrices = ffi::Buffer<ffi::F32>;  // [..., channels]
-
 ffi::Error ProductCall(ffi::ThreadPool pool, Matrices a, Matrices b, ffi::Result<Matrices> out, bool transpose) {
   int64_t depth = a.dimensions().back(), columns = out->dimensions().back();
   MultiplyMatrices(pool, a.typed_data(), b.typed_data(), a.element_count() / depth, depth, columns, transpose,
-                   out->typed_data());
+                   {}, out->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error ProductRelu6Call(ffi::ThreadPool pool, Matrices x, Matrices kernel, Numbers bias, ffi::Result<Matrices> out) {
+  int64_t depth = x.dimensions().back(), columns = out->dimensions().back();
+  MultiplyMatrices(pool, x.typed_data(), kernel.typed_data(), x.element_count() / depth, depth, columns, false,
+                   {bias.typed_data()}, out->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error ProductRelu6GradientsCall(ffi::ThreadPool pool, Matrices x, Matrices kernel, Matrices result,
+                                     Matrices gradient, ffi::Result<Matrices> of_x, ffi::Result<Matrices> of_kernel,
+                                     ffi::Result<Numbers> of_bias) {
+  int64_t in = x.dimensions().back(), out_channels = gradient.dimensions().back();
+  ProductRelu6Gradients(pool, x.typed_data(), kernel.typed_data(), result.typed_data(), gradient.typed_data(),
+                        x.element_count() / in, in, out_channels, of_x->typed_data(), of_kernel->typed_data(),
+                        of_bias->typed_data());
   return ffi::Error::Success();
 }
 
 ffi::Error ProductKernelGradientCall(ffi::ThreadPool pool, Matrices x, Matrices gradient, ffi::Result<Matrices> out) {
   int64_t in = x.dimensions().back(), out_channels = gradient.dimensions().back();
   MultiplyTransposed(pool, x.typed_data(), gradient.typed_data(), x.element_count() / in, in, out_channels,
-                     out->typed_data());
+                     {}, out->typed_data(), nullptr);
   return ffi::Error::Success();
 }
 
-ffi::Error ChannelSumsCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::BufferR1<ffi::F32> centre,
+ffi::Error ChannelSumsCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, Numbers centre,
                            ffi::Result<ffi::BufferR2<ffi::F32>> out) {
   int64_t channels = a.dimensions().back(), pixels = a.element_count() / channels;
   if (a.element_type() == ffi::F32)
@@ -173,6 +219,12 @@ BONEAGE_HANDLER(
 BONEAGE_HANDLER(
     BoneageDepthwiseKernelGradient, DepthwiseKernelGradientCall,
     Bind().Arg<Any>().Arg<Any>().Ret<Rank3>().Attr<int64_t>("stride").Attr<int64_t>("top").Attr<int64_t>("left"));
+BONEAGE_HANDLER(BoneageDepthwiseRelu6, DepthwiseRelu6Call,
+                Bind().Arg<Any>().Arg<Any>().Arg<boneage::Numbers>().Ret<Any>().Attr<int64_t>("stride").Attr<int64_t>(
+                    "top").Attr<int64_t>("left"));
+BONEAGE_HANDLER(BoneageDepthwiseRelu6Gradients, DepthwiseRelu6GradientsCall,
+                Bind().Arg<Any>().Arg<Any>().Arg<Any>().Arg<Any>().Ret<Any>().Ret<Rank3>().Ret<boneage::Numbers>()
+                    .Attr<int64_t>("stride").Attr<int64_t>("top").Attr<int64_t>("left"));
 BONEAGE_HANDLER(BoneageMaxPool, MaxPoolCall,
                 Bind().Arg<Any>().Ret<Any>().Attr<int64_t>("k").Attr<int64_t>("stride").Attr<int64_t>("top").Attr<
                     int64_t>("left"));
@@ -186,5 +238,11 @@ BONEAGE_HANDLER(BoneageProduct, ProductCall,
                 Bind().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Ret<boneage::Matrices>().Attr<bool>("transpose"));
 BONEAGE_HANDLER(BoneageProductKernelGradient, ProductKernelGradientCall,
                 Bind().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Ret<boneage::Matrices>());
+BONEAGE_HANDLER(BoneageProductRelu6, ProductRelu6Call,
+                Bind().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Arg<boneage::Numbers>().Ret<
+                    boneage::Matrices>());
+BONEAGE_HANDLER(BoneageProductRelu6Gradients, ProductRelu6GradientsCall,
+                Bind().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Arg<
+                    boneage::Matrices>().Ret<boneage::Matrices>().Ret<boneage::Matrices>().Ret<boneage::Numbers>());
 BONEAGE_HANDLER(BoneageChannelSums, ChannelSumsCall,
-                Bind().Arg<Any>().Arg<Any>().Arg<ffi::BufferR1<ffi::F32>>().Ret<Rank2>());
+                Bind().Arg<Any>().Arg<Any>().Arg<boneage::Numbers>().Ret<Rank2>());

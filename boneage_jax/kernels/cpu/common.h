@@ -70,6 +70,15 @@ void StoreLanes(Vector value, int64_t lanes, typename T::Number* to) {
   std::copy_n(all, lanes, to);
 }
 
+// The bias that a layer adds before ReLU6, by channel; without one there is neither.
+struct Relu6 {
+  const float* bias = nullptr;
+
+  static Vector Of(Vector sum, Vector bias) { return Clamp(Add(sum, bias), Zero(), Fill(6.0f)); }
+  // The part of a gradient that ReLU6 lets through, by its result.
+  static Vector Through(Vector result, Vector gradient) { return Between(result, Zero(), Fill(6.0f), gradient); }
+};
+
 // ---- Numbers: how they are stored, and as what they are multiplied -----------------------------------------
 
 // Products of float32.
@@ -124,6 +133,22 @@ struct BFloat16 : BFloat16Products {
   static void Store(uint16_t* p, Vector v) { StoreBFloat16(p, v); }
   static float ToFloat(uint16_t v) { return BFloat16ToFloat(v); }
 };
+
+// So many numbers of a gradient, as far as ReLU6 lets them through to where `result` was computed, or all without it.
+template <typename T>
+void CopyThrough(const typename T::Number* gradient, const typename T::Number* result, int64_t count,
+                 typename T::Number* to) {
+  if (!result) {
+    std::copy_n(gradient, count, to);
+    return;
+  }
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) T::Store(to + i, Relu6::Through(T::Load(result + i), T::Load(gradient + i)));
+  for (; i < count; ++i) {
+    float y = T::ToFloat(result[i]);
+    to[i] = y > 0.0f && y < 6.0f ? gradient[i] : typename T::Number{0};
+  }
+}
 
 template <typename T>
 void CopyToWork(const typename T::Number* from, int64_t count, typename T::Work* to) {

@@ -1,4 +1,5 @@
-// Depthwise convolution: images [B, H, W, C], kernels [k, k, C]; any channels, a register of them at a time.
+// Depthwise convolution: images [B, H, W, C], kernels [k, k, C]; any channels, a register of them at a time. With bias
+// and ReLU6 behind it too.
 #pragma once
 
 #include "common.h"
@@ -12,6 +13,8 @@ struct DepthwiseShape {
 constexpr int kRun = BONEAGE_AVX512 ? 8 : 4;       // neighbouring output pixels that share what they read
 constexpr int kMostSeen = BONEAGE_AVX512 ? 20 : 11;  // input pixels that fit into registers beside their sums
 constexpr int64_t kBandBytes = 512 * 1024;  // of an image that is worked on at a time: half of a usual L2 cache
+constexpr int64_t kWantedRows = 8;  // output lines of a band that make its rim worth while, before it takes all channels
+constexpr int64_t kSummedRun = 16;  // pixels that the gradient of the kernel sums at a time, in the L1 cache
 
 // How an image is cut: bands of output lines, groups of channels.
 struct Bands {
@@ -23,7 +26,7 @@ struct Bands {
     int64_t runs = (s.out_width + kRun - 1) / kRun;
     line = (runs * kRun - 1) * s.stride + s.k;
     int64_t whole = (s.channels + kLanes - 1) / kLanes * kLanes;
-    int64_t wanted = (std::min<int64_t>(s.out_height, 16) - 1) * s.stride + s.k;  // lines that make the rim worth while
+    int64_t wanted = (std::min(s.out_height, kWantedRows) - 1) * s.stride + s.k;
     group = std::clamp<int64_t>(kBandBytes / (wanted * line * bytes) / kLanes * kLanes, 2 * kLanes, whole);
     group = std::min(group, whole);
     int64_t lines = std::max<int64_t>(kBandBytes / (line * group * bytes), s.k);
@@ -33,23 +36,44 @@ struct Bands {
   }
 };
 
-// Lines of an image with zeros around them: [lines][line][group], from output line `row` and channel `channel` on.
+// An image as a convolution reads it.
 template <typename T>
-void PadBand(const typename T::Number* image, const DepthwiseShape& s, const Bands& bands, int64_t row, int64_t channel,
-             int64_t lines, typename T::Number* band) {
-  int64_t shown = std::min(bands.group, s.channels - channel);
-  int64_t first = row * s.stride - s.top, end = std::min(bands.line, s.left + s.width);
-  for (int64_t y = first; y < first + lines; ++y, band += bands.line * bands.group) {
-    if (y < 0 || y >= s.height) {
-      std::fill_n(band, bands.line * bands.group, 0);
+struct Source {
+  const typename T::Number* image;              // [B, H, W, C]
+  const typename T::Number* result = nullptr;   // as `image`, a gradient, which passes through the ReLU6 of this first
+  int64_t spread = 1;                           // zeros stand between the pixels of a gradient: this - 1 of them
+};
+
+// Lines of image `b` with zeros around them: [lines][line][group], from output line `row` and channel `channel` on.
+// `s` has the height and the width with the zeros between the pixels.
+template <typename T>
+void PadBand(const Source<T>& source, const DepthwiseShape& s, const Bands& bands, int64_t b, int64_t row,
+             int64_t channel, int64_t lines, typename T::Number* band) {
+  int64_t shown = std::min(bands.group, s.channels - channel), size = bands.line * bands.group;
+  int64_t height = (s.height - 1) / source.spread + 1, width = (s.width - 1) / source.spread + 1;
+  int64_t first = row * s.stride - s.top, pixels = std::min(bands.line - s.left, s.width);
+  bool whole = source.spread == 1 && bands.group == s.channels;
+  for (int64_t y = first; y < first + lines; ++y, band += size) {
+    if (y < 0 || y >= s.height || y % source.spread) {
+      std::fill_n(band, size, 0);
       continue;
     }
-    std::fill_n(band, s.left * bands.group, 0);
-    std::fill(band + end * bands.group, band + bands.line * bands.group, 0);
-    const auto* from = image + y * s.width * s.channels + channel;
-    for (int64_t x = s.left; x < end; ++x, from += s.channels) {
-      std::copy_n(from, shown, band + x * bands.group);
-      if (shown < bands.group) std::fill_n(band + x * bands.group + shown, bands.group - shown, 0);
+    int64_t at = (b * height + y / source.spread) * width * s.channels + channel;
+    auto* to = band + s.left * bands.group;
+    std::fill(band, to, 0);
+    std::fill(to + pixels * bands.group, band + size, 0);
+    if (whole) {
+      CopyThrough<T>(source.image + at, source.result ? source.result + at : nullptr, pixels * s.channels, to);
+      continue;
+    }
+    for (int64_t x = 0; x < pixels; ++x, to += bands.group) {
+      if (x % source.spread) {
+        std::fill_n(to, bands.group, 0);
+        continue;
+      }
+      CopyThrough<T>(source.image + at, source.result ? source.result + at : nullptr, shown, to);
+      std::fill_n(to + shown, bands.group - shown, 0);
+      at += s.channels;
     }
   }
 }
@@ -83,9 +107,10 @@ inline void WindowSums(const typename T::Number* x, int64_t line, int64_t group,
   }
 }
 
+// `turned`: with the kernel turned around, as for the gradient of an image.
 template <typename T, int kSize, int kStride>
-void DepthwiseOf(ffi::ThreadPool& pool, const typename T::Number* image, const typename T::Number* kernel,
-                 const DepthwiseShape& s, typename T::Number* out) {
+void DepthwiseOf(ffi::ThreadPool& pool, const Source<T>& source, const typename T::Number* kernel, bool turned,
+                 const DepthwiseShape& s, Relu6 relu6, typename T::Number* out) {
   using Number = typename T::Number;
   const Bands bands(s, sizeof(Number));
   int64_t parts = bands.row_parts * bands.channel_parts;
@@ -94,12 +119,15 @@ void DepthwiseOf(ffi::ThreadPool& pool, const typename T::Number* image, const t
     int64_t channel = task % bands.channel_parts * bands.group, rows = std::min(bands.rows, s.out_height - row);
     int64_t lines = (rows - 1) * kStride + kSize, shown = std::min(bands.group, s.channels - channel);
     auto* band = Scratch<Number, 5>(lines * bands.line * bands.group);
-    PadBand<T>(image + b * s.height * s.width * s.channels, s, bands, row, channel, lines, band);
-    auto* taps = Scratch<float, 6>(kSize * kSize * bands.group);
-    std::fill_n(taps, kSize * kSize * bands.group, 0.0f);
-    for (int tap = 0; tap < kSize * kSize; ++tap)
+    PadBand<T>(source, s, bands, b, row, channel, lines, band);
+    constexpr int kTaps = kSize * kSize;
+    auto* taps = Scratch<float, 6>((kTaps + 1) * bands.group);
+    float* bias = taps + kTaps * bands.group;
+    std::fill_n(taps, (kTaps + 1) * bands.group, 0.0f);
+    for (int tap = 0; tap < kTaps; ++tap)
       for (int64_t c = 0; c < shown; ++c)
-        taps[tap * bands.group + c] = T::ToFloat(kernel[tap * s.channels + channel + c]);
+        taps[tap * bands.group + c] = T::ToFloat(kernel[(turned ? kTaps - 1 - tap : tap) * s.channels + channel + c]);
+    if (relu6.bias) std::copy_n(relu6.bias + channel, shown, bias);
     for (int64_t y = 0; y < rows; ++y)
       for (int64_t x = 0; x < s.out_width; x += kRun) {
         const auto* from = band + (y * bands.line + x) * kStride * bands.group;
@@ -108,6 +136,11 @@ void DepthwiseOf(ffi::ThreadPool& pool, const typename T::Number* image, const t
         for (int64_t c = 0; c < shown; c += kLanes) {
           Vector sum[kRun];
           WindowSums<T, kSize, kStride>(from + c, bands.line * bands.group, bands.group, taps + c, sum);
+          if (relu6.bias) {
+            Vector added = LoadFloats(bias + c);
+#pragma GCC unroll 8
+            for (int p = 0; p < kRun; ++p) sum[p] = Relu6::Of(sum[p], added);
+          }
 #pragma GCC unroll 8
           for (int p = 0; p < kRun; ++p)
             if (p < pixels) StoreLanes<T>(sum[p], shown - c, to + p * s.channels + c);
@@ -116,55 +149,76 @@ void DepthwiseOf(ffi::ThreadPool& pool, const typename T::Number* image, const t
   });
 }
 
+// Adds to `total` [k, k, group] the products of a run of pixels of a gradient, g [count][group], and what they saw.
 template <typename T, int kSize, int kStride>
-void DepthwiseKernelGradientOf(ffi::ThreadPool& pool, const typename T::Number* image,
-                               const typename T::Number* gradient, const DepthwiseShape& s, float* out) {
+void AddProducts(const typename T::Number* x, int64_t line, const typename T::Number* g, int64_t count, int64_t group,
+                 float* total) {
+  constexpr int kLines = kSize * kSize <= (BONEAGE_AVX512 ? 25 : 9) ? kSize : 1;  // whose sums fit into registers
+  for (int64_t c = 0; c < group; c += kLanes)
+    for (int ky = 0; ky < kSize; ky += kLines) {
+      float* sums = total + ky * kSize * group + c;
+      const auto* from = x + ky * line + c;
+      Vector sum[kLines * kSize];
+#pragma GCC unroll 25
+      for (int t = 0; t < kLines * kSize; ++t) sum[t] = LoadFloats(sums + t * group);
+      for (int64_t i = 0; i < count; ++i) {
+        Vector value = T::Load(g + i * group + c);
+#pragma GCC unroll 25
+        for (int t = 0; t < kLines * kSize; ++t)
+          sum[t] = MultiplyAdd(T::Load(from + t / kSize * line + (i * kStride + t % kSize) * group), value, sum[t]);
+      }
+#pragma GCC unroll 25
+      for (int t = 0; t < kLines * kSize; ++t) StoreFloats(sums + t * group, sum[t]);
+    }
+}
+
+template <typename T, int kSize, int kStride>
+void DepthwiseKernelGradientOf(ffi::ThreadPool& pool, const Source<T>& source, const Source<T>& gradient,
+                               const DepthwiseShape& s, float* out, float* of_bias) {
   using Number = typename T::Number;
   constexpr int kTaps = kSize * kSize;
-  const Bands bands(s, 2 * sizeof(Number));  // of the image and of the gradient
-  int64_t parts = std::min<int64_t>(kPartials, s.batch), size = kTaps * bands.group;
+  const Bands bands(s, sizeof(Number));
+  int64_t parts = std::min<int64_t>(kPartials, s.batch), size = (kTaps + 1) * bands.group;  // with those of the bias
   std::vector<float> sums(parts * bands.channel_parts * size, 0.0f);
   ParallelFor(pool, parts * bands.channel_parts, [&](int64_t task) {
     int64_t part = task / bands.channel_parts, channel = task % bands.channel_parts * bands.group;
     int64_t shown = std::min(bands.group, s.channels - channel), lines = (bands.rows - 1) * kStride + kSize;
-    auto* band = Scratch<Number, 5>(lines * bands.line * bands.group);
-    auto* g = Scratch<Number, 6>(bands.rows * s.out_width * bands.group);
-    std::fill_n(g, bands.rows * s.out_width * bands.group, 0);
-    float* total = sums.data() + task * size;
+    int64_t line = bands.line * bands.group;
+    auto* band = Scratch<Number, 5>(lines * line);
+    auto* g = Scratch<Number, 6>(kSummedRun * bands.group);
+    std::fill_n(g, kSummedRun * bands.group, 0);
+    float *total = sums.data() + task * size, *bias = total + kTaps * bands.group;
     for (int64_t b = part * s.batch / parts; b < (part + 1) * s.batch / parts; ++b)
       for (int64_t row = 0; row < s.out_height; row += bands.rows) {
         int64_t rows = std::min(bands.rows, s.out_height - row);
-        PadBand<T>(image + b * s.height * s.width * s.channels, s, bands, row, channel, (rows - 1) * kStride + kSize,
-                   band);
-        const auto* from = gradient + (b * s.out_height + row) * s.out_width * s.channels + channel;
-        for (int64_t i = 0; i < rows * s.out_width; ++i) std::copy_n(from + i * s.channels, shown, g + i * bands.group);
-        for (int64_t c = 0; c < shown; c += kLanes)
-          for (int ky = 0; ky < kSize; ++ky) {
-            Vector sum[kSize];
-#pragma GCC unroll 9
-            for (int kx = 0; kx < kSize; ++kx) sum[kx] = LoadFloats(total + (ky * kSize + kx) * bands.group + c);
-            for (int64_t y = 0; y < rows; ++y) {
-              const auto* x = band + (y * kStride + ky) * bands.line * bands.group + c;
-              const auto* v = g + y * s.out_width * bands.group + c;
-              for (int64_t i = 0; i < s.out_width; ++i) {
-                Vector value = T::Load(v + i * bands.group);
-#pragma GCC unroll 9
-                for (int kx = 0; kx < kSize; ++kx)
-                  sum[kx] = MultiplyAdd(T::Load(x + (i * kStride + kx) * bands.group), value, sum[kx]);
-              }
+        PadBand<T>(source, s, bands, b, row, channel, (rows - 1) * kStride + kSize, band);
+        for (int64_t y = 0; y < rows; ++y)
+          for (int64_t x = 0; x < s.out_width; x += kSummedRun) {
+            int64_t count = std::min(kSummedRun, s.out_width - x);
+            int64_t at = ((b * s.out_height + row + y) * s.out_width + x) * s.channels + channel;
+            for (int64_t i = 0; i < count; ++i, at += s.channels)
+              CopyThrough<T>(gradient.image + at, gradient.result ? gradient.result + at : nullptr, shown,
+                             g + i * bands.group);
+            AddProducts<T, kSize, kStride>(band + y * kStride * line + x * kStride * bands.group, line, g, count,
+                                           bands.group, total);
+            for (int64_t c = 0; of_bias && c < bands.group; c += kLanes) {
+              Vector sum = LoadFloats(bias + c);
+              for (int64_t i = 0; i < count; ++i) sum = Add(sum, T::Load(g + i * bands.group + c));
+              StoreFloats(bias + c, sum);
             }
-#pragma GCC unroll 9
-            for (int kx = 0; kx < kSize; ++kx) StoreFloats(total + (ky * kSize + kx) * bands.group + c, sum[kx]);
           }
       }
   });
-  std::fill_n(out, kTaps * s.channels, 0.0f);
-  for (int64_t task = 0; task < parts * bands.channel_parts; ++task) {
-    int64_t channel = task % bands.channel_parts * bands.group, shown = std::min(bands.group, s.channels - channel);
-    for (int tap = 0; tap < kTaps; ++tap)
-      for (int64_t c = 0; c < shown; ++c)
-        out[tap * s.channels + channel + c] += sums[task * size + tap * bands.group + c];
-  }
+  auto add = [&](int64_t tap, float* to) {
+    std::fill_n(to, s.channels, 0.0f);
+    for (int64_t task = 0; task < parts * bands.channel_parts; ++task) {
+      int64_t channel = task % bands.channel_parts * bands.group;
+      for (int64_t c = 0; c < std::min(bands.group, s.channels - channel); ++c)
+        to[channel + c] += sums[task * size + tap * bands.group + c];
+    }
+  };
+  for (int tap = 0; tap < kTaps; ++tap) add(tap, out + tap * s.channels);
+  if (of_bias) add(kTaps, of_bias);
 }
 
 // Calls f with the size and the stride as compile-time constants.
@@ -187,16 +241,30 @@ void WithSizeAndStride(const DepthwiseShape& s, F&& f) {
 // `out` [B, H', W', C].
 template <typename T>
 void DepthwiseConvolve(ffi::ThreadPool& pool, const typename T::Number* image, const typename T::Number* kernel,
-                       const DepthwiseShape& s, typename T::Number* out) {
-  WithSizeAndStride(s, [&](auto size, auto stride) { DepthwiseOf<T, size(), stride()>(pool, image, kernel, s, out); });
+                       const DepthwiseShape& s, Relu6 relu6, typename T::Number* out) {
+  WithSizeAndStride(s, [&](auto size, auto stride) {
+    DepthwiseOf<T, size(), stride()>(pool, Source<T>{image}, kernel, false, s, relu6, out);
+  });
 }
 
-// `out` [k, k, C].
+// `out` [k, k, C], and the sums of the gradient [C] if `of_bias`; with `result`, the gradient is that of its ReLU6.
 template <typename T>
 void DepthwiseKernelGradient(ffi::ThreadPool& pool, const typename T::Number* image,
-                             const typename T::Number* gradient, const DepthwiseShape& s, float* out) {
+                             const typename T::Number* gradient, const typename T::Number* result,
+                             const DepthwiseShape& s, float* out, float* of_bias) {
   WithSizeAndStride(s, [&](auto size, auto stride) {
-    DepthwiseKernelGradientOf<T, size(), stride()>(pool, image, gradient, s, out);
+    DepthwiseKernelGradientOf<T, size(), stride()>(pool, Source<T>{image}, Source<T>{gradient, result}, s, out, of_bias);
+  });
+}
+
+// `out` [B, H, W, C] of the convolution `s`, from the gradient of its output [B, H', W', C].
+template <typename T>
+void DepthwiseImageGradient(ffi::ThreadPool& pool, const typename T::Number* kernel, const typename T::Number* gradient,
+                            const typename T::Number* result, const DepthwiseShape& s, typename T::Number* out) {
+  DepthwiseShape back{s.batch, (s.out_height - 1) * s.stride + 1, (s.out_width - 1) * s.stride + 1, s.channels,
+                      s.height, s.width, s.k, 1, s.k - 1 - s.top, s.k - 1 - s.left};
+  WithSizeAndStride(back, [&](auto size, auto stride) {
+    DepthwiseOf<T, size(), stride()>(pool, Source<T>{gradient, result, s.stride}, kernel, true, back, {}, out);
   });
 }
 

@@ -1,0 +1,94 @@
+"""Convolutions with bias and ReLU6 in one operation, against the same in float64, one after the other."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from boneage_jax.kernels import pointwise_relu6, relu6
+from boneage_jax.models.depthwise import depthwise_conv_relu6
+
+Arrays = tuple[jax.Array, ...]
+
+
+def numbers(*shapes: tuple[int, ...]) -> list[jax.Array]:
+    """Normal numbers of several shapes, always the same for these shapes."""
+    rng = np.random.default_rng([size for shape in shapes for size in shape])
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+def check(op: Callable[..., jax.Array], plain: Callable[..., jax.Array], *inputs: jax.Array) -> None:
+    """Compares value and gradients; some results lie below 0, some above 6."""
+    value, pull = jax.vjp(jax.jit(op), *inputs)
+    (g,) = numbers(value.shape)
+    with jax.enable_x64(True):
+        exact, exact_pull = jax.vjp(plain, *(jnp.asarray(x, jnp.float64) for x in inputs))
+        expected = [np.asarray(x) for x in (exact, *exact_pull(jnp.asarray(g, jnp.float64)))]
+    if value.size > 1000:
+        assert 0.05 < np.mean(expected[0] == 0) < 0.95
+        assert np.mean(expected[0] == 6) > 0.01
+    for found, true in zip((value, *pull(g)), expected, strict=True):
+        assert found.dtype == jnp.float32
+        assert found.shape == true.shape
+        # A result within rounding of 0 or 6 may fall on the other side: of each array, few numbers and little.
+        error = np.abs(np.asarray(found, np.float64) - true) / max(np.abs(true).max(), 1e-6)
+        assert np.quantile(error, 0.99) < 3e-6
+        assert error.max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 5, 6, 32, 16),
+        (3, 7, 9, 91, 45),  # no whole registers
+        (1, 1, 1, 1, 1),
+        (1, 70, 71, 24, 144),  # shares of the pixels, all gradients in one pass
+        (1, 70, 71, 150, 300),  # and strips of the channels, one after the other
+        (4, 4, 4, 320, 1280),
+    ],
+    ids=str,
+)
+def test_pointwise_has_the_value_and_gradients_of_its_parts(shape: tuple[int, ...]) -> None:
+    batch, height, width, channels, features = shape
+    x, kernel, bias = numbers((batch, height, width, channels), (channels, features), (features,))
+    kernel *= 4 / np.sqrt(channels)
+    check(
+        pointwise_relu6, lambda x, kernel, bias: jax.nn.relu6(x @ kernel + bias.reshape(1, 1, 1, -1)), x, kernel, bias
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("k", [3, 5, 7])
+@pytest.mark.parametrize("shape", [(2, 9, 10, 32), (9, 8, 7, 19), (1, 65, 66, 144), (1, 3, 2, 1)], ids=str)
+def test_depthwise_has_the_value_and_gradients_of_its_parts(shape: tuple[int, ...], k: int, stride: int) -> None:
+    x, kernel, bias = numbers(shape, (k, k, shape[-1]), shape[-1:])
+
+    def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        y = jax.lax.conv_general_dilated(
+            x,
+            kernel[:, :, None],
+            (stride, stride),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=shape[-1],
+        )
+        return jax.nn.relu6(y + bias.reshape(1, 1, 1, -1))
+
+    check(partial(depthwise_conv_relu6, stride=stride), plain, x, kernel * 4 / k, bias)
+
+
+def test_relu6_lets_gradients_through_between_its_limits_only() -> None:
+    x = jnp.asarray([-1.0, 0.0, 3.0, 6.0, 7.0])
+    value, pull = jax.vjp(relu6, x)
+    np.testing.assert_array_equal(value, [0, 0, 3, 6, 6])
+    np.testing.assert_array_equal(pull(jnp.ones(5))[0], [0, 0, 1, 0, 0])
+
+
+def test_bfloat16_is_computed_part_by_part() -> None:
+    x, kernel, bias = numbers((1, 6, 6, 16), (16, 16), (16,))
+    half = pointwise_relu6(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), bias)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(half, np.float32), pointwise_relu6(x, kernel, bias), atol=0.1)
