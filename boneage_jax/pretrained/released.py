@@ -13,8 +13,8 @@ from boneage_jax.models import Description
 from boneage_jax.pretrained.assign import assign
 from boneage_jax.released import weights
 
-# Fields of a trunk that do not change what it computes.
-_HOW = ("axis_name", "remat", "dtype", "parent", "name")
+# Fields of a trunk that do not change what it computes, training aside.
+_HOW = ("axis_name", "remat", "dtype", "drop_path", "frozen_statistics", "parent", "name")
 
 
 def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
