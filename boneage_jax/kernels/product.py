@@ -115,4 +115,5 @@ def _relu6_gradients_call(
         jax.ShapeDtypeStruct(kernel.shape, kernel.dtype),
         jax.ShapeDtypeStruct((kernel.shape[1],), jnp.float32),
     )
-    return jax.ffi.ffi_call("BoneageProductRelu6Gradients", outs)(x, kernel, y, gradient)
+    of_x, of_kernel, of_bias = jax.ffi.ffi_call("BoneageProductRelu6Gradients", outs)(x, kernel, y, gradient)
+    return of_x, of_kernel, of_bias

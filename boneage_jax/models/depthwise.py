@@ -269,7 +269,7 @@ class DepthwiseConv(nn.Module):
         k, channels = self.kernel_size, x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (k, k, 1, channels), jnp.float32)
         if factor is not None:
-            kernel = kernel * factor
+            kernel = kernel * factor.reshape(1, 1, 1, -1)
         x, filters = x.astype(self.dtype), kernel[:, :, 0, :].astype(self.dtype)
         if relu6_bias is not None:
             return depthwise_conv_relu6(x, filters, relu6_bias, stride=self.strides, padding=self.padding)

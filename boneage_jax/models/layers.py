@@ -29,7 +29,7 @@ Activation = Callable[[Array], Array]
 
 def batch_norm(
     *, train: bool, momentum: float, epsilon: float, axis_name: str | None, dtype: Any, folded: bool = False
-) -> partial[BatchNorm | FoldedBatchNorm]:
+) -> Layer:
     """BatchNorm with nothing left to flax's defaults, which differ from those of Keras and PyTorch.
 
     Args:
@@ -114,7 +114,7 @@ class Pointwise(nn.Module):
         shape = (1, 1, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         if factor is not None:
-            kernel = kernel * factor
+            kernel = kernel * factor.reshape(1, 1, 1, -1)
         x = x[:, :: self.strides, :: self.strides].astype(self.dtype)
         if relu6_bias is not None:
             return kernels.pointwise_relu6(x, kernel[0, 0].astype(self.dtype), relu6_bias)

@@ -23,7 +23,7 @@ class _Normalisation(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones_init()
 
     @nn.nowrap
-    def _variables(self, channels: int) -> tuple[nn.Variable[jax.Array], nn.Variable[jax.Array], jax.Array, jax.Array]:
+    def _variables(self, channels: int) -> tuple[nn.Variable[Any], nn.Variable[Any], Any, Any]:
         """Running mean, running variance, scale and bias, each of shape [channels]."""
         shape = (channels,)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)

@@ -163,6 +163,20 @@ def test_stochastic_depth_changes_the_features_in_training_only():
     np.testing.assert_array_equal(*(run(variables, comparison.image(33, 33), key, False) for key in keys))
 
 
+@pytest.mark.parametrize("variant", ["tiny", "tiny_lite"])
+def test_with_frozen_statistics_training_computes_what_evaluation_does(variant):
+    trunk = EfficientNet(variant=variant, drop_path=0.0, frozen_statistics=True)
+    variables = comparison.filled(trunk, comparison.drawn)
+
+    def features(train: bool, variables: Any, image: jax.Array) -> Any:
+        return trunk.apply(variables, image, train=train, mutable=["batch_stats"])
+
+    run = jax.jit(features, static_argnums=0, compiler_options=QUICK)
+    (trained, statistics), (evaluated, _) = (run(train, variables, comparison.image(33, 32)) for train in (True, False))
+    np.testing.assert_allclose(trained, evaluated, rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, statistics["batch_stats"], variables["batch_stats"])
+
+
 def test_the_frameworks_share_their_parameters_and_differ_in_what_they_compute():
     keras, torch = (EfficientNet(variant="tiny", framework=name) for name in FRAMEWORKS)
     assert jax.tree.map(jnp.shape, shapes(keras)) == jax.tree.map(jnp.shape, shapes(torch))

@@ -1,14 +1,67 @@
-"""Layers that several trunks share: stochastic depth."""
+"""Layers that several trunks share: convolution with normalisation, stochastic depth."""
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.errors import InvalidRngError
 
-from boneage_jax.models.layers import StochasticDepth
+from boneage_jax.kernels import relu6
+from boneage_jax.models.depthwise import DepthwiseConv
+from boneage_jax.models.layers import Activation, Pointwise, StochasticDepth, batch_norm, convolved
+
+LAYERS: dict[str, nn.Module] = {
+    "pointwise": Pointwise(24, name="layer"),
+    "depthwise": DepthwiseConv(3, 2, name="layer"),
+    "other": nn.Conv(8, (3, 3), use_bias=False, name="layer"),
+}
+
+
+class Convolved(nn.Module):
+    """A layer of `LAYERS`, a normalisation by known statistics, an activation."""
+
+    kind: str
+    activate: Activation | None
+    folded: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C]."""
+        norm = batch_norm(train=False, momentum=0.9, epsilon=1e-3, axis_name=None, dtype=x.dtype, folded=self.folded)
+        layer = LAYERS[self.kind].clone(parent=self)
+        return convolved(layer, norm(name="norm"), x, self.activate)
+
+
+@pytest.mark.parametrize("activate", [relu6, nn.swish, None], ids=["relu6", "swish", "none"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_folded_normalisation_gives_the_same_values_and_gradients(kind: str, activate: Activation | None) -> None:
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(3, 9, 10, 16)), jnp.float32)
+    empty = Convolved(kind, activate, folded=True).init(jax.random.key(0), x)
+    # Statistics above zero, which variances have to be; a wide scale, so that ReLU6 cuts at both ends.
+    variables = jax.tree.map(lambda a: jnp.asarray(rng.uniform(0.5, 3, a.shape), jnp.float32), empty)
+    variables["params"]["layer"]["kernel"] -= 1.75
+
+    def run(folded: bool) -> Any:
+        def loss(params: Any, x: jax.Array) -> tuple[jax.Array, Any]:
+            y, new = Convolved(kind, activate, folded).apply(
+                {**variables, "params": params}, x, mutable=["batch_stats"]
+            )
+            return (y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).sum(), (y, new)
+
+        gradients, (y, new) = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], x)
+        return y, gradients, new["batch_stats"]
+
+    found, expected = run(folded=True), run(folded=False)
+    if activate is relu6:
+        assert (float(expected[0].min()), float(expected[0].max())) == (0, 6)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * np.abs(theirs).max())
+    np.testing.assert_array_equal(found[2]["norm"]["mean"], variables["batch_stats"]["norm"]["mean"])
+
 
 BRANCH = jax.random.normal(jax.random.key(0), (256, 2, 3, 4))
 

@@ -10,6 +10,7 @@ from boneage_jax import models
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Description
 from boneage_jax.pretrained import start_from
+from boneage_jax.pretrained.released import _check_same
 from boneage_jax.released import weights
 from tests.predict import random_weights
 from tests.trees import structure
@@ -65,6 +66,12 @@ def test_other_options_are_refused_by_name(path):
     options = {**random_weights.weights().header.model["options"], "dim": 16, "activation": "relu"}
     with pytest.raises(BoneAgeError, match=r"other options .*: dim is 8 there, here 16; activation is 'gelu'"):
         start_from(path, "convmixer", network(options=options).trunk, zeros())
+
+
+@pytest.mark.parametrize("changed", [{"drop_path": 0.1}, {"frozen_statistics": True}], ids=str)
+def test_options_of_training_alone_may_differ(changed):
+    theirs, ours = models.create("efficientnet_lite0").trunk, models.create("efficientnet_lite0", **changed).trunk
+    _check_same("efficientnet_lite0", "efficientnet_lite0", theirs, ours)
 
 
 def test_images_of_more_channels_are_refused(path):
