@@ -3,7 +3,11 @@
 pip install -e ".[imagenet]"
 python launch.py --config=configs/release_fast.py:192 --config.data.dir=DIR --workdir=runs/release_fast_192
 boneage export-weights --workdir runs/release_fast_192 --out runs/release_fast_192.safetensors
+python launch.py --config=configs/release_fast.py:256 --config.data.dir=DIR --workdir=runs/release_fast_256
+boneage export-weights --workdir runs/release_fast_256 --out runs/release_fast_256.safetensors
 python launch.py --config=configs/release_fast.py --config.data.dir=DIR
+
+The last training goes on with BatchNorm's statistics as they are, which is faster on CPUs.
 """
 
 from ml_collections import ConfigDict
@@ -12,8 +16,8 @@ from boneage_jax.config import base
 from boneage_jax.errors import BoneAgeError
 
 
-def get_config(size: str = "256") -> ConfigDict:
-    """The configuration of the first training ("192") or of the second, which goes on from it ("256")."""
+def get_config(stage: str = "frozen") -> ConfigDict:
+    """The configuration of the first training ("192"), of the second ("256"), or of the last, from where it ended."""
     config = base()
     config.name = "release_fast"
     config.data.workers = 0
@@ -23,7 +27,7 @@ def get_config(size: str = "256") -> ConfigDict:
     config.augment.shift = 0.05
     config.augment.gamma = 0.3
     config.model.name = "efficientnet_lite0"
-    config.model.options = ConfigDict({"drop_path": 0.05, "frozen_statistics": False})
+    config.model.options = ConfigDict({"drop_path": 0.05, "frozen_statistics": stage == "frozen"})
     config.model.head_options = ConfigDict({"hidden": (256,)})
     config.optimizer.weight_decay = 0.02
     config.optimizer.warmup_epochs = 0.25
@@ -37,16 +41,23 @@ def get_config(size: str = "256") -> ConfigDict:
     config.train.log_every = 50
     config.train.checkpoint_every = 100
     config.evaluate.batch_size = 64
-    if size == "192":
+    if stage == "192":
         config.name = "release_fast_192"
         config.preprocess.size = 192
         config.model.init_from = "imagenet"
         config.optimizer.learning_rate = 1e-3
-    elif size == "256":
-        config.preprocess.size = 256
-        config.augment.sharpness = 0.7
+        return config
+    config.preprocess.size = 256
+    config.augment.sharpness = 0.7
+    if stage == "256":
+        config.name = "release_fast_256"
         config.model.init_from = "runs/release_fast_192.safetensors"
         config.optimizer.learning_rate = 5e-4
+    elif stage == "frozen":
+        config.model.init_from = "runs/release_fast_256.safetensors"
+        config.optimizer.learning_rate = 4e-4
+        config.optimizer.ema_decay = 0.998
+        config.train.epochs = 8
     else:
-        raise BoneAgeError(f"configs/release_fast.py:{size}: expected 192 or 256 pixels")
+        raise BoneAgeError(f"configs/release_fast.py:{stage}: expected 192, 256 or frozen")
     return config

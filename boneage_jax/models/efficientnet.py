@@ -228,7 +228,7 @@ class EfficientNet(nn.Module):
             epsilon=epsilon,
             axis_name=self.axis_name,
             dtype=self.dtype,
-            folded=self.frozen_statistics or not train,
+            folded=self.frozen_statistics,
         )
         activate = activation(lite=VARIANTS[self.variant].lite)
         _, top_features = scaled_ends(self.variant)
