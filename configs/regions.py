@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.augment.gamma = 0.3
     config.augment.sharpness = 0.7
     config.model.name = "joint_crops"
-    config.model.options = ConfigDict({"drop_path": 0.05})
+    config.model.options = ConfigDict({"drop_path": 0.05, "frozen_statistics": False})
     config.model.head = "joints"
     config.model.init_from = "fast"
     config.optimizer.learning_rate = 5e-4

@@ -38,7 +38,7 @@ def batch_norm(
         epsilon: added to the variance.
         axis_name: mapped axis over which the statistics are averaged; None keeps them per device.
         dtype: of the output; the statistics are float32 always.
-        folded: normalise by the running statistics always, as part of the layer before it; for `normalised`.
+        folded: normalise by the running statistics always, as part of the layer before it; for `convolved`.
     """
     return partial(
         FoldedBatchNorm if folded else BatchNorm,
