@@ -125,7 +125,7 @@ def judge(ask: Callable[[], Answer], expected: Answer, seconds: float = SECONDS,
 
 
 def _peak_memory(*, forget: bool = False) -> int:
-    """The most memory that this process has held, in bytes; with `forget`, what it holds now, from where it counts on."""
+    """The most memory that this process has held, in bytes; with `forget`, what it holds now, counting from there."""
     if forget:
         with contextlib.suppress(OSError):
             pathlib.Path("/proc/self/clear_refs").write_text("5")
