@@ -8,7 +8,7 @@ from boneage_jax.kernels.sums import channel_sums
 
 @jax.custom_vjp
 def shifted(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """Numbers [..., C] plus a float32 bias [C], in the type of the images; its gradient is one pass."""
+    """Adds a float32 bias [C] to x [..., C], in the type of x; the gradient of the bias is one pass."""
     return (x.astype(jnp.float32) + bias.reshape((1,) * (x.ndim - 1) + bias.shape)).astype(x.dtype)
 
 

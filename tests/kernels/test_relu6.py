@@ -11,8 +11,6 @@ import pytest
 from boneage_jax.kernels import pointwise_relu6, relu6
 from boneage_jax.models.depthwise import depthwise_conv_relu6
 
-Arrays = tuple[jax.Array, ...]
-
 
 def numbers(*shapes: tuple[int, ...]) -> list[jax.Array]:
     """Normal numbers of several shapes, always the same for these shapes."""
