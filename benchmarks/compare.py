@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ SIZES = {  # pixels, batch
     "convmixer": (128, 4),
     "efficientnet_b0": (224, 8),
     "efficientnet_lite0": (192, 32),
+    "efficientnet_lite2": (256, 32),
     "convnextv2_atto": (224, 8),
     "resnet50": (224, 8),
     "inception_v3": (299, 8),
@@ -76,21 +78,31 @@ class Contestant:
         self._errors.close()
 
 
-def compare(
-    task: dict[str, Any], names: list[str], rounds: int, seconds: float, *, together: bool = False
-) -> list[dict[str, Any]]:
+Prepared = list[tuple[Contestant, dict[str, float]]]
+
+
+def compare(task: dict[str, Any], names: list[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
     """One row for each contestant that can do the task; ours is the first.
 
-    They prepare themselves one after the other, because that is compiling, which takes all cores; or all `together`,
-    where there are many cores and little time. Nobody runs before all are prepared.
+    They prepare themselves one after the other, because that is compiling, which takes all cores. Nobody runs before
+    all are prepared.
     """
+    return measure(task, prepare(Contestant(name, task) for name in names), rounds, seconds)
+
+
+def prepare(started: Iterable[Contestant]) -> Prepared:
+    """Those of the contestants that are ready to run, and what they say; the others are ended."""
     present = []
-    started = (Contestant(name, task) for name in names)
-    for contestant in list(started) if together else started:
+    for contestant in started:
         if (said := contestant.ready()) is not None:
             present.append((contestant, said))
         else:
             contestant.close()
+    return present
+
+
+def measure(task: dict[str, Any], present: Prepared, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Lets the contestants of a task run in turns, and ends them; one row for each."""
     try:
         steps = {c.name: max(1, round(seconds / max(statistics.median(c.run(2)), 1e-4))) for c, _ in present}
         times: dict[str, list[list[float]]] = {c.name: [] for c, _ in present}

@@ -25,6 +25,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "inception_v3": {"ours": ("inception_v3", {"framework": "torch"}), "torch": "inception_v3", "keras": "InceptionV3"},
     "efficientnet_b0": {"ours": ("efficientnet_b0", {}), "torch": "efficientnet_b0", "keras": "EfficientNetB0"},
     "efficientnet_lite0": {"ours": ("efficientnet_lite0", {}), "torch": "tf_efficientnet_lite0"},
+    "efficientnet_lite2": {"ours": ("efficientnet_lite2", {}), "torch": "tf_efficientnet_lite2"},
     "convnextv2_atto": {"ours": ("convnextv2_atto", {}), "torch": "convnextv2_atto"},
     "tiny": {"ours": ("convmixer", {"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 8})},  # gpu.py --tiny
 }

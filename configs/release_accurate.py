@@ -1,0 +1,41 @@
+"""A network of the released weights "accurate": EfficientNet-Lite2 from ImageNet on the hand at 256 pixels, on a GPU.
+
+pip install -e ".[cuda,imagenet]"
+python launch.py --config=configs/release_accurate.py --config.data.dir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+from boneage_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    """The configuration."""
+    config = base()
+    config.name = "release_accurate"
+    config.data.placement = "device"
+    config.preprocess.region = "hand"
+    config.preprocess.size = 256
+    config.preprocess.clahe_clips = ()
+    config.augment.rotation = 20.0
+    config.augment.shift = 0.08
+    config.augment.zoom = 0.15
+    config.augment.gamma = 0.3
+    config.augment.sharpness = 0.7
+    config.model.name = "efficientnet_lite2"
+    config.model.options = ConfigDict({"drop_path": 0.15})
+    config.model.head_options = ConfigDict({"hidden": (256,)})
+    config.model.init_from = "imagenet"
+    config.model.dtype = "bfloat16"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.schedule = "cosine"
+    config.optimizer.plateau.factor = 1.0
+    config.optimizer.ema_decay = 0.999
+    config.train.batch_size = 64
+    config.train.epochs = 40
+    config.train.loss = "mae"
+    config.train.early_stopping = 0
+    config.train.log_every = 100
+    config.evaluate.batch_size = 256
+    return config
