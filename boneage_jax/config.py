@@ -34,6 +34,7 @@ _RANGES = {
     "seed": (0, 2**32 - 1),
     "data.workers": (0, 1024),
     "data.limit": (0, math.inf),
+    "data.stanford_copies": (1, 100),
     "optimizer.learning_rate": (0, math.inf),
     "optimizer.weight_decay": (0, math.inf),
     "optimizer.warmup_epochs": (0, math.inf),
@@ -74,6 +75,8 @@ def base() -> ConfigDict:
     config.data.placement = "host"
     config.data.workers = 1  # processes that prepare batches; 0 for threads of this one
     config.data.fold = ""  # "K/N": the K-th of N folds of the training images becomes the split "fold"
+    # Times that an epoch of training shows each image from Stanford: 21 % of RSNA's training set, all of its test set.
+    config.data.stanford_copies = 1
     config.data.limit = 0  # images of each split, evenly spread, for a quick trial; 0 for all
     # Further inputs beside the sex, by the name of their column: "number", or the categories such as
     # ("asian", "black", "unknown", "white"); "keypoints" for a heat map of the points in data.keypoints.

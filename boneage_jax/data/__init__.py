@@ -1,6 +1,6 @@
 """Reading radiographs: from files in any form to random access to prepared images with their labels."""
 
-from boneage_jax.data.dataset import Split, input_statistics, label_statistics, load
+from boneage_jax.data.dataset import Repeated, Split, input_statistics, label_statistics, load
 from boneage_jax.data.header import Header, contradictions
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import Radiograph, decode, read
@@ -10,6 +10,7 @@ __all__ = [
     "Header",
     "Preprocessing",
     "Radiograph",
+    "Repeated",
     "Sex",
     "Split",
     "contradictions",

@@ -76,6 +76,29 @@ class Split:
         return f"Split({self.name!r}, {len(self)} images, {self._folder!r})"
 
 
+class Repeated:
+    """A training split that shows the images of one hospital several times in an epoch, in other views each time.
+
+    "index" stays the image's place in the split itself.
+    """
+
+    def __init__(self, split: Split, hospital: str, copies: int):
+        extra = [i for i, name in enumerate(split.hospital) if name == hospital] * (copies - 1)
+        self._split = split
+        self._images = [*range(len(split)), *extra]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """See `Split.__getitem__`."""
+        return self._split[self._images[index]]
+
+    def labels(self, index: int) -> dict[str, Any]:
+        """See `Split.labels`."""
+        return self._split.labels(self._images[index])
+
+
 def load(
     name: str,
     directory: str | pathlib.Path | None,

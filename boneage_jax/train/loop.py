@@ -24,6 +24,7 @@ from boneage_jax import config as configuration
 from boneage_jax import data, locks, program
 from boneage_jax.atomic_files import storage_errors
 from boneage_jax.data import pipeline
+from boneage_jax.data.splits import STANFORD
 from boneage_jax.data.stream import Batches
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import optimizer, parallel, placement
@@ -105,8 +106,12 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def _train_until_done(experiment: Experiment, splits: dict[str, data.Split], workdir: Path) -> None:
     """Goes on from the newest checkpoint in `workdir`, if it has one."""
     config = experiment.config
-    sources = {name: placement.create(config.data.placement, splits[name]) for name in ("train", "validation")}
-    steps_per_epoch = pipeline.steps_per_epoch(splits["train"], config.train.batch_size)
+    train = data.Repeated(splits["train"], STANFORD, config.data.stanford_copies)
+    sources = {
+        "train": placement.create(config.data.placement, train),
+        "validation": placement.create(config.data.placement, splits["validation"]),
+    }
+    steps_per_epoch = pipeline.steps_per_epoch(train, config.train.batch_size)
     with contextlib.ExitStack() as stack:
         latest = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/latest")))
         best = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/best", keep=1)))

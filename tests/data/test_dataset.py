@@ -41,6 +41,19 @@ def test_rsna_items_are_the_prepared_images_with_their_labels(source, tmp_path):
     assert [h == "Stanford" for h in train.hospital] == [int(i) < 4560 for i in train.ids]
 
 
+def test_one_hospitals_images_are_shown_several_times_and_keep_their_place(source, tmp_path):
+    train = dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache")["train"]
+    stanford = [i for i, name in enumerate(train.hospital) if name == "Stanford"]
+    repeated = dataset.Repeated(train, "Stanford", 3)
+    shown = [int(repeated.labels(i)["index"]) for i in range(len(repeated))]
+
+    assert 0 < len(stanford) < len(train)
+    assert shown == [*range(len(train)), *stanford, *stanford]
+    last = pickle.loads(pickle.dumps(repeated))[len(repeated) - 1]
+    np.testing.assert_array_equal(last["image"], train[stanford[-1]]["image"])
+    assert [int(dataset.Repeated(train, "Stanford", 1).labels(i)["index"]) for i in range(len(train))] == shown[:27]
+
+
 def test_a_split_pickles_small_and_reopens_its_records(source, tmp_path):
     train = dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache")["train"]
     image = train[3]["image"]

@@ -53,6 +53,23 @@ def test_a_run_leaves_everything_that_describes_it(trained, config):
     assert list((workdir / "tensorboard").iterdir())
 
 
+def test_an_epoch_is_longer_by_the_images_that_it_shows_again(cache, tmp_path, monkeypatch):
+    config = get_config()
+    config.data.cache = str(cache)
+    config.data.stanford_copies, config.train.epochs = 3, 1
+    load = loop.load_data
+
+    def with_hospitals(config):
+        splits = load(config)
+        splits["train"].hospital = ["Stanford"] * 8 + ["Colorado"] * 16
+        return splits
+
+    monkeypatch.setattr(loop, "load_data", with_hospitals)
+    loop.train_and_evaluate(config, tmp_path / "run")
+
+    assert newest(tmp_path / "run").step == STEPS_PER_EPOCH + 2
+
+
 def test_the_log_tells_every_window_and_every_evaluation(trained):
     workdir, _ = trained
 

