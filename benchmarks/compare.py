@@ -13,6 +13,7 @@ status is 1 if one of the `--contestants` did not run; without that flag, those 
 import argparse
 import datetime
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,8 @@ SIZES = {  # pixels, batch
     "inception_v3": (299, 8),
 }
 PEERS = ("torch", "timm", "keras")
+# How the native parts of the frameworks and Python itself begin their last words, which the stack follows.
+_CRASH = re.compile(r"F\d{4} |Fatal Python error|\*\*\* SIG|terminate called")
 
 
 class Contestant:
@@ -59,8 +62,7 @@ class Contestant:
             return json.loads(line)
         self._process.wait()
         self._errors.seek(0)
-        reason = self._errors.read().strip().splitlines()
-        print(f"  {self.name} does not run: {reason[-1] if reason else 'no reason given'}", file=sys.stderr)
+        print(f"  {self.name} does not run: {reason(self._errors.read())}", file=sys.stderr)
         return None
 
     def run(self, steps: int) -> list[float]:
@@ -76,6 +78,13 @@ class Contestant:
         self._process.kill()
         self._process.wait()
         self._errors.close()
+
+
+def reason(printed: str) -> str:
+    """The line that says why a program has ended: that of a native crash, which a stack follows, or the last one."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    crashes = [line for line in lines if _CRASH.match(line)]
+    return (crashes or lines[-1:] or ["no reason given"])[0]
 
 
 Prepared = list[tuple[Contestant, dict[str, float]]]

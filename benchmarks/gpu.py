@@ -112,7 +112,7 @@ def run(command: list[str], clock: Clock, needed: float, **environment: str) -> 
 
     Raises:
         OutOfTimeError: there is not enough time left, or it took longer.
-        RuntimeError: it failed; with the last line that it printed.
+        RuntimeError: it failed; with the line that says why.
     """
     try:
         done = subprocess.run(
@@ -126,8 +126,7 @@ def run(command: list[str], clock: Clock, needed: float, **environment: str) -> 
     except subprocess.TimeoutExpired:
         raise OutOfTimeError from None
     if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise RuntimeError(lines[-1] if lines else f"exit status {done.returncode}")
+        raise RuntimeError(compare.reason(done.stderr.strip() or done.stdout))
     return done.stdout
 
 

@@ -53,5 +53,21 @@ def test_named_contestants_that_run_are_no_error(command):
     assert command("--tasks", "efficientnet_lite0-training", *named, running=("ours", "torch")) == 0
 
 
+@pytest.mark.parametrize(
+    ("printed", "why"),
+    [
+        ("", "no reason given"),
+        ("Traceback\n  ...\nValueError: no\n\n", "ValueError: no"),
+        (
+            "I0000 started\nF1126 18:50:01 conv.cc:7] Check failed: ok\n*** Check failure stack trace: ***\n @ 0x1\n",
+            "F1126 18:50:01 conv.cc:7] Check failed: ok",
+        ),
+        ("terminate called after throwing an instance of 'std::bad_alloc'\n @ 0x1 main\n", "terminate called after "),
+    ],
+)
+def test_the_reason_of_a_crash_is_not_the_end_of_its_stack(printed, why):
+    assert compare.reason(printed).startswith(why)
+
+
 def test_every_network_that_is_compared_is_known_to_the_contestants():
     assert set(compare.SIZES) <= set(NETWORKS)
