@@ -25,7 +25,7 @@ from boneage_jax.data.radiograph import read
 from boneage_jax.export import card
 from boneage_jax.predict.attention import Shares, shares
 from boneage_jax.predict.heatmap import Maps
-from boneage_jax.predict.predictor import Item
+from boneage_jax.predict.items import Item
 from boneage_jax.regions.annotations import NON_EXPERT, read_annotations
 from boneage_jax.released import weights as released
 

@@ -24,8 +24,9 @@ from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
+from boneage_jax.predict.items import Item
 from boneage_jax.predict.prediction import Prediction
-from boneage_jax.predict.predictor import Item, Predictor, load
+from boneage_jax.predict.predictor import Predictor, load
 from boneage_jax.predict.regions import WEIGHTS
 from boneage_jax.regions.annotations import EXPERT, NON_EXPERT, TEST, Annotation, read_annotations
 from boneage_jax.regions.boxes import centres

@@ -30,7 +30,8 @@ from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.items import Item
+from boneage_jax.predict.predictor import Predictor
 from boneage_jax.released.weights import most_accurate
 from boneage_jax.sex import Sex
 

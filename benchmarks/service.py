@@ -30,7 +30,8 @@ import boneage_jax
 from boneage_jax import cores
 from boneage_jax.atomic_files import write_text
 from boneage_jax.data import phantom
-from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.items import Item
+from boneage_jax.predict.predictor import Predictor
 from boneage_jax.released.weights import most_accurate
 
 SIZE = 1024

@@ -23,6 +23,7 @@ API = {
     "prediction": (
         "boneage_jax",
         "boneage_jax.predict.predictor",
+        "boneage_jax.predict.items",
         "boneage_jax.predict.prediction",
         "boneage_jax.predict.heatmap",
         "boneage_jax.predict.reference",

@@ -105,7 +105,7 @@ def _columns(specs: "tuple[Input, ...]") -> dict[str, Any]:
 
 def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints: Path | None) -> list[Any]:
     from boneage_jax.data.keypoints import read_key_points
-    from boneage_jax.predict.predictor import Item
+    from boneage_jax.predict.items import Item
 
     heatmaps = [spec.name for spec in specs if spec.kind == "heatmap"]
     if not heatmaps:

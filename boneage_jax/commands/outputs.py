@@ -9,7 +9,8 @@ from boneage_jax import extras
 from boneage_jax.data.files import File
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict import heatmap, results, worklist
-from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.items import Item
+from boneage_jax.predict.predictor import Predictor
 from boneage_jax.predict.regions import RegionFinder
 from boneage_jax.predict.results import Result
 from boneage_jax.predict.worklist import Request

@@ -11,8 +11,9 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.terminal import printable
 
 if TYPE_CHECKING:
+    from boneage_jax.predict.items import Item
     from boneage_jax.predict.prediction import Prediction, Provenance
-    from boneage_jax.predict.predictor import Item, Predictor
+    from boneage_jax.predict.predictor import Predictor
     from boneage_jax.predict.results import Result
     from boneage_jax.predict.worklist import Request
 
@@ -34,7 +35,7 @@ def read(
 ) -> "Iterator[Result]":
     """Reads each request, in their order; a bad one gives a result with an error and does not stop the rest."""
     from boneage_jax.data.files import File
-    from boneage_jax.predict.predictor import Item
+    from boneage_jax.predict.items import Item
 
     items = {
         place: Item(one.file, one.sex, _inputs(predictor, one.age))

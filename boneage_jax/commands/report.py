@@ -13,7 +13,7 @@ from boneage_jax.atomic_files import write_bytes
 from boneage_jax.commands import reading
 
 if TYPE_CHECKING:
-    from boneage_jax.predict.predictor import Item
+    from boneage_jax.predict.items import Item
     from boneage_jax.predict.results import Result
 
 NAME = "report"

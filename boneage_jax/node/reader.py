@@ -9,8 +9,9 @@ from boneage_jax.dicom_results.source import SourceError
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.node.queue import Entry, Queue
 from boneage_jax.predict import heatmap, results
+from boneage_jax.predict.items import Item
 from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
-from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.predictor import Predictor
 from boneage_jax.predict.worklist import Request
 
 _NAME = "the image"  # in errors; the queue knows no file names

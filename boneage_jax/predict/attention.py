@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from boneage_jax.predict.heatmap import SMOOTH, Maps
-from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.items import Item
+from boneage_jax.predict.predictor import Predictor
 from boneage_jax.regions.boxes import LABELS, rescaled, whole
 
 

@@ -20,7 +20,8 @@ from boneage_jax.atomic_files import write_bytes
 from boneage_jax.data import Preprocessing
 from boneage_jax.inference import Batch, make_estimate
 from boneage_jax.models import Network
-from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.items import Item
+from boneage_jax.predict.predictor import Predictor
 
 STEPS = 16  # nodes of the Gauss-Legendre quadrature on the way from the blurred copy
 BLUR = 0.05  # standard deviations of Gaussians, in sides of the image: of what counts as detail

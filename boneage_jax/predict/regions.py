@@ -10,8 +10,9 @@ from jaxtyping import UInt8
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict.heatmap import displayed
+from boneage_jax.predict.items import Item, Picture
 from boneage_jax.predict.prediction import Prediction, RegionReading
-from boneage_jax.predict.predictor import Item, Picture, Predictor, load
+from boneage_jax.predict.predictor import Predictor, load
 from boneage_jax.regions.boxes import REGIONS
 from boneage_jax.regions.detector import Detector, Region, Regions
 from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS

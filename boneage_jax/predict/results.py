@@ -6,8 +6,8 @@ from typing import Any
 
 from boneage_jax.data.header import Header, contradictions
 from boneage_jax.predict import reference
+from boneage_jax.predict.items import UNKNOWN
 from boneage_jax.predict.prediction import Prediction, Provenance, RefusedImageError
-from boneage_jax.predict.predictor import UNKNOWN
 from boneage_jax.predict.worklist import Request
 from boneage_jax.sex import Sex
 

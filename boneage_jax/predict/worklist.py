@@ -11,7 +11,7 @@ from boneage_jax.data.labels import Label, read_children
 from boneage_jax.data.matching import match
 from boneage_jax.data.radiograph import ENDINGS, select_images
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict.predictor import UNKNOWN
+from boneage_jax.predict.items import UNKNOWN
 from boneage_jax.sex import Sex
 
 HEATMAP_ENDING = "-heatmap.png"

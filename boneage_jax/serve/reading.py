@@ -17,8 +17,9 @@ from boneage_jax.data.inputs import CHRONOLOGICAL_AGE
 from boneage_jax.data.pictures import is_picture
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict import about, heatmap, results
+from boneage_jax.predict.items import Item, Picture
 from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
-from boneage_jax.predict.predictor import Item, Picture, Predictor, Prepared
+from boneage_jax.predict.predictor import Predictor, Prepared
 from boneage_jax.predict.worklist import Request
 from boneage_jax.serve.batching import FULL, Batcher
 from boneage_jax.sex import Sex

@@ -23,8 +23,8 @@ import numpy as np
 import boneage_jax
 from boneage_jax.data import phantom
 from boneage_jax.predict.heatmap import Maps
+from boneage_jax.predict.items import Item
 from boneage_jax.predict.prediction import RefusedImageError
-from boneage_jax.predict.predictor import Item
 from boneage_jax.sex import Sex
 
 hand = phantom.render(96, Sex.MALE, size=512, seed=7).image  # uint8 [512, 512], a boy of 96 months

@@ -17,7 +17,7 @@ from boneage_jax.data import phantom
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export.pack import export
 from boneage_jax.models.network import TRUNKS
-from boneage_jax.predict.predictor import Item
+from boneage_jax.predict.items import Item
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released import calibration, weights
 from boneage_jax.train import loop

@@ -5,7 +5,7 @@ import pytest
 
 from boneage_jax.predict.attention import covered, share, shares
 from boneage_jax.predict.heatmap import Maps
-from boneage_jax.predict.predictor import Item
+from boneage_jax.predict.items import Item
 from tests.predict.random_weights import hand, predictor
 
 

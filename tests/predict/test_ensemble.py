@@ -10,7 +10,8 @@ import pytest
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export.ensemble import combine
-from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.items import Item
+from boneage_jax.predict.predictor import Predictor
 from boneage_jax.predict.regions import RegionFinder
 from boneage_jax.released import weights
 from boneage_jax.released.calibration import Calibration

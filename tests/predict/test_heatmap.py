@@ -10,7 +10,7 @@ import boneage_jax
 from boneage_jax.data import phantom
 from boneage_jax.predict import heatmap
 from boneage_jax.predict.heatmap import Maps, side_by_side
-from boneage_jax.predict.predictor import Item
+from boneage_jax.predict.items import Item
 from boneage_jax.released import weights
 from tests.predict import random_weights
 from tests.predict.random_weights import CALIBRATION, hand, predictor

@@ -16,9 +16,9 @@ import boneage_jax
 from boneage_jax import inference
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Input
-from boneage_jax.predict import predictor as module
+from boneage_jax.predict.items import Item, Picture, read_inputs
 from boneage_jax.predict.prediction import RefusedImageError
-from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.predictor import Predictor
 from boneage_jax.released import weights
 from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, Finding
 from boneage_jax.sex import Sex
@@ -181,24 +181,24 @@ def test_a_further_input_is_needed_and_used():
 def test_categories_go_by_name_and_heat_maps_by_points():
     specs = (Input("race", "category", categories=("asian", "unknown")), Input("hand", "heatmap"))
     given = {"race": "Asian", "hand": [[10, 20], [30, 40]]}
-    picture = module.Picture(np.zeros((60, 50), np.uint8), None, "a.png")
-    found = module._checked_inputs(specs, given, picture, 16)
+    picture = Picture(np.zeros((60, 50), np.uint8), None, "a.png")
+    found = read_inputs(specs, given, picture, 16)
     assert found["race"] == 0
     assert found["hand"].shape == (16, 16, 1)
     assert found["hand"].max() > 200
     with pytest.raises(BoneAgeError, match=r"a\.png: race 'martian' is not known; expected asian, unknown"):
-        module._checked_inputs(specs, given | {"race": "martian"}, picture, 16)
+        read_inputs(specs, given | {"race": "martian"}, picture, 16)
     with pytest.raises(BoneAgeError, match=r"a\.png: hand is \[1, 2, 3\], expected key points"):
-        module._checked_inputs(specs, given | {"hand": [1, 2, 3]}, picture, 16)
+        read_inputs(specs, given | {"hand": [1, 2, 3]}, picture, 16)
 
 
 @pytest.mark.parametrize("code", list(QUARTER_TURNS))
 def test_key_points_turn_with_the_image_that_the_checks_put_upright(code):
     specs, given = (Input("hand", "heatmap"),), {"hand": [[10, 20]]}
     turned = np.zeros((600, 300), np.uint8)
-    upright = module.Picture(np.rot90(turned, QUARTER_TURNS[code]), None, "a.png", (Finding(code, "", CORRECTED),))
-    found = module._checked_inputs(specs, given, upright, 16)["hand"]
-    plain = module._checked_inputs(specs, given, module.Picture(turned, None, "a.png"), 16)["hand"]
+    upright = Picture(np.rot90(turned, QUARTER_TURNS[code]), None, "a.png", (Finding(code, "", CORRECTED),))
+    found = read_inputs(specs, given, upright, 16)["hand"]
+    plain = read_inputs(specs, given, Picture(turned, None, "a.png"), 16)["hand"]
     np.testing.assert_array_equal(found, np.rot90(plain, QUARTER_TURNS[code]))
     assert plain[0, 0] == plain.max() > 0
 

@@ -12,7 +12,8 @@ import pytest
 from boneage_jax.data import Preprocessing, phantom
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Description
-from boneage_jax.predict.predictor import Item, Predictor
+from boneage_jax.predict.items import Item
+from boneage_jax.predict.predictor import Predictor
 from boneage_jax.predict.regions import RegionFinder
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released.calibration import Calibration

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from boneage_jax.predict.items import Picture
 from boneage_jax.predict.prediction import Prediction
-from boneage_jax.predict.predictor import Picture
 from boneage_jax.predict.regions import COLOURS, as_json, overlay, warnings
 from boneage_jax.regions.boxes import LABELS
 from boneage_jax.regions.detector import Region, Regions

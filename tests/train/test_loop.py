@@ -15,7 +15,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import loop
 from boneage_jax.train.checkpoint import Store
 from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
-from boneage_jax.train.experiment import Experiment
+from boneage_jax.train.experiment import Experiment, load_data
 from tests.train.runs import assert_same_to_the_bit, newest, records
 from tests.train.tiny_run import STEPS_PER_EPOCH, get_config
 
@@ -57,10 +57,9 @@ def test_an_epoch_is_longer_by_the_images_that_it_shows_again(cache, tmp_path, m
     config = get_config()
     config.data.cache = str(cache)
     config.data.stanford_copies, config.train.epochs = 3, 1
-    load = loop.load_data
 
     def with_hospitals(config):
-        splits = load(config)
+        splits = load_data(config)
         splits["train"].hospital = ["Stanford"] * 8 + ["Colorado"] * 16
         return splits
 

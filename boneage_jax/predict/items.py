@@ -1,0 +1,125 @@
+"""What is to be predicted: an image, the child's sex, and the further inputs of the network."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from boneage_jax.data import inputs as further
+from boneage_jax.data import radiograph
+from boneage_jax.data.files import File
+from boneage_jax.data.header import Header
+from boneage_jax.data.keypoints import KeyPoints
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.models import Input, check_inputs
+from boneage_jax.predict.prediction import MissingSexError
+from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, Finding
+from boneage_jax.sex import Sex
+
+UNKNOWN = "unknown"
+
+
+class Picture(NamedTuple):
+    """An image as it is read, from `Predictor.look`.
+
+    Attributes:
+        pixels: [H, W], bright bones, corrected where the checks found the image inverted or turned.
+        header: of a DICOM file.
+        name: of the image in errors.
+        findings: of the checks.
+    """
+
+    pixels: np.ndarray
+    header: Header | None
+    name: str
+    findings: tuple[Finding, ...] = ()
+
+    def sentences(self, severity: str) -> tuple[str, ...]:
+        """The findings of this severity, "warning" or "corrected"."""
+        return tuple(one.text for one in self.findings if one.severity == severity)
+
+
+Source = np.ndarray | bytes | str | os.PathLike[str] | File | Picture
+"""A greyscale image `[H, W]` of 8 or 16 bit, an image file as bytes, path or archive entry, or a picture."""
+
+SexLike = str | int | np.integer
+"""A `Sex` or its number, or "F", "M", "female", "male", "unknown" in any case."""
+
+
+class Item(NamedTuple):
+    """What is to be predicted: an image, the child's sex, and the network's further inputs by name.
+
+    Without a sex, that of the file's header counts, which only DICOM has; nothing is assumed.
+    """
+
+    image: Source
+    sex: SexLike | None
+    inputs: Mapping[str, Any] = {}
+
+
+def read_picture(source: np.ndarray | bytes | str | os.PathLike[str] | File) -> Picture:
+    """The image as it is, not checked.
+
+    Raises:
+        BoneAgeError: no image, or a damaged one.
+    """
+    if isinstance(source, np.ndarray):
+        return Picture(source, None, "the image")
+    name = source.name if isinstance(source, File) else "the image" if isinstance(source, bytes) else os.fspath(source)
+    return Picture(*radiograph.read(source), name)
+
+
+def read_sexes(sex: SexLike | None, header: Header | None, where: str) -> tuple[Sex, ...]:
+    """The sex that was given or else that of the header; both where it is said to be unknown.
+
+    Raises:
+        MissingSexError: neither names one; `where` is the image.
+        BoneAgeError: what was given is no sex.
+    """
+    if sex is None and header is not None and header.sex is not None:
+        return (header.sex,)
+    if sex is None:
+        raise MissingSexError(
+            f"{where}: the sex is not given, and the file does not name it either; give 'F', 'M', or 'unknown' for a "
+            "reading of each"
+        )
+    if isinstance(sex, str) and sex.casefold() == UNKNOWN:
+        return tuple(Sex)
+    try:
+        number = isinstance(sex, int | np.integer) and not isinstance(sex, bool)
+        return (Sex(int(sex)) if number else Sex.parse(str(sex)),)
+    except ValueError:
+        expected = "expected 'F', 'M', or 'unknown' for a reading of each"
+        raise BoneAgeError(f"{where}: the sex {sex!r} is none; {expected}") from None
+
+
+def read_inputs(specs: Iterable[Input], given: Mapping[str, Any], picture: Picture, size: int) -> dict[str, Any]:
+    """The further inputs as the network takes them: float32, the index of a category, a heat map uint8 [S, S, 1].
+
+    Raises:
+        BoneAgeError: some are missing, unknown, or not of their kind.
+    """
+    check_inputs(specs, given)
+    where = picture.name
+    turns = sum(QUARTER_TURNS.get(one.code, 0) for one in picture.findings if one.severity == CORRECTED)
+    values: dict[str, Any] = {}
+    for spec in specs:
+        value = given[spec.name]
+        if spec.kind == "heatmap":
+            points = value if isinstance(value, KeyPoints) else KeyPoints(where, _points(value, spec.name, where))
+            shape = picture.pixels.shape[:: -1 if turns % 2 else 1]  # of the image as it came
+            values[spec.name] = np.ascontiguousarray(np.rot90(points.heatmap(shape, size), turns))
+        elif spec.kind == "category":
+            cell = further.read_cell(spec.name, spec.categories, str(value), where)
+            values[spec.name] = np.int32(spec.categories.index(str(cell)))
+        else:
+            values[spec.name] = np.float32(further.read_cell(spec.name, further.NUMBER, str(value), where))
+    return values
+
+
+def _points(value: Any, name: str, where: str) -> np.ndarray:
+    try:
+        return np.asarray(value, np.float64).reshape(-1, 2)
+    except (TypeError, ValueError) as error:
+        raise BoneAgeError(f"{where}: {name} is {value!r:.80}, expected key points [points, 2] in pixels") from error
