@@ -149,7 +149,9 @@ def base() -> ConfigDict:
     config.evaluate = ConfigDict()
     config.evaluate.split = "validation"
     config.evaluate.batch_size = 32  # over all devices
-    config.evaluate.views = "centre"  # "flip": and its mirror image; "ten_crop": corners, centre, mirror images
+    # Whose estimates are averaged. "flip": the image and its mirror image; "rotations": also of the image turned by 10
+    # degrees either way; "ten_crop": corners, centre, mirror images.
+    config.evaluate.views = "centre"
 
     config.checkpoint = ConfigDict()
     config.checkpoint.step = -1  # of the checkpoint to go on from; -1 for the newest

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--storage", default="float32", help="float32 (default), bfloat16 or float16; vectors stay float32"
     )
     parser.add_argument("--split", help="on which to calibrate and measure; default: the run's evaluate.split")
-    parser.add_argument("--views", help="centre, flip or ten_crop; default: the run's evaluate.views")
+    parser.add_argument("--views", help="centre, flip, rotations or ten_crop; default: the run's evaluate.views")
     parser.add_argument("--data-dir", help="folder of the data; default: where the run found them")
     parser.add_argument(
         "--checks",

@@ -12,13 +12,16 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from boneage_jax.data.augment import View
 from boneage_jax.data.hand import Hand, find_hand
 from boneage_jax.data.keypoints import POINTS
 from boneage_jax.errors import BoneAgeError
 
 SCALINGS = ("symmetric", "standardise")
 REGIONS = ("image", "hand", "joints")
-VIEWS = ("centre", "flip", "ten_crop")
+VIEWS = ("centre", "flip", "rotations", "ten_crop")
+ROTATION = 10.0
+"""Degrees by which the views "rotations" turn the image, either way."""
 
 
 VERSION = 2
@@ -207,11 +210,13 @@ class Preprocessing:
 
         Args:
           images: `[B, size, size, C]` of numpy or jax, of any type.
-          views: "centre", the middle of the image; "flip", that and its mirror image; "ten_crop", the four corners
-            (upper left, upper right, lower left, lower right), the middle, and the mirror images of the five.
+          views: "centre", the middle of the image; "flip", that and its mirror image; "rotations", the middle of the
+            image, of the image turned by `ROTATION` either way (bilinear, black beyond its edges), and the mirror
+            images of the three; "ten_crop", the four corners (upper left, upper right, lower left, lower right), the
+            middle, and the mirror images of the five.
 
         Returns:
-          `[V, B, visible, visible, C]` of the same type, with V = 1, 2 or 10.
+          `[V, B, visible, visible, C]` of the same type, with V = 1, 2, 6 or 10.
 
         Raises:
           BoneAgeError: there are no such views, or "ten_crop" without a crop, or images of another size.
@@ -224,7 +229,8 @@ class Preprocessing:
         side, rest = self.visible, self.size - self.visible
         corners = [(0, 0), (0, rest), (rest, 0), (rest, rest)] if views == "ten_crop" else []
         places = [*corners, (rest // 2, rest // 2)]
-        cut = [images[:, top : top + side, left : left + side] for top, left in places]
+        turned = [_rotated(images, angle) for angle in (ROTATION, -ROTATION)] if views == "rotations" else []
+        cut = [whole[:, top : top + side, left : left + side] for whole in (images, *turned) for top, left in places]
         if views != "centre":
             cut += [image[:, :, ::-1] for image in cut]
         return images.__array_namespace__().stack(cut)
@@ -326,3 +332,23 @@ def _square(image: np.ndarray, size: int) -> np.ndarray:
     if shown.shape != (size, size):
         shown = cv2.resize(shown, (size, size), interpolation=cv2.INTER_LINEAR)
     return shown
+
+
+def _rotated(images: Any, angle: float) -> Any:
+    """Images [B, S, S, C] turned counter-clockwise about their middle, of the same kind; linear in their values."""
+    count, size, _, channels = images.shape
+    rows, columns = np.mgrid[:size, :size].reshape(2, -1)
+    x, y = View(angle=angle).source(size) @ np.stack([columns, rows, np.ones_like(rows)])
+    left, top = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+    flat = images.reshape(count, size * size, channels)
+    total = np.float32(0)
+    for down in (0, 1):
+        for right in (0, 1):
+            i, j = top + down, left + right
+            inside = (i >= 0) & (i < size) & (j >= 0) & (j < size)
+            share = inside * (1 - np.abs(x - j)) * (1 - np.abs(y - i))
+            place = np.where(inside, i * size + j, 0)
+            total = total + share.astype(np.float32)[None, :, None] * flat[:, place].astype(np.float32)
+    if np.issubdtype(images.dtype, np.integer):
+        total = images.__array_namespace__().round(total).astype(images.dtype)
+    return total.reshape(images.shape)

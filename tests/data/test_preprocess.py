@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from boneage_jax.data.augment import View, apply
 from boneage_jax.data.phantom import render
 from boneage_jax.data.preprocess import VERSION, Preprocessing, _cut
 from boneage_jax.errors import BoneAgeError
@@ -236,7 +237,30 @@ def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images():
     np.testing.assert_array_equal(found[5:], np.stack(expected)[:, :, :, ::-1])
 
 
-@pytest.mark.parametrize("views", ["centre", "flip", "ten_crop"])
+@pytest.mark.parametrize(("size", "crop", "channels"), [(33, 0, 1), (40, 32, 5)])
+def test_rotations_are_those_of_the_augmentation(size, crop, channels):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, size, size, channels), dtype=np.uint8)
+    images = np.stack([cv2.GaussianBlur(image, (0, 0), 2).reshape(image.shape) for image in images])
+    found = crops(size, crop).views(images, "rotations").astype(int)
+    turned = [np.stack([apply(image, View(angle=angle)) for image in images]) for angle in (10.0, -10.0)]
+    edge = (size - (crop or size)) // 2
+    expected = np.stack([images, *turned])[:, :, edge : size - edge, edge : size - edge].astype(int)
+
+    assert np.abs(found[:3] - expected).max() <= 1
+    np.testing.assert_array_equal(found[3:], found[:3, :, :, ::-1])
+
+
+def test_rotations_keep_fractions_and_have_gradients():
+    images = jnp.asarray(np.random.default_rng(0).uniform(0, 255, (1, 9, 9, 1)), jnp.float32)
+    views = crops(9, 0).views(images, "rotations")
+    gradient = jax.grad(lambda x: crops(9, 0).views(x, "rotations")[1:3].sum())(images)
+
+    assert (np.asarray(views[1]) % 1 > 0.01).any()
+    assert gradient[0, 4, 4, 0] == pytest.approx(2, abs=0.2)
+
+
+@pytest.mark.parametrize("views", ["centre", "flip", "rotations", "ten_crop"])
 def test_views_are_the_same_for_numpy_and_inside_a_compiled_function(views):
     images = numbered().astype(np.uint8)
     ours = crops().views(images, views)
@@ -249,7 +273,7 @@ def test_views_are_the_same_for_numpy_and_inside_a_compiled_function(views):
 @pytest.mark.parametrize(
     ("crop", "views", "size", "message"),
     [
-        (4, "five_crop", 6, "no views 'five_crop'; expected one of centre, flip, ten_crop"),
+        (4, "five_crop", 6, "no views 'five_crop'; expected one of centre, flip, rotations, ten_crop"),
         (0, "ten_crop", 6, r"need preprocessing\.crop above 0"),
         (4, "centre", 5, r"prepared images \[B, 6, 6, C\], not of shape \(2, 5, 5, 1\)"),
     ],
