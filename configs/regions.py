@@ -2,21 +2,27 @@
 
     python -m boneage_jax.regions.keypoints --data DIR --out keypoints.json
     python launch.py --config=configs/regions.py --config.data.dir=DIR --config.data.keypoints=keypoints.json
+    boneage export-weights --workdir runs/regions --out runs/regions.safetensors --checks 0
+    python launch.py --config=configs/regions.py:frozen --config.data.dir=DIR --config.data.keypoints=keypoints.json
 
 Readers rate bone by bone (Tanner and Whitehouse), and so does BoneXpert. An own design: the detector of
 `boneage_jax.regions` finds the regions; `preprocess.reach` and `preprocess.size` say how large the crops are on the
 hand and in pixels; the trunk is shared; the head reads each region and weighs the readings by attention. It starts
-from the weights "fast". At RSNA's 299 pixels a crop is small; of full-size originals, larger crops show more:
+from the weights "fast"; the second training goes on from there with BatchNorm's statistics as they are. At RSNA's
+299 pixels a crop is small; of full-size originals, larger crops show more:
 `--config.preprocess.size=152 --config.preprocess.crop=128`.
 """
 
 from ml_collections import ConfigDict
 
 from boneage_jax.config import base
+from boneage_jax.errors import BoneAgeError
+
+VARIANTS = (None, "frozen")
 
 
-def get_config() -> ConfigDict:
-    """The configuration."""
+def get_config(stage: str = "start") -> ConfigDict:
+    """The configuration of the first training ("start") or of the second ("frozen")."""
     config = base()
     config.name = "regions"
     config.data.workers = 0
@@ -47,4 +53,13 @@ def get_config() -> ConfigDict:
     config.train.log_every = 50
     config.train.checkpoint_every = 100
     config.evaluate.batch_size = 32
+    if stage == "frozen":
+        config.name = "regions_frozen"
+        config.model.options.frozen_statistics = True
+        config.model.init_from = "runs/regions.safetensors"
+        config.optimizer.learning_rate = 3e-4
+        config.optimizer.ema_decay = 0.998
+        config.train.epochs = 6
+    elif stage != "start":
+        raise BoneAgeError(f"configs/regions.py:{stage}: expected start or frozen")
     return config

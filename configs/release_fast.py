@@ -18,6 +18,8 @@ from ml_collections import ConfigDict
 from boneage_jax.config import base
 from boneage_jax.errors import BoneAgeError
 
+VARIANTS = ("192", "256", "frozen", None)
+
 
 def get_config(stage: str = "stanford") -> ConfigDict:
     """The configuration of a training: "192", "256", "frozen" or the last, each from where the one before it ended."""

@@ -18,7 +18,7 @@ from tests.predict.random_weights import CALIBRATION, hand, predictor
 AGE = {"chronological_age": 96.0}
 
 
-@pytest.mark.parametrize("views", ["centre", "flip"])
+@pytest.mark.parametrize("views", ["centre", "flip", "rotations"])
 def test_the_details_of_all_pixels_add_up_to_what_they_moved(views):
     ours = predictor(head="regression", views=views)
     moved = jax.jit(heatmap.make_moved(ours.network, ours.preprocessing, views))

@@ -57,7 +57,7 @@ def test_a_head_without_std_has_none():
     assert (found.std, found.interval) == (None, None)
 
 
-@pytest.mark.parametrize("views", ["centre", "flip"])
+@pytest.mark.parametrize("views", ["centre", "flip", "rotations"])
 def test_one_image_and_many_in_any_batch_have_the_same_age(views):
     ours = predictor(views=views)
     items = [Item(hand(i), i % 2) for i in range(5)]
