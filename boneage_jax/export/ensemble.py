@@ -52,7 +52,9 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
     age, sex = np.array([one.age for one in images], float), np.array([one.sex for one in images])
     mean = months.mean(axis=0)
     together = ~np.isnan(mean)
-    fitted = calibrating.fit(age[together], mean[together], None)
+    hospitals = [hospital(one.id) for one in images]
+    weight = calibrating.balanced(hospitals)[together]
+    fitted = calibrating.fit(age[together], mean[together], None, weight=weight)
     published = fitted.apply(mean, None)
     first = members[0].header
     alone = calibrating.Calibration.from_dict(first.calibration or {}).apply(months[0], estimates[0].std)
@@ -67,10 +69,10 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
         predicted=predicted,
         std=std,
         interval=(low, high),
-        hospital=[hospital(one.id) for one in images],
+        hospital=hospitals,
         split="validation",
     )
-    figures["calibration"] = calibrating.measure(age[together], mean[together], None)
+    figures["calibration"] = calibrating.measure(age[together], mean[together], None, weight=weight)
     for one in members:
         if "regions" in one.header.figures:
             figures["regions"] = one.header.figures["regions"]

@@ -86,10 +86,11 @@ def export(
     fitted, figures = None, {}
     if calibrated:
         parts = found.get("parts")
-        fitted = calibrating.fit(measured.age, found["months"], found.get("std"), parts)
-        figures["calibration"] = calibrating.measure(measured.age, found["months"], found.get("std"))
+        weight = calibrating.balanced(measured.hospital)
+        fitted = calibrating.fit(measured.age, found["months"], found.get("std"), parts, weight=weight)
+        figures["calibration"] = calibrating.measure(measured.age, found["months"], found.get("std"), weight=weight)
         if parts is not None:
-            figures["regions"] = _of_regions(measured.age, parts)
+            figures["regions"] = _of_regions(measured.age, parts, weight)
         evaluation.store_calibration(workdir, experiment, state.variables, fitted)
     figures |= evaluation.write_report(workdir, measured, found, fitted)
     fitted_checks = _checks(experiment.config, checks)
@@ -112,11 +113,11 @@ def export(
     return header
 
 
-def _of_regions(age: np.ndarray, parts: np.ndarray) -> dict[str, Any]:
+def _of_regions(age: np.ndarray, parts: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
     """Cross-fitted figures of every region that the network reads, by its name, of the images that show it."""
     there = ~np.isnan(parts)
     columns = zip(NAMES, parts.T, there.T, strict=True)
-    return {name: calibrating.measure(age[seen], part[seen], None) for name, part, seen in columns}
+    return {name: calibrating.measure(age[seen], part[seen], None, weight=weight[seen]) for name, part, seen in columns}
 
 
 def _checks(config: ConfigDict, images: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

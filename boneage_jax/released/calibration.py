@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,20 @@ def disagreement(months: Months, parts: list[Calibrated]) -> Months:
     return np.where(there, apart, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
 
 
-def fit(age: Months, months: Months, std: Months | None, parts: Parts | None = None) -> Calibration:
+def balanced(hospitals: Sequence[str]) -> Months:
+    """Weights of images [n] by which every hospital counts the same: whose image will be read is not known."""
+    counts = Counter(hospitals)
+    return np.array([len(hospitals) / (len(counts) * counts[hospital]) for hospital in hospitals])
+
+
+def fit(
+    age: Months,
+    months: Months,
+    std: Months | None,
+    parts: Parts | None = None,
+    *,
+    weight: Months | None = None,
+) -> Calibration:
     """Fits to images that the network was not trained on; the bias is corrected only if that helps on held-out halves.
 
     Args:
@@ -139,6 +153,7 @@ def fit(age: Months, months: Months, std: Months | None, parts: Parts | None = N
         months: what the network says.
         std: what it takes for its standard deviation, if its head knows it.
         parts: what it says of every part of the hand, if it reads them.
+        weight: how much each image counts for the interval and the standard deviation; the same if left out.
 
     Raises:
         BoneAgeError: fewer than `MINIMUM` images, or images that show a part.
@@ -148,32 +163,37 @@ def fit(age: Months, months: Months, std: Months | None, parts: Parts | None = N
             f"the calibration of intervals needs at least {MINIMUM} images that the network was not trained on, and "
             f"there are {len(age)}; take a larger split, or do without intervals"
         )
-    plain, corrected = (_mean(_held_out(age, months, std, correct=c), "mae") for c in (False, True))
-    whole = _fit(age, months, std, correct=corrected < plain)
+    weight = np.ones(len(age)) if weight is None else weight
+    plain, corrected = (_mean(_held_out(age, months, std, weight, correct=c), "mae") for c in (False, True))
+    whole = _fit(age, months, std, weight, correct=corrected < plain)
     if parts is None:
         return whole
     there = ~np.isnan(parts)
-    fitted = tuple(fit(age[seen], part[seen], None) for part, seen in zip(parts.T, there.T, strict=True))
+    columns = zip(parts.T, there.T, strict=True)
+    fitted = tuple(fit(age[seen], part[seen], None, weight=weight[seen]) for part, seen in columns)
     whole = dataclasses.replace(whole, parts=fitted)
     usual = disagreement(whole.apply(months, std).months, whole.apply_to_parts(parts))
     return dataclasses.replace(whole, apart=float(np.quantile(usual, _APART)))
 
 
-def measure(age: Months, months: Months, std: Months | None) -> dict[str, Any]:
+def measure(age: Months, months: Months, std: Months | None, *, weight: Months | None = None) -> dict[str, Any]:
     """How well `fit` does on images that it has not seen: means over halves of the images, drawn `REPEATS` times.
 
     Returns:
         JSON types: the mean absolute error in months without and with the calibration, the share of reference ages
         within the interval, its mean width, and the root mean square of error and of the published deviation.
     """
-    plain = _held_out(age, months, std, correct=False)
-    chosen = _held_out(age, months, std, correct=fit(age, months, std).slope != 1)
+    weight = np.ones(len(age)) if weight is None else weight
+    plain = _held_out(age, months, std, weight, correct=False)
+    chosen = _held_out(age, months, std, weight, correct=fit(age, months, std, weight=weight).slope != 1)
     figures = {key: _mean(chosen, key) for key in ("mae", "coverage", "width", "rmse", "std")}
     how = f"fitted on a random half, measured on the other; mean of {2 * REPEATS} halves, seed {SEED}"
     return {"images": len(age), "how": how, "mae_uncorrected": _mean(plain, "mae"), **figures}
 
 
-def _held_out(age: Months, months: Months, std: Months | None, *, correct: bool) -> list[dict[str, float]]:
+def _held_out(
+    age: Months, months: Months, std: Months | None, weight: Months, *, correct: bool
+) -> list[dict[str, float]]:
     """Fits on each half and measures on the other, again and again."""
     rng = np.random.default_rng(SEED)
     found = []
@@ -181,7 +201,8 @@ def _held_out(age: Months, months: Months, std: Months | None, *, correct: bool)
         order = rng.permutation(len(age))
         halves = order[: len(order) // 2], order[len(order) // 2 :]
         for here, there in (halves, halves[::-1]):
-            fitted = _fit(age[here], months[here], None if std is None else std[here], correct=correct)
+            known = None if std is None else std[here]
+            fitted = _fit(age[here], months[here], known, weight[here], correct=correct)
             found.append(_judge(age[there], fitted.apply(months[there], None if std is None else std[there])))
     return found
 
@@ -197,7 +218,7 @@ def _judge(age: Months, published: Calibrated) -> dict[str, float]:
     }
 
 
-def _fit(age: Months, months: Months, std: Months | None, *, correct: bool) -> Calibration:
+def _fit(age: Months, months: Months, std: Months | None, weight: Months, *, correct: bool) -> Calibration:
     age, months = age.astype(np.float64), months.astype(np.float64)
     slope, intercept = 1.0, 0.0
     if correct and np.ptp(months) > 0:
@@ -210,16 +231,22 @@ def _fit(age: Months, months: Months, std: Months | None, *, correct: bool) -> C
         slope=slope,
         intercept=intercept,
         spread=curve,
-        std_scale=float(np.sqrt((absolute**2).sum() / (spread**2).sum())),
-        quantile=_conformal_quantile(absolute / spread),
+        std_scale=float(np.sqrt((weight * absolute**2).sum() / (weight * spread**2).sum())),
+        quantile=_conformal_quantile(absolute / spread, weight),
         images=len(age),
     )
 
 
-def _conformal_quantile(scores: Months) -> float:
-    """The score that a new one stays under with probability `COVERAGE`, whatever their distribution."""
-    rank = int(np.ceil((len(scores) + 1) * COVERAGE))
-    return float(np.sort(scores)[min(rank, len(scores)) - 1])
+def _conformal_quantile(scores: Months, weight: Months) -> float:
+    """The score that a new one stays under with probability `COVERAGE`, whatever their distribution.
+
+    The new one, of the mean weight, counts as larger than all (Tibshirani et al., NeurIPS 2019, with weights that say
+    how often images like these will come).
+    """
+    order = np.argsort(scores)
+    below = np.cumsum(weight[order]) / weight.mean()
+    rank = int(np.searchsorted(below, (len(scores) + 1) * COVERAGE * (1 - 1e-12)))
+    return float(scores[order[min(rank, len(scores) - 1)]])
 
 
 def _usual_error(months: Months, absolute: Months) -> tuple[float, ...]:

@@ -56,6 +56,32 @@ def test_a_correction_that_does_not_help_on_held_out_halves_is_left_out():
     np.testing.assert_array_equal(fitted.apply(months, sigma).months, np.maximum(months, 0))
 
 
+def test_the_interval_covers_hospitals_as_if_each_sent_as_many_images():
+    def images(count, seed):
+        rng = np.random.default_rng(seed)
+        hospital = np.where(rng.uniform(size=count) < 0.1, "small", "large")
+        age = rng.uniform(20, 220, count)
+        return age, age + rng.normal(0, np.where(hospital == "small", 12.0, 6.0)), hospital
+
+    age, months, hospital = images(2000, seed=0)
+    fitted = calibration.fit(age, months, None, weight=calibration.balanced(hospital.tolist()))
+    age, months, hospital = images(40000, seed=1)
+    published = fitted.apply(months, None)
+    inside = (published.low <= age) & (age <= published.high)
+    shares = [inside[hospital == name].mean() for name in ("small", "large")]
+    assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
+    assert inside.mean() > 0.95
+
+
+def test_equal_weights_are_none():
+    age, months, sigma = drawn(207)
+    weight = calibration.balanced(["a"] * 207)
+    assert calibration.fit(age, months, sigma) == calibration.fit(age, months, sigma, weight=weight)
+    assert calibration.balanced(["a", "b", "a", "a"]).tolist() == [2 / 3, 2, 2 / 3, 2 / 3]
+    errors = np.arange(1.0, 100.0)
+    assert calibration._conformal_quantile(errors, np.ones(99)) == 90.0  # of 100 with the new one
+
+
 def test_ages_and_intervals_end_at_zero():
     fitted = Calibration(1.0, -5.0, None, std_scale=1.0, quantile=2.0, images=100)
     published = fitted.apply(np.array([2.0, 10.0]), np.array([3.0, 4.0]))
@@ -73,7 +99,9 @@ def test_without_a_standard_deviation_of_its_own_the_spread_is_that_of_the_age()
 
 def test_the_quantile_is_the_conformal_one():
     scores = np.arange(1.0, 101.0)
-    assert calibration._conformal_quantile(np.random.default_rng(0).permutation(scores)) == 91  # of 101 tenths, up
+    assert (
+        calibration._conformal_quantile(np.random.default_rng(0).permutation(scores), np.ones(100)) == 91
+    )  # of 101, up
 
 
 def test_the_measure_is_of_images_that_the_fit_has_not_seen():
