@@ -149,8 +149,8 @@ def base() -> ConfigDict:
     config.evaluate = ConfigDict()
     config.evaluate.split = "validation"
     config.evaluate.batch_size = 32  # over all devices
-    # Whose estimates are averaged. "flip": the image and its mirror image; "rotations": also of the image turned by 10
-    # degrees either way; "ten_crop": corners, centre, mirror images.
+    # Whose estimates are averaged. "flip": the image and its mirror image; "rotations": the image turned by 10 degrees
+    # either way; "ten_crop": corners, centre, mirror images.
     config.evaluate.views = "centre"
 
     config.checkpoint = ConfigDict()

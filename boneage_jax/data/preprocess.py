@@ -211,12 +211,11 @@ class Preprocessing:
         Args:
           images: `[B, size, size, C]` of numpy or jax, of any type.
           views: "centre", the middle of the image; "flip", that and its mirror image; "rotations", the middle of the
-            image, of the image turned by `ROTATION` either way (bilinear, black beyond its edges), and the mirror
-            images of the three; "ten_crop", the four corners (upper left, upper right, lower left, lower right), the
-            middle, and the mirror images of the five.
+            image turned by `ROTATION` either way (bilinear, black beyond its edges); "ten_crop", the four corners
+            (upper left, upper right, lower left, lower right), the middle, and the mirror images of the five.
 
         Returns:
-          `[V, B, visible, visible, C]` of the same type, with V = 1, 2, 6 or 10.
+          `[V, B, visible, visible, C]` of the same type, with V = 1, 2, 2 or 10.
 
         Raises:
           BoneAgeError: there are no such views, or "ten_crop" without a crop, or images of another size.
@@ -229,9 +228,9 @@ class Preprocessing:
         side, rest = self.visible, self.size - self.visible
         corners = [(0, 0), (0, rest), (rest, 0), (rest, rest)] if views == "ten_crop" else []
         places = [*corners, (rest // 2, rest // 2)]
-        turned = [_rotated(images, angle) for angle in (ROTATION, -ROTATION)] if views == "rotations" else []
-        cut = [whole[:, top : top + side, left : left + side] for whole in (images, *turned) for top, left in places]
-        if views != "centre":
+        wholes = [_rotated(images, angle) for angle in (ROTATION, -ROTATION)] if views == "rotations" else [images]
+        cut = [whole[:, top : top + side, left : left + side] for whole in wholes for top, left in places]
+        if views in ("flip", "ten_crop"):
             cut += [image[:, :, ::-1] for image in cut]
         return images.__array_namespace__().stack(cut)
 

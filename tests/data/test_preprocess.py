@@ -245,18 +245,17 @@ def test_rotations_are_those_of_the_augmentation(size, crop, channels):
     found = crops(size, crop).views(images, "rotations").astype(int)
     turned = [np.stack([apply(image, View(angle=angle)) for image in images]) for angle in (10.0, -10.0)]
     edge = (size - (crop or size)) // 2
-    expected = np.stack([images, *turned])[:, :, edge : size - edge, edge : size - edge].astype(int)
+    expected = np.stack(turned)[:, :, edge : size - edge, edge : size - edge].astype(int)
 
-    assert np.abs(found[:3] - expected).max() <= 1
-    np.testing.assert_array_equal(found[3:], found[:3, :, :, ::-1])
+    assert np.abs(found - expected).max() <= 1
 
 
 def test_rotations_keep_fractions_and_have_gradients():
     images = jnp.asarray(np.random.default_rng(0).uniform(0, 255, (1, 9, 9, 1)), jnp.float32)
     views = crops(9, 0).views(images, "rotations")
-    gradient = jax.grad(lambda x: crops(9, 0).views(x, "rotations")[1:3].sum())(images)
+    gradient = jax.grad(lambda x: crops(9, 0).views(x, "rotations").sum())(images)
 
-    assert (np.asarray(views[1]) % 1 > 0.01).any()
+    assert (np.asarray(views[0]) % 1 > 0.01).any()
     assert gradient[0, 4, 4, 0] == pytest.approx(2, abs=0.2)
 
 
