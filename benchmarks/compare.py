@@ -73,9 +73,13 @@ class Contestant:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def close(self) -> None:
-        """Ends the process."""
+    def end(self) -> None:
+        """Ends the process, also while somebody waits for what it says."""
         self._process.kill()
+
+    def close(self) -> None:
+        """Ends the process and frees what it printed."""
+        self.end()
         self._process.wait()
         self._errors.close()
 

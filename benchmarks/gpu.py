@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -146,7 +147,7 @@ class AgainstTorch:
     """Ours and compiled PyTorch in turns, bfloat16.
 
     PyTorch's compile all at once when the first is asked for, which takes many cores and hardly the GPU; ours one after
-    the other, as XLA chooses its algorithms by timing them.
+    the other, as XLA chooses its algorithms by timing them. All are ended when the time of the command is over.
     """
 
     def __init__(self, networks: list[str], plan: Plan, clock: Clock):
@@ -158,23 +159,41 @@ class AgainstTorch:
             for work in ("training", "inference")
         }
         self._prepared: dict[str, compare.Prepared] = {}
+        self._running: list[compare.Contestant] = []
 
     def parts(self) -> list[tuple[str, str, Callable[[], Any]]]:
         """One for each network and work."""
         return [("torch", name, functools.partial(self._measured, name)) for name in self._tasks]
 
     def _measured(self, name: str) -> list[dict[str, Any]]:
-        if not self._prepared:
-            self._clock.left(needed=120)
-            peers = [n for n, task in self._tasks.items() if "torch" in NETWORKS[task["network"]]]
-            started = {n: compare.Contestant("torch compiled", self._tasks[n]) for n in peers}
-            for n, task in self._tasks.items():
-                own = compare.prepare([compare.Contestant("ours", task)])
-                self._prepared[n] = own + (compare.prepare([started[n]]) if n in started else [])
-        present = self._prepared[name]
-        if not present:
-            raise RuntimeError("nobody could do it; the reasons are printed above")
-        return compare.measure(self._tasks[name], present, self._plan.rounds, self._plan.seconds)
+        try:
+            if not self._prepared:
+                self._prepare()
+            if not self._prepared[name]:
+                raise RuntimeError("nobody could do it; the reasons are printed above")
+            return compare.measure(self._tasks[name], self._prepared[name], self._plan.rounds, self._plan.seconds)
+        except (RuntimeError, ValueError, OSError):
+            self._clock.left()  # what failed because the time is over is no error of its own
+            raise
+
+    def _prepare(self) -> None:
+        timer = threading.Timer(self._clock.left(needed=120), self._end)
+        timer.daemon = True
+        timer.start()
+        peers = [n for n, task in self._tasks.items() if "torch" in NETWORKS[task["network"]]]
+        started = {n: self._start("torch compiled", n) for n in peers}
+        for n in self._tasks:
+            own = compare.prepare([self._start("ours", n)])
+            self._prepared[n] = own + (compare.prepare([started[n]]) if n in started else [])
+
+    def _start(self, who: str, name: str) -> compare.Contestant:
+        contestant = compare.Contestant(who, self._tasks[name])
+        self._running.append(contestant)
+        return contestant
+
+    def _end(self) -> None:
+        for contestant in self._running:
+            contestant.end()
 
 
 def tests(plan: Plan, clock: Clock) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,43 @@ def test_what_fails_is_told_and_the_rest_is_measured_all_the_same(monkeypatch, t
 def test_what_no_longer_fits_into_the_time_is_left_out(monkeypatch, tmp_path):
     code, found = measured(monkeypatch, tmp_path, ("tests", "tests", late))
     assert (code, found["missing"]) == (0, {"tests: tests": "no time left"})
+
+
+class Sleeper:
+    """A contestant that is never ready."""
+
+    def __init__(self, who, task):
+        self._process = subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE, text=True)
+
+    def ready(self):
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == ""
+
+    def end(self):
+        self._process.kill()
+
+    def close(self):
+        self.end()
+        self._process.communicate()
+
+
+def test_contestants_that_are_not_ready_in_time_are_ended(monkeypatch):
+    monkeypatch.setattr(gpu.compare, "Contestant", Sleeper)
+    against = gpu.AgainstTorch(["tiny"], gpu.TINY, Clock(seconds=0.3))
+    with pytest.raises(gpu.OutOfTimeError):
+        against.parts()[0][2]()
+
+
+class Clock(gpu.Clock):
+    """One that has time enough whatever is asked for, until its end."""
+
+    def __init__(self, seconds):
+        super().__init__(seconds / 60)
+
+    def left(self, needed=0.0):
+        if (seconds := self._end - time.monotonic()) <= 0:
+            raise gpu.OutOfTimeError
+        return seconds
 
 
 def test_a_program_that_fails_tells_its_last_line():
