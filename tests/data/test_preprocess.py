@@ -2,12 +2,15 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 
 from boneage_jax.data.augment import View, apply
 from boneage_jax.data.phantom import render
 from boneage_jax.data.preprocess import VERSION, Preprocessing, _cut
+from boneage_jax.data.radiograph import square_pixels
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.sex import Sex
 
 
 def picture(height=200, width=150, dtype=np.uint8):
@@ -99,6 +102,18 @@ def test_a_full_size_original_and_its_small_copy_prepare_alike():
     preprocessing = Preprocessing(size=128)
     difference = preprocessing.prepare(original).astype(int) - preprocessing.prepare(copy)
     assert np.abs(difference).mean() < 3
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_full_size_original_is_no_sharper_than_its_small_copy(seed):
+    def detail(image):
+        prepared = Preprocessing(size=256, region="hand", clahe_clips=()).prepare(image)
+        return cv2.Laplacian(prepared[..., 0].astype(np.float32), -1).std()
+
+    original = np.ascontiguousarray(render(120, Sex.MALE, size=1800, seed=seed).image[:, 200:1600])
+    squashed = PIL.Image.fromarray(original).resize((299, 299), PIL.Image.Resampling.BILINEAR)
+    copy = square_pixels(np.array(squashed), 1800 / 1400, "copy.png")
+    assert detail(original) / detail(copy) == pytest.approx(1, abs=0.15)  # without the blur, 1.3
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (20, 90), (90, 20), (1, 1)])
