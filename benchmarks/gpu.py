@@ -169,7 +169,7 @@ class AgainstTorch:
         try:
             if not self._prepared:
                 self._prepare()
-            if not self._prepared[name]:
+            if not self._prepared.get(name):
                 raise RuntimeError("nobody could do it; the reasons are printed above")
             return compare.measure(self._tasks[name], self._prepared[name], self._plan.rounds, self._plan.seconds)
         except (RuntimeError, ValueError, OSError):
@@ -187,6 +187,7 @@ class AgainstTorch:
             self._prepared[n] = own + (compare.prepare([started[n]]) if n in started else [])
 
     def _start(self, who: str, name: str) -> compare.Contestant:
+        self._clock.left()  # nobody would end one that is started later
         contestant = compare.Contestant(who, self._tasks[name])
         self._running.append(contestant)
         return contestant
