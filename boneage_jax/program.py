@@ -1,8 +1,10 @@
 """How a command ends: with one sentence and an exit status, whatever happens to it."""
 
+import atexit
 import contextlib
 import errno
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -38,17 +40,42 @@ def leave(main: Callable[[], int]) -> NoReturn:
     From then on, SIGINT and SIGTERM end the process at once. By default, Python would raise KeyboardInterrupt while it
     waits for its threads, give up waiting, and end them in the middle of native code (jax, array_record, OpenBLAS),
     which aborts the process or never returns. A crash in native code leaves a traceback on stderr.
+
+    Python's threads are waited for and what `atexit` holds is done, but the interpreter is not taken apart: native
+    threads of XLA or TensorStore that still run would find their objects gone, and a run that had ended well would
+    end with a segmentation fault (as in https://github.com/google/tensorstore/issues/275).
     """
     if sys.stderr is not None and not faulthandler.is_enabled():
         faulthandler.enable()
+    ending = _Ending()
+    atexit.register(ending)  # the first that is registered is the last that is called
     try:
-        status = main()
+        status = ending.status = main()
+    except SystemExit as asked:
+        ending.status = asked.code if isinstance(asked.code, int) else int(asked.code is not None)
+        raise
     finally:
         if sys.platform != "win32":
             signal.signal(signal.SIGALRM, signal.SIG_IGN)  # `_raise_again` may have set the alarm
         for each in STOPPING:
             signal.signal(each, signal.SIG_DFL)
     sys.exit(status)
+
+
+class _Ending:
+    """Ends the process at once, with `status`: 1 unless the program got further."""
+
+    status = 1
+
+    def __call__(self) -> None:
+        logging.shutdown()  # registered before, so it would come after
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                if stream is not None:
+                    stream.flush()
+            except (OSError, ValueError):
+                self.status = self.status or 1
+        os._exit(self.status)
 
 
 def run(main: Callable[[], int]) -> int:

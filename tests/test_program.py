@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 BEGINNING = """
-import errno, faulthandler, os, signal, sys, threading, time
+import errno, faulthandler, logging.handlers, os, signal, sys, threading, time
 from boneage_jax import program
 from boneage_jax.errors import BoneAgeError
 """
@@ -130,6 +130,40 @@ def test_a_crash_in_native_code_leaves_a_traceback():
     assert found.returncode == -signal.SIGSEGV
     assert "Fatal Python error: Segmentation fault" in found.stderr
     assert "in main" in found.stderr
+
+
+def test_the_interpreter_is_not_taken_apart_under_native_threads():
+    found = ended(
+        """
+        class Crashing:
+            def __del__(self):
+                faulthandler._sigsegv()
+
+        program.kept = Crashing()  # as native threads do that outlive their objects
+        return 2
+        """
+    )
+    assert (found.returncode, found.stderr) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"), [("return 3", 3), ("sys.exit()", 0), ("sys.exit(4)", 4), ("sys.exit('no')", 1), ("1 / 0", 1)]
+)
+def test_what_is_registered_for_the_end_is_done_and_output_is_written(tmp_path, ending, status):
+    found = ended(
+        f"""
+        import atexit, tempfile
+        handler = logging.handlers.MemoryHandler(9, target=logging.FileHandler({str(tmp_path / "log")!r}))
+        logging.getLogger().addHandler(handler)
+        logging.warning("logged")
+        program.kept = tempfile.TemporaryDirectory(dir={str(tmp_path)!r})
+        atexit.register(print, "registered")
+        threading.Thread(target=lambda: (time.sleep(0.5), print("waited for", end=" "))).start()
+        {ending}
+        """
+    )
+    assert (found.returncode, found.stdout) == (status, "waited for registered\n")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("log", "logged\n")]
 
 
 def test_handlers_of_a_caller_come_back():
