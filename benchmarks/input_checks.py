@@ -23,6 +23,7 @@ from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
 from boneage_jax.data.splits import STANFORD, hospital
 from boneage_jax.export.check_fitting import fit_rsna
+from boneage_jax.regions.detector import packaged
 from boneage_jax.released.checks import WARNING, Checks, Finding
 
 
@@ -43,7 +44,7 @@ def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict[str, An
     found = rsna.find(directory)["validation"]
     images = [read(image.file)[0] for image in found]
     start = time.perf_counter()
-    alarms = [checks.inspect(image)[1] for image in images]
+    alarms = [checks.inspect(image, packaged().completeness)[1] for image in images]
     seconds = (time.perf_counter() - start) / len(images)
     stanford = [hospital(image.id) == STANFORD for image in found]
     result: dict[str, Any] = {
@@ -61,7 +62,7 @@ def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict[str, An
     result["false_alarm_ids"] = [image.id for image, codes in zip(found, alarms, strict=True) if codes]
     by_kind: dict[str, list[list[Finding]]] = {}
     for kind, image in made(images, count):
-        by_kind.setdefault(kind, []).append(checks.inspect(image)[1])
+        by_kind.setdefault(kind, []).append(checks.inspect(image, packaged().completeness)[1])
     for kind, findings in by_kind.items():
         wanted = bad_inputs.CODES.get(kind, kind)
         named = float(np.mean([wanted in [one.code for one in finding] for finding in findings]))

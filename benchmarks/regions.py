@@ -160,7 +160,9 @@ def alarms(detector: Detector, checks: Checks, validation: Sequence[rsna.Labelle
         found = [named(detector.boxes(image), image.shape) for image in inputs]
         missing = np.array([sum(one.missing.values()) for one in found])
         surplus = np.array([sum(one.surplus.values()) for one in found])
-        refused = [any(one.severity == WARNING for one in checks.inspect(image)[1]) for image in inputs]
+        refused = [
+            any(one.severity == WARNING for one in checks.inspect(image, detector.completeness)[1]) for image in inputs
+        ]
         rates[kind] = {
             "images": len(found),
             "missing_at_least": {str(limit): float((missing >= limit).mean()) for limit in LIMITS},

@@ -23,7 +23,7 @@ from boneage_jax.inference import make_estimate
 from boneage_jax.models import LARGEST_MONTHS, Description
 from boneage_jax.predict.items import UNKNOWN, Item, Picture, SexLike, Source, read_inputs, read_picture, read_sexes
 from boneage_jax.predict.prediction import Prediction, Provenance, RefusedImageError, RegionReading
-from boneage_jax.regions.detector import Detector
+from boneage_jax.regions.detector import packaged
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.regions.keypoints import marked_points
 from boneage_jax.released import weights as released
@@ -95,7 +95,6 @@ class Predictor:
         self._alone: Predictor | None = None
         if self.others:
             self._alone = Predictor(dataclasses.replace(weights.members[0], variables=self.variables))
-        self._detector = Detector() if self.preprocessing.region == "joints" else None
         self._estimate = jax.jit(make_estimate(self.network, self.preprocessing, header.views))
 
     @property
@@ -104,9 +103,13 @@ class Predictor:
         return self.weights.header
 
     @property
+    def _reads_joints(self) -> bool:
+        return self.preprocessing.region == "joints"
+
+    @property
     def reads_regions(self) -> bool:
         """Whether one of its networks reads the regions of the hand."""
-        return self._detector is not None or any(each.reads_regions for each in self.others)
+        return self._reads_joints or any(each.reads_regions for each in self.others)
 
     def provenance(self) -> Provenance:
         """That of a result made now."""
@@ -206,9 +209,9 @@ class Predictor:
 
     def _joints(self, pixels: np.ndarray, where: str) -> np.ndarray | None:
         """The key points of an upright hand, where the network reads crops around them."""
-        if self._detector is None:
+        if not self._reads_joints:
             return None
-        points = marked_points(self._detector.find(pixels))
+        points = marked_points(packaged().find(pixels))
         if (found := np.count_nonzero(~np.isnan(points[:, 0]))) < LEAST_JOINTS:
             raise BoneAgeError(
                 f"{where}: {found} of {len(points)} joints were found, of which the weights {self.header.name!r} need "
@@ -228,7 +231,7 @@ class Predictor:
         check_grey(picture.pixels)
         if self.checks is None:
             return picture
-        pixels, found = self.checks.inspect(picture.pixels)
+        pixels, found = self.checks.inspect(picture.pixels, lambda image: packaged().completeness(image))
         return picture._replace(pixels=pixels, findings=tuple(found))
 
     def estimate(self, images: np.ndarray, sexes: np.ndarray, inputs: Mapping[str, np.ndarray]) -> Estimates:

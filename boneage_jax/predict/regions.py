@@ -14,7 +14,7 @@ from boneage_jax.predict.items import Item, Picture
 from boneage_jax.predict.prediction import Prediction, RegionReading
 from boneage_jax.predict.predictor import Predictor, load
 from boneage_jax.regions.boxes import REGIONS
-from boneage_jax.regions.detector import Detector, Region, Regions
+from boneage_jax.regions.detector import Region, Regions, packaged
 from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS
 
 COLOURS = {
@@ -54,7 +54,7 @@ class RegionFinder:
     def __init__(self, predictor: Predictor, reader: Predictor | None = None):
         self._predictor = predictor
         self._reader = reader or (predictor if predictor.reads_regions else load(WEIGHTS))
-        self._detector = Detector()
+        self._detector = packaged()
 
     def find(self, item: Item) -> tuple[dict[str, Any], UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:
         """Finds and reads the regions of one image.

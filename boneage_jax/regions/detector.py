@@ -1,7 +1,8 @@
 """Finds the 17 ossification regions of a hand in a radiograph, with the weights that the package brings along."""
 
 import dataclasses
-from functools import cached_property
+import math
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,19 @@ class Detector:
     def find(self, image: np.ndarray) -> Regions:
         """Finds and names the regions of a hand with fingers up in `[H, W]` (uint8 or uint16, square pixels)."""
         return named(self.boxes(image), image.shape)
+
+    def completeness(self, image: np.ndarray) -> float:
+        """How much of a hand with fingers up `[H, W]` (uint8 or uint16, square pixels) shows.
+
+        The confidences of its regions, summed: below the number of `NAMES`.
+        """
+        return math.fsum(one.confidence for one in self.find(image).found)
+
+
+@cache
+def packaged() -> Detector:
+    """The package's detector, read once."""
+    return Detector()
 
 
 def named(found: Boxes, shape: tuple[int, ...]) -> Regions:

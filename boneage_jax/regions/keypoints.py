@@ -21,7 +21,7 @@ from boneage_jax import compilation
 from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
-from boneage_jax.regions.detector import Detector, Regions
+from boneage_jax.regions.detector import Regions, packaged
 from boneage_jax.regions.fingers import NAMES
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the file to write, .json")
     flags = parser.parse_args()
     compilation.use_cache(compilation.cache_folder(""))
-    detector = Detector()
+    detector = packaged()
     labelled = [image for split in rsna.find(flags.data).values() for image in split]
 
     def found(image: rsna.LabelledImage) -> tuple[str, tuple[int, ...], Regions]:

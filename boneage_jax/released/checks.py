@@ -8,7 +8,7 @@ mirror images too.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
@@ -17,7 +17,7 @@ from scipy.special import log_softmax
 
 from boneage_jax.data.hand import content
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.released.descriptor import LENGTH, describe
+from boneage_jax.released.descriptor import LENGTH, describe, squashed
 
 WARNING, CORRECTED = "warning", "corrected"
 
@@ -141,11 +141,19 @@ class Checks:
         """
         return cls(Settings.from_dict(settings), arrays)
 
-    def inspect(self, image: np.ndarray) -> tuple[np.ndarray, list[Finding]]:
+    def inspect(
+        self, image: np.ndarray, completeness: Callable[[np.ndarray], float] | None = None
+    ) -> tuple[np.ndarray, list[Finding]]:
         """Inspects a greyscale image `[H, W]` (uint8 or uint16) as `data.decode` returns it.
 
         An inverted image is replaced by its negative. A turned one is put upright if it is good then; otherwise it
         stays as it is, with a warning.
+
+        Args:
+          image: what to inspect.
+          completeness: tells how much an image shows of a hand with fingers up, as `regions.Detector.completeness`
+            does. It is asked where an image is good in several directions, as a hand that points to a corner can be;
+            the classifier alone decides without it.
 
         Returns:
           The image, corrected where it could be, and the findings; an empty list for a good image.
@@ -162,12 +170,25 @@ class Checks:
             else:
                 image, shown = _negative(image), _negative(shown)
                 found.append(_corrected(INVERTED))
-        if self._is_turned_hand(shown):
+        kind, good = self._pointing(shown, kind, completeness)
+        if good and kind != GOOD:
             image = _turned(image, QUARTER_TURNS[kind])
             found.append(_corrected(kind))
             kind = GOOD
         codes = ([] if kind == GOOD else [kind]) + self._exposure(shown)
         return image, found + [_warning(code) for code in codes]
+
+    def _pointing(
+        self, image: np.ndarray, kind: str, completeness: Callable[[np.ndarray], float] | None
+    ) -> tuple[str, bool]:
+        """The kind of the image, corrected where several directions are good, and whether it is good once turned up."""
+        if kind != GOOD and kind not in QUARTER_TURNS:
+            return kind, False
+        turns, square = {GOOD: 0, **QUARTER_TURNS}, squashed(image)
+        good = [code for code, quarters in turns.items() if self._kind(_turned(square, quarters)) == GOOD]
+        if len(good) > 1 and completeness is not None:
+            kind = max(good, key=lambda code: completeness(_turned(image, turns[code])))
+        return kind, kind in good
 
     def _is_turned_hand(self, image: np.ndarray) -> bool:
         """Whether the image is that of a turned hand, and a good one once it is turned upright."""

@@ -21,11 +21,16 @@ def describe(image: np.ndarray) -> np.ndarray:
 
     It depends on brightness and contrast hardly: grey levels count between the first and the last hundredth.
     """
-    square = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    square = squashed(image).astype(np.float32)
     low, high = np.percentile(square, (1, 99))
     square = np.clip((square - low) / max(high - low, 1e-6), 0, 1)
     coarse = cv2.resize(square, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
     return np.concatenate([_edges(square).ravel(), coarse.ravel()]).astype(np.float32)
+
+
+def squashed(image: np.ndarray) -> np.ndarray:
+    """A grey image `[H, W]` as the square that `describe` looks at."""
+    return cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
 
 
 def _edges(square: np.ndarray) -> np.ndarray:

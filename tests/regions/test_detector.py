@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 
+from boneage_jax.data import phantom
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.regions.boxes import COUNTS, LABELS
 from boneage_jax.regions.detector import Detector, named
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.regions.metrics import Boxes
 from boneage_jax.released import weights as released
+from boneage_jax.sex import Sex
 from tests.regions.test_fingers import LABEL, hand
 
 SHAPE = (250, 220)
@@ -55,6 +57,14 @@ def test_a_region_as_json_is_rounded():
 @pytest.fixture(scope="module")
 def detector():
     return Detector()
+
+
+@pytest.mark.parametrize("age", [60.0, 180.0])
+def test_a_hand_is_most_complete_with_its_fingers_up(detector, age):
+    image = phantom.render(age, Sex.MALE, size=300, seed=1).image
+    up, *turned = (detector.completeness(np.ascontiguousarray(np.rot90(image, quarters))) for quarters in range(4))
+    assert 9 < up <= len(NAMES)
+    assert max(turned) < 0.6 * up
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

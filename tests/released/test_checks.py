@@ -58,6 +58,17 @@ def test_a_turned_image_is_corrected_only_if_it_is_good_then():
     assert [(one.code, one.severity) for one in found] == [("turned_left", "warning")]
 
 
+def test_where_several_directions_look_good_the_most_complete_hand_is_up():
+    image = np.random.default_rng(0).integers(0, 50, (120, 200)).astype(np.uint8)
+    image[:60, :100] += 150  # points to a corner: on top as it is, and after a quarter turn to the right
+    turned = np.rot90(image, -1)
+    for whole, wanted in ((image, []), (turned, [("turned_left", "corrected")])):
+        upright, found = sideways(top_is_good=True).inspect(image, lambda seen: float(np.array_equal(seen, whole)))  # noqa: B023
+        assert [(one.code, one.severity) for one in found] == wanted
+        np.testing.assert_array_equal(upright, whole)
+    assert sideways(top_is_good=True).inspect(image)[1] == []
+
+
 @pytest.fixture
 def plain():
     """Checks that take everything for a hand, so that exposure and size alone count."""
