@@ -4,13 +4,15 @@ The order of the standard (PS3.3 C.11 and C.8.11.3): modality LUT or rescale, th
 inversion if low values are to be shown bright. All of it is one table from stored values to levels.
 """
 
+import contextlib
+
 import cv2
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 from pydicom.tag import Tag
 
-from boneage_jax.data import dicom_shown
+from boneage_jax.data import dicom_shown, jpeg
 from boneage_jax.data.dicom_code import decoder
 from boneage_jax.data.files import refuse_huge
 from boneage_jax.errors import BoneAgeError
@@ -45,7 +47,10 @@ def shown_image(dataset: Dataset, name: str) -> tuple[np.ndarray, tuple[str, ...
     photometric = _check_before_decoding(dataset, name)
     # Without the correction, which would wrap values that go beyond the stored bits.
     plugin, warnings = decoder(dataset, name)
-    pixels = pixel_array(dataset, decoding_plugin=plugin, correct_unused_bits=False)
+    with contextlib.ExitStack() as stack:
+        doubts = stack.enter_context(jpeg.heeded(name)) if plugin == "gdcm" else []
+        pixels = pixel_array(dataset, decoding_plugin=plugin, correct_unused_bits=False)
+    warnings = (*warnings, *doubts)
     pixels = _stored_pixels(pixels, dataset, name)
     if photometric in _COLOUR:
         kind = np.uint8 if dataset.BitsAllocated == 8 else np.uint16

@@ -1,15 +1,20 @@
 """JPEG by libjpeg-turbo, with the warnings about damaged code that OpenCV and Pillow swallow."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 import simplejpeg
 
+from boneage_jax.data import native_messages
 from boneage_jax.errors import BoneAgeError
 
 _FOUR_COLOURS = ("CMYK", "YCCK")
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_REPORTED = re.compile("^(Corrupt JPEG data|Premature end of JPEG|Unsupported marker type|Warning: )")
+"""How the messages of libjpeg and of gdcm's copies of it begin."""
 _FEW = 16
 """Bytes between the image and its end that are as likely a camera's padding as damage."""
 
@@ -44,6 +49,30 @@ def inspect(code: bytes, name: str) -> tuple[str, ...]:
     return _brightness(code, name)[1]
 
 
+@contextlib.contextmanager
+def heeded(name: str) -> Iterator[list[str]]:
+    """Heeds what a decoder that is a copy of libjpeg writes to stderr in the block, as `inspect` heeds libjpeg.
+
+    Yields:
+      A list, to which a sentence is added for what may be harmless.
+
+    Raises:
+      BoneAgeError: at the end of the block, if the decoder reports damage.
+    """
+    sentences: list[str] = []
+    with native_messages.collected(_REPORTED) as reasons:
+        yield sentences
+    sentences += [_heed(reason, name) for reason in reasons]
+
+
+def _heed(reason: str, name: str) -> str:
+    """A sentence about what libjpeg reports if it may be harmless; raises if not."""
+    few = _EXTRANEOUS.search(reason)
+    if few is None or int(few[1]) > _FEW:
+        raise BoneAgeError(f"{name} is damaged: libjpeg reports {reason!r}; replace it with an intact copy.")
+    return f"The JPEG may be damaged: libjpeg reports {reason!r}."
+
+
 def _brightness(data: bytes, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """As `decode`; None for what simplejpeg does not turn into brightness: four colours, odd samplings."""
     try:
@@ -55,9 +84,6 @@ def _brightness(data: bytes, name: str) -> tuple[np.ndarray | None, tuple[str, .
     try:
         return simplejpeg.decode_jpeg(data, "GRAY", fastdct=False, fastupsample=False)[..., 0], ()
     except ValueError as error:
-        reason = str(error)
-    few = _EXTRANEOUS.search(reason)
-    if few is None or int(few[1]) > _FEW:
-        raise BoneAgeError(f"{name} is damaged: libjpeg reports {reason!r}; replace it with an intact copy.")
+        sentence = _heed(str(error), name)
     pixels = simplejpeg.decode_jpeg(data, "GRAY", fastdct=False, fastupsample=False, strict=False)[..., 0]
-    return pixels, (f"The JPEG may be damaged: libjpeg reports {reason!r}.",)
+    return pixels, (sentence,)

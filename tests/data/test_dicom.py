@@ -1,10 +1,14 @@
+import io
 import itertools
+import re
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.uid import (
     MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
@@ -237,6 +241,22 @@ def test_damaged_lossless_jpeg_is_refused_before_the_decoder_that_it_would_crash
     monkeypatch.setattr(dicom_pixels, "pixel_array", lambda *_, **__: pytest.fail("it was decoded"))
     with pytest.raises(BoneAgeError, match="not intact JPEG code"):
         decode(bytes(data), "a.dcm")
+
+
+def test_lossless_jpeg_with_bytes_missing_or_left_over_is_refused(tmp_path):
+    intact = files.make_by_gdcm(TWELVE, "jpeg_lossless", tmp_path, bits=12)
+    code = next(generate_frames(pydicom.dcmread(io.BytesIO(intact)).PixelData, number_of_frames=1)).rstrip(b"\0")
+    middle = len(code) // 2
+    for scan, reason in (
+        (code[:middle] + code[middle + 60 :], "premature end of data segment"),
+        (code[:-2] + bytes(60) + code[-2:], r"5\d extraneous bytes"),
+    ):
+        with pytest.raises(BoneAgeError, match=f"a.dcm is damaged: libjpeg reports 'Corrupt JPEG data: {reason}"):
+            decode(files.make_with_code(scan, JPEGLossless, TWELVE, bits=12), "a.dcm")
+    few = files.make_with_code(code[:-2] + bytes(9) + code[-2:], JPEGLossless, TWELVE, bits=12)
+    image, header = read(few, "a.dcm")
+    np.testing.assert_array_equal(image, decode(intact, "a.dcm"))
+    assert re.search("may be damaged: libjpeg reports .* [5-9] extraneous bytes", header.warnings[0])
 
 
 def test_lossy_code_in_a_lossless_syntax_is_refused():
