@@ -46,8 +46,8 @@ def find(
 
     Images are matched to labels by their name (`1377.png`, label 1377). Where a split has several copies of an image,
     the one in the fewest archives counts, and files of one name with different sizes are refused. Without official
-    validation images, the fixed tenth of `splits.validation_tenth` leaves "train" and becomes "validation". Other
-    splits exist if found.
+    validation images, those of the fixed tenth of the labels (`splits.validation_tenth`) leave "train" and become
+    "validation", even if some images are missing. Other splits exist if found.
 
     Args:
       directory: the folder with the files, packed or unpacked.
@@ -73,7 +73,7 @@ def find(
             found[split] = pairs
     if "train" not in found:
         raise BoneAgeError(f"{directory} holds labels but no training image (<id>.png). {_WHERE_TO_GET_IT}")
-    return found if "validation" in found else {**found, **_hold_out(found["train"])}
+    return found if "validation" in found else {**found, **_hold_out(found["train"], tables["train"].labels)}
 
 
 def find_labelled(
@@ -252,14 +252,24 @@ def first_ten(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + ", ..." * (len(names) > 10)
 
 
-def _hold_out(train: list[LabelledImage]) -> dict[str, list[LabelledImage]]:
-    held = splits.validation_tenth(*zip(*((image.id, image.sex, image.age) for image in train), strict=True))
+def _hold_out(train: Sequence[LabelledImage], labels: Sequence[Label]) -> dict[str, list[LabelledImage]]:
+    """Training and validation images: the tenth is one of the labels, so that a part of the images has no other one."""
+    usable = (
+        (label.id, label.sex, label.age) for label in labels if isinstance(label.sex, Sex) and label.age is not None
+    )
+    held = splits.validation_tenth(*zip(*usable, strict=True))
     if not held:
         raise BoneAgeError(f"{len(train)} training images are too few to hold out a tenth; at least 6 are needed.")
-    return {
+    parts = {
         "train": [image for image in train if image.id not in held],
         "validation": [image for image in train if image.id in held],
     }
+    if not all(parts.values()):
+        raise BoneAgeError(
+            f"{len(parts['validation'])} of the {len(train)} images belong to the tenth of the labels that is held out "
+            "for validation; add images."
+        )
+    return parts
 
 
 def _order(label: Label) -> tuple[int, str]:

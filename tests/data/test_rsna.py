@@ -39,6 +39,19 @@ def test_the_official_archive_is_read_without_unpacking(tmp_path):
         np.testing.assert_array_equal(decode(image.file.read(), "a"), decode(forms.png(int(image.id)), "b"))
 
 
+def test_a_part_of_the_images_is_held_out_as_in_the_whole_set(tmp_path):
+    whole = rsna.find(forms.official(tmp_path / "whole"))
+    held = {image.id for image in whole["validation"]}
+    part = [*sorted(held)[:1], *[image.id for image in whole["train"]][::2]]
+    forms.write(tmp_path / "part", forms.images(part) | {forms.TRAIN_CSV: forms.table(forms.train_rows())})
+    found = rsna.find(tmp_path / "part", on_missing="skip")
+    assert {image.id for image in found["validation"]} == held & set(part)
+    assert every_id(found) == sorted(part)
+    forms.write(tmp_path / "none", forms.images(part[1:]) | {forms.TRAIN_CSV: forms.table(forms.train_rows())})
+    with pytest.raises(BoneAgeError, match=r"0 of the \d+ images belong to the tenth .* add images"):
+        rsna.find(tmp_path / "none", on_missing="skip")
+
+
 def validation_set(ids, folder="Bone Age Validation Set/"):
     rows = [["Image ID", "male", "Bone Age (months)"], *([i, "FALSE", "30"] for i in ids)]
     half = len(ids) // 2
