@@ -14,6 +14,7 @@ from boneage_jax.data.keypoints import KeyPoints
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Input, check_inputs
 from boneage_jax.predict.prediction import MissingSexError
+from boneage_jax.regions.detector import Regions, packaged
 from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, Finding
 from boneage_jax.sex import Sex
 
@@ -28,12 +29,18 @@ class Picture(NamedTuple):
         header: of a DICOM file.
         name: of the image in errors.
         findings: of the checks.
+        regions: what the checks have found of the hand, if they looked.
     """
 
     pixels: np.ndarray
     header: Header | None
     name: str
     findings: tuple[Finding, ...] = ()
+    regions: Regions | None = None
+
+    def find_regions(self) -> Regions:
+        """The regions of the hand; looks for them only if the checks have not."""
+        return packaged().find(self.pixels) if self.regions is None else self.regions
 
     def sentences(self, severity: str) -> tuple[str, ...]:
         """The findings of this severity, "warning" or "corrected"."""

@@ -23,7 +23,7 @@ from boneage_jax.inference import make_estimate
 from boneage_jax.models import LARGEST_MONTHS, Description
 from boneage_jax.predict.items import UNKNOWN, Item, Picture, SexLike, Source, read_inputs, read_picture, read_sexes
 from boneage_jax.predict.prediction import Prediction, Provenance, RefusedImageError, RegionReading
-from boneage_jax.regions.detector import packaged
+from boneage_jax.regions.detector import Regions, packaged
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.regions.keypoints import marked_points
 from boneage_jax.released import weights as released
@@ -175,7 +175,7 @@ class Predictor:
             BoneAgeError: as `predict`.
         """
         picture = self.look(item.image)
-        pixels, header, where = picture.pixels, picture.header, picture.name
+        header, where = picture.header, picture.name
         if not accept_warnings and (doubts := [one for one in picture.findings if one.severity == WARNING]):
             raise RefusedImageError(where, doubts)
         sexes = read_sexes(item.sex, header, where)
@@ -183,7 +183,7 @@ class Predictor:
         against = [] if header is None else contradictions(header, sexes[0] if len(sexes) == 1 else None)
         others, missed = self._prepared_by_others(picture, item)
         return Prepared(
-            self.preprocessing.prepare(pixels, self._joints(pixels, where)),
+            self.preprocessing.prepare(picture.pixels, self._joints(picture)),
             sexes,
             inputs,
             header,
@@ -207,15 +207,15 @@ class Predictor:
                 missed.append(f"Read by {self._alone.header.name!r} alone: {reason}.")
         return tuple(others), missed
 
-    def _joints(self, pixels: np.ndarray, where: str) -> np.ndarray | None:
+    def _joints(self, picture: Picture) -> np.ndarray | None:
         """The key points of an upright hand, where the network reads crops around them."""
         if not self._reads_joints:
             return None
-        points = marked_points(packaged().find(pixels))
+        points = marked_points(picture.find_regions())
         if (found := np.count_nonzero(~np.isnan(points[:, 0]))) < LEAST_JOINTS:
             raise BoneAgeError(
-                f"{where}: {found} of {len(points)} joints were found, of which the weights {self.header.name!r} need "
-                f"{LEAST_JOINTS} or more; use weights that read the hand as a whole"
+                f"{picture.name}: {found} of {len(points)} joints were found, of which the weights {self.header.name!r} "
+                f"need {LEAST_JOINTS} or more; use weights that read the hand as a whole"
             )
         return points
 
@@ -231,8 +231,15 @@ class Predictor:
         check_grey(picture.pixels)
         if self.checks is None:
             return picture
-        pixels, found = self.checks.inspect(picture.pixels, lambda image: packaged().completeness(image))
-        return picture._replace(pixels=pixels, findings=tuple(found))
+        seen: list[tuple[np.ndarray, Regions]] = []
+
+        def completeness(image: np.ndarray) -> float:
+            seen.append((image, packaged().find(image)))
+            return seen[-1][1].completeness
+
+        pixels, found = self.checks.inspect(picture.pixels, completeness)
+        regions = next((regions for image, regions in seen if image is pixels), None)
+        return picture._replace(pixels=pixels, findings=tuple(found), regions=regions)
 
     def estimate(self, images: np.ndarray, sexes: np.ndarray, inputs: Mapping[str, np.ndarray]) -> Estimates:
         """Runs the network on prepared images uint8 [B, S, S, C]; compiled once for each B.

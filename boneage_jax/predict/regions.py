@@ -14,7 +14,7 @@ from boneage_jax.predict.items import Item, Picture
 from boneage_jax.predict.prediction import Prediction, RegionReading
 from boneage_jax.predict.predictor import Predictor, load
 from boneage_jax.regions.boxes import REGIONS
-from boneage_jax.regions.detector import Region, Regions, packaged
+from boneage_jax.regions.detector import Region, Regions
 from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS
 
 COLOURS = {
@@ -54,7 +54,6 @@ class RegionFinder:
     def __init__(self, predictor: Predictor, reader: Predictor | None = None):
         self._predictor = predictor
         self._reader = reader or (predictor if predictor.reads_regions else load(WEIGHTS))
-        self._detector = packaged()
 
     def find(self, item: Item) -> tuple[dict[str, Any], UInt8[np.ndarray, "h w 3"], tuple[str, ...]]:
         """Finds and reads the regions of one image.
@@ -70,7 +69,7 @@ class RegionFinder:
             BoneAgeError: no image, or a damaged one.
         """
         picture = self._predictor.look(item.image)
-        regions = self._detector.find(picture.pixels)
+        regions = picture.find_regions()
         doubts = warnings(regions.missing, regions.surplus)
         try:
             read = self._reader.predict(picture, sex=item.sex, accept_warnings=True)

@@ -61,6 +61,11 @@ class Regions:
     surplus: dict[str, int]
 
     @property
+    def completeness(self) -> float:
+        """How much of a hand is seen: the confidences, summed; at most the number of `NAMES`."""
+        return math.fsum(one.confidence for one in self.found)
+
+    @property
     def missing(self) -> dict[str, int]:
         """How many regions of each label a whole hand would have besides; labels that are complete are left out."""
         counts = {label: sum(one.label == label for one in self.found) for label in LABELS}
@@ -111,11 +116,8 @@ class Detector:
         return named(self.boxes(image), image.shape)
 
     def completeness(self, image: np.ndarray) -> float:
-        """How much of a hand with fingers up `[H, W]` (uint8 or uint16, square pixels) shows.
-
-        The confidences of its regions, summed: below the number of `NAMES`.
-        """
-        return math.fsum(one.confidence for one in self.find(image).found)
+        """How much of a hand with fingers up `[H, W]` (uint8 or uint16, square pixels) shows."""
+        return self.find(image).completeness
 
 
 @cache

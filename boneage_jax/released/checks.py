@@ -72,6 +72,8 @@ class Settings:
       least_contrast: share of the type's range between the first and the last percentile.
       least_levels: intensity levels that occur there.
       largest_saturation: share of the pixels at the brightest level that occurs.
+      least_completeness: confidences of the regions that are found in an image, summed; with fewer it shows no hand.
+      whole_hand: the same sum from which on it shows one, at most 17.
     """
 
     kinds: tuple[str, ...]
@@ -81,6 +83,8 @@ class Settings:
     least_contrast: float = 0.03
     least_levels: int = 12
     largest_saturation: float = 0.2
+    least_completeness: float = 1.5
+    whole_hand: float = 9.0
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Settings":
@@ -152,8 +156,9 @@ class Checks:
         Args:
           image: what to inspect.
           completeness: tells how much an image shows of a hand with fingers up, as `regions.Detector.completeness`
-            does. It is asked where an image is good in several directions, as a hand that points to a corner can be;
-            the classifier alone decides without it.
+            does; the classifier alone decides without it. It chooses where an image is good in several directions, as
+            a hand that points to a corner can be, refuses what shows next to nothing of a hand, and vouches for a
+            whole hand that is only unlike the training radiographs.
 
         Returns:
           The image, corrected where it could be, and the findings; an empty list for a good image.
@@ -170,21 +175,29 @@ class Checks:
             else:
                 image, shown = _negative(image), _negative(shown)
                 found.append(_corrected(INVERTED))
-        kind, good = self._pointing(shown, kind, completeness)
+        kind, good = self._pointing(image, shown, kind, completeness)
         if good and kind != GOOD:
             image = _turned(image, QUARTER_TURNS[kind])
             found.append(_corrected(kind))
             kind = GOOD
+        if completeness is not None and kind in (GOOD, UNLIKE):
+            kind = self._seconded(kind, completeness(image))
         codes = ([] if kind == GOOD else [kind]) + self._exposure(shown)
         return image, found + [_warning(code) for code in codes]
 
+    def _seconded(self, kind: str, completeness: float) -> str:
+        """The kind, good or unlike, in the light of how much of a hand is seen."""
+        if completeness < self.settings.least_completeness:
+            return UNLIKE
+        return GOOD if completeness >= self.settings.whole_hand else kind
+
     def _pointing(
-        self, image: np.ndarray, kind: str, completeness: Callable[[np.ndarray], float] | None
+        self, image: np.ndarray, shown: np.ndarray, kind: str, completeness: Callable[[np.ndarray], float] | None
     ) -> tuple[str, bool]:
         """The kind of the image, corrected where several directions are good, and whether it is good once turned up."""
         if kind != GOOD and kind not in QUARTER_TURNS:
             return kind, False
-        turns, square = {GOOD: 0, **QUARTER_TURNS}, squashed(image)
+        turns, square = {GOOD: 0, **QUARTER_TURNS}, squashed(shown)
         good = [code for code, quarters in turns.items() if self._kind(_turned(square, quarters)) == GOOD]
         if len(good) > 1 and completeness is not None:
             kind = max(good, key=lambda code: completeness(_turned(image, turns[code])))

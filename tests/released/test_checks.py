@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from functools import partial
 
 import cv2
 import numpy as np
@@ -58,15 +59,35 @@ def test_a_turned_image_is_corrected_only_if_it_is_good_then():
     assert [(one.code, one.severity) for one in found] == [("turned_left", "warning")]
 
 
+def of_regions(whole, seen):
+    """How much of a hand a detector sees that knows one image."""
+    return 15.0 if np.array_equal(seen, whole) else 2.0
+
+
 def test_where_several_directions_look_good_the_most_complete_hand_is_up():
     image = np.random.default_rng(0).integers(0, 50, (120, 200)).astype(np.uint8)
     image[:60, :100] += 150  # points to a corner: on top as it is, and after a quarter turn to the right
     turned = np.rot90(image, -1)
     for whole, wanted in ((image, []), (turned, [("turned_left", "corrected")])):
-        upright, found = sideways(top_is_good=True).inspect(image, lambda seen: float(np.array_equal(seen, whole)))  # noqa: B023
+        upright, found = sideways(top_is_good=True).inspect(image, partial(of_regions, whole))
         assert [(one.code, one.severity) for one in found] == wanted
         np.testing.assert_array_equal(upright, whole)
     assert sideways(top_is_good=True).inspect(image)[1] == []
+
+
+@pytest.mark.parametrize(("completeness", "kind"), [(0.7, "unlike"), (2.0, "good"), (16.0, "good")])
+def test_what_shows_nothing_of_a_hand_is_unlike_one(plain, completeness, kind):
+    image = hand(5000, 200)
+    same, found = plain.inspect(image, lambda _: completeness)
+    assert same is image
+    assert codes(found) == ([] if kind == "good" else ["unlike"])
+
+
+@pytest.mark.parametrize(("completeness", "kind"), [(0.7, "unlike"), (8.0, "unlike"), (9.0, "good")])
+def test_a_whole_hand_that_is_unlike_the_others_passes(plain, completeness, kind):
+    strict = dataclasses.replace(plain, settings=dataclasses.replace(plain.settings, largest_distance=0.0))
+    found = strict.inspect(hand(5000, 200), lambda _: completeness)[1]
+    assert codes(found) == ([] if kind == "good" else ["unlike"])
 
 
 @pytest.fixture
