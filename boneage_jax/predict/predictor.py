@@ -214,8 +214,8 @@ class Predictor:
         points = marked_points(picture.find_regions())
         if (found := np.count_nonzero(~np.isnan(points[:, 0]))) < LEAST_JOINTS:
             raise BoneAgeError(
-                f"{picture.name}: {found} of {len(points)} joints were found, of which the weights {self.header.name!r} "
-                f"need {LEAST_JOINTS} or more; use weights that read the hand as a whole"
+                f"{picture.name}: {found} of {len(points)} joints were found, of which the weights "
+                f"{self.header.name!r} need {LEAST_JOINTS} or more; use weights that read the hand as a whole"
             )
         return points
 

@@ -1,8 +1,9 @@
-"""Recognises images that are not hand radiographs like those in the training set, before any network runs.
+"""Recognises images that are not hand radiographs like those in the training set, before a bone age is read.
 
 A linear classifier on `describe` recognises hands that are turned, inverted, cut off, too small or several, and
 pictures of something else; a Gaussian around the training radiographs measures how far from them an image lies. Both
-are fitted by `export.check_fitting` and stored with the weights. An inverted or turned image is corrected. Flat borders
+are fitted by `export.check_fitting` and stored with the weights. How much of a hand a detector sees seconds them or
+overrules them. An inverted or turned image is corrected. Flat borders
 are left out of every measurement, so that padding changes nothing. Laterality is not detected: networks are trained on
 mirror images too.
 """
