@@ -75,6 +75,8 @@ class Settings:
       largest_saturation: share of the pixels at the brightest level that occurs.
       least_completeness: confidences of the regions that are found in an image, summed; with fewer it shows no hand.
       whole_hand: the same sum from which on it shows one, at most 17.
+      sure_good, sure_distance: as `least_good` and `largest_distance`, where nothing else is asked: nine of ten
+        training radiographs, no turned or inverted hand, and no chest among pictures that the limits let pass.
     """
 
     kinds: tuple[str, ...]
@@ -86,6 +88,8 @@ class Settings:
     largest_saturation: float = 0.2
     least_completeness: float = 1.5
     whole_hand: float = 9.0
+    sure_good: float = -0.1
+    sure_distance: float = 1.2
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Settings":
@@ -157,9 +161,9 @@ class Checks:
         Args:
           image: what to inspect.
           completeness: tells how much an image shows of a hand with fingers up, as `regions.Detector.completeness`
-            does; the classifier alone decides without it. It chooses where an image is good in several directions, as
-            a hand that points to a corner can be, refuses what shows next to nothing of a hand, and vouches for a
-            whole hand that is only unlike the training radiographs.
+            does; the classifier alone decides without it, and where it is sure. It chooses where an image is good in
+            several directions, as a hand that points to a corner can be, refuses what shows next to nothing of a hand,
+            and vouches for a whole hand that is only unlike the training radiographs.
 
         Returns:
           The image, corrected where it could be, and the findings; an empty list for a good image.
@@ -167,6 +171,8 @@ class Checks:
         shown = inside_borders(image)
         if code := self._useless(shown):
             return image, [_warning(code)]
+        if self._is_surely_good(shown):
+            return image, [_warning(code) for code in self._exposure(shown)]
         found = []
         kind = self._kind(shown)
         if kind == INVERTED or (kind == UNLIKE and self._is_turned_hand(_negative(shown))):
@@ -227,13 +233,22 @@ class Checks:
             found.append("saturated")
         return found
 
+    def _is_surely_good(self, image: np.ndarray) -> bool:
+        """Whether the image is so far inside the limits that nothing else needs to be asked."""
+        chances, distance = self._measured(image)
+        return chances[GOOD] > self.settings.sure_good and distance < self.settings.sure_distance
+
     def _kind(self, image: np.ndarray) -> str:
+        chances, distance = self._measured(image)
+        if chances[GOOD] < self.settings.least_good:
+            return max((kind for kind in chances if kind != GOOD), key=chances.__getitem__)
+        return GOOD if distance <= self.settings.largest_distance else UNLIKE
+
+    def _measured(self, image: np.ndarray) -> tuple[dict[str, float], float]:
+        """The log probability of each kind, and the distance from the training radiographs."""
         described = describe(image)
-        logits = described @ self.arrays["weights"] + self.arrays["bias"]
-        good = self.settings.kinds.index(GOOD)
-        if log_softmax(logits)[good] < self.settings.least_good:
-            return self.settings.kinds[int(np.argmax(np.where(np.arange(logits.size) == good, -np.inf, logits)))]
-        return GOOD if self.distance(described) <= self.settings.largest_distance else UNLIKE
+        chances = log_softmax(described @ self.arrays["weights"] + self.arrays["bias"])
+        return dict(zip(self.settings.kinds, chances.tolist(), strict=True)), float(self.distance(described))
 
     def distance(self, described: np.ndarray) -> np.ndarray:
         """Of descriptors `[..., D]` from the training radiographs: root mean square of deviations, typically 1."""

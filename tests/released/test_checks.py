@@ -83,6 +83,14 @@ def test_what_shows_nothing_of_a_hand_is_unlike_one(plain, completeness, kind):
     assert codes(found) == ([] if kind == "good" else ["unlike"])
 
 
+def test_where_the_classifier_is_sure_nothing_else_is_asked(plain):
+    sure = dataclasses.replace(plain, settings=dataclasses.replace(plain.settings, sure_distance=1e9))
+    image = hand(5000, 200)
+    same, found = sure.inspect(image, lambda _: pytest.fail("asked"))
+    assert same is image
+    assert found == []
+
+
 @pytest.mark.parametrize(("completeness", "kind"), [(0.7, "unlike"), (8.0, "unlike"), (9.0, "good")])
 def test_a_whole_hand_that_is_unlike_the_others_passes(plain, completeness, kind):
     strict = dataclasses.replace(plain, settings=dataclasses.replace(plain.settings, largest_distance=0.0))
@@ -97,7 +105,7 @@ def plain():
     shapes = {"weights": (LENGTH, 3), "bias": (3,), "mean": (LENGTH,), "axes": (LENGTH, 2), "spread": (3,)}
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     arrays |= {"bias": np.array([9, 0, 0], np.float32), "spread": np.ones(3, np.float32)}
-    return Checks(Settings(kinds, least_good=-1.0, largest_distance=1e9), arrays)
+    return Checks(Settings(kinds, least_good=-1.0, largest_distance=1e9, sure_distance=0.0), arrays)
 
 
 def codes(found):
