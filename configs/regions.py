@@ -4,15 +4,13 @@
     python launch.py --config=configs/regions.py --config.data.dir=DIR --config.data.keypoints=keypoints.json
     boneage export-weights --workdir runs/regions --out runs/regions.safetensors --checks 0
     python launch.py --config=configs/regions.py:frozen --config.data.dir=DIR --config.data.keypoints=keypoints.json
-    boneage export-weights --workdir runs/regions_frozen --out runs/regions_frozen.safetensors --checks 0
-    python launch.py --config=configs/regions.py:stanford --config.data.dir=DIR --config.data.keypoints=keypoints.json
 
 Readers rate bone by bone (Tanner and Whitehouse), and so does BoneXpert. An own design: the detector of
 `boneage_jax.regions` finds the regions; `preprocess.reach` and `preprocess.size` say how large the crops are on the
 hand and in pixels; the trunk is shared; the head reads each region and weighs the readings by attention. It starts
-from the weights "fast"; the second training goes on from there with BatchNorm's statistics as they are, the third
-with the radiographs from Stanford three times in an epoch. At RSNA's 299 pixels a crop is small; of full-size
-originals, larger crops show more: `--config.preprocess.size=152 --config.preprocess.crop=128`.
+from the weights "fast"; the second training goes on from there with BatchNorm's statistics as they are. At RSNA's
+299 pixels a crop is small; of full-size originals, larger crops show more:
+`--config.preprocess.size=152 --config.preprocess.crop=128`.
 """
 
 from ml_collections import ConfigDict
@@ -20,11 +18,11 @@ from ml_collections import ConfigDict
 from boneage_jax.config import base
 from boneage_jax.errors import BoneAgeError
 
-VARIANTS = (None, "frozen", "stanford")
+VARIANTS = (None, "frozen")
 
 
 def get_config(stage: str = "start") -> ConfigDict:
-    """The configuration of the first training ("start"), the second ("frozen") or the third ("stanford")."""
+    """The configuration of the first training ("start") or of the second ("frozen")."""
     config = base()
     config.name = "regions"
     config.data.workers = 0
@@ -62,15 +60,6 @@ def get_config(stage: str = "start") -> ConfigDict:
         config.optimizer.learning_rate = 3e-4
         config.optimizer.ema_decay = 0.998
         config.train.epochs = 6
-    elif stage == "stanford":
-        config.name = "regions_stanford"
-        config.seed = 1
-        config.data.stanford_copies = 3
-        config.model.options = ConfigDict({"drop_path": 0.0, "frozen_statistics": True})
-        config.model.init_from = "runs/regions_frozen.safetensors"
-        config.optimizer.learning_rate = 3e-4
-        config.optimizer.ema_decay = 0.998
-        config.train.epochs = 2
     elif stage != "start":
-        raise BoneAgeError(f"configs/regions.py:{stage}: expected start, frozen or stanford")
+        raise BoneAgeError(f"configs/regions.py:{stage}: expected start or frozen")
     return config
