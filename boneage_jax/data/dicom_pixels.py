@@ -48,7 +48,7 @@ def shown_image(dataset: Dataset, name: str) -> tuple[np.ndarray, tuple[str, ...
     # Without the correction, which would wrap values that go beyond the stored bits.
     plugin, warnings = decoder(dataset, name)
     with contextlib.ExitStack() as stack:
-        doubts = stack.enter_context(jpeg.heeded(name)) if plugin == "gdcm" else []
+        doubts = stack.enter_context(jpeg.report_damage(name)) if plugin == "gdcm" else []
         pixels = pixel_array(dataset, decoding_plugin=plugin, correct_unused_bits=False)
     warnings = (*warnings, *doubts)
     pixels = _stored_pixels(pixels, dataset, name)

@@ -50,8 +50,8 @@ def inspect(code: bytes, name: str) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def heeded(name: str) -> Iterator[list[str]]:
-    """Heeds what a decoder that is a copy of libjpeg writes to stderr in the block, as `inspect` heeds libjpeg.
+def report_damage(name: str) -> Iterator[list[str]]:
+    """Refuses what a decoder that is a copy of libjpeg calls damaged on stderr in the block, as `inspect` does.
 
     Yields:
       A list, to which a sentence is added for what may be harmless.
@@ -62,10 +62,10 @@ def heeded(name: str) -> Iterator[list[str]]:
     sentences: list[str] = []
     with native_messages.collected(_REPORTED) as reasons:
         yield sentences
-    sentences += [_heed(reason, name) for reason in reasons]
+    sentences += [_judge(reason, name) for reason in reasons]
 
 
-def _heed(reason: str, name: str) -> str:
+def _judge(reason: str, name: str) -> str:
     """A sentence about what libjpeg reports if it may be harmless; raises if not."""
     few = _EXTRANEOUS.search(reason)
     if few is None or int(few[1]) > _FEW:
@@ -84,6 +84,6 @@ def _brightness(data: bytes, name: str) -> tuple[np.ndarray | None, tuple[str, .
     try:
         return simplejpeg.decode_jpeg(data, "GRAY", fastdct=False, fastupsample=False)[..., 0], ()
     except ValueError as error:
-        sentence = _heed(str(error), name)
+        sentence = _judge(str(error), name)
     pixels = simplejpeg.decode_jpeg(data, "GRAY", fastdct=False, fastupsample=False, strict=False)[..., 0]
     return pixels, (sentence,)

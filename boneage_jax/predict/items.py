@@ -48,7 +48,7 @@ class Picture(NamedTuple):
 
 
 Source = np.ndarray | bytes | str | os.PathLike[str] | File | Picture
-"""A greyscale image `[H, W]` of 8 or 16 bit, an image file as bytes, path or archive entry, or a picture."""
+"""An image `[H, W]` of one channel, 8 or 16 bits; an image file as bytes, path or archive entry; or a picture."""
 
 SexLike = str | int | np.integer
 """A `Sex` or its number, or "F", "M", "female", "male", "unknown" in any case."""

@@ -160,7 +160,7 @@ class Checks:
 
         Args:
           image: what to inspect.
-          completeness: tells how much an image shows of a hand with fingers up, as `regions.Detector.completeness`
+          completeness: measures how much an image shows of a hand with fingers up, as `regions.Detector.completeness`
             does; the classifier alone decides without it, and where it is sure. It chooses where an image is good in
             several directions, as a hand that points to a corner can be, refuses what shows next to nothing of a hand,
             and vouches for a whole hand that is only unlike the training radiographs.
@@ -188,11 +188,11 @@ class Checks:
             found.append(_corrected(kind))
             kind = GOOD
         if completeness is not None and kind in (GOOD, UNLIKE):
-            kind = self._seconded(kind, completeness(image))
+            kind = self._confirmed(kind, completeness(image))
         codes = ([] if kind == GOOD else [kind]) + self._exposure(shown)
         return image, found + [_warning(code) for code in codes]
 
-    def _seconded(self, kind: str, completeness: float) -> str:
+    def _confirmed(self, kind: str, completeness: float) -> str:
         """The kind, good or unlike, in the light of how much of a hand is seen."""
         if completeness < self.settings.least_completeness:
             return UNLIKE
