@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config = published()
     config.name = "study_convmixer"
     config.data.workers = 0
+    config.model.dtype = "bfloat16"
     config.preprocess.size = 70
     config.train.checkpoint_every = 200
     return config

@@ -1,8 +1,8 @@
 """Loads the C++ kernels that were built when the package was installed (`setup.py`).
 
 They are for x86-64 processors with AVX2, better with AVX-512 and bfloat16 products (AMD since Zen 4, Intel since Cooper
-Lake). Where there is no such processor, or the kernels were not built, everything runs as XLA compiles it, and one line
-of the log gives the reason.
+Lake), and in bfloat16 best with tile registers (Intel's AMX, since Sapphire Rapids). Where there is no such processor,
+or the kernels were not built, everything runs as XLA compiles it, and one line of the log gives the reason.
 BONEAGE_JAX_KERNELS=off switches them off.
 """
 
@@ -43,19 +43,31 @@ TARGETS = (
 SWITCH = "BONEAGE_JAX_KERNELS"
 
 
-@functools.cache
 def available() -> bool:
-    """Whether the kernels can be called; the first call loads and registers them."""
+    """Whether the kernels can be called."""
+    return loaded() is not None
+
+
+def has_tiles() -> bool:
+    """Whether the kernels multiply bfloat16 matrices in tile registers (AMX): processor and system must allow it."""
+    library = loaded()
+    return library is not None and bool(library.BoneageTilesUsable())
+
+
+@functools.cache
+def loaded() -> ctypes.CDLL | None:
+    """The library for this processor with its kernels registered, or None; the first call loads it."""
     if os.environ.get(SWITCH, "on") == "off" or jax.default_backend() != "cpu":
-        return False
+        return None
     try:
         library = ctypes.CDLL(str(find()))
     except (OSError, BoneAgeError) as error:
         logging.warning("The CPU kernels are not used, networks run slower: %s", error)
-        return False
+        return None
     for target in TARGETS:
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
-    return True
+    library.BoneageTilesUsable.restype = ctypes.c_bool
+    return library
 
 
 def find() -> Path:

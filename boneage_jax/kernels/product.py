@@ -20,6 +20,8 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     if x.size == 0 or x.dtype not in DTYPES or x.dtype != kernel.dtype or not library.available():
         return kept(_plain(x, kernel))
+    if x.dtype == jnp.bfloat16 and library.has_tiles():
+        return kept(_product(x, kernel))
     if x.dtype == jnp.bfloat16 and fits(x, as_image := kernel[None, None]):
         return conv_general_dilated(x, as_image, (1, 1), "VALID", dimension_numbers=LAYOUT)
     return kept(_product(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype))
@@ -65,9 +67,9 @@ def _call(a: jax.Array, b: jax.Array, *, transpose: bool) -> jax.Array:
 
 
 def _gradient_calls(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    out = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+    out = jax.ShapeDtypeStruct(kernel.shape, jnp.float32)
     of_kernel = jax.ffi.ffi_call("BoneageProductKernelGradient", out)(x, gradient)
-    return _call(gradient, kernel, transpose=True), of_kernel
+    return _call(gradient, kernel, transpose=True), of_kernel.astype(kernel.dtype)
 
 
 @jax.custom_vjp

@@ -24,9 +24,9 @@ def test_an_installation_on_a_machine_with_a_compiler_has_them():
 def fresh(monkeypatch):
     """Decides anew; forgets the answer afterwards."""
     monkeypatch.setenv(library.SWITCH, "on")
-    library.available.cache_clear()
+    library.loaded.cache_clear()
     yield
-    library.available.cache_clear()
+    library.loaded.cache_clear()
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The CPU's product of matrices, which is what 1x1 convolutions are, against numpy in float64."""
 
+import platform
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_jax.kernels import pointwise
+from boneage_jax.kernels import library, pointwise
 from tests.kernels.machine import needs_kernels
 
 # Of the largest number: float32 sums in another order; one rounding to bfloat16's 8 bits.
@@ -64,12 +66,33 @@ def test_any_small_shape_equals_the_exact_product(batch, height, width, channels
 
 @needs_kernels
 @pytest.mark.parametrize(
-    ("dtype", "channels", "called"),
-    [("float32", 30, "BoneageProduct"), ("bfloat16", 32, "BoneageConvolution"), ("bfloat16", 30, "BoneageProduct")],
+    ("dtype", "channels", "tiles", "called"),
+    [
+        ("float32", 30, True, "BoneageProduct"),
+        ("bfloat16", 32, False, "BoneageConvolution"),
+        ("bfloat16", 30, False, "BoneageProduct"),
+        ("bfloat16", 32, True, "BoneageProduct"),
+    ],
 )
-def test_each_type_is_given_to_the_kernel_for_it(dtype, channels, called):
+def test_each_type_is_given_to_the_kernel_for_it(dtype, channels, tiles, called, monkeypatch):
+    monkeypatch.setattr(library, "has_tiles", lambda: tiles)
     x, kernel = jnp.ones((2, 5, 6, channels), dtype), jnp.ones((channels, 16), dtype)
-    assert f"target_name={called}" in str(jax.make_jaxpr(pointwise)(x, kernel))
+    assert f"target_name={called}" in str(jax.make_jaxpr(lambda *sides: pointwise(*sides))(x, kernel))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 6, 32, 16), (3, 7, 9, 91, 45)], ids=str)
+def test_without_tiles_bfloat16_is_as_exact(shape, monkeypatch):
+    monkeypatch.setattr(library, "has_tiles", lambda: False)
+    check(shape, "bfloat16")
+
+
+@needs_kernels
+def test_the_processor_and_the_system_decide_whether_there_are_tiles():
+    listed = {"amx_tile", "amx_bf16"} <= library.processor_flags()
+    if not listed or library.find().stem != "cpu_avx512":
+        assert not library.has_tiles()
+    elif tuple(map(int, platform.release().split(".")[:2])) >= (5, 16):  # from which on Linux gives the permission
+        assert library.has_tiles()
 
 
 @needs_kernels

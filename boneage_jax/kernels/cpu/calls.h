@@ -10,6 +10,7 @@
 #include "pooling.h"
 #include "product.h"
 #include "sums.h"
+#include "tiles.h"
 #include "winograd.h"
 
 namespace boneage {
@@ -18,6 +19,8 @@ namespace boneage {
 
 using Matrices = ffi::Buffer<ffi::F32>;  // [..., channels]
 using Numbers = ffi::BufferR1<ffi::F32>;
+
+constexpr char kNoTiles[] = "products of bfloat16 matrices of any size need a processor with AMX tiles";
 
 template <typename T, typename Buffer>
 auto* Data(Buffer&& buffer) {
@@ -151,10 +154,15 @@ ffi::Error MaxPoolGradientCall(ffi::ThreadPool pool, ffi::BufferR4<ffi::U8> winn
   return ffi::Error::Success();
 }
 
-ffi::Error ProductCall(ffi::ThreadPool pool, Matrices a, Matrices b, ffi::Result<Matrices> out, bool transpose) {
-  int64_t depth = a.dimensions().back(), columns = out->dimensions().back();
-  MultiplyMatrices(pool, a.typed_data(), b.typed_data(), a.element_count() / depth, depth, columns, transpose,
-                   {}, out->typed_data());
+ffi::Error ProductCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> out,
+                       bool transpose) {
+  int64_t depth = a.dimensions().back(), columns = out->dimensions().back(), rows = a.element_count() / depth;
+  if (a.element_type() == ffi::F32)
+    MultiplyMatrices(pool, Data<Float32>(a), Data<Float32>(b), rows, depth, columns, transpose, {}, Data<Float32>(*out));
+  else if (TilesUsable())
+    MultiplyInTiles(pool, Data<BFloat16>(a), Data<BFloat16>(b), rows, depth, columns, transpose, Data<BFloat16>(*out));
+  else
+    return ffi::Error::Internal(kNoTiles);
   return ffi::Error::Success();
 }
 
@@ -175,10 +183,16 @@ ffi::Error ProductRelu6GradientsCall(ffi::ThreadPool pool, Matrices x, Matrices 
   return ffi::Error::Success();
 }
 
-ffi::Error ProductKernelGradientCall(ffi::ThreadPool pool, Matrices x, Matrices gradient, ffi::Result<Matrices> out) {
-  int64_t in = x.dimensions().back(), out_channels = gradient.dimensions().back();
-  MultiplyTransposed(pool, x.typed_data(), gradient.typed_data(), x.element_count() / in, in, out_channels,
-                     {}, out->typed_data(), nullptr);
+ffi::Error ProductKernelGradientCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer gradient,
+                                     ffi::Result<Matrices> out) {
+  int64_t in = x.dimensions().back(), out_channels = gradient.dimensions().back(), pixels = x.element_count() / in;
+  float* sums = out->typed_data();
+  if (x.element_type() == ffi::F32)
+    MultiplyTransposed(pool, Data<Float32>(x), Data<Float32>(gradient), pixels, in, out_channels, {}, sums, nullptr);
+  else if (TilesUsable())
+    MultiplyTransposedInTiles(pool, Data<BFloat16>(x), Data<BFloat16>(gradient), pixels, in, out_channels, sums);
+  else
+    return ffi::Error::Internal(kNoTiles);
   return ffi::Error::Success();
 }
 
@@ -235,9 +249,9 @@ BONEAGE_HANDLER(BoneageMaxPoolGradient, MaxPoolGradientCall,
                 Bind().Arg<Bytes>().Arg<Any>().Ret<Any>().Attr<int64_t>("k").Attr<int64_t>("stride").Attr<int64_t>(
                     "top").Attr<int64_t>("left"));
 BONEAGE_HANDLER(BoneageProduct, ProductCall,
-                Bind().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Ret<boneage::Matrices>().Attr<bool>("transpose"));
+                Bind().Arg<Any>().Arg<Any>().Ret<Any>().Attr<bool>("transpose"));
 BONEAGE_HANDLER(BoneageProductKernelGradient, ProductKernelGradientCall,
-                Bind().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Ret<boneage::Matrices>());
+                Bind().Arg<Any>().Arg<Any>().Ret<boneage::Matrices>());
 BONEAGE_HANDLER(BoneageProductRelu6, ProductRelu6Call,
                 Bind().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Arg<boneage::Numbers>().Ret<
                     boneage::Matrices>());
@@ -246,3 +260,6 @@ BONEAGE_HANDLER(BoneageProductRelu6Gradients, ProductRelu6GradientsCall,
                     boneage::Matrices>().Ret<boneage::Matrices>().Ret<boneage::Matrices>().Ret<boneage::Numbers>());
 BONEAGE_HANDLER(BoneageChannelSums, ChannelSumsCall,
                 Bind().Arg<Any>().Arg<Any>().Arg<boneage::Numbers>().Ret<Rank2>());
+
+// Whether `BoneageProduct` and its gradient take bfloat16 here.
+extern "C" bool BoneageTilesUsable() { return boneage::TilesUsable(); }
