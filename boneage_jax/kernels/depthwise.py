@@ -31,7 +31,7 @@ def kernel_gradient(x: jax.Array, gradient: jax.Array, *, k: int, stride: int, p
 
 
 def convolve_relu6(x: jax.Array, kernel: jax.Array, bias: jax.Array, *, stride: int, pads: Pads) -> jax.Array:
-    """ReLU6 of `convolve` plus a bias [C]; needs `has_kernel` and float32."""
+    """ReLU6 of `convolve` plus a bias [C]; needs `has_kernel`."""
     out = jax.ShapeDtypeStruct(_out_shape(x, kernel, stride, pads), x.dtype)
     return jax.ffi.ffi_call("BoneageDepthwiseRelu6", out)(x, kernel, bias, **_geometry(stride, pads))
 
@@ -40,10 +40,14 @@ def relu6_gradients(
     x: jax.Array, kernel: jax.Array, y: jax.Array, gradient: jax.Array, *, stride: int, pads: Pads
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The gradients of images, filters and bias of `convolve_relu6`, from its result `y` and the gradient of that."""
-    outs = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in (x.shape, kernel.shape, kernel.shape[-1:]))
+    outs = (
+        jax.ShapeDtypeStruct(x.shape, x.dtype),
+        jax.ShapeDtypeStruct(kernel.shape, jnp.float32),
+        jax.ShapeDtypeStruct(kernel.shape[-1:], jnp.float32),
+    )
     call = jax.ffi.ffi_call("BoneageDepthwiseRelu6Gradients", outs)
     of_x, of_kernel, of_bias = call(x, kernel, y, gradient, **_geometry(stride, pads))
-    return of_x, of_kernel, of_bias
+    return of_x, of_kernel.astype(kernel.dtype), of_bias
 
 
 def _out_shape(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> tuple[int, ...]:

@@ -15,27 +15,30 @@ from boneage_jax.kernels.kept import kept
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Maps the channels of every pixel: images [B, H, W, Ci] and kernel [Ci, Co] to [B, H, W, Co].
 
-    On CPUs that can, own kernels compute it in the type of the images, with sums in float32. XLA's product is as fast
-    in itself, but computes bfloat16 in float32, and rearranges whole images for the gradient of the kernel.
+    The kernel is rounded to the type of the images, in which the products are; sums, and the gradient of a float32
+    kernel, are float32. On CPUs that can, own kernels compute it: XLA's product is as fast in float32, but computes
+    bfloat16 in float32, and rearranges whole images for the gradient of the kernel.
     """
-    if x.size == 0 or x.dtype not in DTYPES or x.dtype != kernel.dtype or not library.available():
+    if x.size == 0 or x.dtype not in DTYPES or not library.available():
         return kept(_plain(x, kernel))
-    if x.dtype == jnp.bfloat16 and library.has_tiles():
-        return kept(_product(x, kernel))
-    if x.dtype == jnp.bfloat16 and fits(x, as_image := kernel[None, None]):
+    if x.dtype == jnp.float32 or library.has_tiles():
+        return kept(_product(x, kernel.astype(jnp.float32)))
+    rounded = kernel.astype(x.dtype)
+    if fits(x, as_image := rounded[None, None]):
         return conv_general_dilated(x, as_image, (1, 1), "VALID", dimension_numbers=LAYOUT)
-    return kept(_product(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype))
+    return kept(_product(x.astype(jnp.float32), rounded.astype(jnp.float32)).astype(x.dtype))
 
 
 def pointwise_relu6(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """ReLU6 of `pointwise` plus a float32 bias [Co]: in float32 one pass over the pixels forward and one backward."""
-    if x.size == 0 or not x.dtype == kernel.dtype == jnp.float32 or not library.available():
+    """ReLU6 of `pointwise` plus a float32 bias [Co]: one pass over the pixels forward and one or two backward."""
+    tiles = x.dtype == jnp.bfloat16 and library.has_tiles()
+    if x.size == 0 or not (tiles or x.dtype == jnp.float32) or not library.available():
         return relu6(shifted(pointwise(x, kernel), bias))
-    return kept(_product_relu6(x, kernel, bias))
+    return kept(_product_relu6(x, kernel.astype(jnp.float32), bias))
 
 
 def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jnp.tensordot(x, kernel, axes=1)
+    return jnp.tensordot(x, kernel.astype(x.dtype), axes=1)
 
 
 @jax.custom_vjp
@@ -69,7 +72,7 @@ def _call(a: jax.Array, b: jax.Array, *, transpose: bool) -> jax.Array:
 def _gradient_calls(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     out = jax.ShapeDtypeStruct(kernel.shape, jnp.float32)
     of_kernel = jax.ffi.ffi_call("BoneageProductKernelGradient", out)(x, gradient)
-    return _call(gradient, kernel, transpose=True), of_kernel.astype(kernel.dtype)
+    return _call(gradient, kernel, transpose=True), of_kernel
 
 
 @jax.custom_vjp

@@ -50,8 +50,8 @@ def depthwise_conv_relu6(
     stride: int = 1,
     padding: Padding = "SAME",
 ) -> Float[Array, "B h w C"]:
-    """ReLU6 of `depthwise_conv` plus a float32 bias: with the CPU's kernels, in float32, in fewer passes."""
-    if x.dtype != jnp.float32 or not kernels.has_kernel(x, kernel, stride):
+    """ReLU6 of `depthwise_conv` plus a float32 bias: with the CPU's kernels in fewer passes."""
+    if not kernels.has_kernel(x, kernel, stride):
         return relu6(shifted(depthwise_conv(x, kernel, stride=stride, padding=padding), bias))
     return kept(_depthwise_relu6(x, kernel, bias, stride, padding))
 

@@ -117,8 +117,8 @@ class Pointwise(nn.Module):
             kernel = kernel * factor.reshape(1, 1, 1, -1)
         x = x[:, :: self.strides, :: self.strides].astype(self.dtype)
         if relu6_bias is not None:
-            return kernels.pointwise_relu6(x, kernel[0, 0].astype(self.dtype), relu6_bias)
-        x = kernels.pointwise(x, kernel[0, 0].astype(self.dtype))
+            return kernels.pointwise_relu6(x, kernel[0, 0], relu6_bias)
+        x = kernels.pointwise(x, kernel[0, 0])
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
             x = x + bias.astype(self.dtype).reshape(1, 1, 1, -1)

@@ -71,6 +71,11 @@ def split(batch: Mapping[str, Any]) -> dict[str, Any]:
     return jax.tree.map(functools.partial(jax.make_array_from_process_local_data, _over_devices()), parts)
 
 
+def mean(tree: Any) -> Any:
+    """The mean over the devices of a tree on each, inside a compiled step; for one device no copy is made."""
+    return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.pmean(tree, AXIS)
+
+
 def compile_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Any:
     """Compiles `(state, batch) -> (state, metrics)`; the state's memory is reused (the caller's copy is gone).
 

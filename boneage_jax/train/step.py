@@ -10,8 +10,8 @@ import optax
 from boneage_jax.data import Preprocessing
 from boneage_jax.inference import Batch, further_inputs, make_estimate
 from boneage_jax.models import Network
+from boneage_jax.train import parallel
 from boneage_jax.train.losses import Loss
-from boneage_jax.train.parallel import AXIS
 from boneage_jax.train.resident import view
 from boneage_jax.train.state import TrainState
 
@@ -32,7 +32,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS))
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(parallel.AXIS))
         batch = view(batch, preprocessing.visible)
         image = preprocessing.scale(batch["image"])
 
@@ -50,7 +50,7 @@ def make_train_step(
 
         (value, (months, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         mae = jnp.abs(months - batch["age"]).mean()
-        value, mae, grads, batch_stats = jax.lax.pmean((value, mae, grads, batch_stats), AXIS)
+        value, mae, grads, batch_stats = parallel.mean((value, mae, grads, batch_stats))
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         if state.plateau is not None:

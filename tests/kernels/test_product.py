@@ -86,6 +86,17 @@ def test_without_tiles_bfloat16_is_as_exact(shape, monkeypatch):
     check(shape, "bfloat16")
 
 
+def test_the_gradient_of_a_float32_kernel_is_not_rounded():
+    rng = np.random.default_rng(0)
+    x, g = (jnp.asarray(rng.normal(size=(1, 40, 40, n)), jnp.bfloat16) for n in (24, 48))
+    _, pull = jax.vjp(jax.jit(pointwise), x, jnp.ones((24, 48)))
+    found = pull(g)[1]
+    assert found.dtype == jnp.float32
+    if library.has_tiles():
+        exact = np.einsum("bhwc,bhwd->cd", np.asarray(x, np.float64), np.asarray(g, np.float64))
+        np.testing.assert_allclose(found, exact, atol=1e-5 * np.abs(exact).max())
+
+
 @needs_kernels
 def test_the_processor_and_the_system_decide_whether_there_are_tiles():
     listed = {"amx_tile", "amx_bf16"} <= library.processor_flags()

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boneage_jax.kernels import pointwise_relu6, relu6
-from boneage_jax.models.depthwise import depthwise_conv_relu6
+from boneage_jax.kernels import library, pointwise, pointwise_relu6, relu6
+from boneage_jax.models.depthwise import depthwise_conv, depthwise_conv_relu6
 
 
 def numbers(*shapes: tuple[int, ...]) -> list[jax.Array]:
@@ -85,8 +85,39 @@ def test_relu6_lets_gradients_through_between_its_limits_only() -> None:
     np.testing.assert_array_equal(pull(jnp.ones(5))[0], [0, 0, 1, 0, 0])
 
 
-def test_bfloat16_is_computed_part_by_part() -> None:
-    x, kernel, bias = numbers((1, 6, 6, 16), (16, 16), (16,))
-    half = pointwise_relu6(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), bias)
-    assert half.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.asarray(half, np.float32), pointwise_relu6(x, kernel, bias), atol=0.1)
+Shapes = tuple[tuple[int, ...], ...]
+Op = Callable[..., jax.Array]
+HALVES: list[tuple[Op, Op, Shapes]] = [
+    (pointwise_relu6, pointwise, ((1, 6, 6, 16), (16, 16), (16,))),
+    (pointwise_relu6, pointwise, ((3, 7, 9, 91), (91, 45), (45,))),  # no whole tiles
+    (pointwise_relu6, pointwise, ((1, 95, 97, 40), (40, 70), (70,))),  # shares of the pixels
+    (pointwise_relu6, pointwise, ((1, 1, 1, 1), (1, 1), (1,))),
+    (depthwise_conv_relu6, depthwise_conv, ((2, 9, 10, 32), (3, 3, 32), (32,))),
+    (partial(depthwise_conv_relu6, stride=2), partial(depthwise_conv, stride=2), ((3, 8, 7, 19), (5, 5, 19), (19,))),
+]
+
+
+@pytest.mark.parametrize(("op", "linear", "shapes"), HALVES, ids=[str(shapes) for *_, shapes in HALVES])
+@pytest.mark.parametrize("tiles", [True, False])
+def test_bfloat16_has_the_values_and_gradients_of_float32(
+    op: Op, linear: Op, shapes: Shapes, tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not tiles:
+        monkeypatch.setattr(library, "has_tiles", lambda: False)
+    x, kernel, bias = numbers(*shapes)
+    kernel *= 2 / np.sqrt(kernel.size / kernel.shape[-1])
+    half, half_kernel = (a.astype(jnp.bfloat16) for a in (x, kernel))
+    y, pull = jax.vjp(jax.jit(lambda *sides: op(*sides)), half, half_kernel, bias)
+    g = numbers(y.shape)[0].astype(jnp.bfloat16)
+    assert y.dtype == jnp.bfloat16
+
+    total, linear_pull = jax.vjp(linear, *(a.astype(jnp.float32) for a in (half, half_kernel)))
+    clipped = jnp.clip(total + bias.reshape(1, 1, 1, -1), 0, 6).astype(jnp.bfloat16)
+    through = jnp.where((clipped > 0) & (clipped < 6), g.astype(jnp.float32), 0)
+    for found, true in zip((y, *pull(g)), (clipped, *linear_pull(through), through.sum((0, 1, 2))), strict=True):
+        assert found.shape == true.shape
+        error = np.abs(np.asarray(found, np.float64) - np.asarray(true)) / max(np.abs(true).max(), 1e-6)
+        # A result within rounding of 0 or 6 may fall on the other side; parts that are not one operation round twice.
+        bound = 2**-7 if tiles else 2**-5
+        assert np.quantile(error, 0.99) < bound
+        assert error.mean() < bound / 2

@@ -81,11 +81,17 @@ ffi::Error DepthwiseCall(ffi::ThreadPool pool, ffi::AnyBuffer image, ffi::AnyBuf
   return ffi::Error::Success();
 }
 
+template <typename T>
+void DepthwiseRelu6(ffi::ThreadPool& pool, ffi::AnyBuffer& image, ffi::AnyBuffer& kernel, Numbers& bias,
+                    ffi::AnyBuffer& out, const DepthwiseShape& s) {
+  DepthwiseConvolve<T>(pool, Data<T>(image), Data<T>(kernel), s, {bias.typed_data()}, Data<T>(out));
+}
+
 ffi::Error DepthwiseRelu6Call(ffi::ThreadPool pool, ffi::AnyBuffer image, ffi::AnyBuffer kernel, Numbers bias,
                               ffi::Result<ffi::AnyBuffer> out, int64_t stride, int64_t top, int64_t left) {
   DepthwiseShape s = DepthwiseShapeOf(image, *out, kernel.dimensions()[0], stride, top, left);
-  DepthwiseConvolve<Float32>(pool, Data<Float32>(image), Data<Float32>(kernel), s, {bias.typed_data()},
-                             Data<Float32>(*out));
+  image.element_type() == ffi::F32 ? DepthwiseRelu6<Float32>(pool, image, kernel, bias, *out, s)
+                                   : DepthwiseRelu6<BFloat16>(pool, image, kernel, bias, *out, s);
   return ffi::Error::Success();
 }
 
@@ -104,15 +110,25 @@ ffi::Error DepthwiseKernelGradientCall(ffi::ThreadPool pool, ffi::AnyBuffer imag
   return ffi::Error::Success();
 }
 
+template <typename T>
+void DepthwiseRelu6Gradients(ffi::ThreadPool& pool, ffi::AnyBuffer& image, ffi::AnyBuffer& kernel, ffi::AnyBuffer& result,
+                             ffi::AnyBuffer& gradient, const DepthwiseShape& s, ffi::AnyBuffer& of_image,
+                             float* of_kernel, float* of_bias) {
+  const auto *y = Data<T>(result), *g = Data<T>(gradient);
+  DepthwiseKernelGradient<T>(pool, Data<T>(image), g, y, s, of_kernel, of_bias);
+  DepthwiseImageGradient<T>(pool, Data<T>(kernel), g, y, s, Data<T>(of_image));
+}
+
 ffi::Error DepthwiseRelu6GradientsCall(ffi::ThreadPool pool, ffi::AnyBuffer image, ffi::AnyBuffer kernel,
                                        ffi::AnyBuffer result, ffi::AnyBuffer gradient,
                                        ffi::Result<ffi::AnyBuffer> of_image,
                                        ffi::Result<ffi::BufferR3<ffi::F32>> of_kernel, ffi::Result<Numbers> of_bias,
                                        int64_t stride, int64_t top, int64_t left) {
   DepthwiseShape s = DepthwiseShapeOf(image, gradient, kernel.dimensions()[0], stride, top, left);
-  const float *y = Data<Float32>(result), *g = Data<Float32>(gradient);
-  DepthwiseKernelGradient<Float32>(pool, Data<Float32>(image), g, y, s, of_kernel->typed_data(), of_bias->typed_data());
-  DepthwiseImageGradient<Float32>(pool, Data<Float32>(kernel), g, y, s, Data<Float32>(*of_image));
+  float *taps = of_kernel->typed_data(), *bias = of_bias->typed_data();
+  image.element_type() == ffi::F32
+      ? DepthwiseRelu6Gradients<Float32>(pool, image, kernel, result, gradient, s, *of_image, taps, bias)
+      : DepthwiseRelu6Gradients<BFloat16>(pool, image, kernel, result, gradient, s, *of_image, taps, bias);
   return ffi::Error::Success();
 }
 
@@ -154,32 +170,45 @@ ffi::Error MaxPoolGradientCall(ffi::ThreadPool pool, ffi::BufferR4<ffi::U8> winn
   return ffi::Error::Success();
 }
 
-ffi::Error ProductCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> out,
-                       bool transpose) {
-  int64_t depth = a.dimensions().back(), columns = out->dimensions().back(), rows = a.element_count() / depth;
+ffi::Error Product(ffi::ThreadPool& pool, ffi::AnyBuffer& a, Matrices& b, bool transpose, Relu6 relu6,
+                   ffi::AnyBuffer& out) {
+  int64_t depth = a.dimensions().back(), columns = out.dimensions().back(), rows = a.element_count() / depth;
+  const float* kernel = b.typed_data();
   if (a.element_type() == ffi::F32)
-    MultiplyMatrices(pool, Data<Float32>(a), Data<Float32>(b), rows, depth, columns, transpose, {}, Data<Float32>(*out));
+    MultiplyMatrices(pool, Data<Float32>(a), kernel, rows, depth, columns, transpose, relu6, Data<Float32>(out));
   else if (TilesUsable())
-    MultiplyInTiles(pool, Data<BFloat16>(a), Data<BFloat16>(b), rows, depth, columns, transpose, Data<BFloat16>(*out));
+    MultiplyInTiles(pool, Data<BFloat16>(a), nullptr, kernel, rows, depth, columns, transpose, relu6, Data<BFloat16>(out));
   else
     return ffi::Error::Internal(kNoTiles);
   return ffi::Error::Success();
 }
 
-ffi::Error ProductRelu6Call(ffi::ThreadPool pool, Matrices x, Matrices kernel, Numbers bias, ffi::Result<Matrices> out) {
-  int64_t depth = x.dimensions().back(), columns = out->dimensions().back();
-  MultiplyMatrices(pool, x.typed_data(), kernel.typed_data(), x.element_count() / depth, depth, columns, false,
-                   {bias.typed_data()}, out->typed_data());
-  return ffi::Error::Success();
+ffi::Error ProductCall(ffi::ThreadPool pool, ffi::AnyBuffer a, Matrices b, ffi::Result<ffi::AnyBuffer> out,
+                       bool transpose) {
+  return Product(pool, a, b, transpose, {}, *out);
 }
 
-ffi::Error ProductRelu6GradientsCall(ffi::ThreadPool pool, Matrices x, Matrices kernel, Matrices result,
-                                     Matrices gradient, ffi::Result<Matrices> of_x, ffi::Result<Matrices> of_kernel,
-                                     ffi::Result<Numbers> of_bias) {
-  int64_t in = x.dimensions().back(), out_channels = gradient.dimensions().back();
-  ProductRelu6Gradients(pool, x.typed_data(), kernel.typed_data(), result.typed_data(), gradient.typed_data(),
-                        x.element_count() / in, in, out_channels, of_x->typed_data(), of_kernel->typed_data(),
-                        of_bias->typed_data());
+ffi::Error ProductRelu6Call(ffi::ThreadPool pool, ffi::AnyBuffer x, Matrices kernel, Numbers bias,
+                            ffi::Result<ffi::AnyBuffer> out) {
+  return Product(pool, x, kernel, false, {bias.typed_data()}, *out);
+}
+
+ffi::Error ProductRelu6GradientsCall(ffi::ThreadPool pool, ffi::AnyBuffer x, Matrices kernel, ffi::AnyBuffer result,
+                                     ffi::AnyBuffer gradient, ffi::Result<ffi::AnyBuffer> of_x,
+                                     ffi::Result<Matrices> of_kernel, ffi::Result<Numbers> of_bias) {
+  int64_t in = x.dimensions().back(), out_channels = gradient.dimensions().back(), pixels = x.element_count() / in;
+  if (x.element_type() == ffi::F32) {
+    ProductRelu6Gradients(pool, Data<Float32>(x), kernel.typed_data(), Data<Float32>(result), Data<Float32>(gradient),
+                          pixels, in, out_channels, Data<Float32>(*of_x), of_kernel->typed_data(),
+                          of_bias->typed_data());
+  } else if (TilesUsable()) {
+    const auto *y = Data<BFloat16>(result), *g = Data<BFloat16>(gradient);
+    MultiplyTransposedInTiles(pool, Data<BFloat16>(x), g, y, pixels, in, out_channels, of_kernel->typed_data(),
+                              of_bias->typed_data());
+    MultiplyInTiles(pool, g, y, kernel.typed_data(), pixels, out_channels, in, true, {}, Data<BFloat16>(*of_x));
+  } else {
+    return ffi::Error::Internal(kNoTiles);
+  }
   return ffi::Error::Success();
 }
 
@@ -190,7 +219,8 @@ ffi::Error ProductKernelGradientCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi
   if (x.element_type() == ffi::F32)
     MultiplyTransposed(pool, Data<Float32>(x), Data<Float32>(gradient), pixels, in, out_channels, {}, sums, nullptr);
   else if (TilesUsable())
-    MultiplyTransposedInTiles(pool, Data<BFloat16>(x), Data<BFloat16>(gradient), pixels, in, out_channels, sums);
+    MultiplyTransposedInTiles(pool, Data<BFloat16>(x), Data<BFloat16>(gradient), nullptr, pixels, in, out_channels, sums,
+                              nullptr);
   else
     return ffi::Error::Internal(kNoTiles);
   return ffi::Error::Success();
@@ -249,15 +279,14 @@ BONEAGE_HANDLER(BoneageMaxPoolGradient, MaxPoolGradientCall,
                 Bind().Arg<Bytes>().Arg<Any>().Ret<Any>().Attr<int64_t>("k").Attr<int64_t>("stride").Attr<int64_t>(
                     "top").Attr<int64_t>("left"));
 BONEAGE_HANDLER(BoneageProduct, ProductCall,
-                Bind().Arg<Any>().Arg<Any>().Ret<Any>().Attr<bool>("transpose"));
+                Bind().Arg<Any>().Arg<boneage::Matrices>().Ret<Any>().Attr<bool>("transpose"));
 BONEAGE_HANDLER(BoneageProductKernelGradient, ProductKernelGradientCall,
                 Bind().Arg<Any>().Arg<Any>().Ret<boneage::Matrices>());
 BONEAGE_HANDLER(BoneageProductRelu6, ProductRelu6Call,
-                Bind().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Arg<boneage::Numbers>().Ret<
-                    boneage::Matrices>());
+                Bind().Arg<Any>().Arg<boneage::Matrices>().Arg<boneage::Numbers>().Ret<Any>());
 BONEAGE_HANDLER(BoneageProductRelu6Gradients, ProductRelu6GradientsCall,
-                Bind().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Arg<boneage::Matrices>().Arg<
-                    boneage::Matrices>().Ret<boneage::Matrices>().Ret<boneage::Matrices>().Ret<boneage::Numbers>());
+                Bind().Arg<Any>().Arg<boneage::Matrices>().Arg<Any>().Arg<Any>().Ret<Any>().Ret<boneage::Matrices>()
+                    .Ret<boneage::Numbers>());
 BONEAGE_HANDLER(BoneageChannelSums, ChannelSumsCall,
                 Bind().Arg<Any>().Arg<Any>().Arg<boneage::Numbers>().Ret<Rank2>());
 

@@ -1,5 +1,6 @@
-// Products of bfloat16 matrices of any size in the processor's tile registers (Intel AMX), with sums in float32:
-// what 1x1 convolutions are, [pixels, Ci] by [Ci, Co], and their gradients.
+// Products of bfloat16 images and float32 kernels of any size in the processor's tile registers (Intel AMX): what 1x1
+// convolutions are, [pixels, Ci] by [Ci, Co], and their gradients; with bias and ReLU6 behind them too. Kernels are
+// rounded to bfloat16, sums and gradients of kernels are float32.
 #pragma once
 
 #include "product.h"
@@ -8,8 +9,10 @@
 
 namespace boneage {
 inline bool TilesUsable() { return false; }
-inline void MultiplyInTiles(ffi::ThreadPool&, const uint16_t*, const uint16_t*, int64_t, int64_t, int64_t, bool, uint16_t*) {}
-inline void MultiplyTransposedInTiles(ffi::ThreadPool&, const uint16_t*, const uint16_t*, int64_t, int64_t, int64_t, float*) {}
+inline void MultiplyInTiles(ffi::ThreadPool&, const uint16_t*, const uint16_t*, const float*, int64_t, int64_t, int64_t,
+                            bool, Relu6, uint16_t*) {}
+inline void MultiplyTransposedInTiles(ffi::ThreadPool&, const uint16_t*, const uint16_t*, const uint16_t*, int64_t,
+                                      int64_t, int64_t, float*, float*) {}
 }  // namespace boneage
 
 #else
@@ -92,13 +95,52 @@ BONEAGE_TILES inline void MultiplyTiles(const uint16_t* left, const uint16_t* ri
 
 inline __mmask32 FirstOf(int64_t count) { return count >= 32 ? ~__mmask32{0} : (__mmask32{1} << std::max<int64_t>(count, 0)) - 1; }
 
-// Up to kSide numbers of each of two rows, side by side, zeros behind them; `b` may be null.
-inline __m512i Pairs(const uint16_t* a, const uint16_t* b, int64_t count) {
+// A gradient, which passes through the ReLU6 of `result` first, or does not without it; `x` alone is an image.
+struct Half {
+  const uint16_t* x;
+  const uint16_t* result = nullptr;
+
+  Half operator+(int64_t numbers) const { return {x + numbers, result ? result + numbers : nullptr}; }
+  __m256i Load(__mmask16 shown) const {
+    if (result) {
+      __m256i y = _mm256_maskz_loadu_epi16(shown, result);
+      shown = _mm256_cmpgt_epi16_mask(y, _mm256_setzero_si256()) & _mm256_cmplt_epi16_mask(y, _mm256_set1_epi16(kSix));
+    }
+    return _mm256_maskz_loadu_epi16(shown, x);
+  }
+  __m512i LoadTwice(__mmask32 shown) const {
+    if (result) {
+      __m512i y = _mm512_maskz_loadu_epi16(shown, result);
+      shown = _mm512_cmpgt_epi16_mask(y, _mm512_setzero_si512()) & _mm512_cmplt_epi16_mask(y, _mm512_set1_epi16(kSix));
+    }
+    return _mm512_maskz_loadu_epi16(shown, x);
+  }
+
+  static constexpr int16_t kSix = 0x40c0;  // as bfloat16, which integers are ordered like from zero on
+};
+
+// A kernel, rounded when it is read.
+struct Rounded {
+  const float* x;
+
+  Rounded operator+(int64_t numbers) const { return {x + numbers}; }
+  __m256i Load(__mmask16 shown) const {
+    return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(shown, x)));
+  }
+  __m512i LoadTwice(__mmask32 shown) const {
+    __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(shown), x);
+    __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(shown >> kSide), x + kSide);
+    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+  }
+};
+
+// Up to kSide numbers of each of two rows, side by side, zeros behind them; the second row may be missing.
+template <typename Numbers>
+__m512i Pairs(Numbers a, Numbers b, bool both, int64_t count) {
   auto shown = static_cast<__mmask16>(FirstOf(std::min(count, kSide)));
-  __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(shown, a));
-  if (!b) return low;
-  __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(shown, b));
-  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+  __m512i low = _mm512_cvtepu16_epi32(a.Load(shown));
+  if (!both) return low;
+  return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_cvtepu16_epi32(b.Load(shown)), 16));
 }
 
 // Rows of kSide pairs become columns.
@@ -132,60 +174,63 @@ inline void Transpose(const __m512i (&rows)[kSide], uint16_t* to) {
   }
 }
 
-// Rows and columns first ... of a [rows, depth] as [depth / kDepth][2][kSide][kDepth], zeros behind them.
-inline void PackRows(const uint16_t* a, int64_t rows, int64_t depth, int64_t first, uint16_t* to) {
+// kBlock rows of a [rows, depth] from row `first` on, as [depth / kDepth][2][kSide][kDepth], zeros behind them.
+inline void PackRows(Half a, int64_t rows, int64_t depth, int64_t first, uint16_t* to) {
   for (int64_t row = 0; row < kBlock; ++row) {
-    auto* out = to + (row / kSide * kSide + row % kSide) * kDepth;
-    const auto* from = a + (first + row) * depth;
+    auto* out = to + row * kDepth;
     int64_t shown = first + row < rows ? depth : 0;
     for (int64_t d = 0; d < depth; d += kDepth, out += 2 * kTileNumbers)
-      _mm512_store_si512(out, shown ? _mm512_maskz_loadu_epi16(FirstOf(shown - d), from + d) : _mm512_setzero_si512());
+      _mm512_store_si512(out, (a + (shown ? (first + row) * depth + d : 0)).LoadTwice(FirstOf(shown - d)));
   }
 }
 
 // kDepth rows and kSide columns of b, whose rows are `stride` apart, as the right side wants them: pairs of rows side
-// by side. As many as `rows` and `columns` are there, zeros behind them.
-inline void PackRight(const uint16_t* b, int64_t stride, int64_t rows, int64_t columns, uint16_t* to) {
+// by side. As many as `rows` and `columns` are there, zeros behind them. Calls `each` with the pairs.
+template <typename Numbers, typename Each>
+void PackRight(Numbers b, int64_t stride, int64_t rows, int64_t columns, uint16_t* to, Each&& each) {
   for (int64_t d = 0; d < kDepth; d += 2, to += kDepth) {
     __m512i pairs = _mm512_setzero_si512();
-    if (d < rows) pairs = Pairs(b + d * stride, d + 1 < rows ? b + (d + 1) * stride : nullptr, columns);
+    if (d < rows) pairs = Pairs(b + d * stride, b + (d + 1) * stride, d + 1 < rows, columns);
+    each(pairs);
     _mm512_store_si512(to, pairs);
   }
 }
 
 // The same of the transpose of b: kSide rows and kDepth columns of it.
-inline void PackRightTransposed(const uint16_t* b, int64_t stride, int64_t rows, int64_t columns, uint16_t* to) {
+inline void PackRightTransposed(Rounded b, int64_t stride, int64_t rows, int64_t columns, uint16_t* to) {
   __m512i lines[kSide];
   for (int64_t c = 0; c < kSide; ++c)
-    lines[c] = c < columns ? _mm512_maskz_loadu_epi16(FirstOf(rows), b + c * stride) : _mm512_setzero_si512();
+    lines[c] = c < columns ? (b + c * stride).LoadTwice(FirstOf(rows)) : _mm512_setzero_si512();
   Transpose(lines, to);
 }
 
 // kDepth rows and kSide columns of x as the left side wants them for a product along the rows: the columns are its rows.
-inline void PackLeftTransposed(const uint16_t* x, int64_t stride, int64_t rows, int64_t columns, uint16_t* to) {
+inline void PackLeftTransposed(Half x, int64_t stride, int64_t rows, int64_t columns, uint16_t* to) {
   __m512i lines[kSide];
   for (int64_t d = 0; d < kDepth; d += 2)
-    lines[d / 2] = d < rows ? Pairs(x + d * stride, d + 1 < rows ? x + (d + 1) * stride : nullptr, columns)
-                            : _mm512_setzero_si512();
+    lines[d / 2] = d < rows ? Pairs(x + d * stride, x + (d + 1) * stride, d + 1 < rows, columns) : _mm512_setzero_si512();
   Transpose(lines, to);
 }
 
 // ---- Products ----------------------------------------------------------------------------------------------
 
-// `out` [rows, columns] = a [rows, depth] by b [depth, columns], or the transpose of b [columns, depth].
-inline void MultiplyInTiles(ffi::ThreadPool& pool, const uint16_t* a, const uint16_t* b, int64_t rows, int64_t depth,
-                            int64_t columns, bool transpose, uint16_t* out) {
+// `out` [rows, columns] = a [rows, depth] by b [depth, columns], or the transpose of b [columns, depth]; with a bias
+// [columns], ReLU6 of the sum with it. With `result`, `a` is the gradient of its ReLU6.
+inline void MultiplyInTiles(ffi::ThreadPool& pool, const uint16_t* a, const uint16_t* result, const float* b,
+                            int64_t rows, int64_t depth, int64_t columns, bool transpose, Relu6 relu6, uint16_t* out) {
   int64_t panels = PartsOf(columns, kBlock), steps = PartsOf(depth, kDepth);
   std::vector<TileLine> lines(panels * steps * kBlock);
+  std::vector<float> bias(panels * kBlock);
+  if (relu6.bias) std::copy_n(relu6.bias, columns, bias.data());
   auto* right = lines.data()->numbers;
   ParallelFor(pool, panels, [&](int64_t panel) {
     auto* to = right + panel * steps * 2 * kTileNumbers;
     for (int64_t d = 0; d < depth; d += kDepth)
       for (int64_t c = panel * kBlock; c < (panel + 1) * kBlock; c += kSide, to += kTileNumbers)
         if (transpose)
-          PackRightTransposed(b + c * depth + d, depth, depth - d, columns - c, to);
+          PackRightTransposed(Rounded{b} + (c * depth + d), depth, depth - d, columns - c, to);
         else
-          PackRight(b + d * columns + c, columns, depth - d, columns - c, to);
+          PackRight(Rounded{b} + (d * columns + c), columns, depth - d, columns - c, to, [](__m512i) {});
   });
   int64_t fair = PartsOf(PartsOf(rows, 2 * pool.num_threads()), kBlock) * kBlock;
   int64_t at_a_time = std::min(kTileRows, fair);
@@ -194,7 +239,7 @@ inline void MultiplyInTiles(ffi::ThreadPool& pool, const uint16_t* a, const uint
     auto* left = Scratch<uint16_t, 0>(blocks * steps * 2 * kTileNumbers);
     alignas(64) float sums[4 * kSide * kSide];
     for (int64_t block = 0; block < blocks; ++block)
-      PackRows(a, first + count, depth, first + block * kBlock, left + block * steps * 2 * kTileNumbers);
+      PackRows({a, result}, first + count, depth, first + block * kBlock, left + block * steps * 2 * kTileNumbers);
     BeginTiles();
     for (int64_t panel = 0; panel < panels; ++panel)
       for (int64_t block = 0; block < blocks; ++block) {
@@ -203,7 +248,11 @@ inline void MultiplyInTiles(ffi::ThreadPool& pool, const uint16_t* a, const uint
         __mmask32 shown = FirstOf(columns - panel * kBlock);
         for (int64_t row = 0; row < std::min(kBlock, count - block * kBlock); ++row) {
           const float* from = sums + (row / kSide * 2 * kSide + row % kSide) * kSide;
-          __m512 low = _mm512_load_ps(from), high = _mm512_load_ps(from + kSide * kSide);
+          Vector low = LoadFloats(from), high = LoadFloats(from + kSide * kSide);
+          if (relu6.bias) {
+            low = Relu6::Of(low, LoadFloats(bias.data() + panel * kBlock));
+            high = Relu6::Of(high, LoadFloats(bias.data() + panel * kBlock + kSide));
+          }
           auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
           _mm512_mask_storeu_epi16(out + (first + block * kBlock + row) * columns + panel * kBlock, shown, both);
         }
@@ -213,24 +262,32 @@ inline void MultiplyInTiles(ffi::ThreadPool& pool, const uint16_t* a, const uint
 }
 
 // `out` [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels], of pixels begin ... end and
-// `strip` channels of x from `first` on.
-inline void MultiplyTransposedPartInTiles(const uint16_t* x, const uint16_t* g, int64_t begin, int64_t end, int64_t in,
-                                          int64_t out_channels, int64_t first, int64_t strip, float* out) {
+// `strip` channels of x from `first` on; with `of_bias`, the sums of g as well.
+inline void MultiplyTransposedPartInTiles(Half x, Half g, int64_t begin, int64_t end, int64_t in, int64_t out_channels,
+                                          int64_t first, int64_t strip, float* out, float* of_bias) {
   constexpr int64_t kSteps = kTilePixels / kDepth, kPanel = kSteps * 2 * kTileNumbers, kSums = 4 * kSide * kSide;
   int64_t shown = std::min(strip, in - first), blocks = PartsOf(shown, kBlock), panels = PartsOf(out_channels, kBlock);
   auto* left = Scratch<uint16_t, 0>(blocks * kPanel);
   auto* right = Scratch<uint16_t, 1>(panels * kPanel);
   auto* sums = Scratch<float, 2>(blocks * panels * kSums);
+  auto* biases = Scratch<float, 5>(panels * kBlock);
+  std::fill_n(biases, panels * kBlock, 0.0f);
   for (int64_t p = begin; p < end; p += kTilePixels) {
     int64_t count = std::min(kTilePixels, end - p), steps = PartsOf(count, kDepth);
-    for (int64_t i = 0; i < steps; ++i) {
-      int64_t pixel = p + i * kDepth, rest = end - pixel;
-      for (int64_t c = 0; c < blocks * kBlock; c += kSide)
-        PackLeftTransposed(x + pixel * in + first + c, in, rest, shown - c,
+    for (int64_t c = 0; c < blocks * kBlock; c += kSide)
+      for (int64_t i = 0; i < steps; ++i)
+        PackLeftTransposed(x + ((p + i * kDepth) * in + first + c), in, end - p - i * kDepth, shown - c,
                            left + c / kBlock * kPanel + (i * 2 + c / kSide % 2) * kTileNumbers);
-      for (int64_t c = 0; c < panels * kBlock; c += kSide)
-        PackRight(g + pixel * out_channels + c, out_channels, rest, out_channels - c,
-                  right + c / kBlock * kPanel + (i * 2 + c / kSide % 2) * kTileNumbers);
+    for (int64_t c = 0; c < panels * kBlock; c += kSide) {
+      Vector even = LoadFloats(biases + c), odd = Zero();  // sums of the pixels of such numbers
+      for (int64_t i = 0; i < steps; ++i)
+        PackRight(g + ((p + i * kDepth) * out_channels + c), out_channels, end - p - i * kDepth, out_channels - c,
+                  right + c / kBlock * kPanel + (i * 2 + c / kSide % 2) * kTileNumbers, [&](__m512i pairs) {
+                    if (!of_bias) return;
+                    even = Add(even, _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)));
+                    odd = Add(odd, _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000))));
+                  });
+      StoreFloats(biases + c, Add(even, odd));
     }
     BeginTiles();
     for (int64_t block = 0; block < blocks; ++block)
@@ -245,23 +302,28 @@ inline void MultiplyTransposedPartInTiles(const uint16_t* x, const uint16_t* g, 
       int64_t columns = std::clamp<int64_t>(out_channels - panel * kSide, 0, kSide);
       std::copy_n(from + c % kSide * kSide, columns, out + (first + c) * out_channels + panel * kSide);
     }
+  if (of_bias) std::copy_n(biases, out_channels, of_bias);
 }
 
-// `out` [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels]. The shares of the pixels depend
-// on the shapes alone, and so does the order of the sums.
-inline void MultiplyTransposedInTiles(ffi::ThreadPool& pool, const uint16_t* x, const uint16_t* g, int64_t pixels,
-                                      int64_t in, int64_t out_channels, float* out) {
+// `out` [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels]; with `of_bias`, the sums of g.
+// With `result`, g is the gradient of its ReLU6. The shares of the pixels depend on the shapes alone, and so does the
+// order of the sums.
+inline void MultiplyTransposedInTiles(ffi::ThreadPool& pool, const uint16_t* x, const uint16_t* g, const uint16_t* result,
+                                      int64_t pixels, int64_t in, int64_t out_channels, float* out, float* of_bias) {
   int64_t size = in * out_channels;
   int64_t shares = size > kSmallKernel ? 1 : std::clamp<int64_t>(pixels / kTileShare, 1, kPartials);
   int64_t strip = PartsOf(PartsOf(in * shares, 2 * pool.num_threads()), kBlock) * kBlock;
   int64_t strips = PartsOf(in, strip);
-  std::vector<float> others(size * (shares - 1));
+  std::vector<float> others(size * (shares - 1)), biases(out_channels * (shares - 1));
   ParallelFor(pool, shares * strips, [&](int64_t task) {
-    int64_t share = task / strips;
-    MultiplyTransposedPartInTiles(x, g, share * pixels / shares, (share + 1) * pixels / shares, in, out_channels,
-                                  task % strips * strip, strip, share ? others.data() + (share - 1) * size : out);
+    int64_t share = task / strips, part = task % strips;
+    float* bias = share ? biases.data() + (share - 1) * out_channels : of_bias;
+    MultiplyTransposedPartInTiles({x}, {g, result}, share * pixels / shares, (share + 1) * pixels / shares, in,
+                                  out_channels, part * strip, strip, share ? others.data() + (share - 1) * size : out,
+                                  of_bias && part == 0 ? bias : nullptr);
   });
   AddParts(pool, others, shares - 1, size, out);
+  if (of_bias) AddParts(pool, biases, shares - 1, out_channels, of_bias);
 }
 
 }  // namespace boneage
