@@ -55,7 +55,8 @@ def export(
     """Writes the weights to `out` and their model card beside them, as `.md`.
 
     The split is predicted anew: its report goes to `workdir/evaluate/<split>`, the calibration to `workdir`, so that
-    later evaluations of the run give the months that the exported file gives.
+    later evaluations of the run give the months that the exported file gives. Released weights compute in float32,
+    whatever the network was trained in, so that their readings depend on the processor no more than float32 does.
 
     Args:
         workdir: of a training run.
@@ -78,6 +79,7 @@ def export(
     if storage not in released.STORAGES:
         raise BoneAgeError(f"storage is {storage!r}, expected one of {', '.join(released.STORAGES)}")
     experiment, state = evaluation.restore_best(workdir)
+    trained_in = experiment.config.model.dtype
     experiment = _placed(experiment, split, data_dir, views)
     splits = load_data(experiment.config)
     measured, found = evaluation.predict_split(experiment, state.variables, splits)
@@ -102,7 +104,7 @@ def export(
         calibration=None if fitted is None else fitted.to_dict(),
         data=_told_of_data(experiment, splits, measured),
         figures=figures,
-        config=_without_paths(experiment.config),
+        config=_recipe(experiment.config, trained_in),
         commit=_commit(workdir),
         version=__version__,
         storage=storage,
@@ -131,11 +133,12 @@ def _checks(config: ConfigDict, images: int) -> tuple[dict[str, Any], dict[str, 
 
 
 def _placed(experiment: Experiment, split: str | None, data_dir: str | None, views: str | None) -> Experiment:
-    """The experiment, evaluated on this split, from this folder, over these views."""
+    """The experiment, evaluated in float32 on this split, from this folder, over these views."""
     config = experiment.config.copy_and_resolve_references().unlock()
     config.data.dir = data_dir or config.data.dir
     config.evaluate.split = split or config.evaluate.split
     config.evaluate.views = views or config.evaluate.views
+    config.model.dtype = "float32"
     experiment.preprocessing.check_views(config.evaluate.views)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
     return dataclasses.replace(experiment, config=config)
@@ -152,8 +155,10 @@ def _told_of_data(experiment: Experiment, splits: dict[str, data.Split], measure
     }
 
 
-def _without_paths(config: ConfigDict) -> dict[str, Any]:
+def _recipe(config: ConfigDict, trained_in: str) -> dict[str, Any]:
+    """The configuration of the training, without paths."""
     fields = json.loads(config.to_json_best_effort())
+    fields["model"]["dtype"] = trained_in
     for path in _PATHS:
         section, key = path.split(".")
         fields[section][key] = ""

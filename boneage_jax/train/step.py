@@ -32,7 +32,8 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(parallel.AXIS))
+        device = jax.lax.axis_index(parallel.AXIS)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), device)
         batch = view(batch, preprocessing.visible)
         image = preprocessing.scale(batch["image"])
 

@@ -201,6 +201,15 @@ def test_half_precision_gives_nearly_the_same_months(exported, tmp_path):
     assert (tmp_path / "half.safetensors").stat().st_size < path.stat().st_size
 
 
+def test_what_was_trained_in_bfloat16_is_exported_to_compute_in_float32(config, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.model.dtype = "bfloat16"
+    loop.train_and_evaluate(config, tmp_path / "run")
+    header = export(tmp_path / "run", tmp_path / "a.safetensors", calibrated=False, checks=0)
+    assert header.model["dtype"] == "float32"
+    assert header.config["model"]["dtype"] == "bfloat16"
+
+
 def test_a_calibration_of_another_checkpoint_is_not_applied(exported, config, tmp_path):
     workdir = shutil.copytree(exported[0], tmp_path / "run")
     stored = json.loads((workdir / "calibration.json").read_text()) | {"variables_sha256": "another"}
