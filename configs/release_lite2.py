@@ -35,6 +35,7 @@ def get_config(stage: str = "256") -> ConfigDict:
         config.model.init_from = "runs/lite2_192.safetensors"
         config.model.options.drop_path = 0.0
         config.optimizer.learning_rate = 6e-4
+        config.train.epochs = 11
     else:
         raise BoneAgeError(f"configs/release_lite2.py:{stage}: expected 192 or 256")
     return config
