@@ -2,7 +2,7 @@
 
 python benchmarks/convolution.py
 
-Prints GFLOP/s of a 3x3 convolution of a batch of 64: forward / gradient of the image / gradient of the kernel.
+Prints GFLOP/s of 3x3 and 1x1 convolutions: forward / gradient of the image / gradient of the kernel.
 """
 
 import time
@@ -15,10 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from boneage_jax.kernels import conv_general_dilated, library
+from boneage_jax.kernels import conv_general_dilated, library, pointwise
 
-BATCH = 64
-SHAPES = ((64, 32, 32), (32, 64, 64), (16, 128, 128), (8, 256, 256))  # pixels, channels from and to
+Shape = tuple[int, int, int, int, int]  # batch, pixels, size of the kernel, channels from and to
+SHAPES: tuple[Shape, ...] = (
+    (64, 64, 3, 32, 32),
+    (64, 32, 3, 64, 64),
+    (64, 16, 3, 128, 128),
+    (64, 8, 3, 256, 256),
+    (32, 64, 1, 96, 24),  # EfficientNet-Lite0 at 256 pixels
+    (32, 64, 1, 24, 144),
+    (16, 8, 1, 728, 728),  # Xception at 128 pixels
+    (8, 36, 1, 768, 768),  # ConvMixer-768/32 at 256 pixels
+)
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -33,14 +42,21 @@ def best(call: Callable[[], Any], runs: int = 7) -> float:
     return min(times)
 
 
-def arrays(pixels: int, channels: int, features: int) -> list[np.ndarray]:
+def arrays(batch: int, pixels: int, size: int, channels: int, features: int) -> list[np.ndarray]:
     """Image, kernel and gradient of the output."""
     rng = np.random.default_rng(0)
-    sizes = (BATCH, pixels, pixels, channels), (3, 3, channels, features), (BATCH, pixels, pixels, features)
+    sizes = (batch, pixels, pixels, channels), (size, size, channels, features), (batch, pixels, pixels, features)
     return [rng.normal(size=size).astype(np.float32) for size in sizes]
 
 
-def in_jax(convolve: Callable[..., jax.Array], shape: tuple[int, int, int], dtype: Any) -> list[float]:
+def ours(x: jax.Array, kernel: jax.Array, *settings: Any, **named: Any) -> jax.Array:
+    """What the layers of the zoo call."""
+    if kernel.shape[:2] == (1, 1):
+        return pointwise(x, kernel[0, 0])
+    return conv_general_dilated(x, kernel, *settings, **named)
+
+
+def in_jax(convolve: Callable[..., jax.Array], shape: Shape, dtype: Any) -> list[float]:
     """Seconds of the three."""
     x, kernel, gradient = (jnp.asarray(a, dtype) for a in arrays(*shape))
 
@@ -59,11 +75,11 @@ def in_jax(convolve: Callable[..., jax.Array], shape: tuple[int, int, int], dtyp
     return [best(partial(wait, call, given)) for call, given in zip(calls, operands, strict=True)]
 
 
-def in_torch(shape: tuple[int, int, int], name: str) -> list[float]:
+def in_torch(shape: Shape, name: str) -> list[float]:
     """Seconds of the three, in PyTorch's channels-last layout."""
     import torch
 
-    dtype, last = getattr(torch, name), torch.channels_last
+    dtype, last, pads = getattr(torch, name), torch.channels_last, [shape[2] // 2] * 2
     x, kernel, gradient = (torch.from_numpy(a).to(dtype) for a in arrays(*shape))
     x, gradient = (a.permute(0, 3, 1, 2).contiguous(memory_format=last) for a in (x, gradient))
     kernel = kernel.permute(3, 2, 0, 1).contiguous(memory_format=last)
@@ -71,9 +87,9 @@ def in_torch(shape: tuple[int, int, int], name: str) -> list[float]:
     def pull(which: int) -> Any:
         wanted = [which == 0, which == 1, False]
         backward = torch.ops.aten.convolution_backward
-        return backward(gradient, x, kernel, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted)
+        return backward(gradient, x, kernel, None, [1, 1], pads, [1, 1], False, [0, 0], 1, wanted)
 
-    calls = partial(torch.nn.functional.conv2d, x, kernel, padding=1), partial(pull, 0), partial(pull, 1)
+    calls = partial(torch.nn.functional.conv2d, x, kernel, padding=pads), partial(pull, 0), partial(pull, 1)
     return [best(call) for call in calls]
 
 
@@ -81,10 +97,10 @@ def main() -> None:
     """Prints a markdown table."""
     if not library.available():
         raise SystemExit("the kernels cannot be used here; the log says why")
-    contestants: dict[str, Callable[[tuple[int, int, int]], list[float]]] = {
+    contestants: dict[str, Callable[[Shape], list[float]]] = {
         "XLA float32": lambda shape: in_jax(lax.conv_general_dilated, shape, jnp.float32),
-        "ours float32": lambda shape: in_jax(conv_general_dilated, shape, jnp.float32),
-        "ours bfloat16": lambda shape: in_jax(conv_general_dilated, shape, jnp.bfloat16),
+        "ours float32": lambda shape: in_jax(ours, shape, jnp.float32),
+        "ours bfloat16": lambda shape: in_jax(ours, shape, jnp.bfloat16),
     }
     try:
         import torch
@@ -94,12 +110,12 @@ def main() -> None:
         contestants |= {
             f"PyTorch {torch.__version__} {dtype}": partial(in_torch, name=dtype) for dtype in ("float32", "bfloat16")
         }
-    print(f"| pixels, channels | {' | '.join(contestants)} |\n|{'---|' * (len(contestants) + 1)}")
+    print(f"| batch, pixels, kernel, channels | {' | '.join(contestants)} |\n|{'---|' * (len(contestants) + 1)}")
     for shape in SHAPES:
-        pixels, channels, features = shape
-        work = 2 * BATCH * pixels**2 * 9 * channels * features / 1e9
+        batch, pixels, size, channels, features = shape
+        work = 2 * batch * pixels**2 * size**2 * channels * features / 1e9
         cells = [" / ".join(f"{work / s:.0f}" for s in measure(shape)) for measure in contestants.values()]
-        print(f"| {pixels}, {channels} to {features} | {' | '.join(cells)} |", flush=True)
+        print(f"| {batch}, {pixels}, {size}x{size}, {channels} to {features} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -107,9 +107,10 @@ def test_the_processor_and_the_system_decide_whether_there_are_tiles():
 
 
 @needs_kernels
-def test_the_result_is_the_same_to_the_bit_every_time():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_result_is_the_same_to_the_bit_every_time(dtype):
     rng = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((3, 40, 40, 50), (50, 70)))
+    x, kernel = (jnp.asarray(rng.normal(size=size), dtype) for size in ((3, 60, 60, 50), (50, 70)))
 
     def gradients():
         value, pull = jax.vjp(jax.jit(pointwise), x, kernel)
