@@ -49,14 +49,19 @@ struct alignas(64) TileLine {
   uint16_t numbers[kDepth];
 };
 
+// What the processor is told of its tiles: all eight are whole.
 struct alignas(64) TileShapes {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
+// The compiler does not see that the instructions of tiles read memory: what was stored before stays before.
+inline void StoresEnd() { asm volatile("" ::: "memory"); }
+
 BONEAGE_TILES inline void BeginTiles() {
   static const TileShapes shapes;
+  StoresEnd();
   _tile_loadconfig(&shapes);
 }
 BONEAGE_TILES inline void EndTiles() { _tile_release(); }
@@ -64,6 +69,7 @@ BONEAGE_TILES inline void EndTiles() { _tile_release(); }
 // Four tiles of sums [2][2][kSide][kSide], set to or increased by the product of `steps` pairs of tiles at each side.
 BONEAGE_TILES inline void MultiplyTiles(const uint16_t* left, const uint16_t* right, int64_t steps, bool add, float* sums) {
   constexpr int kSums = kSide * kSide;
+  StoresEnd();
   if (add) {
     _tile_loadd(0, sums, 64);
     _tile_loadd(1, sums + kSums, 64);
