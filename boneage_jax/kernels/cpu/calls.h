@@ -10,7 +10,8 @@
 #include "pooling.h"
 #include "product.h"
 #include "sums.h"
-#include "tiles.h"
+#include "tile_convolution.h"
+#include "tile_products.h"
 #include "winograd.h"
 
 namespace boneage {
@@ -30,6 +31,8 @@ auto* Data(Buffer&& buffer) {
 template <typename T>
 void ConvolveAnyWay(ffi::ThreadPool& pool, ffi::AnyBuffer& image, ffi::AnyBuffer& kernel, const Shape& s,
                     bool transpose, ffi::AnyBuffer& out) {
+  if constexpr (std::is_same_v<T, BFloat16>)
+    if (TilesUsable()) return ConvolveInTiles(pool, Data<T>(image), Data<T>(kernel), s, transpose, Data<T>(out));
   if constexpr (T::kGroup == 1)
     if (FitsWinograd(s)) return WinogradConvolve<T>(pool, Data<T>(image), Data<T>(kernel), s, transpose, Data<T>(out));
   Convolve<T>(pool, Data<T>(image), Data<T>(kernel), s, transpose, Data<T>(out));
@@ -49,7 +52,10 @@ void KernelGradientAnyWay(ffi::ThreadPool& pool, ffi::AnyBuffer& image, ffi::Any
                           float* out) {
   if constexpr (T::kGroup == 1)
     if (FitsWinograd(s)) return WinogradKernelGradient<T>(pool, Data<T>(image), Data<T>(gradient), s, out);
-  ConvolveKernelGradient<T>(pool, Data<T>(image), Data<T>(gradient), s, out);
+  AddTapsFunction<T> add_taps = AddTaps<T>;
+  if constexpr (std::is_same_v<T, BFloat16>)
+    if (TilesUsable() && FitsTiles(s)) add_taps = AddTapsInTiles;
+  ConvolveKernelGradient<T>(pool, Data<T>(image), Data<T>(gradient), s, add_taps, out);
 }
 
 ffi::Error KernelGradientCall(ffi::ThreadPool pool, ffi::AnyBuffer image, ffi::AnyBuffer gradient,

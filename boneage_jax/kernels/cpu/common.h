@@ -20,6 +20,8 @@ namespace ffi = xla::ffi;
 
 constexpr int kPartials = 8;  // independent sums over the batch, added up in order
 
+inline int64_t PartsOf(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+
 // ---- Threads ---------------------------------------------------------------------------------------------
 
 // Calls f(0) ... f(n - 1), on XLA's threads and this one. Never waits for a task that has not begun, so it

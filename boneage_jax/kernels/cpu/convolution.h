@@ -202,6 +202,34 @@ void AccumulateAll(const typename T::Work* x, const typename T::Work* g, const S
   }
 }
 
+// Adds the products of all taps to `sums` [k, k, Ci, Co], of an image x [pixels + 1, Ci] and a gradient g [inner, Co] with
+// lines of the same length; a tap is a shift of the image.
+template <typename T>
+void AddTaps(const typename T::Work* x, int64_t pixels, const typename T::Work* g, int64_t inner, int64_t line,
+             const Shape& s, float* sums) {
+  using Work = typename T::Work;
+  auto* even = Scratch<Work, 2>(pixels * s.in);
+  auto* odd = Scratch<Work, 3>(pixels * s.in);
+  auto* beside = Scratch<Work, 4>(inner * s.out);
+  Interleave<T>(x, pixels, s.in, 0, even);
+  if (T::kGroup == 2 && s.k > 1) Interleave<T>(x, pixels, s.in, 1, odd);
+  Interleave<T>(g, inner, s.out, 0, beside);
+  for (int64_t tap = 0; tap < s.k * s.k; ++tap) {
+    int64_t shift = tap / s.k * line + tap % s.k;
+    const auto* from = T::kGroup == 1 || shift % 2 == 0 ? even : odd;
+    from += shift / T::kGroup * T::kGroup * s.in;
+    float* into = sums + tap * s.in * s.out;
+    if (s.out % (2 * kLanes))
+      AccumulateAll<T, 1>(from, beside, s, inner / T::kGroup, into);
+    else
+      AccumulateAll<T, 2>(from, beside, s, inner / T::kGroup, into);
+  }
+}
+
+template <typename T>
+using AddTapsFunction = void (*)(const typename T::Work*, int64_t, const typename T::Work*, int64_t, int64_t,
+                                 const Shape&, float*);
+
 // A part of the batch: rows of one large image, or several small images with empty lines between them. Lines
 // are padded, so that all pixels of a part are one long axis and a tap is a shift along it.
 template <typename T>
@@ -210,7 +238,8 @@ class KernelGradient {
   using Number = typename T::Number;
   using Work = typename T::Work;
 
-  explicit KernelGradient(const Shape& s) : s_(s), line_((s.padded_width() + 1) / 2 * 2) {}
+  KernelGradient(const Shape& s, AddTapsFunction<T> add_taps)
+      : s_(s), line_((s.padded_width() + 1) / 2 * 2), add_taps_(add_taps) {}
 
   void Add(const Number* image, const Number* gradient, int64_t begin, int64_t end, float* sums) {
     int64_t rows = std::clamp<int64_t>(kChunkPixels / line_, 1, s_.out_height);
@@ -237,26 +266,12 @@ class KernelGradient {
         CopyToWork<T>(gradient + ((b + i) * s_.out_height + y + r) * s_.out_width * s_.out, s_.out_width * s_.out,
                       g + (line + r) * line_ * s_.out);
     }
-    auto* even = Scratch<Work, 2>(pixels * s_.in);
-    auto* odd = Scratch<Work, 3>(pixels * s_.in);
-    auto* beside = Scratch<Work, 4>(inner * s_.out);
-    Interleave<T>(x, pixels, s_.in, 0, even);
-    if (T::kGroup == 2 && s_.k > 1) Interleave<T>(x, pixels, s_.in, 1, odd);
-    Interleave<T>(g, inner, s_.out, 0, beside);
-    for (int64_t tap = 0; tap < s_.k * s_.k; ++tap) {
-      int64_t shift = tap / s_.k * line_ + tap % s_.k;
-      const auto* from = T::kGroup == 1 || shift % 2 == 0 ? even : odd;
-      from += shift / T::kGroup * T::kGroup * s_.in;
-      float* into = sums + tap * s_.in * s_.out;
-      if (s_.out % (2 * kLanes))
-        AccumulateAll<T, 1>(from, beside, s_, inner / T::kGroup, into);
-      else
-        AccumulateAll<T, 2>(from, beside, s_, inner / T::kGroup, into);
-    }
+    add_taps_(x, pixels, g, inner, line_, s_, sums);
   }
 
   Shape s_;
   int64_t line_;  // pixels of a padded line, even
+  AddTapsFunction<T> add_taps_;
 };
 
 // Adds [parts][size] to `out`, in order.
@@ -270,12 +285,13 @@ inline void AddParts(ffi::ThreadPool& pool, const std::vector<float>& sums, int6
 
 template <typename T>
 void ConvolveKernelGradient(ffi::ThreadPool& pool, const typename T::Number* image,
-                            const typename T::Number* gradient, const Shape& s, float* out) {
+                            const typename T::Number* gradient, const Shape& s, AddTapsFunction<T> add_taps,
+                            float* out) {
   int64_t size = s.k * s.k * s.in * s.out, parts = std::min<int64_t>(kPartials, s.batch);
   std::vector<float> sums(size * (parts - 1), 0.0f);
   std::fill(out, out + size, 0.0f);
   ParallelFor(pool, parts, [&](int64_t p) {
-    KernelGradient<T>(s).Add(image, gradient, p * s.batch / parts, (p + 1) * s.batch / parts,
+    KernelGradient<T>(s, add_taps).Add(image, gradient, p * s.batch / parts, (p + 1) * s.batch / parts,
                              p ? sums.data() + (p - 1) * size : out);
   });
   AddParts(pool, sums, parts - 1, size, out);

@@ -12,8 +12,6 @@ constexpr int64_t kFewestRows = 8 * kWidest;   // of a task: as often each colum
 constexpr int64_t kSmallKernel = 65536;        // numbers: with so few, parts of the pixels have sums of their own
 constexpr int64_t kSharePixels = 1024;         // of such a part, at least
 
-inline int64_t PartsOf(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
-
 // b [depth, columns], or [columns, depth] with `transpose`, as [columns / kPanel][depth][kPanel], zeros behind it.
 inline void PackColumns(const float* b, int64_t depth, int64_t columns, bool transpose, int64_t panel, float* packed) {
   int64_t first = panel * kPanel, shown = std::min(kPanel, columns - first);

@@ -1,21 +1,9 @@
-// Products of bfloat16 images and float32 kernels of any size in the processor's tile registers (Intel AMX): what 1x1
-// convolutions are, [pixels, Ci] by [Ci, Co], and their gradients; with bias and ReLU6 behind them too. Kernels are
-// rounded to bfloat16, sums and gradients of kernels are float32.
+// The tile registers of Intel's AMX: products of bfloat16 matrices with float32 sums, and how their sides are arranged.
 #pragma once
 
-#include "product.h"
+#include "common.h"
 
-#if !BONEAGE_AVX512
-
-namespace boneage {
-inline bool TilesUsable() { return false; }
-inline void MultiplyInTiles(ffi::ThreadPool&, const uint16_t*, const uint16_t*, const float*, int64_t, int64_t, int64_t,
-                            bool, Relu6, uint16_t*) {}
-inline void MultiplyTransposedInTiles(ffi::ThreadPool&, const uint16_t*, const uint16_t*, const uint16_t*, int64_t,
-                                      int64_t, int64_t, float*, float*) {}
-}  // namespace boneage
-
-#else
+#if BONEAGE_AVX512
 
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -29,9 +17,6 @@ constexpr int64_t kSide = 16;                        // rows of a tile, and its 
 constexpr int64_t kDepth = 2 * kSide;                // numbers that two tiles are multiplied along
 constexpr int64_t kTileNumbers = kSide * kDepth;     // bfloat16 numbers in a tile; 1,024 bytes
 constexpr int64_t kBlock = 2 * kSide;                // rows and columns of the four tiles that are summed at a time
-constexpr int64_t kTileRows = 8 * kBlock;            // rows of a task at most: with their results they fit the L2 cache
-constexpr int64_t kTilePixels = 16 * kDepth;         // that are rearranged at a time in the gradient of the kernel
-constexpr int64_t kTileShare = 4096;                 // pixels that have sums of their own where the kernel is small
 
 // Whether this processor has tiles and the system lets this process use them (Linux since 5.16).
 inline bool TilesUsable() {
@@ -66,15 +51,16 @@ BONEAGE_TILES inline void BeginTiles() {
 }
 BONEAGE_TILES inline void EndTiles() { _tile_release(); }
 
-// Four tiles of sums [2][2][kSide][kSide], set to or increased by the product of `steps` pairs of tiles at each side.
-BONEAGE_TILES inline void MultiplyTiles(const uint16_t* left, const uint16_t* right, int64_t steps, bool add, float* sums) {
-  constexpr int kSums = kSide * kSide;
+// `sums` [kBlock][kBlock], rows `stride` apart, set to or increased by the product of `steps` pairs of tiles at each side.
+BONEAGE_TILES inline void MultiplyTiles(const uint16_t* left, const uint16_t* right, int64_t steps, bool add, float* sums,
+                                        int64_t stride) {
   StoresEnd();
+  float* lower = sums + kSide * stride;
   if (add) {
-    _tile_loadd(0, sums, 64);
-    _tile_loadd(1, sums + kSums, 64);
-    _tile_loadd(2, sums + 2 * kSums, 64);
-    _tile_loadd(3, sums + 3 * kSums, 64);
+    _tile_loadd(0, sums, 4 * stride);
+    _tile_loadd(1, sums + kSide, 4 * stride);
+    _tile_loadd(2, lower, 4 * stride);
+    _tile_loadd(3, lower + kSide, 4 * stride);
   } else {
     _tile_zero(0);
     _tile_zero(1);
@@ -91,10 +77,38 @@ BONEAGE_TILES inline void MultiplyTiles(const uint16_t* left, const uint16_t* ri
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_stored(0, sums, 64);
-  _tile_stored(1, sums + kSums, 64);
-  _tile_stored(2, sums + 2 * kSums, 64);
-  _tile_stored(3, sums + 3 * kSums, 64);
+  _tile_stored(0, sums, 4 * stride);
+  _tile_stored(1, sums + kSide, 4 * stride);
+  _tile_stored(2, lower, 4 * stride);
+  _tile_stored(3, lower + kSide, 4 * stride);
+}
+
+// `sums` [kBlock][kBlock] of kBlock neighbouring pixels of `depth` numbers each, whose windows of k lines begin at `pixels`.
+BONEAGE_TILES inline void ConvolveTiles(const uint16_t* pixels, int64_t depth, int64_t line, int64_t k,
+                                        const uint16_t* right, float* sums) {
+  StoresEnd();
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t tap = 0; tap < k * k; ++tap) {
+    const auto* left = pixels + (tap / k * line + tap % k) * depth;
+    const auto* lower = left + kSide * depth;
+    for (int64_t d = 0; d < depth; d += kDepth, right += 2 * kTileNumbers) {
+      _tile_loadd(4, left + d, 2 * depth);
+      _tile_loadd(6, right, 64);
+      _tile_loadd(7, right + kTileNumbers, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(5, lower + d, 2 * depth);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, sums, 4 * kBlock);
+  _tile_stored(1, sums + kSide, 4 * kBlock);
+  _tile_stored(2, sums + kSide * kBlock, 4 * kBlock);
+  _tile_stored(3, sums + kSide * kBlock + kSide, 4 * kBlock);
 }
 
 // ---- Rearranging -------------------------------------------------------------------------------------------
@@ -203,7 +217,8 @@ void PackRight(Numbers b, int64_t stride, int64_t rows, int64_t columns, uint16_
 }
 
 // The same of the transpose of b: kSide rows and kDepth columns of it.
-inline void PackRightTransposed(Rounded b, int64_t stride, int64_t rows, int64_t columns, uint16_t* to) {
+template <typename Numbers>
+void PackRightTransposed(Numbers b, int64_t stride, int64_t rows, int64_t columns, uint16_t* to) {
   __m512i lines[kSide];
   for (int64_t c = 0; c < kSide; ++c)
     lines[c] = c < columns ? (b + c * stride).LoadTwice(FirstOf(rows)) : _mm512_setzero_si512();
@@ -218,120 +233,12 @@ inline void PackLeftTransposed(Half x, int64_t stride, int64_t rows, int64_t col
   Transpose(lines, to);
 }
 
-// ---- Products ----------------------------------------------------------------------------------------------
+}  // namespace boneage
 
-// `out` [rows, columns] = a [rows, depth] by b [depth, columns], or the transpose of b [columns, depth]; with a bias
-// [columns], ReLU6 of the sum with it. With `result`, `a` is the gradient of its ReLU6.
-inline void MultiplyInTiles(ffi::ThreadPool& pool, const uint16_t* a, const uint16_t* result, const float* b,
-                            int64_t rows, int64_t depth, int64_t columns, bool transpose, Relu6 relu6, uint16_t* out) {
-  int64_t panels = PartsOf(columns, kBlock), steps = PartsOf(depth, kDepth);
-  std::vector<TileLine> lines(panels * steps * kBlock);
-  std::vector<float> bias(panels * kBlock);
-  if (relu6.bias) std::copy_n(relu6.bias, columns, bias.data());
-  auto* right = lines.data()->numbers;
-  ParallelFor(pool, panels, [&](int64_t panel) {
-    auto* to = right + panel * steps * 2 * kTileNumbers;
-    for (int64_t d = 0; d < depth; d += kDepth)
-      for (int64_t c = panel * kBlock; c < (panel + 1) * kBlock; c += kSide, to += kTileNumbers)
-        if (transpose)
-          PackRightTransposed(Rounded{b} + (c * depth + d), depth, depth - d, columns - c, to);
-        else
-          PackRight(Rounded{b} + (d * columns + c), columns, depth - d, columns - c, to, [](__m512i) {});
-  });
-  int64_t fair = PartsOf(PartsOf(rows, 2 * pool.num_threads()), kBlock) * kBlock;
-  int64_t at_a_time = std::min(kTileRows, fair);
-  ParallelFor(pool, PartsOf(rows, at_a_time), [&](int64_t task) {
-    int64_t first = task * at_a_time, count = std::min(at_a_time, rows - first), blocks = PartsOf(count, kBlock);
-    auto* left = Scratch<uint16_t, 0>(blocks * steps * 2 * kTileNumbers);
-    alignas(64) float sums[4 * kSide * kSide];
-    for (int64_t block = 0; block < blocks; ++block)
-      PackRows({a, result}, first + count, depth, first + block * kBlock, left + block * steps * 2 * kTileNumbers);
-    BeginTiles();
-    for (int64_t panel = 0; panel < panels; ++panel)
-      for (int64_t block = 0; block < blocks; ++block) {
-        MultiplyTiles(left + block * steps * 2 * kTileNumbers, right + panel * steps * 2 * kTileNumbers, steps,
-                      false, sums);
-        __mmask32 shown = FirstOf(columns - panel * kBlock);
-        for (int64_t row = 0; row < std::min(kBlock, count - block * kBlock); ++row) {
-          const float* from = sums + (row / kSide * 2 * kSide + row % kSide) * kSide;
-          Vector low = LoadFloats(from), high = LoadFloats(from + kSide * kSide);
-          if (relu6.bias) {
-            low = Relu6::Of(low, LoadFloats(bias.data() + panel * kBlock));
-            high = Relu6::Of(high, LoadFloats(bias.data() + panel * kBlock + kSide));
-          }
-          auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-          _mm512_mask_storeu_epi16(out + (first + block * kBlock + row) * columns + panel * kBlock, shown, both);
-        }
-      }
-    EndTiles();
-  });
-}
+#else
 
-// `out` [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels], of pixels begin ... end and
-// `strip` channels of x from `first` on; with `of_bias`, the sums of g as well.
-inline void MultiplyTransposedPartInTiles(Half x, Half g, int64_t begin, int64_t end, int64_t in, int64_t out_channels,
-                                          int64_t first, int64_t strip, float* out, float* of_bias) {
-  constexpr int64_t kSteps = kTilePixels / kDepth, kPanel = kSteps * 2 * kTileNumbers, kSums = 4 * kSide * kSide;
-  int64_t shown = std::min(strip, in - first), blocks = PartsOf(shown, kBlock), panels = PartsOf(out_channels, kBlock);
-  auto* left = Scratch<uint16_t, 0>(blocks * kPanel);
-  auto* right = Scratch<uint16_t, 1>(panels * kPanel);
-  auto* sums = Scratch<float, 2>(blocks * panels * kSums);
-  auto* biases = Scratch<float, 5>(panels * kBlock);
-  std::fill_n(biases, panels * kBlock, 0.0f);
-  for (int64_t p = begin; p < end; p += kTilePixels) {
-    int64_t count = std::min(kTilePixels, end - p), steps = PartsOf(count, kDepth);
-    for (int64_t c = 0; c < blocks * kBlock; c += kSide)
-      for (int64_t i = 0; i < steps; ++i)
-        PackLeftTransposed(x + ((p + i * kDepth) * in + first + c), in, end - p - i * kDepth, shown - c,
-                           left + c / kBlock * kPanel + (i * 2 + c / kSide % 2) * kTileNumbers);
-    for (int64_t c = 0; c < panels * kBlock; c += kSide) {
-      Vector even = LoadFloats(biases + c), odd = Zero();  // sums of the pixels of such numbers
-      for (int64_t i = 0; i < steps; ++i)
-        PackRight(g + ((p + i * kDepth) * out_channels + c), out_channels, end - p - i * kDepth, out_channels - c,
-                  right + c / kBlock * kPanel + (i * 2 + c / kSide % 2) * kTileNumbers, [&](__m512i pairs) {
-                    if (!of_bias) return;
-                    even = Add(even, _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)));
-                    odd = Add(odd, _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000))));
-                  });
-      StoreFloats(biases + c, Add(even, odd));
-    }
-    BeginTiles();
-    for (int64_t block = 0; block < blocks; ++block)
-      for (int64_t panel = 0; panel < panels; ++panel)
-        MultiplyTiles(left + block * kPanel, right + panel * kPanel, steps, p > begin,
-                      sums + (block * panels + panel) * kSums);
-    EndTiles();
-  }
-  for (int64_t c = 0; c < shown; ++c)
-    for (int64_t panel = 0; panel < 2 * panels; ++panel) {
-      const float* from = sums + (c / kBlock * panels + panel / 2) * kSums + (c / kSide % 2 * 2 + panel % 2) * kSide * kSide;
-      int64_t columns = std::clamp<int64_t>(out_channels - panel * kSide, 0, kSide);
-      std::copy_n(from + c % kSide * kSide, columns, out + (first + c) * out_channels + panel * kSide);
-    }
-  if (of_bias) std::copy_n(biases, out_channels, of_bias);
-}
-
-// `out` [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels]; with `of_bias`, the sums of g.
-// With `result`, g is the gradient of its ReLU6. The shares of the pixels depend on the shapes alone, and so does the
-// order of the sums.
-inline void MultiplyTransposedInTiles(ffi::ThreadPool& pool, const uint16_t* x, const uint16_t* g, const uint16_t* result,
-                                      int64_t pixels, int64_t in, int64_t out_channels, float* out, float* of_bias) {
-  int64_t size = in * out_channels;
-  int64_t shares = size > kSmallKernel ? 1 : std::clamp<int64_t>(pixels / kTileShare, 1, kPartials);
-  int64_t strip = PartsOf(PartsOf(in * shares, 2 * pool.num_threads()), kBlock) * kBlock;
-  int64_t strips = PartsOf(in, strip);
-  std::vector<float> others(size * (shares - 1)), biases(out_channels * (shares - 1));
-  ParallelFor(pool, shares * strips, [&](int64_t task) {
-    int64_t share = task / strips, part = task % strips;
-    float* bias = share ? biases.data() + (share - 1) * out_channels : of_bias;
-    MultiplyTransposedPartInTiles({x}, {g, result}, share * pixels / shares, (share + 1) * pixels / shares, in,
-                                  out_channels, part * strip, strip, share ? others.data() + (share - 1) * size : out,
-                                  of_bias && part == 0 ? bias : nullptr);
-  });
-  AddParts(pool, others, shares - 1, size, out);
-  if (of_bias) AddParts(pool, biases, shares - 1, out_channels, of_bias);
-}
-
+namespace boneage {
+inline bool TilesUsable() { return false; }
 }  // namespace boneage
 
 #endif
