@@ -13,9 +13,10 @@ from boneage_jax.data.splits import hospital
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import report
 from boneage_jax.export import card
+from boneage_jax.predict.calibrated import Estimates
 from boneage_jax.predict.items import Item
 from boneage_jax.predict.prediction import Prediction
-from boneage_jax.predict.predictor import Estimates, Predictor
+from boneage_jax.predict.predictor import Predictor
 from boneage_jax.released import calibration as calibrating
 from boneage_jax.released import weights as released
 

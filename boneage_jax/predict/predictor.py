@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import datetime
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,31 +20,21 @@ from boneage_jax.data.preprocess import check_grey
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.inference import make_estimate
 from boneage_jax.models import LARGEST_MONTHS, Description
+from boneage_jax.predict.calibrated import Estimates, calibrated
 from boneage_jax.predict.items import UNKNOWN, Item, Picture, SexLike, Source, read_inputs, read_picture, read_sexes
-from boneage_jax.predict.prediction import Prediction, Provenance, RefusedImageError, RegionReading
+from boneage_jax.predict.prediction import Prediction, Provenance, RefusedImageError
 from boneage_jax.regions.detector import Regions, packaged
-from boneage_jax.regions.fingers import NAMES
 from boneage_jax.regions.keypoints import marked_points
 from boneage_jax.released import weights as released
-from boneage_jax.released.calibration import Calibration, disagreement
+from boneage_jax.released.calibration import Calibration
 from boneage_jax.released.checks import CORRECTED, WARNING, Checks
 from boneage_jax.sex import Sex
 
 LEAST_JOINTS = 9
 """Of the 17 joints, how many a network that reads joints has to find."""
-_FIGURES = ("months", "low", "high")  # of a region
 
 _UNFIT = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
 """What a header that was written for another version, or by another program, leads to."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimates:
-    """What the network itself says, before calibration: months, and what it takes for its standard deviation."""
-
-    months: np.ndarray
-    std: np.ndarray | None
-    parts: np.ndarray | None = None  # months of the regions of `NAMES`, [B, R], NaN where one was not found
 
 
 class Prepared(NamedTuple):
@@ -311,8 +300,8 @@ class Predictor:
         raw = self._raw(readings, batch_size)
         letters = [sex.letter for _, sex in readings]
         if self._alone is None:
-            return self._published(raw, letters)
-        alone, mean = self._alone._published(raw, letters), np.zeros_like(raw.months) + raw.months
+            return calibrated(raw, letters, self.calibration)
+        alone, mean = calibrated(raw, letters, self._alone.calibration), np.zeros_like(raw.months) + raw.months
         answers = [Prediction(None, None, None, letter) for letter in letters]
         for place, other in enumerate(self.others):
             seen = [i for i, (one, _) in enumerate(readings) if one.others[place] is not None]
@@ -321,14 +310,17 @@ class Predictor:
             months[seen] = theirs.months
             mean += months
             if theirs.parts is not None:
-                for i, found in zip(seen, other._published(theirs, [letters[i] for i in seen]), strict=True):
+                given = [letters[i] for i in seen]
+                for i, found in zip(seen, calibrated(theirs, given, other.calibration), strict=True):
                     answers[i] = found
         together = Estimates(np.nan_to_num(mean / (1 + len(self.others))), None)
         return [
             single
             if np.isnan(sum_)
             else dataclasses.replace(both, regions=found.regions, regions_disagree=found.regions_disagree)
-            for sum_, single, both, found in zip(mean, alone, self._published(together, letters), answers, strict=True)
+            for sum_, single, both, found in zip(
+                mean, alone, calibrated(together, letters, self.calibration), answers, strict=True
+            )
         ]
 
     def _raw(self, readings: Sequence[tuple[Prepared, Sex]], batch_size: int) -> Estimates:
@@ -342,47 +334,10 @@ class Predictor:
         std, parts = (values if values is None else values[: len(readings)] for values in (raw.std, raw.parts))
         return Estimates(raw.months[: len(readings)], std, parts)
 
-    def _published(self, raw: Estimates, letters: Sequence[str]) -> list[Prediction]:
-        """Calibrated predictions of estimates."""
-        months, std = raw.months, raw.std
-        if self.calibration is None:
-            stds = [None] * len(months) if std is None else std.tolist()
-            found = [Prediction(m, s, None, x) for m, s, x in zip(months.tolist(), stds, letters, strict=True)]
-        else:
-            published = self.calibration.apply(months, std)
-            columns = (published.months, published.std, published.low, published.high)
-            rows = zip(*(column.tolist() for column in columns), letters, strict=True)
-            found = [Prediction(m, s, (low, high), x) for m, s, low, high, x in rows]
-        return found if raw.parts is None else self._with_regions(found, raw.parts)
-
-    def _with_regions(self, found: Sequence[Prediction], parts: np.ndarray) -> list[Prediction]:
-        """The predictions with those of the regions."""
-        if self.calibration is None:
-            return [
-                dataclasses.replace(
-                    one, regions={name: RegionReading(months, None) for name, months in _there(row.tolist())}
-                )
-                for one, row in zip(found, parts, strict=True)
-            ]
-        each = self.calibration.apply_to_parts(parts)
-        apart = disagreement(np.array([one.months for one in found]), each)
-        limit = math.inf if self.calibration.apart is None else self.calibration.apart
-        answers = []
-        for place, one in enumerate(found):
-            months, low, high = (dict(_there(getattr(part, key)[place] for part in each)) for key in _FIGURES)
-            regions = {name: RegionReading(months[name], (low[name], high[name])) for name in months}
-            answers.append(dataclasses.replace(one, regions=regions, regions_disagree=bool(apart[place] > limit)))
-        return answers
-
 
 def _given(prepared: Prepared | None) -> Prepared:
     assert prepared is not None
     return prepared
-
-
-def _there(values: Iterable[float]) -> list[tuple[str, float]]:
-    """The regions that have a value, with it."""
-    return [(name, float(value)) for name, value in zip(NAMES, values, strict=True) if not math.isnan(value)]
 
 
 def load(name_or_path: str | Path) -> Predictor:

@@ -1,0 +1,67 @@
+"""Predictions from the estimates of a network: calibrated, with those of the hand's regions."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from boneage_jax.predict.prediction import Prediction, RegionReading
+from boneage_jax.regions.fingers import NAMES
+from boneage_jax.released.calibration import Calibration, disagreement
+
+_FIGURES = ("months", "low", "high")  # of a region
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimates:
+    """What the network itself says, before calibration: months, and what it takes for its standard deviation."""
+
+    months: np.ndarray
+    std: np.ndarray | None
+    parts: np.ndarray | None = None  # months of the regions of `NAMES`, [B, R], NaN where one was not found
+
+
+def calibrated(raw: Estimates, sexes: Sequence[str], calibration: Calibration | None) -> list[Prediction]:
+    """A prediction for each estimate.
+
+    Args:
+        raw: of B images.
+        sexes: "F" or "M" of each, which the predictions repeat.
+        calibration: corrects the months and adds the intervals; without it there are no intervals.
+    """
+    months, std = raw.months, raw.std
+    if calibration is None:
+        stds = [None] * len(months) if std is None else std.tolist()
+        found = [Prediction(m, s, None, x) for m, s, x in zip(months.tolist(), stds, sexes, strict=True)]
+    else:
+        published = calibration.apply(months, std)
+        columns = (published.months, published.std, published.low, published.high)
+        rows = zip(*(column.tolist() for column in columns), sexes, strict=True)
+        found = [Prediction(m, s, (low, high), x) for m, s, low, high, x in rows]
+    return found if raw.parts is None else _with_regions(found, raw.parts, calibration)
+
+
+def _with_regions(found: Sequence[Prediction], parts: np.ndarray, calibration: Calibration | None) -> list[Prediction]:
+    """The predictions with those of the regions."""
+    if calibration is None:
+        return [
+            dataclasses.replace(
+                one, regions={name: RegionReading(months, None) for name, months in _there(row.tolist())}
+            )
+            for one, row in zip(found, parts, strict=True)
+        ]
+    each = calibration.apply_to_parts(parts)
+    apart = disagreement(np.array([one.months for one in found]), each)
+    limit = math.inf if calibration.apart is None else calibration.apart
+    answers = []
+    for place, one in enumerate(found):
+        months, low, high = (dict(_there(getattr(part, key)[place] for part in each)) for key in _FIGURES)
+        regions = {name: RegionReading(months[name], (low[name], high[name])) for name in months}
+        answers.append(dataclasses.replace(one, regions=regions, regions_disagree=bool(apart[place] > limit)))
+    return answers
+
+
+def _there(values: Iterable[float]) -> list[tuple[str, float]]:
+    """The regions that have a value, with it."""
+    return [(name, float(value)) for name, value in zip(NAMES, values, strict=True) if not math.isnan(value)]
