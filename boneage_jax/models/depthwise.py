@@ -276,5 +276,5 @@ class DepthwiseConv(nn.Module):
         x = depthwise_conv(x, filters, stride=self.strides, padding=self.padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
-            x += bias.astype(self.dtype)[None, None, None, :]
+            x = shifted(x, bias)
         return x

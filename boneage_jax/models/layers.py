@@ -121,7 +121,7 @@ class Pointwise(nn.Module):
         x = kernels.pointwise(x, kernel[0, 0])
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-            x = x + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+            x = shifted(x, bias)
         return x
 
 
