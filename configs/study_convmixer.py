@@ -2,8 +2,8 @@
 
     python launch.py --config=configs/study_convmixer.py --config.data.dir=DIR
 
-Recipe and network are those of `configs/convmixer.py` (256 pixels there), at 70 pixels and in bfloat16: 11 images a
-second on two cores of an Intel Xeon with tile registers (AMX), so that 8 hours are about 28 epochs; in float32 8.
+Recipe and network are those of `configs/convmixer.py` (256 pixels there), at 70 pixels and in bfloat16: 15 to 21
+images a second on two cores of an Intel Xeon with tile registers (AMX), so that 8 hours are about 45 epochs.
 `configs/study_xception.py` is the other half of the comparison. Neither has been trained to its end yet.
 """
 
