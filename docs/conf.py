@@ -1,4 +1,4 @@
-"""Settings of the documentation: sphinx-build -W -b html docs OUT."""
+"""Sphinx settings of the documentation: sphinx-build -W -b html docs OUT."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
-# The index may name pages that a later version brings; a page that it lacks is a warning all the same.
+# The index may list pages that do not exist yet; a page missing from the index still causes a warning.
 suppress_warnings = ["toc.not_readable"]
 
 html_theme = "furo"
@@ -38,7 +38,7 @@ myst_heading_anchors = 3
 # Docstrings write code in single backticks, as Markdown does.
 default_role = "literal"
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the signatures of arrays are long; the docstrings give shapes and units
+autodoc_typehints = "none"  # array signatures are long; the docstrings give shapes and units
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

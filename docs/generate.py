@@ -1,4 +1,4 @@
-"""Writes the pages of the documentation that are made from the code, into docs/generated.
+"""Generates documentation pages from the code, into docs/generated.
 
 The keys of the configuration come from the comments in `boneage_jax/config.py`, the command line from argparse, the
 API from the docstrings of the modules in `API`, model cards and notebooks from their files.
@@ -83,7 +83,7 @@ API = {
 
 
 def all_pages(folder: Path) -> None:
-    """Writes every page; what an earlier version of the code left in the folder is removed."""
+    """Writes every page, after removing pages that an earlier version of the code left in the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     pages = {f"api/{name}": api(name, modules) for name, modules in API.items()}
     pages["configuration"] = configuration((ROOT / "boneage_jax" / "config.py").read_text())
@@ -121,7 +121,7 @@ def configuration(source: str) -> str:
 
 
 def keys(source: str) -> Iterator[tuple[str, str, str]]:
-    """Each key of `base()` as "section.key", its default as it is written, and the comment above and behind it."""
+    """Each key of `base()` as "section.key", its default as in the source, and the comments above and after it."""
     above: list[str] = []
     body = source[source.index("def base()") : source.index("    return config\n")]
     for line in body.splitlines():
@@ -168,8 +168,8 @@ def project(path: Path) -> str:
 
 
 def notebook(path: Path) -> str:
-    """A notebook as a page: its text, and its code as it is executed by CI."""
-    import jupytext  # nothing else here needs the packages of the documentation
+    """A notebook as a page: its text, and the code that CI executes."""
+    import jupytext  # imported here because only this needs the documentation packages
 
     where, command = f"`docs/notebooks/{path.name}`", f"`jupytext --to notebook {path.name}`"
     note = f":::{{note}}\nThis page is the notebook {where}; {command} makes a file for Jupyter of it.\n:::"

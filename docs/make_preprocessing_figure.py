@@ -1,4 +1,4 @@
-"""Draws docs/preprocessing.png, the stages on a drawn hand: python docs/make_preprocessing_figure.py."""
+"""Draws docs/preprocessing.png, the preprocessing stages of a drawn hand: python docs/make_preprocessing_figure.py."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Make docs/report.png, a report about a drawn child, as chromium shows it: `python docs/make_report_figure.py`."""
+"""Make docs/report.png, a report about a drawn child, rendered by Chromium: `python docs/make_report_figure.py`."""
 
 import subprocess
 import tempfile
@@ -12,7 +12,7 @@ from boneage_jax.data.phantom import render
 from boneage_jax.sex import Sex
 
 VISITS = {"2021-06-10": 72, "2023-05-22": 96, "2025-06-02": 120}
-"""The months that the hands are drawn for; the child was born in 2014."""
+"""Date of each visit, and the bone age in months of its drawn hand; the child was born in 2014."""
 BORN = "2014-03-02"
 WINDOW = (860, 1130)
 
@@ -44,7 +44,7 @@ if __name__ == "__main__":
         folder = Path(name)
         (folder / "visits").mkdir()
         table, page = write_visits(folder), folder / "report.html"
-        # The checks know radiographs alone: they may distrust a drawing.
+        # The input checks are fitted on radiographs only and may refuse a drawing.
         status = main(["report", str(folder / "visits"), f"--labels={table}", f"--out={page}", "--accept-warnings"])
         if status:
             raise SystemExit(status)

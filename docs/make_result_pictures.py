@@ -17,7 +17,7 @@ HEIGHT = 520  # pixels, of the pictures
 
 
 def read_hand(folder: Path) -> None:
-    """Writes hand.dcm, and what `boneage predict` makes of it, into the folder."""
+    """Writes hand.dcm and the output files of `boneage predict` into the folder."""
     (folder / "hand.dcm").write_bytes(readme_inputs.dcm(100, "102M", side=1024))
     outputs = [f"--{name}={folder}" for name in ("heatmap", "regions", "dicom-out")]
     if status := main(["predict", str(folder / "hand.dcm"), *outputs]):
@@ -40,6 +40,6 @@ if __name__ == "__main__":
         save(cv2.imread(str(folder / "hand-heatmap.png")), here / "reading.jpg")
         save(
             cv2.imread(str(folder / "hand-regions.png")), here / "regions.jpg", height=860
-        )  # so that its ages can be read
+        )  # large enough to read the ages
         capture = pydicom.dcmread(folder / "hand-boneage-sc.dcm").pixel_array
         save(np.ascontiguousarray(capture[..., ::-1]), here / "dicom.jpg")

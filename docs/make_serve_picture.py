@@ -1,6 +1,6 @@
-"""Draw docs/serve.png, the page with a reading, in Debian's chromium: `python docs/make_serve_picture.py`.
+"""Make docs/serve.png, the page with a reading in Debian's Chromium: `python docs/make_serve_picture.py`.
 
-With the name of a folder, it goes there, with the dark page and that of a phone beside it, to be looked at.
+Given the name of a folder, it writes the picture there, with dark and phone versions beside it for inspection.
 
 Needs `pip install -e ".[serve,test]"` and `apt-get install chromium chromium-driver`.
 """

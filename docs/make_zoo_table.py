@@ -1,9 +1,9 @@
-"""Prints the README's table of networks: parameters, operations, memory of a training step as XLA plans it.
+"""Prints the README's table of networks: parameters, operations and XLA's planned memory of a training step.
 
     python docs/make_zoo_table.py [NAME ...]    such as xception or efficientnet:b4
 
-Nothing is run: each configuration's step is compiled for its own image and batch size, on the CPU. The numbers of
-operations are those of one image's prediction (a multiply-add is 2). It takes some minutes.
+Nothing is executed: each configuration's training step is compiled on the CPU for its own image and batch size.
+Operations are counted for the prediction of one image (a multiply-add counts as 2). It takes some minutes.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ STATISTICS = Statistics(127.3, 41.2, {"chronological_age": (130.0, 45.0)})
 
 
 def main(names: list[str]) -> None:
-    """One row for each configuration."""
+    """Prints one row for each configuration."""
     names = names or [name for name in sorted(_names()) if not name.startswith(NOT_PUBLISHED)]
     print("| config | input | parameters, M | GFLOPs | batch | memory of a training step, GiB | rematerialised |")
     print("|---|---|---|---|---|---|---|")
@@ -56,7 +56,7 @@ def row(name: str) -> str:
 
 
 def step_bytes(config: ConfigDict, *, remat: bool = False) -> int:
-    """Memory of a training step, with every block computed again in the backward pass or not."""
+    """Memory of a training step in bytes, with or without rematerialisation of the blocks."""
     config.model.remat = remat
     experiment = Experiment.create(config, STATISTICS)
     size, channels = experiment.preprocessing.visible, experiment.preprocessing.channels

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+import boneage_jax
 from boneage_jax import config as configuration
 from boneage_jax.commands.main import COMMANDS
+from boneage_jax.data import phantom
+from boneage_jax.released import weights
+from boneage_jax.sex import Sex
 from boneage_jax.version import __version__
 from tests import modules
 
@@ -47,6 +51,18 @@ def test_the_picture_of_the_layers_is_that_of_the_contract():
     diagram = load("make_layers_diagram")
     rows = diagram.layers((ROOT / "pyproject.toml").read_text())
     assert (DOCS / "layers.svg").read_text() == diagram.svg(rows), "run python docs/make_layers_diagram.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorials/first-reading.md", "docs/explanations/uncertainty.md"])
+def test_the_quoted_reading_is_that_of_the_default_weights(page):
+    drawn = phantom.render(96, Sex.MALE, size=512, seed=7).image
+    answer = boneage_jax.load(weights.most_accurate()).predict(drawn, sex="M")
+    text = (ROOT / page).read_text()
+    quoted = re.search(r"hand.png  M +([\d.]+) \(.*\) +([\d.]+) +([\d.]+) to ([\d.]+) ", text) or re.search(
+        r"for example ([\d.]+) months, SD ([\d.]+), ([\d.]+)\s+to\s+([\d.]+)\.", text
+    )
+    assert list(map(float, quoted.groups())) == pytest.approx([answer.months, answer.std, *answer.interval], abs=0.06)
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])

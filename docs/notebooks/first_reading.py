@@ -42,11 +42,11 @@ assert low < reading.months < high
 # %% [markdown]
 # ## What the network sees
 #
-# `prepare` crops to the hand, exposes for it and resamples. Brightness and contrast of the file cancel: the same hand
-# at half the contrast gives the same reading to within rounding.
+# `prepare` crops to the hand, normalises its exposure and resamples it. Brightness and contrast of the file have no
+# effect: the same hand at half the contrast gives the same reading to within rounding.
 
 # %%
-prepared = predictor.preprocessing.prepare(hand)  # uint8 [192, 192, 1]
+prepared = predictor.preprocessing.prepare(hand)  # uint8 [256, 256, 1]
 faint = (64 + hand.astype(np.uint16) // 2).astype(np.uint8)
 difference = predictor.predict(faint, sex="M").months - reading.months
 print(f"at half the contrast the reading changes by {difference:+.2f} months")
@@ -75,7 +75,7 @@ plt.show()
 # %% [markdown]
 # ## An unknown sex
 #
-# The sex is never assumed. `"unknown"` gives one reading for each.
+# The sex is never assumed. `"unknown"` gives one reading for each sex.
 
 # %%
 both = predictor.predict(hand, sex="unknown")
@@ -84,7 +84,7 @@ for sex, one in both.by_sex.items():
 assert both.months is None
 
 # %% [markdown]
-# ## An image that is no hand
+# ## An image that is not a hand
 #
 # The input checks refuse it and name the reason.
 

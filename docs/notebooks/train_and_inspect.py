@@ -12,8 +12,8 @@
 # %% [markdown]
 # # Notebook: train a network and inspect it
 #
-# A very small ConvMixer learns the bone age of drawn hands in seconds, from a configuration to an evaluated checkpoint.
-# `configs/quickstart.py` does the same with more and larger images of the hand, and more epochs.
+# A very small ConvMixer learns the bone age of drawn hands in seconds. The notebook goes from a configuration to an
+# evaluated checkpoint. `configs/quickstart.py` does the same with more and larger images and more epochs.
 
 # %%
 import csv
@@ -36,7 +36,7 @@ workdir = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## The configuration
 #
-# `base()` has every key at its default; a configuration changes the few that differ.
+# `base()` returns the default of every key; a configuration changes only the keys that differ.
 
 # %%
 config = base()
@@ -65,8 +65,8 @@ config.train.early_stopping = 0
 # %% [markdown]
 # ## Training
 #
-# `train_and_evaluate` writes checkpoints, `metrics.jsonl`, `predictions.csv` and plots to the work directory. If it is
-# stopped and started again, it continues and ends with the same parameters.
+# `train_and_evaluate` writes checkpoints, `metrics.jsonl`, `predictions.csv` and plots to the work directory. A stopped
+# run can be resumed and ends with the same parameters.
 
 # %%
 result = loop.train_and_evaluate(config, workdir / "run")
@@ -75,7 +75,8 @@ print(report.table(result))
 # %% [markdown]
 # ## The predictions
 #
-# `predictions.csv` has one row per image. After seconds of training the network is well below the best constant guess.
+# `predictions.csv` has one row per image. After seconds of training, the network's error is well below that of the best
+# constant guess.
 
 # %%
 with (workdir / "run/evaluate/validation/predictions.csv").open() as file:
@@ -95,7 +96,7 @@ plt.show()
 # %% [markdown]
 # ## The parameters
 #
-# `restore_best` returns the experiment and the state of the best checkpoint. Parameters lie under "trunk" and "head".
+# `restore_best` returns the experiment and the state of the best checkpoint. Parameters are in "trunk" and "head".
 
 # %%
 experiment, state = evaluation.restore_best(workdir / "run")
