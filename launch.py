@@ -5,11 +5,11 @@
     python launch.py --mode=evaluate --workdir=runs/xception --config.evaluate.split=test
     python launch.py --mode=benchmark --config=configs/convmixer.py
 
-Any key of the configuration is a flag, as --config.train.batch_size=32.
+Every key of the configuration is a flag, for example --config.train.batch_size=32.
 
-On Linux, the program first starts itself again with other settings of the C library's memory allocator, which halves
-the time of a small network's step (boneage_jax/allocator.py). A GLIBC_TUNABLES that is set, even to nothing, is kept,
-and the program does not start again.
+On Linux, the program first restarts itself with other settings of the C library's memory allocator, which halves the
+step time of a small network (boneage_jax/allocator.py). If GLIBC_TUNABLES is already set, even to an empty string, its
+value is kept and the program does not restart.
 """
 
 import sys
@@ -22,10 +22,10 @@ from boneage_jax.command_line import FLAGS, parse
 
 
 def run() -> int:
-    """Does what the flags say."""
+    """Runs the mode selected by the flags; returns the exit status."""
     parse(sys.argv)
     logging.use_absl_handler()
-    from boneage_jax import compilation  # jax starts here, after the flags have been found good
+    from boneage_jax import compilation  # imports jax, only after the flags have been validated
     from boneage_jax.train import parallel
 
     config = FLAGS.config

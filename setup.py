@@ -1,7 +1,7 @@
 """Builds the CPU kernels, shared libraries for Linux on x86-64; everything else is in pyproject.toml.
 
-Where they cannot be built (another processor, no C++ compiler), the package installs without them and runs as XLA
-compiles it.
+If they cannot be built (another processor, no C++ compiler), the package installs without them and uses XLA's own code
+instead.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ def extensions() -> list[Extension]:
     """Returns one library for each instruction set; none for other systems."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return []
-    jaxlib = importlib.util.find_spec("jaxlib")  # has the headers of XLA's foreign function interface
+    jaxlib = importlib.util.find_spec("jaxlib")  # contains the headers of XLA's foreign function interface
     if jaxlib is None or jaxlib.origin is None:
         raise ModuleNotFoundError("jaxlib is needed to build the CPU kernels: pip install jaxlib")
     include = str(Path(jaxlib.origin).parent / "include")

@@ -1,11 +1,11 @@
-"""Measures whether networks look where readers look, on the radiographs whose ossification regions are annotated.
+"""Measures whether networks look where readers look, on radiographs with annotated ossification regions.
 
     python benchmarks/attention.py --data DIR --boxes ossification_rois.csv [--weights NAME] [--limit N] [--card]
 
-DIR holds the RSNA files; the boxes are those of Koitka et al. (PLOS ONE 2018, doi 10.1371/journal.pone.0207496), of the
-expert where two readers drew them. The table gives the share of the heat map inside the boxes, beside the boxes' share
-of the area and of the brightness, for each region and age group. A heat map takes about two seconds on a core. --card
-adds the shares to the file of the weights and to its model card. Weights that read crops have no heat map.
+DIR holds the RSNA files; the boxes are those of Koitka et al. (PLOS ONE 2018, doi 10.1371/journal.pone.0207496); where
+two readers drew boxes, the expert's are used. The table gives the share of the heat map inside the boxes, beside the
+boxes' share of the area and of the brightness, for each region and age group. A heat map takes about two seconds on a
+core. --card adds the shares to the weights file and its model card. Weights that read crops have no heat map.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from boneage_jax.regions.annotations import NON_EXPERT, read_annotations
 from boneage_jax.released import weights as released
 
 AGES = {"under 8 years": (0, 96), "8 to 12 years": (96, 144), "12 years and over": (144, 1000)}
-"""Bone age in months: from, and to below."""
+"""Bone age in months: inclusive lower and exclusive upper bound."""
 
 
 def summary(found: Iterable[Shares]) -> dict[str, Any]:
-    """Mean shares over radiographs, by kind and region, and how many there are."""
+    """Mean shares over radiographs, by kind and region, and the number of radiographs."""
     found = list(found)
     kinds = [field.name for field in dataclasses.fields(Shares)]
     regions = found[0].map if found else {}
@@ -64,7 +64,7 @@ def measure(name: str, data: pathlib.Path, boxes: pathlib.Path, limit: int) -> d
 
 
 def add_to_card(path: pathlib.Path, groups: dict[str, Any]) -> None:
-    """Adds the shares of one network to its file of weights, and to the model card beside it."""
+    """Adds the shares of one network to its weights file and to the model card beside it."""
     weights = released.read(path)
     figures = {**weights.header.figures, "attention": groups["all ages"]}
     released.write(path, dataclasses.replace(weights, header=dataclasses.replace(weights.header, figures=figures)))
@@ -72,7 +72,7 @@ def add_to_card(path: pathlib.Path, groups: dict[str, Any]) -> None:
 
 
 def heatmapped() -> list[str]:
-    """The weights in the package that have heat maps."""
+    """Names of the packaged weights that have heat maps."""
     headers = {name: released.read_header(released.find(name)) for name in released.names()}
     return [name for name, header in headers.items() if header.preprocessing["region"] != "joints"]
 
@@ -95,7 +95,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures the shares, prints the table and writes the requested files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
     parser.add_argument("--boxes", type=pathlib.Path, required=True, help="the table of boxes, as CSV")

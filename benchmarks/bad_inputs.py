@@ -1,13 +1,13 @@
-"""What a bone-age network should not be given, made with fixed seeds to measure the checks of input images.
+"""Generates unsuitable inputs for a bone-age network, with fixed seeds, to measure the input checks.
 
 From validation radiographs, which the checks were not fitted on: inverted, turned, cut off, small, two hands, badly
 exposed. Drawn: blank, noise, gradients, text, a chest, a long bone. Photographs and medical images of other kinds: the
 sample pictures that come with matplotlib, scikit-image and scikit-learn.
 
-The checks are fitted on inverted, turned, cut, small and several hands and on noise too, though from other radiographs,
-and cut, shrunk and drawn otherwise. All that is made here was looked at on training radiographs, with other seeds, and
-shapes were added to what is fitted on because chests and long bones went unseen. Photographs and other medical images
-were not looked at before the measurement that is reported.
+The checks are also fitted on inverted, turned, cut, small and several hands and on noise, but those come from other
+radiographs and are cut, shrunk and drawn in other ways. Every kind generated here was first tried on training
+radiographs with other seeds; shapes were then added to the fitting data because the checks missed chests and long
+bones. Photographs and other medical images were not tried before the reported measurement.
 """
 
 import gzip
@@ -27,7 +27,7 @@ _INK, _PAPER = 30, 235
 
 
 def inverted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Dark bones on a bright ground."""
+    """Dark bones on a bright background."""
     return 255 - image
 
 
@@ -47,13 +47,13 @@ def upside_down(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def cropped_to_half(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The upper, lower, left or right half alone."""
+    """Only the upper, lower, left or right half."""
     half = _SIDE // 2
     return [image[:half], image[half:], image[:, :half], image[:, half:]][rng.integers(4)].copy()
 
 
 def half_out_of_the_frame(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Moved out by half; where it was, the ground."""
+    """The hand shifted halfway out of the frame; the vacated area is filled with background."""
     shift = np.zeros((2, 3))
     shift[:, :2] = np.eye(2)
     shift[rng.integers(2), 2] = rng.choice([-1, 1]) * _SIDE * rng.uniform(0.48, 0.6)
@@ -61,7 +61,7 @@ def half_out_of_the_frame(image: np.ndarray, rng: np.random.Generator) -> np.nda
 
 
 def small_hand(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A quarter to a third of the side in the middle of a dark ground."""
+    """The image at a quarter to a third of its size, near the middle of a dark background."""
     size = int(_SIDE * rng.uniform(0.25, 0.33))
     top, left = (_SIDE - size) // 2 + rng.integers(-40, 41, 2)
     ground = np.zeros_like(image)
@@ -70,18 +70,18 @@ def small_hand(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def two_hands(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The usual picture of both hands: the mirror image beside it."""
+    """The usual image of both hands: the radiograph beside its mirror image."""
     return np.hstack([image[:, ::-1], image])
 
 
 def overexposed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Everything brighter than the middle of the occurring intensities is white."""
+    """Everything brighter than the median intensity is white."""
     low, high = np.percentile(image, (1, 50))
     return np.clip((image.astype(np.float32) - low) * 255 / max(high - low, 1), 0, 255).astype(np.uint8)
 
 
 def underexposed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Four to eight intensity levels are left."""
+    """Only four to eight intensity levels are left."""
     low, high = np.percentile(image, (0.5, 99.5))
     share = np.clip((image.astype(np.float32) - low) / max(high - low, 1), 0, 1)
     return np.rint(share * rng.integers(3, 8)).astype(np.uint8)
@@ -109,7 +109,7 @@ def gradient(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def text_page(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lines of words on paper, or as bright on dark as on a report's screen."""
+    """Lines of words, dark on bright like paper or bright on dark like a report on a screen."""
     page = np.full(image.shape, _PAPER, np.uint8)
     scale = rng.uniform(0.3, 0.7)
     for line in range(int(30 * scale) + 12, _SIDE - 10, int(28 * scale) + 6):
@@ -174,7 +174,7 @@ CODES = {
     "overexposed": "saturated",
     "underexposed": "blank",
 } | dict.fromkeys(("noise", "gradient", "text_page", "chest", "long_bone", "photograph", "other_medical"), "unlike")
-"""The finding that tells best what is wrong, where it is not the name of the kind."""
+"""The finding that best describes each kind, where it differs from the name of the kind."""
 
 _PHOTOGRAPHS = (
     "astronaut.png camera.png chelsea.png coffee.png rocket.jpg motorcycle_left.png brick.png grass.png gravel.png"
@@ -208,7 +208,7 @@ def other_medical() -> list[np.ndarray]:
 
 
 def parts(pictures: list[np.ndarray], count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Parts of at least half the side, mirrored or not; each picture as often as the others."""
+    """Crops of at least half the side, randomly mirrored; each picture is used equally often."""
     for number in range(count):
         picture = pictures[number % len(pictures)]
         height, width = (int(side * rng.uniform(0.5, 1)) for side in picture.shape)

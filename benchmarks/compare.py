@@ -1,13 +1,14 @@
-"""Compares our networks with those of PyTorch and Keras on this machine, in alternation, in one session.
+"""Compares our networks with those of PyTorch and Keras on this machine, alternately in one session.
 
     pip install -e . -r benchmarks/requirements.txt
     python benchmarks/compare.py                              # all tasks, everybody
     python benchmarks/compare.py --tasks xception-training --contestants ours torch --rounds 3
 
-Every contestant is a process of its own that waits while another one runs. After warm-up they take turns; a round's
-ratio is ours over theirs, so that what the machine does at the same time touches both. Printed are the median rate and
-the median ratio with its smallest and largest round; written are also all seconds, versions and hardware. The exit
-status is 1 if one of the `--contestants` did not run; without that flag, those that are not installed are left out.
+Every contestant runs in its own process and waits while another one runs. After warm-up they take turns; the ratio of
+our rate to theirs is computed for each round, so that other load on the machine affects both. The command prints the
+median rate and the median ratio with its minimum and maximum over the rounds; the output file also holds all step
+times, versions and the hardware. The exit status is 1 if one of the `--contestants` did not run; without that flag,
+contestants that are not installed are left out.
 """
 
 import argparse
@@ -38,7 +39,7 @@ SIZES = {  # pixels, batch
     "inception_v3": (299, 8),
 }
 PEERS = ("torch", "timm", "keras")
-# How the native parts of the frameworks and Python itself begin their last words, which the stack follows.
+# How the frameworks' native code and Python itself begin a fatal error message; the stack trace follows it.
 _CRASH = re.compile(r"F\d{4} |Fatal Python error|\*\*\* SIG|terminate called")
 
 
@@ -48,14 +49,14 @@ class Contestant:
     def __init__(self, name: str, task: dict[str, Any]):
         self.name = name
         command = [sys.executable, str(HERE / "contestants.py"), name, json.dumps(task)]
-        # Not a pipe, which would fill up as nobody reads it; open as long as the process.
+        # A file, because an unread pipe would fill up; it stays open as long as the process runs.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
 
     def ready(self) -> dict[str, float] | None:
-        """What it says when it is prepared; None, with the reason printed, if it cannot be."""
+        """Waits until it is prepared and returns its report; prints the reason and returns None if it fails."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if line:
@@ -66,7 +67,7 @@ class Contestant:
         return None
 
     def run(self, steps: int) -> list[float]:
-        """Seconds of so many steps."""
+        """Runs `steps` steps and returns the seconds of each."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{steps}\n")
@@ -74,18 +75,18 @@ class Contestant:
         return json.loads(self._process.stdout.readline())
 
     def end(self) -> None:
-        """Ends the process, also while somebody waits for what it says."""
+        """Kills the process, even while another thread waits for its output."""
         self._process.kill()
 
     def close(self) -> None:
-        """Ends the process and frees what it printed."""
+        """Kills the process and discards its error output."""
         self.end()
         self._process.wait()
         self._errors.close()
 
 
 def reason(printed: str) -> str:
-    """The line that says why a program has ended: that of a native crash, which a stack follows, or the last one."""
+    """The line that explains why a program ended: the first line of a native crash, otherwise the last line."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     crashes = [line for line in lines if _CRASH.match(line)]
     return (crashes or lines[-1:] or ["no reason given"])[0]
@@ -97,14 +98,14 @@ Prepared = list[tuple[Contestant, dict[str, float]]]
 def compare(task: dict[str, Any], names: list[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
     """One row for each contestant that can do the task; ours is the first.
 
-    They prepare themselves one after the other, because that is compiling, which takes all cores. Nobody runs before
-    all are prepared.
+    Contestants compile one after the other, because compilation takes all cores. None is measured before all are
+    prepared.
     """
     return measure(task, prepare(Contestant(name, task) for name in names), rounds, seconds)
 
 
 def prepare(started: Iterable[Contestant]) -> Prepared:
-    """Those of the contestants that are ready to run, and what they say; the others are ended."""
+    """The contestants that are ready to run, with their reports; the others are closed."""
     present = []
     for contestant in started:
         if (said := contestant.ready()) is not None:
@@ -115,7 +116,7 @@ def prepare(started: Iterable[Contestant]) -> Prepared:
 
 
 def measure(task: dict[str, Any], present: Prepared, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Lets the contestants of a task run in turns, and ends them; one row for each."""
+    """Runs the contestants of a task in turns and closes them; returns one row for each."""
     try:
         steps = {c.name: max(1, round(seconds / max(statistics.median(c.run(2)), 1e-4))) for c, _ in present}
         times: dict[str, list[list[float]]] = {c.name: [] for c, _ in present}
@@ -168,7 +169,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def absent(rows: list[dict[str, Any]], tasks: list[str], named: list[str]) -> list[str]:
-    """Named contestants that did not run in a task that has a network of theirs, or in any, as "who (task)"."""
+    """Named contestants, as "who (task)", that did not run a task they have a network for, or have no network."""
     ran = {(row["contestant"], f"{row['network']}-{row['work']}") for row in rows}
     expected = {who: [task for task in tasks if who in able(task, named)] for who in named}
     missing = [f"{who} ({task})" for who, own in expected.items() for task in own if (who, task) not in ran]
@@ -176,12 +177,12 @@ def absent(rows: list[dict[str, Any]], tasks: list[str], named: list[str]) -> li
 
 
 def able(task: str, names: list[str]) -> list[str]:
-    """Those of the contestants that have a network for the task, such as "xception-training"."""
+    """The contestants that have a network for the task, such as "xception-training"."""
     return [who for who in names if who.split()[0] in NETWORKS[task.rpartition("-")[0]]]
 
 
 def main() -> int:
-    """Runs the tasks that the flags name; the exit status."""
+    """Runs the tasks selected by the flags; returns the exit status."""
     works = [f"{network}-{work}" for network in SIZES for work in ("training", "inference")]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=works, choices=works)

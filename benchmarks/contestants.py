@@ -2,7 +2,7 @@
 
     python benchmarks/contestants.py ours '{"network": "xception", "size": 299, "batch": 8, "work": "training", ...}'
 
-It prints a line of JSON when it is ready, then for each number that it reads the seconds of that many steps.
+It prints a line of JSON when it is ready, then, for each number that it reads, the seconds of that many steps.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 Step = Callable[[], object]
 
-# Ours: configuration of the trunk. PyTorch's: the model in timm. Keras': the class in keras.applications.
+# "ours": name and options of the trunk; "torch": the model in timm; "keras": the class in keras.applications.
 NETWORKS: dict[str, dict[str, Any]] = {
     "xception": {"ours": ("xception", {}), "torch": "legacy_xception", "keras": "Xception"},
     "convmixer": {"ours": ("convmixer", {"activation": "relu"}), "torch": "convmixer_768_32"},
@@ -32,7 +32,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def ours(task: dict[str, Any]) -> Step:
-    """The step that `launch.py` trains with, or its inference, on a batch that lies on the device."""
+    """The training step of `launch.py`, or its inference, on a batch that is already on the device."""
     import jax
     import numpy as np
 
@@ -72,10 +72,10 @@ def ours(task: dict[str, Any]) -> Step:
 
 @cache
 def import_timm() -> ModuleType:
-    """The package timm, also beside a torchvision for CUDA and a PyTorch for CPUs.
+    """Imports timm, even if torchvision is a CUDA build and PyTorch a CPU build.
 
-    timm imports torchvision, which describes the operators of its compiled part when it is imported, and fails where
-    that part cannot be loaded. The networks use none of them: it is enough that they are declared.
+    timm imports torchvision, which registers metadata for its compiled operators at import time and fails if the
+    compiled library cannot be loaded. The networks use none of these operators, so it is enough to declare them.
     """
     import torch as framework
 
@@ -88,7 +88,7 @@ def import_timm() -> ModuleType:
 
 
 def torch(task: dict[str, Any], compiled: bool) -> Step:
-    """The network of timm under the same head, channels last, AdamW; `torch.compile`d or eager."""
+    """The timm network with the same head, channels last and AdamW; `torch.compile`d or eager."""
     import torch as framework
     from torch import nn
 
@@ -145,7 +145,7 @@ def torch(task: dict[str, Any], compiled: bool) -> Step:
 
 
 def keras(task: dict[str, Any], backend: str) -> Step:
-    """`keras.applications` on JAX or PyTorch, compiled as Keras does it, under the same head."""
+    """The `keras.applications` network with the same head, on JAX or PyTorch, compiled by Keras."""
     os.environ["KERAS_BACKEND"] = backend
     import keras as framework
     import numpy as np
@@ -179,10 +179,10 @@ CONTESTANTS: dict[str, Callable[[dict[str, Any]], Step]] = {
 
 
 def main() -> None:
-    """Prepares, runs two steps, then runs the steps that it is asked for."""
+    """Prepares the task, runs two steps, then as many as each line on stdin requests."""
     name, task = sys.argv[1], json.loads(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the frameworks print must not look like an answer
+    os.dup2(2, 1)  # so that output of the frameworks does not mix with the answers
     start = time.perf_counter()
     step = CONTESTANTS[name](task)
     step()

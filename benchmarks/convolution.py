@@ -1,4 +1,4 @@
-"""The CPU kernels against XLA and, where it is installed, PyTorch: the best of several runs, one after the other.
+"""Times the CPU kernels against XLA and, if installed, PyTorch: the fastest of several sequential runs.
 
 python benchmarks/convolution.py
 
@@ -17,7 +17,7 @@ from jax import lax
 
 from boneage_jax.kernels import conv_general_dilated, library, pointwise
 
-Shape = tuple[int, int, int, int, int]  # batch, pixels, size of the kernel, channels from and to
+Shape = tuple[int, int, int, int, int]  # batch, pixels, kernel size, input and output channels
 SHAPES: tuple[Shape, ...] = (
     (64, 64, 3, 32, 32),
     (64, 32, 3, 64, 64),
@@ -32,7 +32,7 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def best(call: Callable[[], Any], runs: int = 7) -> float:
-    """Seconds of the fastest run, after one that does not count."""
+    """Seconds of the fastest run, after one warm-up run."""
     call()
     times = []
     for _ in range(runs):
@@ -50,14 +50,14 @@ def arrays(batch: int, pixels: int, size: int, channels: int, features: int) -> 
 
 
 def ours(x: jax.Array, kernel: jax.Array, *settings: Any, **named: Any) -> jax.Array:
-    """What the layers of the zoo call."""
+    """The convolution that the zoo's layers call."""
     if kernel.shape[:2] == (1, 1):
         return pointwise(x, kernel[0, 0])
     return conv_general_dilated(x, kernel, *settings, **named)
 
 
 def in_jax(convolve: Callable[..., jax.Array], shape: Shape, dtype: Any) -> list[float]:
-    """Seconds of the three."""
+    """Seconds of the forward pass, the image gradient and the kernel gradient."""
     x, kernel, gradient = (jnp.asarray(a, dtype) for a in arrays(*shape))
 
     def run(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -76,7 +76,7 @@ def in_jax(convolve: Callable[..., jax.Array], shape: Shape, dtype: Any) -> list
 
 
 def in_torch(shape: Shape, name: str) -> list[float]:
-    """Seconds of the three, in PyTorch's channels-last layout."""
+    """The same times in PyTorch, in its channels-last layout."""
     import torch
 
     dtype, last, pads = getattr(torch, name), torch.channels_last, [shape[2] // 2] * 2
@@ -94,7 +94,7 @@ def in_torch(shape: Shape, name: str) -> list[float]:
 
 
 def main() -> None:
-    """Prints a markdown table."""
+    """Measures all shapes and prints a Markdown table."""
     if not library.available():
         raise SystemExit("the kernels cannot be used here; the log says why")
     contestants: dict[str, Callable[[Shape], list[float]]] = {

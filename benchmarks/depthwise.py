@@ -1,10 +1,10 @@
-"""Times the zoo's depthwise convolutions one by one, in the forms that they could take on this device.
+"""Times the zoo's depthwise convolutions one by one, in three implementations, on this device.
 
     python benchmarks/depthwise.py                     # a table
     python benchmarks/depthwise.py --json --dtype=float32
 
-"library" is `jax.lax.conv_general_dilated` (cuDNN on a GPU), "shifted adds" a sum of shifted products that XLA fuses,
-"ours" what the networks use.
+"library" is `jax.lax.conv_general_dilated` (cuDNN on a GPU), "shifted adds" is a sum of shifted products that XLA
+fuses, and "ours" is the implementation that the networks use.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def library(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def shifted_adds(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """One product for each filter tap, with automatic gradients."""
+    """A sum of one product per filter tap; gradients come from automatic differentiation."""
     rows, columns, _ = kernel.shape
     pads = jax.lax.padtype_to_pads(x.shape[1:3], (rows, columns), (stride, stride), "SAME")
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0))).astype(jnp.float32)
@@ -65,7 +65,7 @@ def shifted_adds(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def ours(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """What the networks use on this platform."""
+    """The implementation that the networks use on this platform."""
     return depthwise_conv(x, kernel, stride=stride)
 
 

@@ -1,4 +1,4 @@
-"""Runs that are killed, doubled or out of disk space, against one that nothing disturbed; for `reliability.py`."""
+"""Compares killed, doubled and out-of-disk runs with an undisturbed run; for `reliability.py`."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ from tests.train.runs import newest
 EPOCHS = 6
 _LONG = f"--config.train.epochs={EPOCHS}"
 _SECONDS = 300  # after which a run counts as hanging
-_FREE = (8, 176, 400)  # KiB that a run finds on its disk
+_FREE = (8, 176, 400)  # KiB free on the disk when a run starts
 _MIB = 20
 
 Outcome = tuple[str, str]
@@ -53,7 +53,7 @@ def finished(folder: pathlib.Path) -> Finished:
 
 
 def killed(folder: pathlib.Path, run: Finished, count: int) -> Iterator[Outcome]:
-    """Kills runs `count` times, every third time by SIGTERM, and starts them again until they end."""
+    """Kills runs `count` times, every third time by SIGTERM, and restarts them until they finish."""
     rng, done, chain = np.random.default_rng(2018), 0, 0
     while done < count:
         chain += 1
@@ -81,7 +81,7 @@ def killed(folder: pathlib.Path, run: Finished, count: int) -> Iterator[Outcome]
 
 
 def together(folder: pathlib.Path, run: Finished, count: int) -> Iterator[Outcome]:
-    """Pairs that start at once: in one work directory, of which one run is refused, or with one cache alone."""
+    """Starts two runs at once: in one work directory, where one is refused, or sharing only the cache."""
     for number in range(max(1, count // 20)):
         place = folder / f"together{number}"
         pair = [_start(place / "one", place / "cache") for _ in range(2)]
@@ -103,7 +103,7 @@ def together(folder: pathlib.Path, run: Finished, count: int) -> Iterator[Outcom
 
 
 def disk(folder: pathlib.Path, run: Finished, _: int) -> Iterator[Outcome]:
-    """A disk of 20 MB that is nearly full, then has room again."""
+    """Runs on a 20 MB disk that is nearly full, and again after space is freed."""
     mounted = folder / "disk"
     mounted.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={_MIB}m", "tmpfs", str(mounted)]
@@ -136,7 +136,7 @@ def _start(workdir: pathlib.Path, cache: pathlib.Path) -> "subprocess.Popen[str]
 
 
 def _output(process: "subprocess.Popen[str]") -> tuple[str, bool]:
-    """What it has printed when it has ended, and whether it had to be ended."""
+    """Waits for the process to end; returns its output and whether it had to be killed as hanging."""
     try:
         return process.communicate(timeout=_SECONDS)[0], False
     except subprocess.TimeoutExpired:

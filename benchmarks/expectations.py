@@ -1,11 +1,11 @@
-"""Runs a table of expectations, inputs as users have them, against this version.
+"""Checks this version against a table of expectations on inputs like those of users.
 
     python benchmarks/expectations.py --cases DIR [--inputs DIR] [--weights NAME ...]
 
 DIR holds `expectations.csv` (case, arguments of `boneage`, what must hold) and `make_inputs.py`, which writes the
-inputs from radiographs. `--inputs` names a folder where they lie already. Each row is run as a user would run it, and
-judged by the function of its case below. `--strict` in a row is left out: it is the default now. The exit status is 1
-if a row fails.
+inputs from radiographs. `--inputs` names a folder that already contains them. Each row is run as a user would run it,
+and judged by the function of its case below. `--strict` is removed from the rows because it is now the default. The
+exit status is 1 if a row fails.
 """
 
 import argparse
@@ -26,18 +26,18 @@ from boneage_jax.released.weights import names
 
 
 class Answer(NamedTuple):
-    """What a command has printed, and its exit status."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
     err: str
 
     def results(self) -> dict[str, dict[str, Any]]:
-        """The objects of the JSON by the name of the file without folders."""
+        """The JSON objects by file name, without folders."""
         return {Path(one["file"]).name: one for one in json.loads(self.out)}
 
     def months(self, *files: str) -> list[float]:
-        """Readings of these files, or of all."""
+        """Readings in months of these files, or of all."""
         found = self.results()
         return [found[name]["months"] for name in files or found]
 
@@ -53,7 +53,7 @@ def spread(months: list[float], most: float) -> bool:
 
 
 def by_child(most: float) -> Callable[[Answer], bool]:
-    """All readings of one child, whose files begin with the same id, lie within `most` months."""
+    """All readings of one child (files that begin with the same id) lie within `most` months."""
     return lambda answer: all(
         spread([one["months"] for name, one in answer.results().items() if name.startswith(child)], most)
         for child in ("1433", "1407")
@@ -61,7 +61,7 @@ def by_child(most: float) -> Callable[[Answer], bool]:
 
 
 def dates(answer: Answer) -> bool:
-    """No age of 117 years; a birth date of 1 January is noted; an adult is warned about."""
+    """No age of 117 years is accepted; a birth date of 1 January gets a note and an adult a warning."""
     ages = {name: one["age"] for name, one in answer.results().items()}
     return (
         ages["born_1900.dcm"] in (None, 132.0)
@@ -72,7 +72,7 @@ def dates(answer: Answer) -> bool:
 
 
 def window(answer: Answer) -> bool:
-    """Windows that show nothing are not used, and a warning says so."""
+    """Unusable windows are ignored with a warning."""
     unused = ("width_0.dcm", "width_negative.dcm", "empty_table.dcm", "for_8_bits.dcm")
     return (
         spread(answer.months(), 0.5)
@@ -82,18 +82,18 @@ def window(answer: Answer) -> bool:
 
 
 def same_name(answer: Answer) -> bool:
-    """Both files of the id are named."""
+    """The error names both files that match the id."""
     return answer.status == 1 and all(f"{folder}/hand.png" in answer.err for folder in "AB")
 
 
 def contradicting_sex(answer: Answer) -> bool:
-    """The columns are named, and the row where it matters."""
+    """The error names the contradicting columns, and the row where it matters."""
     words = ("row 2", "'male'", "'sex'") if "male_and_sex" in answer.err else ("'male' twice",)
     return answer.status == 1 and all(word in answer.err for word in words)
 
 
 def orientation(answer: Answer) -> bool:
-    """Followed, and not taken for a turned hand, which the checks would report in other words."""
+    """The EXIF orientation is applied and noted, and the checks do not also report a turned hand."""
     texts = [answer.texts(f"orientation_{value}.jpg") for value in (3, 6)]
     return spread(answer.months(), 1.5) and all(
         text.count("turned") == 1 and f"EXIF orientation {value}" in text
@@ -124,7 +124,7 @@ JUDGES: Mapping[str, Callable[[Answer], bool]] = {
 
 
 def run(arguments: list[str]) -> Answer:
-    """The command in this process."""
+    """Runs the command in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -135,7 +135,7 @@ def run(arguments: list[str]) -> Answer:
 
 
 def holds(row: Mapping[str, str], inputs: Path, weights: str, out: Path) -> str:
-    """Why the row does not hold, or ""."""
+    """The reason why the row fails, or "" if it holds."""
     arguments = [part.replace("{dir}", str(inputs / row["case"])) for part in shlex.split(row["command"])]
     arguments = [part for part in arguments if part != "--strict"]
     if "--out" in arguments:
@@ -151,7 +151,7 @@ def holds(row: Mapping[str, str], inputs: Path, weights: str, out: Path) -> str:
 
 @contextlib.contextmanager
 def made(cases: Path, inputs: Path | None) -> Iterator[Path]:
-    """The folder of the inputs, made for the time of the block if there is none."""
+    """The folder of inputs; if none is given, a temporary one is filled and removed after the block."""
     if inputs is not None:
         yield inputs
         return
@@ -161,7 +161,7 @@ def made(cases: Path, inputs: Path | None) -> Iterator[Path]:
 
 
 def main() -> int:
-    """Runs and judges all rows; the exit status."""
+    """Runs and judges all rows; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=Path, required=True, help="folder with expectations.csv and make_inputs.py")
     parser.add_argument("--inputs", type=Path, help="folder that make_inputs.py has filled")

@@ -1,13 +1,13 @@
-"""Everything that needs a GPU, in one command of at most ten minutes.
+"""Runs all measurements that need a GPU, in one command of at most ten minutes.
 
     pip install -e ".[cuda,test]" -r benchmarks/requirements.txt
     python benchmarks/gpu.py            # writes benchmarks/results/gpu.json and gpu.md
-    python benchmarks/gpu.py --tiny     # the same in miniature, on a CPU too: does the command work?
+    python benchmarks/gpu.py --tiny     # a miniature run, also on a CPU, to check that the command works
 
-Parts, the most telling ones first: our step with the images on the host and on the device (rate, share of the matrix
-rate, waiting for data, memory), ours against compiled PyTorch in bfloat16, the depthwise shapes, the tests. What fails
-is written down with its reason, what no longer fits into the time as left out, and the rest is measured all the same:
-`--parts torch depthwise` measures that in a run of its own.
+Parts, the most informative first: our step with the images on the host and on the device (rate, share of the matrix
+rate, waiting for data, memory), ours against compiled PyTorch in bfloat16, the depthwise shapes, the tests. A
+measurement that fails is recorded with its reason, one that no longer fits into the time limit as left out, and the
+others still run; `--parts torch depthwise` measures these two parts in a separate run.
 """
 
 import argparse
@@ -45,9 +45,9 @@ _TINY = ("--config=tests/train/tiny_run.py", "--config.benchmark.steps=3", "--co
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is measured."""
+    """The measurements of a run, and the time and rounds of each comparison."""
 
-    launches: dict[str, tuple[str, ...]]  # flags of launch.py, under "name, where the images lie"
+    launches: dict[str, tuple[str, ...]]  # "name, placement of the images" to flags of launch.py
     networks: dict[str, tuple[int, int]]  # pixels, batch
     depthwise: tuple[str, ...]  # flags of depthwise.py
     tests: tuple[str, ...]
@@ -87,11 +87,11 @@ TINY = Plan(
 
 
 class OutOfTimeError(Exception):
-    """The command's time is over."""
+    """The time limit of the command has been reached."""
 
 
 class Clock:
-    """The time that is left for the whole command."""
+    """The time left for the whole command."""
 
     def __init__(self, minutes: float):
         self._end = time.monotonic() + 60 * minutes
@@ -109,7 +109,7 @@ class Clock:
 
 
 def run(command: list[str], clock: Clock, needed: float, **environment: str) -> str:
-    """What a Python program prints; it is stopped when the command's time is over.
+    """Runs a Python program and returns its output; it is stopped when the command's time is over.
 
     Raises:
         OutOfTimeError: there is not enough time left, or it took longer.
@@ -144,10 +144,11 @@ def launch(flags: tuple[str, ...], placement: str, clock: Clock) -> dict[str, An
 
 
 class AgainstTorch:
-    """Ours and compiled PyTorch in turns, bfloat16.
+    """Measures ours and compiled PyTorch in turns, in bfloat16.
 
-    PyTorch's compile all at once when the first is asked for, which takes many cores and hardly the GPU; ours one after
-    the other, as XLA chooses its algorithms by timing them. All are ended when the time of the command is over.
+    The PyTorch networks all compile at once on the first measurement, which takes many CPU cores and hardly any GPU
+    time; ours compile one after the other, because XLA chooses its algorithms by timing them. All processes are ended
+    when the command's time is over.
     """
 
     def __init__(self, networks: list[str], plan: Plan, clock: Clock):
@@ -162,7 +163,7 @@ class AgainstTorch:
         self._running: list[compare.Contestant] = []
 
     def parts(self) -> list[tuple[str, str, Callable[[], Any]]]:
-        """One for each network and work."""
+        """One measurement for each network and work."""
         return [("torch", name, functools.partial(self._measured, name)) for name in self._tasks]
 
     def _measured(self, name: str) -> list[dict[str, Any]]:
@@ -173,7 +174,7 @@ class AgainstTorch:
                 raise RuntimeError("nobody could do it; the reasons are printed above")
             return compare.measure(self._tasks[name], self._prepared[name], self._plan.rounds, self._plan.seconds)
         except (RuntimeError, ValueError, OSError):
-            self._clock.left()  # what failed because the time is over is no error of its own
+            self._clock.left()  # a failure after the time limit counts as out of time
             raise
 
     def _prepare(self) -> None:
@@ -187,7 +188,7 @@ class AgainstTorch:
             self._prepared[n] = own + (compare.prepare([started[n]]) if n in started else [])
 
     def _start(self, who: str, name: str) -> compare.Contestant:
-        self._clock.left()  # nobody would end one that is started later
+        self._clock.left()  # a process started after the time limit would never be ended
         contestant = compare.Contestant(who, self._tasks[name])
         self._running.append(contestant)
         return contestant
@@ -198,7 +199,7 @@ class AgainstTorch:
 
 
 def tests(plan: Plan, clock: Clock) -> str:
-    """The last line of pytest, run on the default device with full precision of matrix products."""
+    """Runs pytest on the default device with full matrix-product precision; returns its last line."""
     command = ["-m", "pytest", "-p", "no:cacheprovider", *plan.tests]
     platforms = os.environ.get("JAX_PLATFORMS", "")
     out = run(command, clock, needed=30, BONEAGE_TEST_PLATFORMS=platforms, JAX_DEFAULT_MATMUL_PRECISION="highest")
@@ -206,7 +207,7 @@ def tests(plan: Plan, clock: Clock) -> str:
 
 
 def parts(plan: Plan, clock: Clock) -> list[tuple[str, str, Callable[[], Any]]]:
-    """Section, name and function of everything that is measured, in order."""
+    """Section, name and function of each measurement, in order."""
     steps: list[tuple[str, str, Callable[[], Any]]] = []
     for name, flags in plan.launches.items():
         placement = name.rpartition(", ")[2]
@@ -223,7 +224,7 @@ def parts(plan: Plan, clock: Clock) -> list[tuple[str, str, Callable[[], Any]]]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The result for a reader."""
+    """The result as Markdown."""
     found, lines = result["found"], [f"`{result['command']}`, {result['date']}"]
     if steps := found.get("steps"):
         first = next(iter(steps.values()))
@@ -263,14 +264,14 @@ def _step_row(name: str, step: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measures part after part, and writes after each."""
+    """Runs the measurements one by one and writes the result after each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="in miniature: does the command work?")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu.json")
     flags = parser.parse_args()
-    # Several processes share the card, so none may take its memory beforehand.
+    # Several processes share the GPU, so none may preallocate its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     result: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),

@@ -1,10 +1,11 @@
-"""Measures the checks of input images: what they refuse or correct of validation radiographs and of made bad inputs.
+"""Measures how often the input checks refuse or correct validation radiographs and generated bad inputs.
 
 pip install -r benchmarks/requirements-inputs.txt
 python benchmarks/input_checks.py --data DIR [--limit N] [--out benchmarks/results/input-checks.json]
 
-DIR holds the RSNA files. The checks are fitted on two thirds of the training split and their limits on the rest (some
-minutes); they are measured on the validation split. The made kinds and their seeds are in bad_inputs.py.
+DIR holds the RSNA files. The checks are fitted on two thirds of the training split and their limits on the rest, which
+takes some minutes; they are measured on the validation split. The bad inputs are defined in bad_inputs.py, and their
+seeds in `made` below.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from boneage_jax.released.checks import WARNING, Checks, Finding
 
 
 def made(images: list[np.ndarray], count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Bad inputs by kind: `count` of each, from different radiographs, or parts of pictures."""
+    """Bad inputs by kind: `count` of each, from different radiographs or from crops of pictures."""
     for number, (kind, make) in enumerate(bad_inputs.MADE.items()):
         rng = np.random.default_rng([2018, number])
         for place in rng.choice(len(images), min(count, len(images)), replace=False):
@@ -40,7 +41,7 @@ def made(images: list[np.ndarray], count: int) -> Iterator[tuple[str, np.ndarray
 
 
 def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict[str, Any]:
-    """Shares refused and corrected, of the validation radiographs by hospital and of the bad inputs by kind."""
+    """Shares refused and corrected: validation radiographs by hospital, bad inputs by kind."""
     found = rsna.find(directory)["validation"]
     images = [read(image.file)[0] for image in found]
     start = time.perf_counter()
@@ -72,7 +73,7 @@ def measure(checks: Checks, directory: pathlib.Path, count: int) -> dict[str, An
 
 
 def _shares(findings: list[list[Finding]]) -> dict[str, Any]:
-    """An image with a warning is refused; one with corrections alone is read."""
+    """Shares of images refused (any warning) and corrected (findings without a warning), with finding counts."""
     refused = [any(one.severity == WARNING for one in found) for found in findings]
     corrected = [bool(found) and not no for found, no in zip(findings, refused, strict=True)]
     return {
@@ -100,7 +101,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Fits, measures, prints and writes."""
+    """Fits and measures the checks, prints the table and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
     parser.add_argument("--limit", type=int, default=0, help="training radiographs to fit on; 0 for all")

@@ -1,4 +1,4 @@
-"""Files of every kind that the commands read, made from phantoms, and damage to them from fixed seeds."""
+"""Generates files of every kind that the commands read, from phantoms, and damages them with seeded randomness."""
 
 import io
 import pathlib
@@ -15,7 +15,7 @@ from tests.pretrained import weight_files
 HAND = "hand.png"
 _SIDE = 160
 _CHILDREN = 40
-_HEADER = 512  # bytes in which half of the damage begins
+_HEADER = 512  # half of the damage begins within this many bytes
 
 
 def damaged(content: bytes, rng: np.random.Generator) -> bytes:
@@ -36,7 +36,7 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def hand() -> np.ndarray:
-    """Grey pixels `[H, W]`, uint8."""
+    """A phantom hand as greyscale pixels `[H, W]`, uint8."""
     return phantom.render(100.0, 0, size=_SIDE, seed=1).image
 
 
@@ -45,7 +45,7 @@ def _encoded(ending: str, pixels: np.ndarray) -> bytes:
 
 
 def images(folder: pathlib.Path) -> dict[str, bytes]:
-    """One file of each form that the reader accepts."""
+    """One file of each format that the reader accepts."""
     grey = hand()
     deep, twelve = grey.astype(np.uint16) * 257, grey.astype(np.uint16) * 16
     plain = {f"hand{ending}": _encoded(ending, grey) for ending in (".png", ".jpg", ".tif", ".webp", ".bmp", ".jp2")}
@@ -61,7 +61,7 @@ def images(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def tables(_: pathlib.Path) -> dict[str, bytes]:
-    """Label tables that say that the child of `HAND` is a girl of 9.5 years, among others."""
+    """Label tables that list the child of `HAND`, a girl of 9.5 years, among others."""
     rows = [("id", "sex", "age"), (pathlib.Path(HAND).stem, "F", 9.5)]
     rows += [(str(1000 + number), "MF"[number % 2], 2 + number / 4) for number in range(_CHILDREN)]
     book, file = openpyxl.Workbook(), io.BytesIO()
@@ -77,7 +77,7 @@ def tables(_: pathlib.Path) -> dict[str, bytes]:
 
 
 def archives(_: pathlib.Path) -> dict[str, bytes]:
-    """Zip archives with one image, packed or not, and one inside another."""
+    """Zip archives with one image, stored or deflated, and an archive inside another."""
     stored, deflated = (
         _zipped({HAND: _encoded(".png", hand())}, how) for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     )
@@ -93,7 +93,7 @@ def _zipped(files: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> bytes:
 
 
 def foreign_weights(folder: pathlib.Path) -> dict[str, bytes]:
-    """Weights as PyTorch and Keras store them."""
+    """Weights files in the formats of PyTorch and Keras."""
     state = {f"layer{number}.weight": weight_files.numbers(8, 4 + number) for number in range(4)}
     layers = {"stem_conv": {"kernel": weight_files.numbers(3, 3, 1, 4)}, "stem_bn": weight_files.norm(4)}
     weight_files.write_torch(folder / "zip.pth", state, zipped=True)

@@ -1,4 +1,4 @@
-"""Compares our data pipeline with those of the peers, on one core, in alternation, on the same files.
+"""Compares our data pipeline with other libraries, alternately on one core and on the same files.
 
     pip install -e . -r benchmarks/requirements.txt
     python benchmarks/pipelines.py
@@ -6,11 +6,11 @@
 Every contestant turns radiographs of 299 pixels (procedural hands, JPEG) into batches of 32 float images, flipped,
 rotated, shifted and zoomed at random:
 
-- ours: as `launch.py` trains. Decoding and CLAHE are done once, before the first epoch, and kept as bytes; that time is
-  given separately.
-- albumentations: decoding, CLAHE, affine, contrast, normalisation for every image, in PyTorch's DataLoader.
+- ours: as in training with `launch.py`. Decoding and CLAHE are done once, before the first epoch, and kept as bytes;
+  that time is reported separately.
+- albumentations: decoding, CLAHE, affine, contrast and normalisation of every image, in PyTorch's DataLoader.
 - keras: `ImageDataGenerator` over images in memory, without decoding and CLAHE.
-- opencv: decoding, CLAHE, one warp and normalisation, as bare calls: what decoding every time costs at least.
+- opencv: decoding, CLAHE, one warp and normalisation, as bare calls: the minimum cost of decoding every time.
 """
 
 import argparse
@@ -36,7 +36,7 @@ Stream = Iterator[np.ndarray]  # of float32 batches
 
 
 def write_images(folder: Path, count: int) -> list[Path]:
-    """Procedural hands as the files of the training set, with their labels."""
+    """Writes procedural hands as the image files and labels of the training set."""
     from boneage_jax.data import phantom
 
     ages, sexes = phantom.sample_children(count, seed=0)
@@ -59,7 +59,7 @@ def decoded(path: Path) -> np.ndarray:
 
 
 def ours(paths: list[Path]) -> Stream:
-    """The pipeline of `launch.py`, in threads of this process, and the scaling, compiled as in the step."""
+    """The pipeline of `launch.py` in threads of this process, then the scaling, compiled as in the training step."""
     import jax
 
     from boneage_jax import data
@@ -129,7 +129,7 @@ def keras(paths: list[Path]) -> Stream:
 
 
 def opencv(paths: list[Path]) -> Stream:
-    """Bare calls of OpenCV for every image."""
+    """Bare OpenCV calls for every image."""
     clahe, rng = cv2.createCLAHE(2.0, (8, 8)), np.random.default_rng(0)
     batch = np.empty((BATCH, SIZE, SIZE, 1), np.float32)
     endless = itertools.cycle(paths)
@@ -153,7 +153,7 @@ CONTESTANTS: dict[str, Callable[[list[Path]], Stream]] = {
 
 
 def rate(stream: Stream, seconds: float) -> float:
-    """Images per second over at least so long."""
+    """Images per second, measured over at least `seconds`."""
     start, images = time.perf_counter(), 0
     while (passed := time.perf_counter() - start) < seconds:
         images += len(next(stream))

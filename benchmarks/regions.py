@@ -1,11 +1,11 @@
-"""Measures the detector of ossification regions on the 89 test radiographs, beside a second reader.
+"""Measures the detector of ossification regions on the 89 test radiographs and compares it with a second reader.
 
     python benchmarks/regions.py --data DIR --boxes ossification_rois.csv [--out benchmarks/results/regions.json]
 
 DIR holds the RSNA files. The boxes are those of Koitka et al. (PLOS ONE 2018, doi 10.1371/journal.pone.0207496): an
-expert's and a non-expert's of each test radiograph. Their Faster R-CNN, started from COCO, reaches a mAP of 92.9 and an
-F1 of 91.9 against the expert. The crops are measured on all 328 annotated radiographs, of which the detector was
-trained on 212. For the time on one core, run it under `taskset -c 0`.
+expert and a non-expert annotated each test radiograph. Their Faster R-CNN, pretrained on COCO, reaches a mAP of 92.9
+and an F1 of 91.9 against the expert. The crops are measured on all 328 annotated radiographs; the detector was trained
+on 212 of them. For the time on one core, run it under `taskset -c 0`.
 """
 
 import argparse
@@ -50,7 +50,7 @@ SPOILED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def six_fingers(image: np.ndarray, regions: Regions) -> np.ndarray:
-    """The hand with its little finger a second time, turned outwards around its knuckle."""
+    """The hand with a sixth finger: a copy of the little finger, rotated outwards about its knuckle."""
     place = {one.name: centres(np.array([one.box]))[0] for one in regions.found}
     knuckle, middle, tip = (place[f"little {label}"] for label in ("MCP", "PIP", "DIP"))
     (x, y), (right, down) = middle - knuckle, place["ring MCP"] - knuckle
@@ -80,14 +80,14 @@ UNUSUAL: dict[str, Callable[[np.ndarray, Regions], np.ndarray]] = {"six fingers"
 
 
 def drawn(one: Annotation, image: np.ndarray) -> Boxes:
-    """The boxes of a reader in pixels of an image."""
+    """The boxes of a reader, in pixels of the image."""
     return Boxes(one.labels, one.boxes_in(image.shape), np.ones(len(one.labels)))
 
 
 def agreements(
     detector: Detector, images: Sequence[np.ndarray], readers: dict[str, list[Annotation]]
 ) -> dict[str, Any]:
-    """Of the detector with both readers, and of the readers with each other; by label."""
+    """Agreement of the detector with both readers, and of the readers with each other, by label."""
     found = [detector.boxes(image) for image in images]
     expert, other = (
         [drawn(one, image) for one, image in zip(readers[reader], images, strict=True)]
@@ -102,7 +102,7 @@ def agreements(
 
 
 def whole_hands(detector: Detector, images: Sequence[np.ndarray]) -> dict[str, Any]:
-    """How many radiographs get all 17 names, and how many lack regions or have too many."""
+    """Counts the radiographs with all 17 regions named, with missing regions and with surplus regions."""
     found = [named(detector.boxes(image), image.shape) for image in images]
     return {
         "all_named": sum([one.name for one in each.found] == list(NAMES) for each in found),
@@ -113,7 +113,7 @@ def whole_hands(detector: Detector, images: Sequence[np.ndarray]) -> dict[str, A
 
 
 def straight_fingers(annotations: Sequence[Annotation]) -> dict[str, Any]:
-    """In how many annotations naming gives the thumb the lowest knuckle and every other finger joints in a line."""
+    """Counts annotations where naming gives the thumb the lowest knuckle and each other finger joints in a line."""
     right = 0
     for one in annotations:
         place = dict(zip(name_regions(one.labels, one.boxes), centres(one.boxes), strict=True))
@@ -132,7 +132,7 @@ def straight_fingers(annotations: Sequence[Annotation]) -> dict[str, Any]:
 def crops(
     preprocessing: Preprocessing, annotations: Sequence[Annotation], images: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    """In how many radiographs the network's window shows every box whole, and every centre."""
+    """Counts the radiographs in which the network's crop contains all boxes entirely, and all box centres."""
     inside = {"boxes": 0, "centres": 0, "images": len(images)}
     for one, image in zip(annotations, images, strict=True):
         left, top, right, bottom = preprocessing.window(image)
@@ -144,15 +144,15 @@ def crops(
 
 
 def alarms(detector: Detector, checks: Checks, validation: Sequence[rsna.LabelledImage], count: int) -> dict[str, Any]:
-    """Shares of good and of spoiled radiographs that lack regions or have too many, and that today's checks refuse.
+    """Shares of good and spoiled radiographs with missing or surplus regions, and shares refused by the input checks.
 
-    `count` good radiographs, evenly spaced in the validation split, and as many spoiled in each way from others of it.
+    Uses `count` good radiographs, evenly spaced in the validation split, and `count` others, spoiled in each way.
     """
     spaced = np.linspace(0, len(validation) - 1, 2 * count).round().astype(int)
     images = [read(validation[place].file)[0] for place in spaced]
     kinds = {"good": images[::2]}
     kinds |= {kind: [np.ascontiguousarray(spoil(image)) for image in images[1::2]] for kind, spoil in SPOILED.items()}
-    # Where the detector finds too little of a hand to be changed, there is one picture fewer.
+    # `UNUSUAL` changes need all regions, so radiographs with missing regions are left out.
     whole = [(image, hand) for image in images[1::2] if not (hand := detector.find(image)).missing]
     kinds |= {kind: [change(*pair) for pair in whole] for kind, change in UNUSUAL.items()}
     rates = {}
@@ -173,9 +173,9 @@ def alarms(detector: Detector, checks: Checks, validation: Sequence[rsna.Labelle
 
 
 def readings(detector: Detector, validation: Sequence[rsna.LabelledImage], count: int) -> dict[str, Any]:
-    """How well regions, whole hands and the mean of the two are read, and how often regions are said to disagree.
+    """MAE from regions, whole hands and the mean of both, and how often the regions are reported to disagree.
 
-    Of `count` evenly spaced validation radiographs: as they are, with the other sex, and changed as `UNUSUAL` does.
+    Uses `count` evenly spaced validation radiographs: unchanged, with the other sex, and with each `UNUSUAL` change.
     """
     together = load(WEIGHTS)
     whole, regions = (Predictor(member) for member in together.weights.members)
@@ -220,7 +220,7 @@ def readings(detector: Detector, validation: Sequence[rsna.LabelledImage], count
 
 
 def milliseconds(detector: Detector, images: Sequence[np.ndarray]) -> dict[str, float]:
-    """Median time per radiograph, with its preparation, after one that compiles."""
+    """Median time per radiograph, including preprocessing, after a first call that compiles."""
     detector.boxes(images[0])
     seconds = []
     for image in images:
@@ -268,7 +268,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Runs all measurements, prints the tables and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
     parser.add_argument("--boxes", type=pathlib.Path, required=True, help="the table of boxes, as CSV")

@@ -1,17 +1,17 @@
-"""Damages every kind of file that the commands read, kills and doubles runs, fills the disk, and counts what follows.
+"""Damages every kind of file that the commands read, kills and doubles runs, fills the disk and counts outcomes.
 
     python benchmarks/reliability.py [--count 1000] [--parts images tables ...] [--out FILE.json]
 
 Seeds are fixed. `--count` is the number of damaged files; a tenth as many runs are killed. Outcomes:
 
-    answered     as without the damage
-    clear error  one sentence, and no answer
+    answered     the same answer as without the damage
+    clear error  a one-sentence error and no answer
     warned       another answer, with a warning or a note
-    silent       another answer without a word: where the format has a checksum, a fault
+    silent       another answer without a warning: a fault if the format has a checksum
     traceback, hang, memory   always a fault
 
 The exit status is 1 after a fault. A disturbed run is "answered" if it ends with the same bits as an undisturbed one.
-The disk of 20 MB needs the right to mount one; without it, that part is left out with a note.
+The 20 MB disk needs permission to mount a file system; without it, that part is left out with a note.
 """
 
 import argparse
@@ -54,21 +54,21 @@ from tests.train.tiny_run import get_config  # noqa: E402
 OUTCOMES = ("answered", "clear error", "warned", "silent", "traceback", "hang", "memory")
 FAULTS = OUTCOMES[4:]
 SECONDS = 60  # after which a command counts as hanging
-GROWTH = 2**30  # bytes of memory that one damaged file may cost at most
-# Files whose format, or the project, stores checksums of all that decides the answer.
+GROWTH = 2**30  # most bytes of memory that one damaged file may take
+# Formats where everything that determines the answer has a checksum, from the format itself or from the project.
 CHECKED = ("png", "zip", "xlsx", "zip.pth", "keras", "safetensors", "checkpoint", "cache", "run")
 SHARES = {"images": 0.4, "tables": 0.15, "archives": 0.1, "weights": 0.15, "checkpoints": 0.1, "caches": 0.1}
 
 
 class Answer(NamedTuple):
-    """What a command answers: the value, and the warnings and notes beside it."""
+    """A command's answer: the value, with its warnings and notes."""
 
     value: Any
     words: Any = ()
 
 
 class _Traces(logging.Handler):
-    """Counts what is logged with a traceback, which users see beside the error."""
+    """Counts log records with a traceback, which users see beside the error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,11 +79,11 @@ class _Traces(logging.Handler):
 
 
 class HangError(BaseException):
-    """The time for one file is over."""
+    """The time limit for one file has been reached."""
 
 
 class Case(NamedTuple):
-    """A file, or a folder of which one file is damaged, and what is asked of it."""
+    """A file, or a folder in which one file is damaged, and the function that reads it."""
 
     name: str  # format
     ask: Callable[[pathlib.Path], Answer]
@@ -91,9 +91,9 @@ class Case(NamedTuple):
 
 
 def judge(ask: Callable[[], Answer], expected: Answer, seconds: float = SECONDS, growth: int = GROWTH) -> str:
-    """The outcome of one question.
+    """Calls `ask` and classifies the outcome.
 
-    A command that does not come back to Python within four times `seconds` ends this program with a traceback.
+    A command that does not return to Python within four times `seconds` ends this program with a traceback.
     """
 
     def stop(*_: object) -> None:
@@ -125,7 +125,7 @@ def judge(ask: Callable[[], Answer], expected: Answer, seconds: float = SECONDS,
 
 
 def _peak_memory(*, forget: bool = False) -> int:
-    """The most memory that this process has held, in bytes; with `forget`, what it holds now, counting from there."""
+    """Peak memory of this process in bytes; `forget` first resets the peak to the current usage."""
     if forget:
         with contextlib.suppress(OSError):
             pathlib.Path("/proc/self/clear_refs").write_text("5")
@@ -133,7 +133,7 @@ def _peak_memory(*, forget: bool = False) -> int:
 
 
 def predicted(*arguments: str) -> Answer:
-    """What `boneage predict` prints."""
+    """The results that `boneage predict` prints, with their warnings and notes."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = boneage(["predict", *arguments, "--format=json", "--accept-warnings"])
@@ -215,7 +215,7 @@ def damage(case: Case, place: pathlib.Path, rng: np.random.Generator) -> pathlib
 
 
 def damaged_files(part: str, count: int, run: disturbed_runs.Finished) -> Iterator[tuple[str, str]]:
-    """Name of the format and outcome of so many damaged files of a part."""
+    """Format name and outcome of each of `count` damaged files of a part."""
     with tempfile.TemporaryDirectory() as folder:
         found = cases(part, pathlib.Path(folder), run)
         whole = [case.ask(case.path) for case in found]
@@ -231,7 +231,7 @@ def damaged_files(part: str, count: int, run: disturbed_runs.Finished) -> Iterat
 
 
 def is_checked(name: str) -> bool:
-    """Whether a changed answer must not be silent."""
+    """Whether a silently changed answer is a fault for this kind."""
     return name.endswith(CHECKED)
 
 
@@ -256,12 +256,12 @@ def rows_of(part: str, outcomes: Iterator[tuple[str, str]]) -> list[dict[str, An
 
 
 def faults(rows: list[dict[str, Any]]) -> int:
-    """How many outcomes must not be."""
+    """The number of outcomes that are faults."""
     return sum(sum(row[one] for one in FAULTS) + (row["silent"] if is_checked(row["kind"]) else 0) for row in rows)
 
 
 def store(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Writes the rows; those of other parts that the file has stay."""
+    """Writes the rows; rows of other parts already in the file are kept."""
     stored = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     parts = {row["part"] for row in rows}
     kept = [row for row in stored if row["part"] not in parts]
@@ -269,7 +269,7 @@ def store(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> int:
-    """Runs the parts that the flags name; the exit status."""
+    """Runs the parts selected by the flags; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = (*SHARES, *disturbed_runs.PARTS)
     parser.add_argument("--count", type=int, default=1000, help="damaged files in all (1000)")

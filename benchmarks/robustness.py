@@ -39,12 +39,12 @@ Transform = Callable[[np.ndarray], np.ndarray]
 
 
 def deeper(image: np.ndarray, bits: int) -> np.ndarray:
-    """The same pixels with more bits: multiples of 257 for 16 bits, powers of two for fewer."""
+    """The same pixels at a higher bit depth: times 257 for 16 bits, times a power of two for fewer."""
     return image.astype(np.uint16) * (257 if bits == 16 else 2 ** (bits - 8))
 
 
 def padded(image: np.ndarray, top: float, bottom: float, left: float, right: float) -> np.ndarray:
-    """Black beside the image, as fractions of its height and width."""
+    """The image with black padding, given as fractions of its height and width."""
     height, width = image.shape
     rows, columns = ((round(top * height), round(bottom * height)), (round(left * width), round(right * width)))
     return np.pad(image, (rows, columns))
@@ -86,14 +86,14 @@ def marked(image: np.ndarray) -> np.ndarray:
 
 
 def compressed(image: np.ndarray, quality: int) -> np.ndarray:
-    """Through a JPEG file of this quality."""
+    """The image after JPEG compression at this quality."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 
 def smaller(image: np.ndarray, side: int) -> np.ndarray:
-    """Area averages down to a longer side of so many pixels."""
+    """The image reduced by area averaging to `side` pixels on the longer side."""
     scale = side / max(image.shape)
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
@@ -125,18 +125,18 @@ TRANSFORMS: dict[str, dict[str, Transform]] = {
     "JPEG": {f"quality {quality}": functools.partial(compressed, quality=quality) for quality in (90, 50)},
     "resolution": {f"{side} pixels": functools.partial(smaller, side=side) for side in (1024, 640, 400)},
 }
-"""By group and name; each takes an 8-bit image `[H, W]`."""
+"""Transforms by group and name; each takes an 8-bit image `[H, W]`."""
 
 
 def readings(predictor: Predictor, images: Iterable[np.ndarray], sexes: Iterable[Sex]) -> np.ndarray:
-    """Months [N]; not a number where the image is refused."""
+    """Readings in months [N]; NaN where the image is refused."""
     items = (Item(np.ascontiguousarray(image), sex) for image, sex in zip(images, sexes, strict=True))
     found = predictor.predict_many(items, on_error="yield")
     return np.array([np.nan if isinstance(one, BoneAgeError) else one.months for one in found], np.float64)
 
 
 def row(group: str, name: str, months: np.ndarray, plain: np.ndarray, ages: np.ndarray) -> dict[str, Any]:
-    """One line of the table; changes and errors are those of the images that are read."""
+    """One row of the table; changes and errors cover only the images that are not refused."""
     read_ = np.isfinite(months) & np.isfinite(plain)
     change = np.abs(months - plain)[read_]
     return {
@@ -181,7 +181,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures all transforms, prints the table and writes the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=pathlib.Path, required=True, help="folder of full-size 8-bit radiographs")
     parser.add_argument("--labels", type=pathlib.Path, required=True, help="label table of these radiographs")

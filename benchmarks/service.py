@@ -1,10 +1,10 @@
-"""Measures `boneage serve` beside the bare predictor: images per second, and the latency of requests.
+"""Compares `boneage serve` with the bare predictor: images per second and request latency.
 
 pip install -e ".[serve]"
 python benchmarks/service.py [--images N] [--clients N] [--rounds N] [--out benchmarks/results/service.json]
 
-Both read the same phantoms of 1,024 pixels as PNG files, in turns: the predictor from memory in batches of 8 in one
-process, the service from so many clients at once in another one. The goal is 80 % of the predictor's rate.
+Both read the same phantoms of 1,024 pixels as PNG files, in turns: the predictor from memory, in batches of 8 in this
+process; the service in another process, from N clients at once. The goal is 80 % of the predictor's rate.
 """
 
 import argparse
@@ -47,14 +47,14 @@ def pictures(count: int) -> list[bytes]:
 
 @contextmanager
 def service(weights: str) -> Iterator[int]:
-    """The port of a running service."""
+    """Starts the service and yields its port."""
     command = [sys.executable, "-m", "boneage_jax", "serve", "--port=0", f"--weights={weights}"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
     try:
         ready = next(found for line in running.stderr if (found := re.search(r"serving http://[^:]+:(\d+)/", line)))
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(running.stderr.read)  # or the log would fill the pipe
+            pool.submit(running.stderr.read)  # otherwise the log would fill the pipe
             yield int(ready[1])
             running.terminate()
     finally:
@@ -62,7 +62,7 @@ def service(weights: str) -> Iterator[int]:
 
 
 def ask(port: int, image: bytes, query: str = "") -> float:
-    """Seconds of one request, with a connection of its own."""
+    """Seconds of one request on its own connection."""
     part = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{{}}"{{}}\r\n\r\n'
     head = part.format("sex", "") + "M\r\n" + part.format("image", '; filename="a"')
     body = head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
@@ -94,12 +94,12 @@ def served(port: int, images: list[bytes], clients: int) -> tuple[float, list[fl
 
 
 def measure(weights: str, images: list[bytes], clients: int, rounds: int) -> dict[str, Any]:
-    """All rounds, and their summary."""
+    """Runs all rounds and summarises them."""
     predictor = boneage_jax.load(weights)
     bare(predictor, images[:8])
     found: list[dict[str, Any]] = []
     with service(weights) as port:
-        ask(port, images[0], "?heatmap=1")  # follows the compilation of the heat maps in the background
+        ask(port, images[0], "?heatmap=1")  # waits for the background compilation of the heat maps
         served(port, images[:clients], clients)
         for _ in range(rounds):
             alone = bare(predictor, images)
@@ -127,7 +127,7 @@ def measure(weights: str, images: list[bytes], clients: int, rounds: int) -> dic
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Runs the comparison, prints the result and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64, help="phantoms in each round")
     parser.add_argument("--weights", default=most_accurate(), metavar="NAME|FILE", help="default: %(default)s")

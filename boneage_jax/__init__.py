@@ -13,7 +13,7 @@ __all__ = ["__version__", "load"]
 
 
 def load(name_or_path: "str | Path") -> "Predictor":
-    """Loads trained weights, those of a name in the package or of a file, as a `predict.predictor.Predictor`.
+    """Loads trained weights, by their name in the package or from a file, as a `predict.predictor.Predictor`.
 
         boneage_jax.load("hand.safetensors").predict("hand.png", sex="F").months
 

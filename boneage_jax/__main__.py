@@ -1,4 +1,4 @@
-"""`python -m boneage_jax` is the command `boneage`."""
+"""`python -m boneage_jax` runs the command `boneage`."""
 
 from boneage_jax.commands.main import command
 

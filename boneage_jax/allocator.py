@@ -1,7 +1,7 @@
-"""The C library's memory allocator, set for programs that take and free hundreds of megabytes at every step.
+"""Tunes glibc's memory allocator for programs that allocate and free hundreds of megabytes at every step.
 
-XLA on the CPU takes its scratch memory anew for each step. By default glibc gives it back to the kernel at once, and
-each step pays for mapping and clearing it again, in pages of 4 KiB: half of the time of a small network's step.
+XLA on the CPU allocates its scratch memory anew for each step. By default, glibc returns it to the kernel at once, and
+each step has to map and clear it again, in pages of 4 KiB: half of the time of a small network's step.
 """
 
 import os
@@ -11,10 +11,10 @@ TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_thr
 
 
 def keep_memory() -> None:
-    """Starts this program again with huge pages and without giving memory back; call it first in `main`.
+    """Restarts this program with huge pages and without returning memory to the kernel; call it first in `main`.
 
-    Does nothing where there is no glibc, or when GLIBC_TUNABLES is set already (empty, to switch this off): glibc
-    reads it before Python starts.
+    The restart is needed because glibc reads GLIBC_TUNABLES before Python starts. Does nothing on other systems than
+    Linux, or if GLIBC_TUNABLES is already set (set it to the empty string to switch this off).
     """
     if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
         return

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written beside their place, then renamed into it; and full disks."""
+"""Atomic file writes, by a temporary file that is renamed into place; and errors from full disks."""
 
 import contextlib
 import errno
@@ -13,10 +13,10 @@ from boneage_jax.errors import BoneAgeError
 def write_whole(path: Path, write: Callable[[Path], None], move: Callable[[Path, Path], None] = os.replace) -> None:
     """Lets `write` fill a temporary file in the folder of `path`, then moves it to `path`.
 
-    A reader, or a run that was killed half way, sees the old file or the new one, never a part.
+    Readers see the old file or the new one, never a partial one, even if the run is killed half way.
 
     Raises:
-        BoneAgeError: if the system refuses (disk full, no permission); the previous file is left as it was.
+        BoneAgeError: if the system refuses (disk full, no permission); the previous file is left unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -27,16 +27,16 @@ def write_whole(path: Path, write: Callable[[Path], None], move: Callable[[Path,
         reason = error.strerror or error
         raise BoneAgeError(f"cannot write {path}: {reason}; free or choose another place and run again") from error
     finally:
-        with contextlib.suppress(OSError):  # such as a folder that is a file, which has been reported above
+        with contextlib.suppress(OSError):  # such as a parent folder that is a file, already reported above
             temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Turns what the system refuses while a run writes into its folder (disk full, no permission) into a sentence.
+    """Turns system errors while a run writes into its folder (disk full, no permission) into one clear sentence.
 
     Raises:
-        BoneAgeError: it names the folder, the reason and the free space.
+        BoneAgeError: the message names the folder, the reason and the free space.
     """
     try:
         yield
@@ -56,7 +56,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether a full disk is the reason; libraries in C++ say so in words alone."""
+    """Whether a full disk is the reason; C++ libraries report it only in the text of the message."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 
 
@@ -74,7 +74,7 @@ def write_new(path: Path, content: bytes) -> None:
     """`write_whole` for the bytes of a file that must not exist yet.
 
     Raises:
-        BoneAgeError: it exists, even if another program made it in the meantime.
+        BoneAgeError: the file exists, even if another program created it in the meantime.
     """
     refuse_existing(path)
     write_whole(path, lambda temporary: _fill(temporary, content), _move_new)
@@ -87,7 +87,7 @@ def refuse_existing(path: Path) -> None:
 
 
 def _move_new(temporary: Path, path: Path) -> None:
-    """Gives the file its name, by a hard link, which never replaces a file; not every file system has them."""
+    """Moves the file by a hard link, which never replaces a file; by renaming where the file system has no links."""
     try:
         os.link(temporary, path)
     except FileExistsError:

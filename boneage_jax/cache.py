@@ -1,4 +1,4 @@
-"""The user's cache folder: prepared images, compiled functions and kernels, which are made again where missing."""
+"""The user's cache folder: prepared images, compiled functions and kernels, which are recreated if missing."""
 
 import os
 import stat
@@ -10,14 +10,14 @@ from boneage_jax.errors import BoneAgeError
 
 
 def folder() -> Path:
-    """`boneage_jax` in the folder that the system has for the user's caches ($XDG_CACHE_HOME or ~/.cache on Linux)."""
+    """`boneage_jax` in the system's cache folder for the user ($XDG_CACHE_HOME or ~/.cache on Linux)."""
     return platformdirs.user_cache_path("boneage_jax", appauthor=False)
 
 
 def make_private(path: Path) -> None:
-    """Makes a folder, and those above it that are missing, for this user alone (mode 0700).
+    """Creates a folder and its missing parents, accessible to this user only (mode 0700).
 
-    Prepared radiographs are patients' images. A folder that exists keeps its permissions.
+    Prepared radiographs are patients' images. An existing folder keeps its permissions.
 
     Raises:
         OSError: the system refuses.
@@ -28,7 +28,7 @@ def make_private(path: Path) -> None:
 
 
 def check_own(path: Path) -> None:
-    """Refuses a folder of compiled code that somebody else could have written: what it holds runs as this user.
+    """Rejects a folder of compiled code that another user could have written: its contents run as this user.
 
     Raises:
         BoneAgeError: the folder or a file in it belongs to another user, can be written by others, or is a link.

@@ -1,4 +1,4 @@
-"""The flags of `launch.py`: which configuration, and what is changed in it."""
+"""The flags of `launch.py`: the configuration and changes to its settings."""
 
 import argparse
 import re
@@ -17,7 +17,7 @@ _EXPECTED = {
     "Non-boolean argument": "true or false",
     "is not a dict": "one of its keys, as --config.section.key=value",
 }
-"""What a value should have been, by a part of the reason why it is refused."""
+"""The expected kind of value, by a part of the message of the error that rejects it."""
 
 flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 flags.DEFINE_string("workdir", None, "Folder of the run; runs/<name of the configuration> by default.")
@@ -58,14 +58,14 @@ def _unknown_key(reason: str, argv: list[str]) -> str:
     known = configuration.keys(configuration.base())
     given = [match[1] for text in argv if (match := re.match(r"--?config\.([\w.]+)", text))]
     unknown = [key for key in given if key not in known]
-    # Keys of model.options and the like may be known to the file alone: those that the reason names are not.
+    # Keys of model.options and similar sections may be defined only in the file: report those that the error names.
     named = [key for key in unknown if key in reason or any(f"'{part}'" in reason for part in key.split("."))]
     sentences = [f"the configuration has no key {key}{did_you_mean(key, known)}" for key in named or unknown]
     return "; ".join([*(sentences or [reason]), "boneage_jax/config.py lists all keys"])
 
 
 def _bad_value(reason: str) -> str:
-    """The reason in plain words, if it is that of a setting; otherwise as it is."""
+    """The reason in plain words if it concerns a setting; otherwise unchanged."""
     match = re.match(r"flag --config\.([\w.]+)=(.*?): (.*)", reason, re.DOTALL)
     expected = next((words for part, words in _EXPECTED.items() if match and part in match[3]), None)
     return f"{match[1]} is {match[2] or 'empty'}, expected {expected}" if match and expected else reason.strip("'\"")

@@ -1,4 +1,4 @@
-"""Compiled functions are kept on the disk, so that the second start of a program does not compile again."""
+"""The persistent compilation cache: keeps compiled functions on disk, so that later starts do not compile again."""
 
 import os
 from pathlib import Path
@@ -13,21 +13,21 @@ OFF = "off"
 
 
 def cache_folder(setting: str) -> Path | None:
-    """What the configuration's `compilation_cache` says: "" for the default place, "off" for None, or a folder."""
+    """Resolves the setting `compilation_cache`: "" is the default folder, "off" gives None, all else is a folder."""
     if setting == OFF:
         return None
     return Path(setting).expanduser() if setting else cache.folder() / "compiled"
 
 
 def use_cache(folder: Path | None) -> None:
-    """Lets jax find what an earlier process has compiled, and keep what this one compiles.
+    """Lets jax load functions that earlier processes compiled, and store those that this one compiles.
 
-    Call it before the first compilation. A folder that the user has named to jax itself (JAX_COMPILATION_CACHE_DIR)
-    stays, and so does a cache that is switched off there (JAX_ENABLE_COMPILATION_CACHE).
+    Call it before the first compilation. jax's own settings take precedence: a folder in JAX_COMPILATION_CACHE_DIR, or
+    a cache disabled by JAX_ENABLE_COMPILATION_CACHE.
 
     Args:
-        folder: made if it is missing, for this user alone. Where it cannot be made or written, or where others can
-            write to it, a warning says so and nothing is kept: everything works without. None for no cache.
+        folder: created if missing, accessible to this user only. If it cannot be created or written, or if others can
+            write to it, a warning is logged and nothing is cached; everything works without it. None for no cache.
     """
     if folder is None or _setting("jax_compilation_cache_dir") or not _setting("jax_enable_compilation_cache"):
         return
@@ -44,7 +44,7 @@ def use_cache(folder: Path | None) -> None:
         logging.warning("Nothing compiled is kept: %s cannot be written.", folder)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # By default jax keeps only what took a second; the many small programs of a start add up to seconds too.
+    # By default, jax caches only what took a second to compile; the many small programs of a start take seconds too.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

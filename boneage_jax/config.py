@@ -1,4 +1,4 @@
-"""The base configuration: every constant a user may want to change, in the field's own terms.
+"""The base configuration: every constant a user may want to change, in the field's standard terms.
 
 A file in `configs/` takes `base()` and changes the few lines that differ.
 """
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from boneage_jax.errors import BoneAgeError
 
-# What may change between two starts of one run: where and how it is run, never what it computes.
+# Settings that may change between two starts of one run: where and how it runs, never what it computes.
 _PLACE = {
     "compilation_cache",
     "data.dir",
@@ -29,7 +29,7 @@ _PLACE = {
 }
 _PLACE_SECTIONS = ("benchmark.", "distributed.")
 
-# Least and most of settings that other values would turn into nonsense, or into a traceback much later.
+# Valid ranges of settings; values outside them would give nonsense, or a traceback much later.
 _RANGES = {
     "seed": (0, 2**32 - 1),
     "data.workers": (0, 1024),
@@ -70,15 +70,15 @@ def base() -> ConfigDict:
     config.data.name = "rsna_bone_age"  # or "phantom", the procedural hand
     config.data.dir = ""  # folder with the official RSNA files, in any form
     config.data.cache = ""  # prepared images; "" for boneage_jax in the user's cache folder
-    config.data.on_missing = "error"  # "skip": go on without images or labels that are missing
-    # "device": all prepared images lie in the memory of every device, and the compiled step augments them.
+    config.data.on_missing = "error"  # "skip": continue without missing images or labels
+    # "device": all prepared images are kept in the memory of every device, and the compiled step augments them.
     config.data.placement = "host"
-    config.data.workers = 1  # processes that prepare batches; 0 for threads of this one
+    config.data.workers = 1  # processes that prepare batches; 0 for threads of this process
     config.data.fold = ""  # "K/N": the K-th of N folds of the training images becomes the split "fold"
-    # Times that an epoch of training shows each image from Stanford: 21 % of RSNA's training set, all of its test set.
+    # How often an epoch of training uses each image from Stanford: 21 % of RSNA's training set, all of its test set.
     config.data.stanford_copies = 1
     config.data.limit = 0  # images of each split, evenly spread, for a quick trial; 0 for all
-    # Further inputs beside the sex, by the name of their column: "number", or the categories such as
+    # Further inputs besides the sex, by column name: "number", or the categories such as
     # ("asian", "black", "unknown", "white"); "keypoints" for a heat map of the points in data.keypoints.
     config.data.inputs = ConfigDict()
     config.data.keypoints = ""  # JSON file of hand key points, as BoNet publishes it
@@ -94,7 +94,7 @@ def base() -> ConfigDict:
     config.preprocess.clahe_clips = (2.0,)  # one channel per clip limit; () without CLAHE
     config.preprocess.clahe_grid = 8  # tiles per side
     config.preprocess.scaling = "symmetric"  # [-1, 1]; "standardise": per image
-    config.preprocess.crop = 0  # pixels per side of the part that is seen, at a random place in training; 0: all
+    config.preprocess.crop = 0  # pixels per side of the crop, at a random position in training; 0 for no crop
 
     config.augment = ConfigDict()
     config.augment.flip = 0.5  # probability
@@ -110,7 +110,7 @@ def base() -> ConfigDict:
     config.model.name = "xception"
     config.model.options = ConfigDict()  # of the trunk
     config.model.input_channels = "native"  # "rgb": repeat the intensity in three channels
-    # Weights to start from: a file of Keras, PyTorch or this package, a name of those in this package, or "imagenet".
+    # Weights to start from: a Keras or PyTorch file, one of this package, the name of included weights, or "imagenet".
     config.model.init_from = ""
     config.model.head = "regression"
     config.model.head_options = ConfigDict()
@@ -121,19 +121,19 @@ def base() -> ConfigDict:
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 1e-5  # of kernels; biases and the scales of normalisations do not decay
     config.optimizer.layer_decay = 1.0  # of the learning rate, per layer of the trunk away from the head
-    # Paths of parameters that stay as they are, such as ("trunk/block1",) or ("trunk",). The BatchNorm statistics
-    # of frozen layers still move in training.
+    # Paths of frozen parameters, such as ("trunk/block1",) or ("trunk",). The BatchNorm statistics of frozen layers
+    # are still updated in training.
     config.optimizer.freeze = ()
     config.optimizer.warmup_epochs = 1.0
     config.optimizer.schedule = "constant"  # after the warm-up; "cosine": to zero at train.epochs
     config.optimizer.clip_norm = 1.0  # of the gradient; 0 for none
-    config.optimizer.ema_decay = 0.0  # of the weights' moving average, which is then evaluated; 0 for none
+    config.optimizer.ema_decay = 0.0  # of the moving average of the weights, which is used in evaluation; 0 for none
     config.optimizer.plateau = ConfigDict()
     # As Keras' ReduceLROnPlateau, which the study used: the rate is cut at the patience-th evaluation in a row without
     # a better MAE. PyTorch cuts one later, so that its patience of 2 is a patience of 3 here.
     config.optimizer.plateau.factor = 0.5  # 1 for no reduction
     config.optimizer.plateau.patience = 5  # evaluations
-    config.optimizer.plateau.cooldown = 0  # evaluations after a cut that count as none; Keras counts the last of them
+    config.optimizer.plateau.cooldown = 0  # evaluations ignored after a cut; Keras counts the last of them
     config.optimizer.plateau.min_scale = 1e-3  # of the learning rate
 
     config.train = ConfigDict()
@@ -144,17 +144,17 @@ def base() -> ConfigDict:
     config.train.sync_batch_norm = True  # statistics over all devices
     config.train.early_stopping = 15  # evaluations without a better MAE; 0 for none
     config.train.log_every = 20  # steps
-    config.train.checkpoint_every = 0  # steps, besides the one after every epoch
+    config.train.checkpoint_every = 0  # steps, in addition to the checkpoint after every epoch; 0 for none
 
     config.evaluate = ConfigDict()
     config.evaluate.split = "validation"
     config.evaluate.batch_size = 32  # over all devices
-    # Whose estimates are averaged. "flip": the image and its mirror image; "rotations": the image turned by 10 degrees
-    # either way; "ten_crop": corners, centre, mirror images.
+    # Views to average over. "flip": the image and its mirror image; "rotations": the image turned by 10 degrees either
+    # way; "ten_crop": corners, centre, mirror images.
     config.evaluate.views = "centre"
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.step = -1  # of the checkpoint to go on from; -1 for the newest
+    config.checkpoint.step = -1  # of the checkpoint to resume from; -1 for the newest
 
     config.benchmark = ConfigDict()
     config.benchmark.steps = 20
@@ -169,10 +169,10 @@ def base() -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses values that make no sense.
+    """Rejects values outside their valid range.
 
     Raises:
-        BoneAgeError: it names the key, its value and what was expected.
+        BoneAgeError: the message names the key, its value and the expected range.
     """
     values = _flat(config.to_dict())
     for key, (least, most) in _RANGES.items():
@@ -190,7 +190,7 @@ def from_json(text: str, where: Path | str) -> ConfigDict:
     """The inverse of `to_json`.
 
     Raises:
-        BoneAgeError: `where` (the file's name) holds something else, or keys that this version does not know.
+        BoneAgeError: `where` (the file's name) holds something else, or keys that are unknown to this version.
     """
     try:
         fields = json.loads(text)
@@ -212,7 +212,7 @@ def keys(config: ConfigDict) -> list[str]:
 
 
 def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
-    """Keys that change what a run computes and differ, as "key: stored, now given"."""
+    """Differing settings among those that affect the results of a run, as "key: stored, now given"."""
     old, new = _flat(stored.to_dict()), _flat(given.to_dict())
     keys = [
         key
@@ -225,7 +225,7 @@ def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    # As flax.traverse_util.flatten_dict, which would start jax before the flags have been checked.
+    # As flax.traverse_util.flatten_dict, but importing flax would start jax before the flags have been checked.
     flat: dict[str, Any] = {}
     for key, value in fields.items():
         if isinstance(value, dict):

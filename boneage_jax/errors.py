@@ -1,4 +1,4 @@
-"""The exceptions that users see: a sentence that says what is wrong, where, and what to do."""
+"""The exceptions that users see: one sentence on what is wrong, where, and what to do."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""From prepared images to estimates: what training, prediction and export share."""
+"""From prepared images to estimates, as shared by training, prediction and export."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -18,7 +18,7 @@ def make_estimate(network: Network, preprocessing: Preprocessing, views: str) ->
     Args:
         network: from `Description.network`.
         preprocessing: cuts the views and scales them.
-        views: whose estimates are averaged, see `Preprocessing.views`.
+        views: the views to average over, see `Preprocessing.views`.
     """
 
     def estimate(variables: Any, batch: Batch) -> Estimate:
@@ -37,12 +37,12 @@ def make_estimate(network: Network, preprocessing: Preprocessing, views: str) ->
 
 
 def further_inputs(inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """What the network takes beside image and sex: heat maps come as bytes and are scaled to 0..1."""
+    """The network's inputs besides image and sex: heat maps come as uint8 and are scaled to 0..1."""
     return {name: x.astype(jnp.float32) / 255 if x.ndim == 4 else x for name, x in inputs.items()}
 
 
 def _mean_estimate(estimate: Estimate, views: int) -> Estimate:
-    """[V * B] to [B]: the mean of the distributions, whose variance is that within and between the views."""
+    """Averages the distributions [V * B] over the views to [B]; the variance is that within plus between the views."""
     if views == 1:
         return estimate
     months = estimate.months.reshape(views, -1)

@@ -12,15 +12,15 @@ import filelock
 
 @contextlib.contextmanager
 def hold(path: Path, when_held: Callable[[str], None]) -> Iterator[None]:
-    """Holds the lock file `path` for the time of the block; it stays afterwards, and says who held it last.
+    """Holds the lock file `path` during the block; the file stays afterwards and names its last holder.
 
     Args:
         path: in a folder that exists.
         when_held: called with the name of the process that holds it ("process 71 on node4, since 2026-11-25 09:30").
-            Where it returns, this process waits for the other one.
+            If it returns, this process waits for the other one.
 
     Raises:
-        OSError: the system refuses the file.
+        OSError: the system refuses access to the file.
     """
     lock = filelock.FileLock(path)
     try:

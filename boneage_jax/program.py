@@ -1,4 +1,4 @@
-"""How a command ends: with one sentence and an exit status, whatever happens to it."""
+"""Ends every command with an exit status and, if it fails or is stopped, one sentence."""
 
 import atexit
 import contextlib
@@ -18,7 +18,7 @@ from boneage_jax.terminal import printable
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 _AGAIN = 0.05  # seconds
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
-"""What the system answers where the program is not at fault."""
+"""System errors that are not the program's fault."""
 
 
 class Signalled(KeyboardInterrupt):
@@ -30,25 +30,25 @@ class Signalled(KeyboardInterrupt):
 
 
 def exit_status(number: int) -> int:
-    """What shells report of a program that this signal has ended: 130 for SIGINT, 143 for SIGTERM."""
+    """The status that shells report for a program ended by this signal: 130 for SIGINT, 143 for SIGTERM."""
     return 128 + number
 
 
 def leave(main: Callable[[], int]) -> NoReturn:
-    """Ends the process with the status that `main` returns; the last line of every program.
+    """Ends the process with the status that `main` returns; called in the last line of every program.
 
     From then on, SIGINT and SIGTERM end the process at once. By default, Python would raise KeyboardInterrupt while it
     waits for its threads, give up waiting, and end them in the middle of native code (jax, array_record, OpenBLAS),
     which aborts the process or never returns. A crash in native code leaves a traceback on stderr.
 
-    Python's threads are waited for and what `atexit` holds is done, but the interpreter is not taken apart: native
-    threads of XLA or TensorStore that still run would find their objects gone, and a run that had ended well would
-    end with a segmentation fault (as in https://github.com/google/tensorstore/issues/275).
+    Python's threads are joined and `atexit` handlers run, but the interpreter is not finalised: native threads of XLA
+    or TensorStore that still run would access freed objects, and a successful run would end with a segmentation fault
+    (as in https://github.com/google/tensorstore/issues/275).
     """
     if sys.stderr is not None and not faulthandler.is_enabled():
         faulthandler.enable()
     ending = _Ending()
-    atexit.register(ending)  # the first that is registered is the last that is called
+    atexit.register(ending)  # handlers run in reverse order, so this one runs last
     try:
         status = ending.status = main()
     except SystemExit as asked:
@@ -63,12 +63,12 @@ def leave(main: Callable[[], int]) -> NoReturn:
 
 
 class _Ending:
-    """Ends the process at once, with `status`: 1 unless the program got further."""
+    """An `atexit` handler that ends the process at once with `status`, which is 1 until `main` has ended."""
 
     status = 1
 
     def __call__(self) -> None:
-        logging.shutdown()  # registered before, so it would come after
+        logging.shutdown()  # its own atexit handler was registered earlier, so it would run later
         for stream in (sys.stdout, sys.stderr):
             try:
                 if stream is not None:
@@ -82,8 +82,8 @@ def run(main: Callable[[], int]) -> int:
     """Runs the body of a command and returns the exit status for `leave`.
 
     A `BoneAgeError` is printed on stderr. SIGINT and SIGTERM raise `Signalled` in the main thread, which gives 130 and
-    143 after one sentence; a second one ends the program at once. An output that is closed (`| head`) or full, and a
-    system that refuses (disk full, no permission), give 1. Other exceptions are mistakes of the program and pass.
+    143 after one sentence; a second signal ends the program at once. An output that is closed (`| head`) or full, and
+    system errors (disk full, no permission), give 1. Other exceptions are bugs and propagate.
     """
     before = {number: signal.signal(number, _stop) for number in STOPPING}
     hook, sys.unraisablehook = sys.unraisablehook, _raise_again
@@ -118,10 +118,10 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 
 def _raise_again(unraisable: Any) -> None:
-    """Raises a `Signalled` once more a little later if it was raised where Python drops exceptions.
+    """Raises a `Signalled` again shortly afterwards if it was raised where Python discards exceptions.
 
-    That is in the garbage collector and in destructors: jax calls Python from there, so that this is often the first
-    place at which Python sees a signal that came during a long compilation.
+    Python does so in the garbage collector and in destructors. jax calls Python from there, so this is often the first
+    place where Python notices a signal that arrived during a long compilation.
     """
     stop = unraisable.exc_value
     if not isinstance(stop, Signalled):
@@ -142,7 +142,7 @@ def _fail(sentence: str, status: int) -> int:
 
 
 def _discard_output() -> None:
-    """Sends what is left in the buffer of stdout nowhere if it cannot be written: the interpreter would fail again."""
+    """Discards the rest of stdout's buffer if it cannot be written: the interpreter would fail again at exit."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,10 +1,10 @@
-"""The sex of a child as tables, headers, networks and reports name it."""
+"""The sex of a child, and its names in tables, headers, networks and reports."""
 
 import enum
 
 
 class Sex(enum.IntEnum):
-    """Female or male; the number is the one that networks read."""
+    """Female or male; the number is the input of the networks."""
 
     FEMALE = 0
     MALE = 1
@@ -31,7 +31,7 @@ class Sex(enum.IntEnum):
             Sex.parse("F") is Sex.parse("female") is Sex.FEMALE
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: the text is none of these.
         """
         for sex in cls:
             if text.strip().lower() in (sex.letter.lower(), sex.word):

@@ -1,4 +1,4 @@
-"""BoNet: InceptionV3 with, if it is wanted, a second stem for a heat map of the hand's 17 key points.
+"""BoNet: InceptionV3 with an optional second stem for a heat map of the hand's 17 key points.
 
     python launch.py --config=configs/bonet.py --config.data.dir=DIR
     python launch.py --config=configs/bonet.py:heatmap --config.data.dir=DIR --config.data.keypoints=FILE
@@ -6,14 +6,14 @@
 Escobar et al., "Hand Pose Estimation for Pediatric Bone Age Assessment" (MICCAI 2019), which publishes the key points
 of the RSNA images. `:heatmap` sets `config.model.options.heatmap` and `config.data.inputs.heatmap = "keypoints"`.
 
-Of the paper and its published code: 500 pixels, one grey channel as it is, sex through 32 units, two hidden layers of
-1000, mean absolute error, Adam 1e-4 without weight decay, batch 20, 60 epochs, reduction to 0.8 after 2 evaluations
-and 5 of cooldown down to 1e-5, rotation by 20 degrees, shifts of a fifth, mirror images. Zoom is 0.8 to 1.2 here, 1 to
-1.2 there. The head pools the whole map here; theirs pools 2x2 pixels and reads the other 7 x 7 x 2048 numbers. Not
-here: the crop to the hand. Chosen here: scaling to [-1, 1], warm-up, clipping of the gradient, early stopping, the
-validation error and not the training loss on the plateau. A start from ImageNet weights is
-`--config.model.init_from=FILE`; those of Keras need `--config.model.options.framework=keras`. Published on RSNA 2017:
-MAE about 4.14 months (second-hand).
+From the paper and its published code: 500 pixels, one unmodified greyscale channel, sex through 32 units, two hidden
+layers of 1000, mean absolute error, Adam 1e-4 without weight decay, batch 20, 60 epochs, learning rate reduced to 0.8
+after 2 evaluations with a cooldown of 5 and a minimum of 1e-5, rotation by 20 degrees, shifts of a fifth, mirror
+images. Zoom is 0.8 to 1.2 here, 1 to 1.2 in the original. The head here pools the whole feature map; the original
+pools 2x2 pixels and uses the remaining 7 x 7 x 2048 values. Left out: the crop to the hand. Chosen here: scaling to
+[-1, 1], warm-up, gradient clipping, early stopping, and reduction on a plateau of the validation error instead of the
+training loss. To start from ImageNet weights, add `--config.model.init_from=FILE`; Keras weights also need
+`--config.model.options.framework=keras`. Published on RSNA 2017: MAE about 4.14 months (secondary source).
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,7 @@ from boneage_jax.errors import BoneAgeError
 
 
 def get_config(option: str = "") -> ConfigDict:
-    """The configuration; with the option "heatmap", the one that reads key points."""
+    """The configuration; with the option "heatmap", the network also takes the key points."""
     if option not in ("", "heatmap"):
         raise BoneAgeError(f"configs/bonet.py has no option {option!r}; write configs/bonet.py:heatmap, or no option")
     config = base()

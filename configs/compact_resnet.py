@@ -2,8 +2,8 @@
 
     python launch.py --config=configs/compact_resnet.py --config.data.dir=DIR
 
-With the first version of the preprocessing, 24 epochs took 98 minutes on two cores of an AMD EPYC (Zen 4, beside other
-work): MAE 8.81 months [8.39, 9.23] on the validation tenth.
+With the first version of the preprocessing, 24 epochs took 98 minutes on two cores of an AMD EPYC (Zen 4, shared with
+other jobs): MAE 8.81 months [8.39, 9.23] on the validation tenth.
 """
 
 from ml_collections import ConfigDict

@@ -4,14 +4,14 @@
     python launch.py --config=configs/efficientnet.py:b4 --config.data.dir=DIR
 
 Rassmann et al., "Deeplasia: deep learning for bone age assessment validated on skeletal dysplasias" (Pediatric
-Radiology 2024; 54:82-95). Of the paper and its published code: one channel with its 1st percentile taken away and
-every image standardised, sex through 32 units, one hidden layer of 256, MSE, Adam 1e-3 with weight decay 5e-6
-(decoupled here), batch 32, reduction to a fifth after 10 evaluations down to 1e-4, early stopping after 50, flips,
-rotation by 30 degrees, shifts of a fifth, a start from ImageNet weights (`--config.model.init_from=FILE`; theirs,
-of efficientnet_pytorch, compute as `framework = "keras"`). Zoom is 0.8 to 1.2 here, 0.8 to 1.25 there. Not here:
-the mask of the hand, shear by 10 degrees, sharpening, CLAHE or gamma in augmentation, the linear correction of the
-bias. Chosen here: warm-up, clipping of the gradient. Published on the 200 test images of RSNA 2017: MAE 3.87 months,
-RMSE 5.1, by an ensemble of three (B0 at 512 and at 1024 pixels, B4 at 512).
+Radiology 2024; 54:82-95). From the paper and its published code: one channel with its 1st percentile subtracted,
+standardised per image, sex through 32 units, one hidden layer of 256, MSE, Adam 1e-3 with weight decay 5e-6
+(decoupled here), batch 32, learning rate reduced to a fifth after 10 evaluations with a minimum of 1e-4, early
+stopping after 50, flips, rotation by 30 degrees, shifts of a fifth, initialisation from ImageNet weights
+(`--config.model.init_from=FILE`; theirs, from efficientnet_pytorch, match `framework = "keras"`). Zoom is 0.8 to 1.2
+here, 0.8 to 1.25 in the original. Left out: the hand mask, shear by 10 degrees, sharpening, CLAHE or gamma in
+augmentation, the linear bias correction. Chosen here: warm-up, gradient clipping. Published on the 200 test images of
+RSNA 2017: MAE 3.87 months, RMSE 5.1, by an ensemble of three (B0 at 512 and at 1024 pixels, B4 at 512).
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,7 @@ VARIANTS = ("b0", "b4")
 
 
 def get_config(variant: str = "b0") -> ConfigDict:
-    """The configuration; the variant decides the size of the network alone.
+    """The configuration; the variant only sets the size of the network.
 
     Raises:
         BoneAgeError: there is no such variant.

@@ -3,7 +3,7 @@
     pip install -e ".[cuda,imagenet]"
     python launch.py --config=configs/efficientnet_lite2.py --config.data.dir=DIR
 
-It has not been trained to the end yet, so that there is no figure of it.
+It has not been trained to completion yet, so there is no MAE to report.
 """
 
 from ml_collections import ConfigDict

@@ -5,9 +5,9 @@ python launch.py --config=configs/lite2.py:192 --config.data.dir=DIR --workdir=r
 boneage export-weights --workdir runs/lite2_192 --out runs/lite2_192.safetensors --checks 0
 python launch.py --config=configs/lite2.py --config.data.dir=DIR --workdir=runs/lite2
 
-It was to be a third network of "accurate", but makes the mean worse as it is (`docs/accuracy.md`), so that the package
-has no weights of it. In bfloat16 and with BatchNorm's statistics as they are, two cores with tile registers (Intel's
-AMX) train on 45 to 65 images a second at 192 pixels and on 25 to 38 at 256.
+It was planned as a third network of "accurate", but in its current state makes the ensemble mean worse
+(`docs/accuracy.md`), so the package does not include its weights. In bfloat16 with frozen BatchNorm statistics, two
+cores with tile registers (Intel AMX) train on 45 to 65 images a second at 192 pixels and on 25 to 38 at 256.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ VARIANTS = ("192", None)
 
 
 def get_config(stage: str = "256") -> ConfigDict:
-    """The configuration of one of the two trainings; the second goes on from where the first ended."""
+    """The configuration of one of the two trainings; the second continues from the weights of the first."""
     config = release_fast("frozen")
     config.name = "lite2"
     config.seed = 7

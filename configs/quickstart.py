@@ -13,11 +13,11 @@ def get_config() -> ConfigDict:
     config = base()
     config.name = "quickstart"
     config.data.name = "phantom"
-    # Half of the training hands have evenly spread ages: ages like RSNA's hold few of the youngest and the oldest.
+    # Half of the training hands have uniformly distributed ages; RSNA-like ages include few very young or old children.
     config.data.options = ConfigDict({"count": {"train": 4096, "validation": 256}, "even": 0.5})
     config.data.workers = 0
 
-    # A growth plate is a millimetre wide: it is seen in the square around the hand, not in the whole film.
+    # A growth plate is a millimetre wide: it is visible in a crop around the hand, but not in the whole image.
     config.preprocess.region = "hand"
     config.preprocess.size = 144
     config.preprocess.clahe_grid = 4

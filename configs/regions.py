@@ -5,11 +5,11 @@
     boneage export-weights --workdir runs/regions --out runs/regions.safetensors --checks 0
     python launch.py --config=configs/regions.py:frozen --config.data.dir=DIR --config.data.keypoints=keypoints.json
 
-Readers rate bone by bone (Tanner and Whitehouse), and so does BoneXpert. An own design: the detector of
-`boneage_jax.regions` finds the regions; `preprocess.reach` and `preprocess.size` say how large the crops are on the
-hand and in pixels; the trunk is shared; the head reads each region and weighs the readings by attention. It starts
-from the weights "fast"; the second training goes on from there with BatchNorm's statistics as they are. At RSNA's
-299 pixels a crop is small; of full-size originals, larger crops show more:
+Readers rate bone by bone (Tanner and Whitehouse), and so does BoneXpert. The design is our own: the detector of
+`boneage_jax.regions` finds the regions; `preprocess.reach` and `preprocess.size` set the crop size on the hand and in
+pixels; all crops share one trunk; the head predicts an age for each region and weights the predictions by attention.
+Training starts from the weights "fast"; the second training continues from the first with frozen BatchNorm
+statistics. On RSNA images of 299 pixels a crop is small; with full-size originals, larger crops show more detail:
 `--config.preprocess.size=152 --config.preprocess.crop=128`.
 """
 
@@ -26,7 +26,7 @@ def get_config(stage: str = "start") -> ConfigDict:
     config = base()
     config.name = "regions"
     config.data.workers = 0
-    config.data.on_missing = "skip"  # of a few radiographs the detector finds no named region
+    config.data.on_missing = "skip"  # the detector finds no named region in a few radiographs
     config.preprocess.region = "joints"
     config.preprocess.size = 76
     config.preprocess.crop = 64

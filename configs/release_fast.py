@@ -11,9 +11,9 @@ python launch.py --config=configs/release_fast.py:stanford --config.data.dir=DIR
 boneage export-weights --workdir runs/release_fast_stanford --out runs/release_fast_stanford.safetensors
 python launch.py --config=configs/release_fast.py --config.data.dir=DIR
 
-The third training goes on with BatchNorm's statistics as they are, which is faster on CPUs. The fourth shows the
-radiographs from Stanford, which are read worse and make up RSNA's test set, three times in an epoch; the last one
-shows them twice and leaves no residual block out, because the error in training was hardly below that in validation.
+The third training continues with frozen BatchNorm statistics, which is faster on CPUs. The fourth uses the
+radiographs from Stanford, which have larger errors and make up RSNA's test set, three times per epoch; the last one
+uses them twice and drops no residual blocks, because the training error was hardly below the validation error.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ VARIANTS = ("192", "256", "frozen", "stanford", None)
 
 
 def get_config(stage: str = "longer") -> ConfigDict:
-    """The configuration of one of the trainings above; each goes on from where the one before it ended."""
+    """The configuration of one of the trainings above; each continues from the weights of the one before."""
     config = base()
     config.name = "release_fast"
     config.data.workers = 0

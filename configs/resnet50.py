@@ -1,15 +1,15 @@
-"""ResNet-50 that picks one of 240 months for the sex it is told: the Stanford system of 2017.
+"""ResNet-50 with a softmax over 240 months for each sex: the Stanford system of 2017.
 
     python launch.py --config=configs/resnet50.py --config.data.dir=DIR
 
 Larson et al., "Performance of a Deep-Learning Neural Network Model in Assessing Skeletal Maturity on Pediatric Hand
-Radiographs" (Radiology 2018; 287:313-322). Of the paper: 256 pixels, CLAHE at three clip limits as three channels,
+Radiographs" (Radiology 2018; 287:313-322). From the paper: 256 pixels, CLAHE at three clip limits as three channels,
 crops of 224, a softmax over the months of the chosen sex and its expectation, cross-entropy, Adam, flips, crops and
-contrast in training, ten crops in evaluation, a start from ImageNet weights (`--config.model.init_from=FILE`; those of
-Keras need `--config.model.options.framework=keras`). Chosen here, as theirs are not known: the clip limits, the
-amount of contrast, learning rate, batch size, reduction on plateau, standardised intensities. Published on the 200 test
-images of RSNA 2017: MAE 0.50 years (6.0 months) against four readers, 0.52 years (6.24 months) against the challenge's
-labels.
+contrast in training, ten crops in evaluation, initialisation from ImageNet weights (`--config.model.init_from=FILE`;
+Keras weights also need `--config.model.options.framework=keras`). Chosen here, because the original values are not
+known: the clip limits, the amount of contrast, learning rate, batch size, reduction on plateau, standardised
+intensities. Published on the 200 test images of RSNA 2017: MAE 0.50 years (6.0 months) against four readers, 0.52
+years (6.24 months) against the challenge's labels.
 """
 
 from ml_collections import ConfigDict

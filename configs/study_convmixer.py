@@ -1,10 +1,10 @@
-"""The study's ConvMixer on two CPU cores: its recipe at a size whose training ends within hours.
+"""The study's ConvMixer on two CPU cores: its recipe at an image size that trains within hours.
 
     python launch.py --config=configs/study_convmixer.py --config.data.dir=DIR
 
 Recipe and network are those of `configs/convmixer.py` (256 pixels there), at 70 pixels and in bfloat16: 15 to 21
-images a second on two cores of an Intel Xeon with tile registers (AMX), so that 8 hours are about 45 epochs.
-`configs/study_xception.py` is the other half of the comparison. Neither has been trained to its end yet.
+images a second on two cores of an Intel Xeon with tile registers (AMX), or about 45 epochs in 8 hours.
+`configs/study_xception.py` is the other half of the comparison. Neither has been trained to completion yet.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,11 @@
-"""The study's Xception on two CPU cores: its recipe at a size whose training ends within hours.
+"""The study's Xception on two CPU cores: its recipe at an image size that trains within hours.
 
     python launch.py --config=configs/study_xception.py --config.data.dir=DIR
 
 Recipe and network are those of `configs/xception.py` (500 pixels there), at 128 pixels and in bfloat16: 24 to 29
-images a second on two cores of an Intel Xeon with tile registers (AMX), so that 31 epochs are about four hours; in
-float32 14, and twice the time. `configs/study_convmixer.py` is the other half of the comparison. Neither has been
-trained to its end yet.
+images a second on two cores of an Intel Xeon with tile registers (AMX), or 31 epochs in about four hours; float32
+reaches 14 images a second and takes twice as long. `configs/study_convmixer.py` is the other half of the comparison.
+Neither has been trained to completion yet.
 """
 
 from ml_collections import ConfigDict

@@ -1,1 +1,1 @@
-"""Programs for those who work on boneage_jax."""
+"""Command-line tools for developers of boneage_jax."""

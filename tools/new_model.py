@@ -1,8 +1,8 @@
 """Adds a model from a template: python -m tools.new_model NAME.
 
-Writes the module, its configuration, what the tests have to know about it and its parity case, and registers it. The
-new model is a small convolutional network that trains at once and whose tests pass; replace its layers by those of the
-paper, and each TODO by what it asks for.
+Writes the module, its configuration, its test settings and its parity case, and registers the model. The new model is
+a small convolutional network that trains and passes its tests immediately; replace its layers with those of the paper
+and resolve each TODO.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 
 TEMPLATES = Path(__file__).with_name("model_template")
-# Template: the file that it becomes.
+# Maps each template to the file that is written from it.
 FILES = {
     "model.py.txt": "boneage_jax/models/{name}.py",
     "config.py.txt": "configs/{name}.py",
@@ -87,7 +87,7 @@ def register(source: str, name: str, class_name: str) -> str:
 
 
 def _insert_sorted(lines: list[str], places: Sequence[int], line: str) -> None:
-    """Inserts before the first of the lines at `places` that sorts after it, or behind the last of them."""
+    """Inserts before the first of the lines at `places` that sorts after it, or after the last of them."""
     # The key ends before the class: "convnextv2" sorts before "convnextv2_large".
     word = line.split()[1 if line.startswith("from") else 0].strip('":')
     after = (i for i in places if lines[i].split()[1 if line.startswith("from") else 0].strip('":') > word)

@@ -1,8 +1,9 @@
-"""Runs the commands of a document, so that none of them is wrong: python -m tools.readme_commands README.md.
+"""Runs the commands of a document to check that they work: python -m tools.readme_commands README.md.
 
-The lines of its sh blocks run one after the other in a clone of the checkout, beside the files that they name: drawn
-hands in place of radiographs. Lines that install packages are left out, REDUCTIONS shortens what would take long, and
-a server stays up until all commands have run. The first command that fails ends the run, with its output.
+The lines of its sh blocks run one after the other in a clone of the checkout, which also holds the files that they
+name, with drawn hands in place of radiographs. Lines that install packages are left out, REDUCTIONS shortens commands
+that would take long, and a server stays up until all commands have run. The first command that fails ends the run, and
+its output is printed.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from typing import Any
 
 from tools import readme_inputs
 
-# Beginning of a command: what is added to it. The first one that fits counts.
+# Beginning of a command: the flags to add. The first match applies.
 REDUCTIONS = {
     "python launch.py --mode=benchmark --config=configs/convmixer.py": "--config.model.options.dim=64 "
     "--config.model.options.depth=2 --config.benchmark.steps=2 --config.benchmark.warmup=1 "
@@ -30,18 +31,18 @@ REDUCTIONS = {
     "python launch.py --config=": "--config.train.epochs=1 --config.train.batch_size=4 --config.preprocess.size=96 "
     "--config.data.limit=8",
     "boneage export-weights": "--checks=0",
-    # A server needs some seconds to load its weights; an answer above 399 is a failure.
+    # A server needs some seconds to load its weights; an HTTP status above 399 is a failure.
     "curl": "--silent --show-error --fail --retry 30 --retry-delay 1 --retry-connrefused",
 }
 LEFT_OUT = ("pip install",)
-# Compilation takes most of the time of a reduced training, and half of it without LLVM's costly passes.
+# Compilation takes most of the time of a reduced training; skipping LLVM's expensive passes halves it.
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SERVERS = ("boneage serve", "boneage listen")
 LIMIT = 900  # seconds for one command, and for the start of a server
 
 
 def main(document: Path, root: Path = Path()) -> int:
-    """Runs the commands of the document; 0, or 1 after the first that fails, which is printed with its output."""
+    """Runs the commands of the document; returns 0, or prints the first that fails with its output and returns 1."""
     found = commands(document.read_text())
     if not found:
         print(f"{document} has no ```sh block with a command", file=sys.stderr)
@@ -65,9 +66,9 @@ class CommandError(Exception):
 
 
 def commands(text: str) -> list[str]:
-    """The commands in a document's sh blocks, in their order, without comments and installations of packages.
+    """The commands in a document's sh blocks, in order, without comments and package installations.
 
-    A line that ends in a backslash goes on in the next one. Commands joined by && stay joined.
+    A line that ends in a backslash continues on the next one. Commands joined by && stay joined.
     """
     found = []
     for block in re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
@@ -79,14 +80,14 @@ def commands(text: str) -> list[str]:
 
 
 def reduced(command: str) -> str:
-    """The command with what REDUCTIONS adds, in front of its redirections and pipes."""
+    """The command with the flags from REDUCTIONS, inserted before its redirections and pipes."""
     added = next((flags for beginning, flags in REDUCTIONS.items() if command.startswith(beginning)), "")
     words = re.split(r"\s*[<>|]", command, maxsplit=1)[0]
     return f"{words} {added}".rstrip() + command[len(words) :]
 
 
 def clone_checkout(root: Path, target: Path) -> Path:
-    """Clones the last commit, and copies the kernels that have been built for it."""
+    """Clones the last commit and copies the built kernels into the clone."""
     subprocess.run(["git", "clone", "--quiet", "--depth=1", f"file://{root.absolute()}", str(target)], check=True)
     kernels = Path("boneage_jax/kernels")
     for library in (root / kernels).glob("*.so"):
@@ -95,7 +96,7 @@ def clone_checkout(root: Path, target: Path) -> Path:
 
 
 def run_all(found: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
-    """Runs the commands in the folder, servers beside those that follow them.
+    """Runs the commands in the folder; servers keep running alongside the commands that follow.
 
     Raises:
         CommandError: the first command that fails, or a server that ends or does not listen.
@@ -135,7 +136,7 @@ def run(command: str, folder: Path, environment: dict[str, str], output: Path) -
 
 @contextlib.contextmanager
 def started(command: str, folder: Path, environment: dict[str, str], output: Path) -> Iterator[subprocess.Popen[Any]]:
-    """The running command; it and all that it started end with the context."""
+    """Starts the command; it and its child processes are stopped when the context ends."""
     with output.open("w") as log:
         process = subprocess.Popen(
             ["bash", "-c", command],
@@ -172,7 +173,7 @@ def wait_for_port(command: str, server: subprocess.Popen[Any], output: Path) -> 
 
 
 def listens(group: int) -> bool:
-    """Whether a process of this group has a socket that listens (Linux's /proc)."""
+    """Whether a process of this group has a listening socket (read from Linux's /proc)."""
     listening = set()
     for table in ("tcp", "tcp6"):
         for row in Path("/proc/net", table).read_text().splitlines()[1:]:

@@ -1,7 +1,7 @@
-"""The files that the commands of the README name, made from drawn hands.
+"""Makes the files that the README's commands use, from drawn hands.
 
 hand.png and hand.dcm; FOLDER with three images, and sexes.csv; VISITS of one child, and visits.csv; DIR with a small
-copy of the official files of RSNA, whose labels are also in labels.csv.
+imitation of RSNA's official files, with their labels also in labels.csv.
 """
 
 import io
@@ -18,16 +18,16 @@ from tests.data import dicom_files, rsna_forms
 SIDE = 512  # pixels, of the hands that are read
 SMALL = 160  # pixels, of those in DIR
 SEED = 7  # of a drawn hand that the input checks accept
-# What the results of hand.dcm refer to.
+# UIDs of hand.dcm, which its DICOM results reference.
 UIDS = {"StudyInstanceUID": "2.25.120", "SeriesInstanceUID": "2.25.121", "SOPInstanceUID": "2.25.122"}
-# Of the official splits: the ids, in which those below 4560 are Stanford's.
+# Image ids of the official splits; ids below 4560 are from Stanford.
 TRAIN = tuple(map(str, [*range(1377, 1385), *range(9990, 10014)]))
 VALIDATION = tuple(map(str, [*range(1386, 1390), *range(10020, 10028)]))
 TEST = tuple(map(str, range(4360, 4368)))
 
 
 def make(folder: Path) -> None:
-    """Writes all of them into the folder."""
+    """Writes all files into the folder."""
     (folder / "hand.png").write_bytes(png(96, Sex.MALE))
     (folder / "hand.dcm").write_bytes(dcm(96, "008Y"))
     children = {"anna": (Sex.FEMALE, 84), "ben": (Sex.MALE, 96), "carl": (Sex.MALE, 132)}
@@ -49,7 +49,7 @@ def _visits(folder: Path) -> None:
 
 
 def official() -> dict[str, bytes]:
-    """RSNA's files by name: the training set packed, the validation set packed twice, the test set with its table."""
+    """RSNA's files by name: training set zipped, validation set in nested zips, test set zipped with its table."""
     halves = [
         (f"boneage-validation-dataset-{i}", ids) for i, ids in enumerate((VALIDATION[::2], VALIDATION[1::2]), start=1)
     ]
@@ -81,7 +81,7 @@ def dcm(months: float, age: str, side: int = SIDE) -> bytes:
 
 
 def child(image_id: str) -> tuple[int, Sex]:
-    """Bone age in months, 24 to 215, and sex behind an id."""
+    """Bone age in months, 24 to 215, and sex, both derived from the id."""
     number = int(image_id)
     return 24 + 37 * number % 192, Sex.MALE if number % 2 else Sex.FEMALE
 

@@ -1,4 +1,4 @@
-"""What a model costs: speed, latency, memory, arithmetic, and whether the data keeps up."""
+"""Benchmarks of a model: speed, latency, memory, arithmetic, and whether the data pipeline keeps up."""
 
 from boneage_jax.benchmark.report import Result
 from boneage_jax.benchmark.run import run

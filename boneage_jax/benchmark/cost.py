@@ -1,4 +1,4 @@
-"""What a compiled program needs: time to compile, memory, parameters; and the arithmetic of a model."""
+"""The cost of a compiled program: compile time, memory and parameters; and the arithmetic of a model."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from jax.extend import core
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled function with what XLA's buffer assignment says of it (bytes per device)."""
+    """A compiled function with its sizes from XLA's buffer assignment (bytes per device)."""
 
     call: Any  # the compiled function: calling it never compiles again
     compile_seconds: float  # tracing, lowering and compilation
@@ -25,7 +25,7 @@ class Program:
     def memory_bytes(self) -> int:
         """Bytes that one device holds while the program runs.
 
-        The sum, because the analysis' own `peak_memory_in_bytes` leaves the temporaries out on the CPU.
+        This is the sum of the sizes, because XLA's own `peak_memory_in_bytes` omits the temporaries on the CPU.
         """
         return self.argument_bytes + self.output_bytes + self.temporary_bytes - self.aliased_bytes
 
@@ -33,7 +33,7 @@ class Program:
 def compile_program(function: Any, *arguments: Any) -> Program:
     """Compiles a function made by `jax.jit` or `jax.pmap` for arguments of these shapes.
 
-    With a persistent compilation cache the time is that of loading the program from it.
+    With a persistent compilation cache, the time is that of loading the program from the cache.
     """
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile()
@@ -50,7 +50,7 @@ def compile_program(function: Any, *arguments: Any) -> Program:
 
 
 def bytes_accessed(program: Program) -> float:
-    """Bytes that the program's instructions read and write on one device, by XLA's analysis of what it fused."""
+    """Bytes that the program's instructions read and write on one device, by XLA's analysis after fusion."""
     found = program.call.cost_analysis()
     return float((found[0] if isinstance(found, list) else found)["bytes accessed"])
 
@@ -70,27 +70,27 @@ def count_parameters(tree: Any) -> int:
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     """Floating-point operations of the convolutions and matrix products of `function(*arguments)`.
 
-    A multiply-add counts as 2; taps that fall on padding count, as in the papers. Counted on the jaxpr:
-    XLA's cost analysis depends on the platform and on how a convolution was rewritten: where platforms
-    take different forms of the same product, the form with the most operations in such products is counted.
+    A multiply-add counts as 2; taps on padding count too, as in the papers. Operations are counted on the jaxpr,
+    because XLA's cost analysis depends on the platform and on how it rewrote a convolution. If platforms use
+    different forms of the same product, the form with the most operations in such products is counted.
 
     Raises:
-        ValueError: for products inside a `while` loop, whose number of turns is unknown.
+        ValueError: for products inside a `while` loop, because its number of iterations is unknown.
     """
     return _total(_jaxpr(function, arguments), _flops)
 
 
 def count_kernel_bytes(function: Callable[..., Any], *arguments: Any) -> int:
-    """Bytes that kernels of our own read and write in `function(*arguments)`, of which XLA's analysis knows nothing.
+    """Bytes read and written in `function(*arguments)` by this package's own kernels, which XLA's analysis omits.
 
     Raises:
-        ValueError: for kernels inside a `while` loop, whose number of turns is unknown.
+        ValueError: for kernels inside a `while` loop, because its number of iterations is unknown.
     """
     return _total(_jaxpr(function, arguments), _kernel_bytes)
 
 
 def _total(jaxpr: core.Jaxpr, of_equation: Callable[[core.JaxprEqn], int]) -> int:
-    """The sum over all equations, also those inside of others; of several branches the one with the most."""
+    """The sum over all equations, including nested ones; of several branches, the largest counts."""
     return sum(of_equation(equation) + _inside(equation, of_equation) for equation in jaxpr.eqns)
 
 
@@ -148,7 +148,7 @@ def _repeats(name: str, parameters: dict[str, Any]) -> int:
 
 
 def _jaxpr(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """The operations of a function; a compiled one is traced by itself, as its compiler options cannot be nested."""
+    """The jaxpr of a function; a jitted function is traced directly, as its compiler options cannot be nested."""
     if hasattr(function, "trace"):
         return function.trace(*arguments).jaxpr.jaxpr
     return jax.make_jaxpr(function)(*arguments).jaxpr

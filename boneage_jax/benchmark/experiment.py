@@ -1,4 +1,4 @@
-"""`launch.py --mode=benchmark`: the benchmark of what a configuration trains."""
+"""`launch.py --mode=benchmark`: benchmarks the network, training step and data pipeline of a configuration."""
 
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from boneage_jax.train import experiment, parallel, placement
 def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
     """Measures a configuration's network, step and pipeline, and writes `workdir/benchmark.json`.
 
-    Inference is measured from host arrays wherever `data.placement` has the training images.
+    Inference always starts from host arrays, whatever `data.placement` is.
 
-    Without `data.dir`, the images are phantoms of the same size: the speed does not depend on what they show.
+    Without `data.dir`, the images are phantoms of the same size: the speed does not depend on the content of images.
 
     Raises:
-        BoneAgeError: the devices do not divide the batch, or the data cannot be read.
+        BoneAgeError: the devices do not divide the batch evenly, or the data cannot be read.
     """
     batch_size = config.train.batch_size
     parallel.check_batch_size("train.batch_size", batch_size)

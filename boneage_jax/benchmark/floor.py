@@ -1,4 +1,4 @@
-"""The least time that a step could take on this machine: its operations and its bytes at the measured rates."""
+"""A lower bound on the time of a step on this machine, from its operations and bytes at the measured rates."""
 
 import dataclasses
 import functools
@@ -10,15 +10,15 @@ from boneage_jax.benchmark import throughput
 
 # Sides of the square matrices that are multiplied, large enough to keep every unit of a device busy.
 _SIDE = {"cpu": 2048, "other": 8192}
-_NUMBERS = 2**26  # float32 that are read and written once: 512 MiB of traffic, beyond any cache
+_NUMBERS = 2**26  # float32 values that are read and written once: 512 MiB of traffic, beyond any cache
 
 
 @dataclasses.dataclass(frozen=True)
 class Floor:
-    """What one step needs on one device, and what the device does at best."""
+    """The operations and bytes of one step on one device, and the device's highest measured rates."""
 
     flops: float  # of convolutions and matrix products
-    bytes: float  # read and written, by XLA's own analysis and the sizes of our kernels' buffers
+    bytes: float  # read and written, by XLA's analysis and the buffer sizes of this package's kernels
     flops_per_second: float  # of a large matrix product in the step's precision
     bytes_per_second: float  # of a large array read and written once
 
@@ -34,11 +34,11 @@ class Floor:
 
     @property
     def seconds(self) -> float:
-        """The higher one of the two: no step that moves these bytes and does these operations is faster."""
+        """The larger of the two: no step that moves these bytes and does these operations can be faster."""
         return max(self.arithmetic_seconds, self.memory_seconds)
 
     def table(self, step_seconds: float) -> str:
-        """Both floors, and how far from them a step of so many seconds is."""
+        """Both floors, and the ratio of `step_seconds` to each of them."""
         rows = (
             ("arithmetic", self.flops / 1e9, "GFLOP", self.flops_per_second / 1e9, "GFLOP/s", self.arithmetic_seconds),
             ("memory", self.bytes / 1e9, "GB", self.bytes_per_second / 1e9, "GB/s", self.memory_seconds),
@@ -52,7 +52,7 @@ class Floor:
 
 
 def measure(dtype: str, *, flops: float, traffic: float) -> Floor:
-    """The floor of a step of so many operations and bytes, at the rates of the first device."""
+    """The floor of a step with `flops` operations and `traffic` bytes, at the rates of the first device."""
     return Floor(flops, traffic, flops_per_second(dtype), bytes_per_second())
 
 

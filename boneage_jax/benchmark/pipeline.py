@@ -1,4 +1,4 @@
-"""Whether the data keeps up: images per second of the pipeline, and the time that training waits for it."""
+"""Whether the data pipeline keeps up: its images per second, and the share of time that training waits for it."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +15,11 @@ Batch = Mapping[str, Any]
 def images_per_second(batches: Iterator[Batch], *, warmup: int, count: int) -> float:
     """Images per second of the pipeline alone, over `count` batches taken as fast as they come.
 
-    `warmup` batches are taken first, untimed, because workers start up with the first one. What they fetch
-    ahead meanwhile flatters the rate, so let `count` be large against the depth of the prefetch.
+    `warmup` batches are taken first, untimed, because workers start up with the first one. Batches that they
+    prefetch meanwhile inflate the rate, so `count` should be large compared with the prefetch depth.
 
     Raises:
-        BoneAgeError: if the batches end before.
+        BoneAgeError: if the stream ends early.
     """
     for taken in range(warmup):
         _next(batches, taken, warmup + count)
@@ -31,17 +31,17 @@ def images_per_second(batches: Iterator[Batch], *, warmup: int, count: int) -> f
 
 
 def data_wait_share(batches: Iterator[Batch], step: Callable[[Batch], Any], *, warmup: int, steps: int) -> float:
-    """Share (0 to 1) of the time of a training loop in which it waits for the next batch.
+    """Share (0 to 1) of a training loop's time that it spends waiting for the next batch.
 
     Args:
         batches: the training stream; `warmup + steps` batches are taken.
         step: one training step on one batch; returns arrays that are ready when it is done.
         warmup: untimed steps.
-        steps: timed steps. Each is waited for before the next batch is asked for, so that the waiting counted
-            is waiting of an idle device.
+        steps: timed steps. Each one finishes before the next batch is requested, so that only the waits of an
+            idle device are counted.
 
     Raises:
-        BoneAgeError: if the batches end before.
+        BoneAgeError: if the stream ends early.
     """
     waits, totals = np.zeros(steps), np.zeros(steps)
     for taken in range(warmup + steps):

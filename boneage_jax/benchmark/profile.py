@@ -1,4 +1,4 @@
-"""Where the time of a step goes: a trace by JAX's profiler, read back operation by operation."""
+"""Where the time of a step goes: traces it with JAX's profiler and adds up the time of each operation."""
 
 import dataclasses
 import re
@@ -14,7 +14,7 @@ from boneage_jax.errors import BoneAgeError
 
 # An instruction of a compiled module, with the place in the model that it came from.
 _INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = .*metadata=\{[^}]*op_name="([^"]*)"', re.MULTILINE)
-# What JAX's transformations add to the names of the layers.
+# Wrappers that JAX's transformations add to the names of the layers.
 _WRAPPED = re.compile(r"(?:jit|jvp|transpose|vmap|checkpoint|remat|shard_map|pmap|rematted_computation)\(([^()]*)\)")
 
 
@@ -23,8 +23,8 @@ class Operation:
     """One instruction of the compiled step."""
 
     name: str  # as XLA names it
-    source: str  # layer and primitive it came from, "" where XLA does not tell
-    seconds: float  # per step, without operations inside it; summed over threads and devices
+    source: str  # layer and primitive it came from, "" if XLA has no record of it
+    seconds: float  # per step, excluding nested operations; summed over threads and devices
     share: float  # of all operations
 
 
@@ -43,13 +43,13 @@ class Profile:
 
 
 def record(step: Callable[[], Any], folder: Path, *, steps: int, program_text: str) -> Profile:
-    """Traces so many steps into `folder`.
+    """Traces `steps` steps into `folder`.
 
     Args:
         step: runs one step and returns arrays that are ready when it is done.
-        folder: of the trace; earlier traces in it stay.
-        steps: how many; the seconds are the mean over them.
-        program_text: the compiled step, `compiled.as_text()`, which tells where its operations came from.
+        folder: folder for the trace; earlier traces in it are kept.
+        steps: number of steps; the seconds are the mean over them.
+        program_text: the compiled step, `compiled.as_text()`, which maps its operations to layers.
     """
     with jax.profiler.trace(str(folder)):
         for _ in range(steps):
@@ -61,7 +61,7 @@ def record(step: Callable[[], Any], folder: Path, *, steps: int, program_text: s
 
 
 def summarise(trace: Any, folder: str, *, steps: int, program_text: str) -> Profile:
-    """Adds up the events of a trace (a `ProfileData`, or what looks like one) that are operations of the program."""
+    """Adds up the events of a trace (a `ProfileData` or a similar object) that are operations of the program."""
     sources = {name: _layer(source) for name, source in _INSTRUCTION.findall(program_text)}
     seconds: dict[str, float] = defaultdict(float)
     for plane in trace.planes:
@@ -84,7 +84,7 @@ def _operations(line: Any) -> Iterator[tuple[float, float, str]]:
 
 
 def _own_times(events: Iterable[tuple[float, float, str]]) -> Iterator[tuple[str, float]]:
-    """Name and nanoseconds of each event, without those of the events inside it (the body of a loop, say)."""
+    """Name and nanoseconds of each event, excluding events nested in it (such as the body of a loop)."""
     inside: list[tuple[float, str, list[float]]] = []  # end, name, [own time], of the events that are open
     for start, end, name in sorted(events, key=lambda event: (event[0], -event[1])):
         while inside and inside[-1][0] <= start:
@@ -97,7 +97,7 @@ def _own_times(events: Iterable[tuple[float, float, str]]) -> Iterator[tuple[str
 
 
 def _layer(source: str) -> str:
-    """A source such as "jit(step)/transpose(jvp(Network))/trunk/block1/dot_general" without what JAX added."""
+    """A source such as "jit(step)/transpose(jvp(Network))/trunk/block1/dot_general" without JAX's wrappers."""
     before = None
     while source != before:
         before, source = source, _WRAPPED.sub(r"\1", source)

@@ -1,4 +1,4 @@
-"""The benchmark's table: for the terminal and as JSON."""
+"""The results of the benchmark, as a table for the terminal and as JSON."""
 
 import contextlib
 import dataclasses
@@ -21,10 +21,10 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One model measured on one machine; None where it was not measured or cannot be.
+    """One model measured on one machine; None for values that were not or cannot be measured.
 
-    `*_memory_bytes` is XLA's own analysis of the program, per device; `*_device_peak_bytes` is what the
-    device counted since the process started (GPUs only), read after inference and again after training.
+    `*_memory_bytes` is XLA's own analysis of the program, per device; `*_device_peak_bytes` is the device's
+    peak since the process started (GPUs only), read after inference and again after training.
     """
 
     model: str
@@ -56,7 +56,7 @@ class Result:
     train_profile: Profile | None = None
 
     def table(self) -> str:
-        """The table of the project, one measure per line."""
+        """The results as a table, one measure per line."""
         size = f"{self.image_size}x{self.image_size}x{self.channels}"
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         rows = (
@@ -92,13 +92,13 @@ class Result:
         return "\n\n".join(parts)
 
     def write(self, path: Path | str) -> None:
-        """Writes all fields as JSON; a file of that name is replaced as a whole."""
+        """Writes all fields as JSON; an existing file is replaced atomically."""
         text = json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
         write_text(Path(path), text)
 
 
 def hardware() -> str:
-    """The devices JAX computes on, and the processor, as a reader would want them named."""
+    """The devices JAX computes on and the processor, as readable text."""
     devices = jax.devices()
     kinds = ", ".join(sorted({device.device_kind for device in devices}))
     return f"{len(devices)} x {kinds}; {_processor()}, {cores.usable()} cores"

@@ -1,4 +1,4 @@
-"""The whole benchmark of one model, from functions passed in: it knows no training loop and no config."""
+"""The whole benchmark of one model, from functions passed in: independent of training loop and configuration."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,8 +29,8 @@ def run(
 ) -> report.Result:
     """Measures training, inference, memory and data of one model.
 
-    Training speed is that of the step alone, on one batch that already lies on the devices; what the data
-    costs on top is `data_wait_share`. Inference starts from host arrays. `variables` are not used once
+    Training speed is that of the step alone, on one batch that is already on the devices; `data_wait_share`
+    gives the additional cost of the data. Inference starts from host arrays. `variables` are not used once
     training starts, so they may share memory with a state that the step donates.
 
     Args:
@@ -38,22 +38,22 @@ def run(
         dtype: of the computation, for the table.
         train_step: `(state, split batch) -> (state, metrics)`, made by `jax.pmap` or `jax.jit`; it may donate
             the state.
-        state: the initial training state; used up if the step donates it.
+        state: the initial training state; invalid afterwards if the step donates it.
         infer: `(variables, batch) -> months`, made by `jax.jit`.
         variables: of the network, with the key "params".
-        make_batch: an inference batch of so many images, as host arrays.
+        make_batch: creates an inference batch of a given number of images, as host arrays.
         train_batch: a training batch, as host arrays; inference is measured with as many images.
-        split: lays a batch out on the devices for `train_step`.
+        split: distributes a batch over the devices for `train_step`.
         steps: timed steps of each loop.
         warmup: untimed steps before each loop.
         batches: the training stream, of which `2 * (warmup + steps)` batches are taken; None leaves the
             pipeline unmeasured.
-        profile: folder for a trace of the training step, which is then read, and its floor measured.
+        profile: folder for a trace of the training step, which is then summarised; the step's floor is measured too.
     """
     batch_size = len(train_batch["age"])
     batch = make_batch(batch_size)
     parameters = cost.count_parameters(variables["params"])
-    # Inference first: the device's own peak never goes down, and training's would hide it.
+    # Inference first: the device's peak counter never decreases, so training would hide the peak of inference.
     inference = _inference(infer, variables, batch, make_batch(1), warmup=warmup, steps=steps)
     training = _training(
         train_step, state, train_batch, split, batches, warmup=warmup, steps=steps, dtype=dtype, profile=profile
@@ -77,7 +77,7 @@ def run(
 def _inference(
     infer: Any, variables: Mapping[str, Any], batch: Batch, one: Batch, *, warmup: int, steps: int
 ) -> dict[str, Any]:
-    """The fields of the result that the network alone decides, from a full batch and from `one` image."""
+    """The result fields that depend on the network alone, from a full batch and from `one` image."""
     full, single = (cost.compile_program(infer, variables, images) for images in (batch, one))
     rate = throughput.measure(lambda: full.call(variables, batch), warmup=warmup, steps=steps, ahead=1)
     latency = throughput.measure(lambda: single.call(variables, one), warmup=warmup, steps=steps)
@@ -104,12 +104,12 @@ def _training(
     dtype: str,
     profile: Path | None,
 ) -> dict[str, Any]:
-    """The fields of the result that training and its data decide."""
+    """The result fields that depend on training and its data."""
     on_devices = jax.block_until_ready(split(batch))
     program = cost.compile_program(train_step, state, on_devices)
 
     def advance(split_batch: Any) -> Any:
-        # The state is threaded through, for the step may donate it; its metrics tell when the step is done.
+        # The state is passed on because the step may donate it; the metrics are ready when the step is done.
         nonlocal state
         state, metrics = program.call(state, split_batch)
         return metrics

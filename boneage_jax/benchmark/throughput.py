@@ -1,4 +1,4 @@
-"""Step times that are honest: warmed up, waited for, and as many as reported."""
+"""Reliable step times: measured after a warm-up, and each until the result of the step is ready."""
 
 import dataclasses
 import time
@@ -37,15 +37,15 @@ class Timing:
 
 
 def measure(step: Callable[[], Any], *, warmup: int, steps: int, ahead: int = 0) -> Timing:
-    """Times `steps` calls of `step`, each until its result is there, after `warmup` untimed calls.
+    """Times `steps` calls of `step`, each until its result is ready, after `warmup` untimed calls.
 
     Args:
         step: runs one step and returns arrays that are ready only when the step is done, and that no later
             step donates (the metrics of a training step, not its state).
         warmup: untimed calls before the first timed one: compilation, caches, allocation.
         steps: timed calls, at least one.
-        ahead: how many steps may be under way when the next one is issued. 0 measures latency;
-            1 measures throughput as a training loop has it, where the device never waits for Python.
+        ahead: how many steps may be in flight when the next one is issued. 0 measures latency;
+            1 measures throughput as in a training loop, where the device never waits for Python.
     """
     if steps < 1 or warmup < 0 or ahead < 0:
         raise ValueError(f"steps >= 1, warmup >= 0, ahead >= 0 expected, not {steps}, {warmup}, {ahead}")

@@ -1,4 +1,4 @@
-"""Combines files of weights: one file whose readings are the mean of all, calibrated together."""
+"""Combines several files of weights into one that averages their readings, with a joint calibration."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the weights, their card and the report of the validation split; the exit status is 0."""
+    """Writes the weights, their model card and the report on the validation split; the exit status is 0."""
     from boneage_jax.evaluate import report
     from boneage_jax.export.ensemble import combine  # jax takes seconds to import
     from boneage_jax.released import weights

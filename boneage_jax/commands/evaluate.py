@@ -1,6 +1,6 @@
 """Measures trained weights on a folder of labelled radiographs, as `launch.py --mode=evaluate` measures a run.
 
-Every labelled image counts, those too that `boneage predict` would refuse.
+Every labelled image counts, including those that `boneage predict` would refuse.
 """
 
 import argparse
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAME = "evaluate"
 HELP = "measure weights on a folder of labelled images"
 _LEAST_OLDEST = 25.0
-"""Months; no set of children ends there, but ages in years do."""
+"""Months; if the largest bone age is lower, the ages are probably in years."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from boneage_jax import load
-    from boneage_jax.data import rsna  # what follows jax takes seconds to import
+    from boneage_jax.data import rsna  # these imports load jax, which takes seconds
     from boneage_jax.evaluate import report
     from boneage_jax.released import weights
 
@@ -82,10 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _readable(
     images: "list[LabelledImage]", answers: "list[Prediction | BoneAgeError]"
 ) -> "tuple[list[LabelledImage], list[Prediction]]":
-    """The images that could be read, and their predictions; the others are warned about.
+    """The images that could be read and their predictions; prints a warning about each of the others.
 
     Raises:
-        BoneAgeError: none could be read.
+        BoneAgeError: no image could be read.
     """
     errors = [answer for answer in answers if isinstance(answer, BoneAgeError)]
     for error in errors:
@@ -99,7 +99,7 @@ def _readable(
 
 
 def _columns(specs: "tuple[Input, ...]") -> dict[str, Any]:
-    """The further inputs that stand in the label table."""
+    """The further inputs that are columns of the label table, with their categories or kind."""
     return {spec.name: spec.categories or spec.kind for spec in specs if spec.kind != "heatmap"}
 
 
@@ -124,7 +124,7 @@ def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints:
 def _report_columns(
     images: "list[LabelledImage]", found: "list[Prediction]", arguments: argparse.Namespace
 ) -> Mapping[str, Any]:
-    """What `report.write` takes."""
+    """The arguments of `report.write`."""
     import numpy as np
 
     from boneage_jax.data.splits import hospital

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the weights and their card; the exit status is 0."""
+    """Writes the weights and their model card; the exit status is 0."""
     from boneage_jax.evaluate import report
     from boneage_jax.export.pack import CHECKS_IMAGES, export  # jax and the data pipeline take seconds to import
 

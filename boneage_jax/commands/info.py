@@ -1,4 +1,4 @@
-"""Prints which weights and program give the readings: provenance, measured accuracy, training data and environment."""
+"""Describes the weights and the program: provenance, measured accuracy, training data and environment."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Reads the weights, verifies their checksum and prints."""
+    """Reads the weights, verifies their checksum and prints their description."""
     import datetime
 
     from boneage_jax.predict import about  # jax takes seconds to import

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while results are written: the one at hand is finished, so that every format stays valid."""
+"""Handles Ctrl-C and SIGTERM while results are written: finishes the current result, so that the output is valid."""
 
 import contextlib
 import signal
@@ -9,14 +9,14 @@ from boneage_jax import program
 
 
 class Interrupts:
-    """Turns the first SIGINT or SIGTERM into `program.Signalled`, but not in the middle of `held`.
+    """Turns the first SIGINT or SIGTERM into `program.Signalled`, delayed until the end of a `held` block.
 
         with Interrupts() as interrupts:
             for result in results:
                 with interrupts.held():
                     print(result)
 
-    Signals that follow the first one do what they did before, so that a program that hangs can be ended.
+    After the first signal, the previous handlers are restored, so that a program that hangs can be stopped.
 
     Attributes:
       received: the signal, or None.
@@ -35,7 +35,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """A part that is finished before the interrupt is raised."""
+        """A block that is completed before the interrupt is raised."""
         before, self._holding = self.received, True
         try:
             yield

@@ -1,7 +1,8 @@
-"""A DICOM node: receives radiographs by C-STORE, reads those of hands, and sends the results on.
+"""Runs a DICOM node: receives radiographs by C-STORE, reads those of hands, and sends the results to a destination.
 
-The results of an image are a Structured Report and a Secondary Capture in its study. An image that was accepted is kept
-on disk until the destination has its results. Exit status: 0 after SIGTERM or Ctrl-C, 1 after an error.
+The results of an image are a Structured Report and a Secondary Capture in its study. An accepted image, and then its
+results, are kept on disk until the destination has the results. Exit status: 0 after SIGTERM or Ctrl-C, 1 after an
+error.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the node until it is asked to stop."""
+    """Runs the node until SIGINT or SIGTERM."""
     from boneage_jax import extras
 
     extras.require("boneage listen", "dicom", "highdicom", "pynetdicom", "dicomweb_client")
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from boneage_jax.node import service
     from boneage_jax.released import weights
 
-    warnings.simplefilter("ignore")  # those of pydicom and highdicom quote values of headers
+    warnings.simplefilter("ignore")  # warnings of pydicom and highdicom quote header values
     listening.log_to_stderr("boneage_jax.node")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -91,7 +92,7 @@ def _state_folder() -> Path:
 
 
 def _title(text: str) -> str:
-    """An AE title (PS3.5, 6.2): 1 to 16 characters of ASCII without a backslash."""
+    """Parses an AE title (PS3.5, 6.2): 1 to 16 ASCII characters without a backslash."""
     if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]{0,15}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not an AE title of 1 to 16 ASCII characters")
     return text

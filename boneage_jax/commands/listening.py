@@ -1,4 +1,4 @@
-"""What the commands that listen on a port share."""
+"""Functions shared by the commands that listen on a port."""
 
 import ipaddress
 import logging
@@ -6,7 +6,7 @@ import sys
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
+    """Whether an address can be reached only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -14,7 +14,7 @@ def is_loopback(host: str) -> bool:
 
 
 def log_to_stderr(name: str) -> None:
-    """Prints the log of a package from INFO on, each line with its time."""
+    """Prints log messages of a package, of level INFO and above, with timestamps."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log = logging.getLogger(name)

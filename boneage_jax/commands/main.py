@@ -1,4 +1,4 @@
-"""`boneage`: the command line of those who use trained weights; `launch.py` is that of those who train."""
+"""`boneage`: the command line for using trained weights; `launch.py` is the one for training."""
 
 import argparse
 import io
@@ -16,16 +16,16 @@ COMMANDS: tuple[ModuleType, ...] = (predict, report, serve, listen, info, evalua
 
 
 def command() -> NoReturn:
-    """The command as a process of its own."""
+    """Runs the command line and ends the process."""
     program.leave(main)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: that of the subcommand; 1 after an error, wrong arguments too; see `program.run` for the others."""
+    """Returns the exit status of the subcommand; 1 after an error, wrong arguments included; see `program.run`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # Names of files may hold what the terminal's encoding does not.
+        if isinstance(stream, io.TextIOWrapper):  # File names may contain characters outside the terminal's encoding.
             stream.reconfigure(errors="backslashreplace")
-    # Its decoders log a traceback of each damaged file, and the file's own error has the reason.
+    # Its decoders log a traceback for each damaged file; the error of the file already gives the reason.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     arguments = _parser().parse_args(argv)
     return program.run(lambda: arguments.run(arguments))
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Ends with status 1, as every error does; argparse's 2 is what `predict` says when some files failed."""
+        """Exits with status 1, like every error; argparse's 2 is the status of `predict` if only some files failed."""
         self.print_usage(sys.stderr)
         self.exit(1, f"error: {message}\n")
 

@@ -17,17 +17,17 @@ from boneage_jax.predict.worklist import Request
 
 
 class Outputs:
-    """Writes the files of requests into folders.
+    """Writes the output files of requests into folders.
 
     Args:
-        predictor: that reads the images.
-        requests: all that are to be read.
+        predictor: reads the images.
+        requests: all requests of this run.
         heatmaps: folder for heat maps, or None.
         overlays: folder for pictures of the ossification regions, or None.
         dicom: folder for Structured Reports and Secondary Captures, or None.
 
     Raises:
-        BoneAgeError: a folder cannot be made, or a package is missing.
+        BoneAgeError: a folder cannot be created, or a package is missing.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class Outputs:
         self._maps = heatmap.Maps(predictor)
 
     def added(self, result: Result, place: int, item: Item) -> Result:
-        """The result with its files.
+        """Writes the files of a result and adds their names to it.
 
         Args:
-            result: without an error.
-            place: of its request.
-            item: that was predicted, with the sex that it was read for; its file is in memory.
+            result: a result without an error.
+            place: index of its request.
+            item: the predicted item, with the sex that it was read for; its file is in memory.
 
         Returns:
-            The result with the names of the files. Without a picture it has a warning; without its DICOM objects it
-            is an error.
+            The result with the names of the files. If a picture cannot be written, the result has a warning; if the
+            DICOM objects cannot, the result is an error.
         """
         overlay = functools.cache(lambda: self._maps.overlay(item))
         if self._heatmaps:
@@ -69,7 +69,7 @@ class Outputs:
         if self._overlays and self._finder:
             result = _with_regions(result, self._finder, item, self._overlays[place])
         if self._reports and self._captures:
-            from boneage_jax.dicom_results import objects  # of the extra
+            from boneage_jax.dicom_results import objects  # needs the extra "dicom"
 
             assert isinstance(item.image, File)
             report, capture = self._reports[place], self._captures[place]
@@ -83,7 +83,7 @@ class Outputs:
 
 
 def _with_regions(result: Result, finder: RegionFinder, item: Item, path: Path) -> Result:
-    """The result with its regions, and with warnings about them or a picture that cannot be written."""
+    """Adds the regions to the result, with warnings about them or about a picture that cannot be written."""
     found, overlay, found_doubts = finder.find(item)
     doubts = (*result.warnings, *found_doubts)
     try:
@@ -95,7 +95,7 @@ def _with_regions(result: Result, finder: RegionFinder, item: Item, path: Path) 
 
 
 def _paths(flag: str, folder: Path, requests: Sequence[Request], ending: str) -> list[Path]:
-    """Where the file of each request goes, in a folder that is there."""
+    """The output path of each request; creates the folder if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,9 +1,9 @@
 """Reads the bone age from radiographs: image and DICOM files, and whole folders and zip archives of them.
 
 Results go to stdout, everything else to stderr. An image that the checks distrust is refused: it gets no bone age
-unless --accept-warnings is given. Exit status: 0 if every file was read, 2 if some could not be, were refused or lack
-a picture or DICOM objects, 1 if none could be read and none was refused, or if the command itself is wrong, 130
-after Ctrl-C.
+unless --accept-warnings is given. Exit status: 0 if every file was read; 2 if some files could not be read, were
+refused, or lack a picture or DICOM objects; 1 if no file could be read and none was refused, or if the command itself
+is wrong; 130 after Ctrl-C.
 """
 
 import argparse
@@ -68,12 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predicts file by file; a bad one is reported and does not stop the rest."""
+    """Predicts one file after the other; reports a bad file and continues with the rest."""
     from tqdm import tqdm
 
     from boneage_jax import load
     from boneage_jax.commands.outputs import Outputs
-    from boneage_jax.predict import worklist, writers  # what follows jax takes seconds to import
+    from boneage_jax.predict import worklist, writers  # these imports load jax, which takes seconds
     from boneage_jax.released import weights
 
     work = worklist.gather(arguments.paths, arguments.sex, arguments.age, arguments.labels)

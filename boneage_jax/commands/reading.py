@@ -1,4 +1,4 @@
-"""What the commands that read radiographs share: flags about the child, reading file by file, and messages."""
+"""Functions shared by the commands that read radiographs: flags about the child, reading, and messages."""
 
 import argparse
 import contextlib
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value")
 _BATCH_SIZE = 8
-_NAMED = 10  # of the files that were left out
+_NAMED = 10  # most skipped files that are listed by name
 
 
 @runtime_checkable
 class Follower(Protocol):
-    """What goes on with an image once it has been read, such as drawing its heat map."""
+    """Processes an image after it has been read, for example by drawing its heat map."""
 
     def added(self, result: "Result", place: int, item: "Item") -> "Result":
-        """The result that replaces that of the request at this place; the item's file is held in memory."""
+        """Returns the result that replaces `result`, of request number `place`; the item's file is held in memory."""
 
 
 def read(
     predictor: "Predictor", requests: "Sequence[Request]", follower: Follower | None, *, accept_warnings: bool
 ) -> "Iterator[Result]":
-    """Reads each request, in their order; a bad one gives a result with an error and does not stop the rest."""
+    """Reads the requests in order; a bad one yields a result with an error, and the others are still read."""
     from boneage_jax.data.files import File
     from boneage_jax.predict.items import Item
 
@@ -42,11 +42,11 @@ def read(
         for place, one in enumerate(requests)
         if one.file and not one.error
     }
-    held: dict[int, File] = {}  # with their contents in memory: a heat map shows the image that was read
+    held: dict[int, File] = {}  # contents kept in memory, so that a heat map shows the same image that was read
 
     def given() -> "Iterator[Item]":
         for place, item in items.items():
-            with contextlib.suppress(BoneAgeError):  # The predictor says why a file cannot be read.
+            with contextlib.suppress(BoneAgeError):  # The predictor reports why a file cannot be read.
                 if follower is not None and isinstance(item.image, File):
                     held[place] = item.image.held()
             yield item._replace(image=held.get(place, item.image))
@@ -84,7 +84,7 @@ def _inputs(predictor: "Predictor", age: float | None) -> dict[str, Any]:
 
 
 def refuse_further_inputs(predictor: "Predictor") -> None:
-    """Raises BoneAgeError if these weights read anything that no flag gives."""
+    """Raises BoneAgeError if these weights need an input that no flag provides."""
     from boneage_jax.data.inputs import CHRONOLOGICAL_AGE
 
     if others := [spec.name for spec in predictor.network.inputs if spec.name != CHRONOLOGICAL_AGE]:
@@ -95,7 +95,7 @@ def refuse_further_inputs(predictor: "Predictor") -> None:
 
 
 def print_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
-    """Names the files in folders that are no images, on stderr."""
+    """Prints the names of the skipped files, by folder, to stderr."""
     for folder, names in left_out.items():
         more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         what = "1 file is no image and was" if len(names) == 1 else f"{len(names)} files are no images and were"
@@ -103,7 +103,7 @@ def print_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
 
 
 def print_messages(result: "Result") -> None:
-    """Errors, warnings and notes, on stderr."""
+    """Prints the error, or the warnings and notes, of a result to stderr."""
     if result.error:
         print(printable(f"error: {result.error}"), file=sys.stderr)
         return
@@ -113,7 +113,7 @@ def print_messages(result: "Result") -> None:
 
 
 def status(results: "Sequence[Result]") -> int:
-    """Exit status: 0 if all were read; 1 if none was, for other reasons than refusal; 2 in all other cases."""
+    """Exit status: 0 if all were read; 1 if none was read and none was refused; 2 in all other cases."""
     failures = sum(bool(result.error) for result in results)
     if len(results) > 1 and failures:
         print(f"{len(results) - failures} of {len(results)} read, {failures} not", file=sys.stderr)
@@ -123,14 +123,14 @@ def status(results: "Sequence[Result]") -> int:
 
 
 def sex(text: str) -> str:
-    """Reads --sex: F, M or unknown."""
+    """Parses --sex: F, M or unknown."""
     from boneage_jax.data.child import parse_sex
 
     return _flag(parse_sex, text)
 
 
 def months(text: str) -> float:
-    """Reads --age: years, returned in months."""
+    """Parses --age in years; returns months."""
     from boneage_jax.data.child import parse_age
 
     return _flag(parse_age, text)

@@ -1,4 +1,4 @@
-"""Writes one page about a child: radiograph, heat map, bone age beside the age, and a chart of all visits.
+"""Writes one page about a child: radiograph, heat map, bone age and chronological age, and a chart of all visits.
 
 Exit status: 0 if the page shows every file, 2 if some could not be read or were refused (the page names them). If none
 could be read, there is no page, and the status is that of `predict`.
@@ -89,13 +89,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Images:
-    """Keeps the images that were read, by the places of their requests; their files are in memory."""
+    """Keeps the images that were read, by the index of their requests; their files are in memory."""
 
     def __init__(self) -> None:
         self.items: dict[int, Item] = {}
 
     def added(self, result: "Result", place: int, item: "Item") -> "Result":
-        """The result as it is."""
+        """Stores the item and returns the result unchanged."""
         self.items[place] = item
         return result
 

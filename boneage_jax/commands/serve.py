@@ -1,4 +1,4 @@
-"""Serves a page and an HTTP interface that read bone ages; nothing that is sent is stored.
+"""Serves a web page and an HTTP interface that read bone ages; submitted data is never stored.
 
 The log on stderr has the method, the status and the duration of each request. Exit status: 143 after SIGTERM, 130 after
 Ctrl-C, 1 after an error.
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serves until it is asked to stop."""
+    """Serves until SIGINT or SIGTERM."""
     extras.require("boneage serve", "serve", "fastapi", "uvicorn", "python_multipart", "jinja2")
     token = None if arguments.token_file is None else _read_token(arguments.token_file)
     if token is None and not listening.is_loopback(arguments.host):
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         from boneage_jax.serve.reading import Reading
 
         predictor = load(arguments.weights or weights.most_accurate())
-        # Closed here and not by the application: after a second Ctrl-C, uvicorn leaves without its shutdown.
+        # Closed here and not by the application: after a second Ctrl-C, uvicorn exits without running its shutdown.
         with contextlib.closing(Reading(predictor, arguments.queue)) as reading:
             reading.warm_up()
             listening.log_to_stderr("boneage_jax.serve")
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             config = uvicorn.Config(
                 app.make(reading, token),
                 log_config=None,
-                log_level=logging.CRITICAL,  # `Guard` has the log
+                log_level=logging.CRITICAL,  # `Guard` writes the log
                 access_log=False,
                 server_header=False,
                 ws="none",
@@ -91,7 +91,7 @@ def _read_token(path: Path) -> str:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket that listens there: whether it can is known before the network is compiled."""
+    """Opens a listening socket, so that a bad address fails before the network is compiled."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)

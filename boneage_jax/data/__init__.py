@@ -1,4 +1,4 @@
-"""Reading radiographs: from files in any form to random access to prepared images with their labels."""
+"""Reads radiographs from files in any supported form; gives random access to prepared images with their labels."""
 
 from boneage_jax.data.dataset import Repeated, Split, input_statistics, label_statistics, load
 from boneage_jax.data.header import Header, contradictions

@@ -1,4 +1,4 @@
-"""Zip archives, and archives inside them, read without unpacking them into the file system."""
+"""Reads zip archives, and archives inside them, without unpacking them into the file system."""
 
 import dataclasses
 import functools
@@ -17,25 +17,25 @@ from boneage_jax.errors import BoneAgeError
 ENDING = ".zip"
 
 MAX_FILE_BYTES = 512 * 2**20
-"""A label table or an image that is larger, or claims to be inside an archive, is refused."""
+"""Larger label tables and images are refused, by the size that the archive states if they are inside one."""
 
 MAX_ARCHIVE_BYTES = 64 * 2**30
-"""The same for an archive inside an archive; the whole official training archive has 9 GiB."""
+"""The same limit for an archive inside an archive; the whole official training archive has 9 GiB."""
 
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
-"""What a damaged or encrypted entry of an archive raises."""
+"""Exceptions raised for a damaged or encrypted entry of an archive."""
 
 _OPEN = 64
-"""Archives of one listing that are open at a time; a process may have 1,024 open files, on macOS 256."""
+"""Archives of one listing that are open at once; a process may have 1,024 open files, on macOS 256."""
 _MAX_DEPTH = 4
 _MAX_ARCHIVES = 10_000
 _MAX_RATIO, _RATIO_FROM = 100, 64 * 2**20
-"""Archives hardly shrink when they are compressed again; small ones may."""
+"""Archives hardly shrink when they are compressed again, although small ones may."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A file in an archive; `name` is its path through the archives around it."""
+    """A file in an archive; `name` is its path, including the enclosing archives."""
 
     archives: "Archives"
     archive: "pathlib.Path | Entry"
@@ -55,7 +55,7 @@ class Entry:
             raise BoneAgeError(_unreadable(self.name, error)) from None
 
     def head(self, count: int) -> bytes:
-        """Returns the first bytes, fewer if there are not so many or they cannot be read."""
+        """Returns the first `count` bytes, or fewer if the file is shorter or cannot be read."""
         try:
             with self.archives.open(self.archive).open(self.info) as stream:
                 return stream.read(count)
@@ -64,22 +64,22 @@ class Entry:
 
 
 class Archives:
-    """The archives of one listing, of which the few that were used last are kept open.
+    """The archives of one listing; only the most recently used are kept open.
 
-    A folder may hold more archives than a process may open files. Inner archives are copied to temporary files, which
-    are deleted once theirs is closed: together they never fill more of the disk than `_OPEN` of them.
+    A folder may hold more archives than the number of files that a process may open. Inner archives are copied to
+    temporary files, which are deleted when the archive is closed, so at most `_OPEN` copies occupy the disk.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # An inner archive opens the one around it.
+        self._lock = threading.RLock()  # Opening an inner archive also opens the enclosing one.
         self._opened = functools.lru_cache(_OPEN)(_open)
         self._count = 0
 
     def open(self, place: "pathlib.Path | Entry") -> zipfile.ZipFile:
-        """The archive, for as long as the caller holds it: one that falls out of the cache is closed when unused.
+        """Opens the archive; it stays open while the caller holds it, even after it is evicted from the cache.
 
         Raises:
-          BoneAgeError: it is no intact archive, or one that is too large to be copied.
+          BoneAgeError: it is not an intact archive, or it is too large to be copied.
         """
         with self._lock:
             return self._opened(place)
@@ -87,13 +87,13 @@ class Archives:
     def entries(
         self, place: "pathlib.Path | Entry", name: str, problems: dict[str, str], depth: int = 1
     ) -> Iterator[tuple[Entry, int]]:
-        """The files in an archive and in the ones inside it, with the number of archives around each.
+        """The files in an archive and in the archives inside it, each with the number of enclosing archives.
 
         Args:
-          place: where the archive lies.
-          name: what errors and entries call it.
-          problems: takes a sentence for each archive that cannot be read, by its name.
-          depth: the number of archives around its files.
+          place: location of the archive.
+          name: the name of the archive in errors and entries.
+          problems: receives a sentence for each archive that cannot be read, by its name.
+          depth: number of archives that enclose the files of this archive.
         """
         self._count += 1
         try:
@@ -121,7 +121,7 @@ class Archives:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a path below the listed folder is a system's own file, such as macOS's resource forks."""
+    """Whether a path below the listed folder is hidden or a system file, such as a macOS resource fork."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
@@ -132,7 +132,7 @@ def _open(place: pathlib.Path | Entry) -> zipfile.ZipFile:
 
 
 def _open_inner(entry: Entry) -> zipfile.ZipFile:
-    """Copies an inner archive to an unnamed temporary file: seeking inside a stream starts over."""
+    """Copies an inner archive to an unnamed temporary file: seeking in a compressed stream would restart it."""
     info, folder = entry.info, tempfile.gettempdir()
     _refuse_bomb(entry.name, info.file_size, MAX_ARCHIVE_BYTES)
     if info.file_size > max(_RATIO_FROM, _MAX_RATIO * info.compress_size):

@@ -1,7 +1,7 @@
-"""Random views of a radiograph for training: one affine warp, which also crops, a filter, a table of intensities.
+"""Random views of a radiograph for training: an affine warp that also crops, a filter, and an intensity table.
 
-What is drawn (`Augmentation.sample` -> `View`) is kept apart from how it is carried out (`apply`), so that
-the same views can be drawn on the host and carried out on a device.
+Sampling a view (`Augmentation.sample` -> `View`) is separate from applying it (`apply`), so that views can be
+sampled on the host and applied on a device.
 """
 
 import dataclasses
@@ -14,13 +14,13 @@ from boneage_jax.errors import BoneAgeError
 
 MID_GREY = 127.5
 
-# Numbers between 0 and 1 drawn for each view: three whole blocks of Philox, which lets the pipeline start at any
-# view of the stream.
+# Uniform random numbers drawn for each view: three whole Philox blocks, which lets the pipeline start at any view of
+# the stream.
 DRAWS = 12
 
 # The smallest Gaussian, with a standard deviation of 0.7 pixels.
 BLUR = np.outer([1, 2, 1], [1, 2, 1]) / 16
-# Sharpness in steps that binary fractions represent, so that every way to add up the filter gives the same bits.
+# Sharpness is quantised to binary fractions, so that the filter gives the same bits in any order of summation.
 SHARPNESS_STEPS = 64
 
 
@@ -30,12 +30,12 @@ class View:
 
     Attributes:
       flip: mirror left and right.
-      angle: degrees, counter-clockwise as one looks at the picture.
+      angle: degrees, counter-clockwise as seen by the viewer.
       scale: 2.0 shows everything twice as large.
       shift: pixels (right, down).
-      crop: pixels per side of the window; 0 for all of it.
-      corner: of the window, upper left, pixels (right, down).
-      sharpness: how much of the detail finer than `BLUR` is added; -1.0 leaves the blurred picture.
+      crop: pixels per side of the window; 0 for the whole image.
+      corner: upper left corner of the window, pixels (right, down).
+      sharpness: amount of detail finer than `BLUR` to add; -1.0 leaves the blurred image.
       gain: contrast; 2.0 doubles the distance to the middle intensity (127.5).
       offset: brightness, added to intensities of 0 to 255.
       gamma: exponent of the intensities (as fractions of 255), applied before gain and offset.
@@ -53,26 +53,26 @@ class View:
     gamma: float = 1.0
 
     def moves(self) -> bool:
-        """Whether the image has to be warped; without it, the window is a part of the image."""
+        """Whether the image must be warped; if not, the window is a slice of the image."""
         return self.flip or self.angle != 0 or self.scale != 1 or self.shift != (0, 0)
 
     def recolours(self) -> bool:
-        """Whether the table of intensities changes any."""
+        """Whether the intensity table changes any value."""
         return self.gain != 1 or self.offset != 0 or self.gamma != 1
 
     def geometry(self) -> "View":
-        """The same view for a map that belongs to the image: it moves, and its values are no intensities."""
+        """The view for a heat map of the image: same geometry, values unchanged."""
         return dataclasses.replace(self, sharpness=0.0, gain=1.0, offset=0.0, gamma=1.0)
 
     def matrix(self, size: int) -> np.ndarray:
         """Returns the float64 [2, 3] matrix from a pixel (x, y) of the image to its place in the window.
 
-        Pixel centres have whole coordinates, so the centre of an image of `size` pixels is (size - 1) / 2.
+        Pixel centres have integer coordinates, so the centre of an image of `size` pixels is (size - 1) / 2.
         """
         cosine = self.scale * math.cos(math.radians(self.angle))
         sine = self.scale * math.sin(math.radians(self.angle))
         mirror = -1.0 if self.flip else 1.0
-        # y points down, hence the signs of a counter-clockwise rotation.
+        # y points down, hence these signs for a counter-clockwise rotation.
         linear = np.array([[mirror * cosine, sine], [-mirror * sine, cosine]])
         centre = np.full(2, (size - 1) / 2)
         return np.column_stack([linear, centre + np.array(self.shift) - linear @ centre - self.corner])
@@ -101,20 +101,20 @@ class View:
 class Augmentation:
     """How far training images may differ from the prepared ones; the default changes nothing.
 
-    Every amount is the end of a range that is drawn from uniformly, independently for each image.
+    Each amount is the limit of a range that is sampled uniformly and independently for each image.
 
     Attributes:
       flip: probability of mirroring left and right (0 to 1).
-      rotation: at most so many degrees either way (0 to 180).
-      shift: at most this fraction of the side, along each axis, either way (0 to 1).
+      rotation: largest angle in degrees, in either direction (0 to 180).
+      shift: largest shift along each axis, in either direction, as a fraction of the side (0 to 1).
       zoom: scale between 1 - zoom and 1 + zoom (0 to below 1).
-      brightness: at most this fraction of the full range (255) added or taken away (0 to 1).
+      brightness: largest offset, up or down, as a fraction of the full range of 255 (0 to 1).
       contrast: distance to the middle intensity times 1 - contrast to 1 + contrast (0 to below 1).
       sharpness: fine detail times 1 - sharpness (blurred) to 1 + sharpness (sharpened) (0 to 1).
-      gamma: exponent between 1 / (1 + gamma) and 1 + gamma, drawn uniformly on a logarithmic scale (0 to 1).
+      gamma: exponent between 1 / (1 + gamma) and 1 + gamma, sampled uniformly on a logarithmic scale (0 to 1).
 
     Raises:
-      BoneAgeError: an amount is not a number or out of its range.
+      BoneAgeError: an amount is not a number, or it is out of range.
     """
 
     flip: float = 0.0
@@ -139,18 +139,18 @@ class Augmentation:
             object.__setattr__(self, field.name, float(value))
 
     def sample_batch(self, seed: int, number: int, count: int, size: int, crop: int = 0) -> list[View]:
-        """Draws the views of batch `number`, of `count` images, in the stream that the seed gives (see `sample`).
+        """Draws the `count` views of batch `number` in the stream that `seed` determines (see `sample`).
 
-        An image's view depends on its place in the stream alone, wherever the stream is started.
+        An image's view depends only on its position in the stream, wherever the stream is started.
         """
-        # Philox makes four numbers per count.
+        # Philox generates four numbers per counter step.
         rng = np.random.Generator(np.random.Philox(key=seed, counter=number * count * DRAWS // 4))
         return [self.sample(rng, size, crop) for _ in range(count)]
 
     def sample(self, rng: np.random.Generator, size: int, crop: int = 0) -> View:
-        """Draws the view of one image of `size` pixels a side, and the place of its window of `crop` pixels.
+        """Draws the view of one image of `size` pixels per side, with the position of its window of `crop` pixels.
 
-        Always takes `DRAWS` numbers from `rng`: switching one change off leaves the others as they were.
+        Always takes `DRAWS` numbers from `rng`, so that disabling one augmentation does not change the others.
 
         Raises:
           BoneAgeError: the window is larger than the image.
@@ -176,12 +176,12 @@ class Augmentation:
 
 
 def apply(image: np.ndarray, view: View) -> np.ndarray:
-    """Returns `view` of `image`, uint8 [S, S, C]: of the same shape, or of the window's.
+    """Applies `view` to `image`, uint8 [S, S, C]; the result has the same shape, or that of the window.
 
-    Bilinear. What moves into the picture from beyond its edge is black (0), like the unexposed rim that most
-    radiographs have; reflecting the edge would draw bones that are not there, and repeating it, streaks of
-    skin. Sharpness and intensities change after the warp, so that this rim keeps the intensity of the
-    picture's own background. Where the view changes nothing the image itself or a part of it is returned, not a copy.
+    Interpolation is bilinear. Areas beyond the edge of the image are filled with black (0), like the unexposed rim of
+    most radiographs; reflecting the edge would add bones that are not there, and replicating it would add streaks
+    of skin. Sharpness and intensities change after the warp, so that this rim matches the image's own background.
+    If neither the warp nor the filter nor the table applies, the result is the image or a slice of it, not a copy.
     """
     size = image.shape[0]
     side = view.crop or size
@@ -199,7 +199,7 @@ def apply(image: np.ndarray, view: View) -> np.ndarray:
 
 
 def _warped(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
-    """Four channels at a time: of more, cv2 takes places to 1/32 of a pixel only."""
+    """Warps four channels at a time: with more, cv2 rounds positions to 1/32 of a pixel."""
     parts = [
         cv2.warpAffine(image[..., start : start + 4], matrix, (side, side), flags=cv2.INTER_LINEAR)
         for start in range(0, image.shape[-1], 4)

@@ -1,8 +1,8 @@
-"""TFDS builders that cache prepared radiographs in ArrayRecord files, with no TensorFlow installed.
+"""TFDS builders that cache prepared radiographs in ArrayRecord files, without TensorFlow.
 
-Images are stored as raw bytes, which ArrayRecord compresses: reading one of 299 pixels takes 0.1 ms, where
-decoding the same image from PNG takes 0.8 ms. Records are written in order as they are made: TFDS's
-shuffling builder would hold a split in memory, and beyond 1 GB (500 pixels) call TensorFlow.
+Images are stored as raw bytes, which ArrayRecord compresses: reading an image of 299 pixels takes 0.1 ms, while
+decoding it from PNG takes 0.8 ms. Records are written in order as they are prepared: TFDS's shuffling builder
+would hold a split in memory and, beyond 1 GB (500 pixels), need TensorFlow.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ from boneage_jax.data import checksums
 from boneage_jax.errors import BoneAgeError
 
 LABELS_FILE = "labels-{split}.csv"
-_CHUNK = 128  # Prepared images in flight; more would only fill memory if writing is the slower side.
+_CHUNK = 128  # Prepared images in flight; more would only use memory if writing is slower than preparing.
 _SHARD_BYTES = 256 * 2**20  # Before compression.
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A radiograph still to be prepared.
+    """A radiograph that has yet to be prepared.
 
-    `prepare()` returns its record by name, {"image": uint8 `[size, size, channels]`} and the like. `inputs` are
-    the further inputs beside it: numbers, and names of categories.
+    `prepare()` returns its record, a dict of arrays such as {"image": uint8 `[size, size, channels]`}. `inputs` are
+    the further inputs: numbers, and names of categories.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Example:
 class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Caches prepared radiographs; records keep the order of the examples. Subclasses name the dataset.
 
-    Each split has a table of ids and labels beside its records, so that labels need no image to be read.
+    Each split has a table of ids and labels beside its records, so that labels can be read without images.
     """
 
     VERSION = tfds.core.Version("1.1.0")
@@ -61,16 +61,16 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
     def __init__(
         self, *, examples: Mapping[str, Sequence[Example]], shapes: Mapping[str, tuple[int, int, int]], **kwargs: Any
     ):
-        """Raises BoneAgeError if the dataset is there, but damaged."""
+        """Raises BoneAgeError if the dataset exists but is damaged."""
         self._examples = examples
         self._shapes = shapes
         built = pathlib.Path(kwargs["data_dir"], self.name, str(self.VERSION))
-        if built.is_dir():  # TFDS reads its description, and raises whatever damage to that leads to
+        if built.is_dir():  # TFDS would read a damaged description and raise an arbitrary exception
             checksums.verify(built)
         super().__init__(file_format="array_record", **kwargs)
 
     def _make_download_manager(self, download_dir: Any, download_config: Any) -> Any:
-        """Stands in for TFDS's, which would leave an empty folder of downloads in the cache."""
+        """Replaces TFDS's download manager, which would leave an empty download folder in the cache."""
         del download_dir, download_config
         return types.SimpleNamespace(downloaded_size=0)
 
@@ -104,20 +104,20 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
         return shards
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
-        """Runs inside TFDS's temporary folder: what fails here leaves no dataset behind."""
+        """Runs inside TFDS's temporary folder, so that a failure leaves no dataset behind."""
         super()._download_and_prepare(dl_manager=dl_manager, download_config=download_config)
         folder = pathlib.Path(self.data_dir)
         for split, examples in self._examples.items():
             _write_labels(folder / LABELS_FILE.format(split=split), examples)
             _check_complete(folder, split, len(examples))
-        self.info.write_to_directory(folder)  # TFDS does so too, but only after the checksums
+        self.info.write_to_directory(folder)  # TFDS also writes it, but only after the checksums
         checksums.write(folder)
 
     def build(self) -> pathlib.Path:
-        """Builds the dataset unless it is there, and returns its folder.
+        """Builds the dataset unless it exists, and returns its folder.
 
-        A second process waits for the first. A killed build leaves a temporary folder, removed by the next. The folder
-        is made for this user alone.
+        A second process waits for the first. A killed build leaves a temporary folder, which the next build removes.
+        A new cache folder is accessible to the current user only.
 
         Raises:
           BoneAgeError: the disk is full, or the cache folder cannot be used.
@@ -128,7 +128,7 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
                 return folder
             cache.make_private(folder.parent)
             with locks.hold(folder.parent / ".lock", _announce_wait), _quiet():
-                if not folder.is_dir():  # as it is when another process has built it meanwhile
+                if not folder.is_dir():  # another process may have built it meanwhile
                     self._build(folder.parent)
         except BoneAgeError:
             raise
@@ -165,7 +165,7 @@ class RsnaBoneAge(RadiographBuilder, skip_registration=True):  # type: ignore[ca
 
 
 class PhantomBoneAge(RadiographBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Drawn radiographs of children who do not exist."""
+    """Synthetic radiographs of imaginary children (`boneage_jax.data.phantom`)."""
 
     name = "phantom_bone_age"
 
@@ -173,7 +173,7 @@ class PhantomBoneAge(RadiographBuilder, skip_registration=True):  # type: ignore
 def _prepared(
     examples: Sequence[Example], bar: "Callable[..., tqdm[Any]]", first: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Keys and records of one shard, in order. Its bar takes up where the shard before it stopped."""
+    """Keys and records of one shard, in order; its progress bar continues from the previous shard."""
     last = first + len(examples)
     with ThreadPoolExecutor(cores.usable()) as pool:
         progress = bar(initial=first)
@@ -181,14 +181,14 @@ def _prepared(
         with progress:
             for start in range(0, len(examples), _CHUNK):
                 records = pool.map(lambda example: example.prepare(), examples[start : start + _CHUNK])
-                with contextlib.closing(records):  # type: ignore[type-var]  # so that a stop need not wait for the chunk
+                with contextlib.closing(records):  # type: ignore[type-var]  # a stop need not wait for the chunk
                     for number, record in enumerate(records, first + start):
                         yield number, record
                         progress.update()
 
 
 class Records(Sequence[dict[str, np.ndarray]]):
-    """Random access to a split of a built dataset: items are what `Example.prepare` returned."""
+    """Random access to a split of a built dataset: items are the records that `Example.prepare` returned."""
 
     def __init__(self, folder: pathlib.Path, split: str):
         """Raises BoneAgeError if the dataset is damaged; so does reading a damaged record."""
@@ -204,7 +204,7 @@ class Records(Sequence[dict[str, np.ndarray]]):
             raise IndexError(f"there is no record {index} among {len(self)}")
         try:
             return self._source[index]
-        except (RuntimeError, OSError, ValueError) as error:  # ArrayRecord raises the first
+        except (RuntimeError, OSError, ValueError) as error:  # ArrayRecord raises RuntimeError
             checksums.refuse(self._folder, str(error).partition("\n")[0][:200])
 
 
@@ -248,7 +248,7 @@ def _full_disk(folder: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences TFDS's bars in favour of one of our own, and keeps OpenCV's threads out of the pool's way."""
+    """Disables TFDS's progress bars, which ours replaces, and OpenCV's threads, which would compete with the pool."""
     threads = cv2.getNumThreads()
     tfds.disable_progress_bar()
     cv2.setNumThreads(1)

@@ -1,8 +1,8 @@
-"""Checksums of a built dataset, by which damage is recognised before anything is taken from it.
+"""Checksums of a built dataset, which detect damage before the dataset is used.
 
-The tables and descriptions are small, and are compared by SHA-256 whenever the dataset is opened. Records are compared
-by the length of their files: ArrayRecord stores a hash of each of its chunks, and refuses one that does not match when
-it is read.
+The tables and descriptions are small, and their SHA-256 is checked whenever the dataset is opened. For record files,
+only the length is checked: ArrayRecord stores a hash of each chunk, and refuses a chunk that does not match when it is
+read.
 """
 
 import hashlib
@@ -18,16 +18,16 @@ _RECORDS = ".array_record"
 
 
 def write(folder: Path) -> None:
-    """Lists all files of the folder."""
+    """Writes the checksums of all files in the folder to `NAME`."""
     listed = {path.name: _describe(path) for path in sorted(folder.iterdir())}
     write_text(folder / NAME, json.dumps(listed, indent=2) + "\n")
 
 
 def verify(folder: Path) -> None:
-    """Compares all files of the folder with the list.
+    """Compares the files in the folder with their checksums.
 
     Raises:
-        BoneAgeError: a file is missing, or is not the one that was written; so is the list.
+        BoneAgeError: a file or the list of checksums is missing or has changed.
     """
     try:
         listed = dict(json.loads((folder / NAME).read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Sex and age of a child as people enter them, in flags and in forms."""
+"""Parses the sex and age of a child as users enter them in flags and forms."""
 
 import math
 
@@ -10,7 +10,7 @@ def parse_sex(text: str) -> str:
     """Reads a sex, in any case, as "F", "M" or "unknown".
 
     Raises:
-        ValueError: it is none of these; the message quotes it.
+        ValueError: the text is none of these; the message quotes it.
     """
     if text.casefold() == "unknown":
         return "unknown"
@@ -24,7 +24,7 @@ def parse_age(text: str) -> float:
     """Reads an age in years, and returns it in months.
 
     Raises:
-        ValueError: it is no number from 0 to `OLDEST`; the message quotes it.
+        ValueError: the text is not a number from 0 to `OLDEST`; the message quotes it.
     """
     try:
         years = float(text)

@@ -1,4 +1,4 @@
-"""Datasets by name: built on first use, then random access to prepared images, and labels without images."""
+"""Loads datasets by name: built on first use, then random access to prepared images, or to labels alone."""
 
 import hashlib
 import json
@@ -15,16 +15,16 @@ from boneage_jax.errors import BoneAgeError
 
 
 class Split:
-    """Random access to one split of a built dataset. Pickles as a path: each worker process opens it anew.
+    """Random access to one split of a built dataset; pickled without open files, so each worker opens its own.
 
     Attributes:
       name: "train", "validation" or "test".
       ids: one per image, in the order of the records.
       sex: int32 `[N]`, see `Sex`.
       age: float32 `[N]`, bone age in months.
-      hospital: "Stanford" or "Colorado" for RSNA, "" where it is unknown.
-      inputs: further inputs by name: numbers float32 `[N]`, and categories int32 `[N]`, their place in the kind.
-      heatmap: the name of the input that is a heat map, or None; it is read with the image.
+      hospital: "Stanford" or "Colorado" for RSNA, "" if unknown.
+      inputs: further inputs by name: numbers as float32 `[N]`, and categories as int32 `[N]`, their index in the kind.
+      heatmap: the name of the heat-map input, or None; the heat map is read together with the image.
     """
 
     def __init__(self, folder: str | pathlib.Path, name: str, kinds: Mapping[str, further.Kind] = {}):
@@ -45,10 +45,10 @@ class Split:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns one image with what is known of it.
+        """Returns one image with its labels and further inputs.
 
         {"image": uint8 `[S, S, C]`, "sex": int32, "age": float32, "index": int32, "inputs": {name: float32, int32, or
-        uint8 `[S, S, 1]` for a heat map}}; "inputs" is empty if none were asked for.
+        uint8 `[S, S, 1]` for a heat map}}; "inputs" is empty if none were requested.
         """
         if self._records is None:
             from boneage_jax.data import builder
@@ -61,7 +61,7 @@ class Split:
         return {"image": record["image"], **known}
 
     def labels(self, index: int) -> dict[str, Any]:
-        """Returns what is known of one image, without the image and its heat map: nothing is read from the disk."""
+        """Returns the labels and inputs of one image without the image and its heat map; reads nothing from disk."""
         return {
             "sex": self.sex[index],
             "age": self.age[index],
@@ -77,9 +77,9 @@ class Split:
 
 
 class Repeated:
-    """A training split that shows the images of one hospital several times in an epoch, in other views each time.
+    """A training split that repeats the images of one hospital in each epoch, with different views each time.
 
-    "index" stays the image's place in the split itself.
+    "index" remains the image's position in the original split.
     """
 
     def __init__(self, split: Split, hospital: str, copies: int):
@@ -109,27 +109,27 @@ def load(
     limit: int = 0,
     **options: Any,
 ) -> dict[str, Split]:
-    """Opens a dataset, building it in `cache` if this source and this preprocessing are not there yet.
+    """Opens a dataset; builds it first if `cache` does not have it for this source and preprocessing.
 
     Args:
       name: "rsna_bone_age" or "phantom".
       directory: the folder with the RSNA files; the phantom needs none.
-      preprocessing: how images are prepared; `scaling` and `crop` may change without a new build.
+      preprocessing: how images are prepared; `scaling` and `crop` can change without a rebuild.
       cache: the folder for built datasets.
-      inputs: what is wanted beside image and sex, by name: "number", the names of the categories, or "keypoints".
+      inputs: inputs in addition to image and sex, by name: "number", the names of the categories, or "keypoints".
         RSNA reads numbers and categories from a column of that name in its label tables; the phantom has
         "chronological_age", in months.
       limit: images of each split, spread evenly over it, for a quick trial; 0 for all.
-      **options: of RSNA, `on_missing` ("error" or "skip"), `keypoints` (the file for an input of that kind) and `fold`
-        ("K/N": the K-th of N folds leaves "train" and becomes "fold");
-        of the phantom, `count` (images by split), `seed` and `even` (share of the training children whose ages are
-        spread evenly).
+      **options: for RSNA, `on_missing` ("error" or "skip"), `keypoints` (the key-point file, for an input of that kind
+        or preprocessing of region "joints") and `fold` ("K/N": the K-th of N folds moves from "train" to "fold");
+        for the phantom, `count` (images by split), `seed` and `even` (fraction of the training children with uniformly
+        distributed ages).
 
     Returns:
-      The splits by name; "train" and "validation" always, "test" if found or asked for.
+      The splits by name: always "train" and "validation", and "test" if found or requested.
 
     Raises:
-      BoneAgeError: an unknown name, a source that cannot be read, or an input that it does not have.
+      BoneAgeError: an unknown name, a source that cannot be read, or an input that the source does not have.
     """
     from boneage_jax.data.sources import SOURCES  # TFDS takes about a second to import.
 
@@ -166,7 +166,7 @@ def label_statistics(split: Split) -> tuple[float, float]:
 
 
 def input_statistics(split: Split) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation (divisor n) of the inputs of a split that are numbers, by name."""
+    """Mean and standard deviation (divisor n) of the numeric inputs of a split, by name."""
     return {
         name: (float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64)))
         for name, values in split.inputs.items()
@@ -175,7 +175,7 @@ def input_statistics(split: Split) -> dict[str, tuple[float, float]]:
 
 
 def _spread(examples: Sequence[Any], limit: int) -> list[Any]:
-    """At most `limit` of them, from the first to the last."""
+    """At most `limit` examples, evenly spaced from the first to the last."""
     if limit < 0:
         raise BoneAgeError(f"data.limit is {limit}, expected a number of images, or 0 for all.")
     places = np.linspace(0, len(examples) - 1, min(limit, len(examples)))
@@ -183,14 +183,14 @@ def _spread(examples: Sequence[Any], limit: int) -> list[Any]:
 
 
 def _values(kind: further.Kind, cells: list[str]) -> np.ndarray:
-    """A column of the label table that the builder wrote."""
+    """Converts a column of the label table that the builder wrote to an array."""
     if kind == further.NUMBER:
         return np.array(cells, np.float32)
     return np.array([kind.index(cell) for cell in cells], np.int32)
 
 
 def _fingerprint(preprocessing: Preprocessing) -> list[Any]:
-    """What the cached pixels depend on: the settings, and what `prepare` makes of a test image."""
+    """Fingerprint of the cached pixels: the settings, and a digest of `prepare` applied to a test image."""
     fields = {key: value for key, value in preprocessing.to_dict().items() if key not in ("scaling", "crop")}
     test_image = np.random.default_rng(0).integers(0, 256, (64, 48)).astype(np.uint8)
     points = np.full((POINTS, 2), 20.0) if preprocessing.region == "joints" else None

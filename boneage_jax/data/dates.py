@@ -7,7 +7,7 @@ from boneage_jax.errors import BoneAgeError
 DAYS_PER_MONTH = 365.2425 / 12
 
 _ROUNDING = 12.0
-"""Months between an age in whole years and the one from dates."""
+"""Largest difference in months between a rounded age and the age from dates."""
 
 
 def months_between(born: date, taken: date) -> float:
@@ -16,12 +16,12 @@ def months_between(born: date, taken: date) -> float:
 
 
 def read_date(title: str, cell: str, where: str) -> date:
-    """Reads a cell such as 2024-05-31, with or without a time of day, as spreadsheets add it.
+    """Reads a cell such as 2024-05-31; a time of day, which spreadsheets may add, is ignored.
 
-    Orders that differ between countries, such as 31/05/2024 and 05/31/2024, are not guessed.
+    Formats that differ between countries, such as 31/05/2024 and 05/31/2024, are not guessed.
 
     Raises:
-      BoneAgeError: it is no such date; the sentence begins with `where`.
+      BoneAgeError: the cell is not such a date; the message begins with `where`.
     """
     try:
         return date.fromisoformat(cell.replace("T", " ").partition(" ")[0])
@@ -30,10 +30,10 @@ def read_date(title: str, cell: str, where: str) -> date:
 
 
 def age_of_dates(born: date, taken: date, stated: float | None, oldest: float, where: str) -> float:
-    """The age in months between two dates, from which a stated age (months) may be rounded.
+    """The age in months between two dates; a stated age (months) may differ from it by rounding.
 
     Raises:
-      BoneAgeError: it is below 0 or above `oldest` (years), or the stated age contradicts it.
+      BoneAgeError: the age is below 0 or above `oldest` (years), or the stated age contradicts it.
     """
     between = months_between(born, taken)
     if not 0 <= between <= 12 * oldest:

@@ -1,4 +1,4 @@
-"""A DICOM file: its radiograph, and the few words of its header that matter to a reading."""
+"""Reads the radiograph in a DICOM file and the few header fields that matter for bone age."""
 
 import dataclasses
 import io
@@ -22,36 +22,36 @@ from boneage_jax.errors import BoneAgeError
 
 
 def read_dicom(data: bytes, name: str) -> tuple[np.ndarray, Header]:
-    """Reads a radiograph of one frame, 8 to 16 bits, in every transfer syntax but video and HTJ2K.
+    """Reads a single-frame radiograph of 8 to 16 bits in any transfer syntax except video and HTJ2K.
 
     Args:
       data: the bytes of the file, with or without preamble.
-      name: the file, as errors should name it.
+      name: the name of the file in error messages.
 
     Returns:
-      Pixels `[H, W]` with bright bones, uint8 for up to 8 bits and else uint16, and what the header says. Without
-      rescale, tables and window these are the stored values. Padding takes the darkest level that occurs beside it.
+      Pixels `[H, W]` with bright bones (uint8 for up to 8 bits, otherwise uint16) and the header. Without rescale,
+      tables and window the pixels are the stored values. Padding is set to the darkest level of the other pixels.
 
     Raises:
-      BoneAgeError: no image or several, not of 8 to 16 bits or in colour, larger than `files.MAX_PIXELS`, cut
-        short, or with values that the standard does not allow.
+      BoneAgeError: no image or several, not of 8 to 16 bits or in colour, larger than `files.MAX_PIXELS`,
+        truncated, or with values that the standard does not allow.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom remarks on every departure from the standard.
+            warnings.simplefilter("ignore")  # pydicom warns about every deviation from the standard.
             dataset = _parse(data, name)
             image, found = dicom_pixels.shown_image(dataset, name)
             header = dicom_header.read_header(dataset)
             return image, dataclasses.replace(header, warnings=(*found, *header.warnings))
     except BoneAgeError:
         raise
-    except Exception as error:  # pydicom raises whatever a damaged element leads to.
+    except Exception as error:  # A damaged element may raise any exception in pydicom.
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise BoneAgeError(f"{name} is a DICOM file that cannot be read: {reason}; export it again.") from error
 
 
 def _parse(data: bytes, name: str) -> Dataset:
-    """The elements in use alone, which leaves names and ids unread."""
+    """Reads only the elements in use; patient names and ids are not read."""
     _refuse_inflated(data, name)
     dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=dicom_pixels.TAGS + dicom_header.TAGS)
     if "TransferSyntaxUID" not in dataset.file_meta:
@@ -62,7 +62,7 @@ def _parse(data: bytes, name: str) -> Dataset:
 
 
 def _refuse_inflated(data: bytes, name: str) -> None:
-    """Refuses a deflated data set that unpacks to more than any radiograph has."""
+    """Refuses a deflated data set that inflates to more bytes than any radiograph needs."""
     if data[PREFIX_AT : PREFIX_AT + 8] != PREFIX + b"\x02\x00\x00\x00" or len(data) < 144:
         return
     start = 144 + int.from_bytes(data[140:144], "little")

@@ -1,4 +1,4 @@
-"""Stored pixels of DICOM files: which decoder reads them, and the checks that decoders leave out."""
+"""Pixel data of DICOM files: selects the decoder and makes the checks that decoders omit."""
 
 import re
 import struct
@@ -28,7 +28,7 @@ _DECODERS = {
     RLELossless: "pydicom",
     JPEGBaseline8Bit: "pillow",
     JPEGExtended12Bit: "pillow",
-    JPEGLossless: "gdcm",  # Alone in reading it under a free licence, but it ends the process over damaged code.
+    JPEGLossless: "gdcm",  # The only decoder under a free licence, but damaged code crashes the process.
     JPEGLosslessSV1: "gdcm",
     **dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls"),
     **dict.fromkeys(JPEG2000TransferSyntaxes, "pillow"),
@@ -42,13 +42,13 @@ _FRAMES = (0xC0, 0xC1, 0xC2, _LOSSLESS, _JPEG_LS)
 
 
 def decoder(dataset: Dataset, name: str) -> tuple[str, tuple[str, ...]]:
-    """The pydicom plugin for this file's transfer syntax, "" where nothing is compressed, and warnings about the code.
+    """The pydicom plugin for this file's transfer syntax ("" if uncompressed), and warnings about the code.
 
-    A JP2 file in the place of a JPEG 2000 code stream is replaced by the stream in it.
+    If the pixel data holds a JP2 file instead of a JPEG 2000 code stream, it is replaced by the stream inside it.
 
     Raises:
-      BoneAgeError: a transfer syntax that is not read, several images, or pixels that are cut short, of another size
-        than the header says, or damaged where that can be found before decoding.
+      BoneAgeError: an unsupported transfer syntax, several images, or pixels that are truncated, of a size that differs
+        from the header, or damaged in a way that can be detected before decoding.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in _PLAIN:
@@ -69,9 +69,10 @@ def decoder(dataset: Dataset, name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _check_length(dataset: Dataset, name: str) -> None:
-    """Refuses other pixel data than Rows x Columns need: read all the same, it is cut off or sheared.
+    """Refuses pixel data that does not fit Rows x Columns: the image would be cut off or sheared.
 
-    Zeros may follow: some writers pad beyond the even length of the standard, whose own byte may be anywhere in a word.
+    Trailing zeros are allowed: some writers pad beyond the even length that the standard requires. The standard's own
+    padding byte may be in either half of the last word.
     """
     samples = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else dataset.SamplesPerPixel
     needed = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
@@ -84,12 +85,12 @@ def _check_length(dataset: Dataset, name: str) -> None:
 
 
 def _only_frame(dataset: Dataset, syntax: UID, name: str) -> bytes:
-    """The compressed image, which may lie in several fragments.
+    """The compressed image, which may span several fragments.
 
     Raises:
-      BoneAgeError: several fragments begin an image, or there is none.
+      BoneAgeError: several fragments begin an image, or a JP2 file holds none.
     """
-    fragments = list(generate_fragments(dataset.PixelData))[1:]  # The first is the table of offsets.
+    fragments = list(generate_fragments(dataset.PixelData))[1:]  # The first is the offset table.
     starts = len(fragments) if syntax == RLELossless else sum(one.startswith(_STARTS) for one in fragments)
     if starts > 1:
         raise BoneAgeError(
@@ -103,7 +104,7 @@ def _only_frame(dataset: Dataset, syntax: UID, name: str) -> bytes:
 
 
 def _code_stream(file: bytes, name: str) -> bytes:
-    """The code stream in a JP2 file, by its boxes (ISO 15444-1, annex I)."""
+    """Finds the code stream among the boxes of a JP2 file (ISO 15444-1, annex I)."""
     at = 0
     while at + 8 <= len(file):
         length, kind, header = int.from_bytes(file[at : at + 4], "big"), file[at + 4 : at + 8], 8
@@ -119,12 +120,12 @@ def _code_stream(file: bytes, name: str) -> bytes:
 
 
 def _check_rle(code: bytes, dataset: Dataset, name: str) -> None:
-    """Refuses segments that unpack to more pixels than the header says; pydicom refuses fewer."""
+    """Refuses segments that unpack to more pixels than the header states; pydicom refuses those with fewer."""
     offsets = struct.unpack("<16L", code[:64].ljust(64, b"\0"))
     ends = [*offsets[2 : offsets[0] + 1], len(code)]
     rows, columns = dataset.Rows, dataset.Columns
     for start, end in zip(offsets[1 : offsets[0] + 1], ends, strict=False):
-        # Less than a row or a column of excess is padding.
+        # An excess of less than a row or a column is padding.
         if _unpacked(code[start:end]) >= rows * columns + min(rows, columns):
             raise BoneAgeError(
                 f"{name} says that it has {columns} x {rows} pixels, but its compressed image has more; "
@@ -133,16 +134,16 @@ def _check_rle(code: bytes, dataset: Dataset, name: str) -> None:
 
 
 def _unpacked(segment: bytes) -> int:
-    """Bytes that a segment of RLE unpacks to (PS3.5 G.3.2)."""
+    """Number of bytes that an RLE segment unpacks to (PS3.5 G.3.2)."""
     at, count = 0, 0
     while at < len(segment):
         control = segment[at]
-        if control < 128:  # So many bytes follow, and one more.
+        if control < 128:  # A literal run of `control` + 1 bytes follows.
             count += min(control + 1, len(segment) - at - 1)
             at += control + 2
         elif control == 128:
             at += 1
-        else:  # The next byte repeated.
+        else:  # The next byte is repeated.
             count += 257 - control
             at += 2
     return count
@@ -178,7 +179,7 @@ def _check(code: bytes, syntax: UID, dataset: Dataset, name: str) -> None:
 
 
 def _jpeg_frame(code: bytes, name: str) -> tuple[int, int, int, int]:
-    """Walks the segments up to the scan: (kind of frame, bits, rows, columns)."""
+    """Reads the segments up to the scan: (frame marker, bits, rows, columns)."""
     found, at = None, 2
     while at + 4 <= len(code) and code[at] == 0xFF:
         marker, length = code[at + 1], int.from_bytes(code[at + 2 : at + 4], "big")
@@ -198,7 +199,7 @@ def _jpeg_frame(code: bytes, name: str) -> tuple[int, int, int, int]:
 
 
 def _whole_tables(body: bytes) -> bool:
-    """Whether Huffman tables (an id, 16 counts, as many values) fill their segment exactly."""
+    """Whether the Huffman tables (an id, 16 counts, and the values they count) fill their segment exactly."""
     at = 0
     while at + 17 <= len(body):
         at += 17 + sum(body[at + 1 : at + 17])
@@ -206,5 +207,5 @@ def _whole_tables(body: bytes) -> bool:
 
 
 def _clean(scan: bytes) -> bool:
-    """Whether all markers in the scan are stuffing, restarts or the end."""
+    """Whether all markers in the scan are byte stuffing, restarts or the end of the image."""
     return re.search(rb"\xff[^\x00\xd0-\xd7\xd9\xff]", scan) is None

@@ -1,4 +1,4 @@
-"""The few words of a DICOM header that matter to a reading: sex, age, side, body part, view and spacing."""
+"""The few DICOM header fields that matter for bone age: sex, age, side, body part, view and spacing."""
 
 import re
 from collections.abc import Sequence
@@ -31,19 +31,19 @@ TAGS = [
         "PixelAspectRatio",
     )
 ]
-"""The elements that the header depends on; names and ids are not among them."""
+"""The elements that `read_header` uses; patient names and ids are not among them."""
 
-_SPACING = ("ImagerPixelSpacing", "PixelSpacing", "PixelAspectRatio")  # rows, columns; the first one present counts
+_SPACING = ("ImagerPixelSpacing", "PixelSpacing", "PixelAspectRatio")  # (rows, columns); the first one present is used
 _OLDEST = 110 * 12.0
 _YEAR_ALONE = ((1, 1), (6, 15), (7, 1))
-"""Days that programs put in the place of a removed one (month, day): the first and the middle of the year.
+"""(month, day) that programs substitute for a removed birthday: the first and the middle of the year.
 
-Whole dates that stand for a removed one, such as 17 November 1858 and 1 January 1900, give impossible ages.
+Full dates that replace a removed one, such as 17 November 1858 and 1 January 1900, give impossible ages.
 """
 
 
 class _Age(NamedTuple):
-    """An age in months as `Header` has it, and what is to be said of it."""
+    """An age in months with the precision fields of `Header`, and warnings and notes about it."""
 
     months: float | None
     step: float = 0.0
@@ -53,7 +53,7 @@ class _Age(NamedTuple):
 
 
 def read_header(dataset: Dataset) -> Header:
-    """What the elements `TAGS` say."""
+    """Reads the elements `TAGS` into a `Header`."""
     age = _age(dataset)
     spacing = next((dataset[word].value for word in _SPACING if dataset.get(word)), None)
     return Header(
@@ -71,7 +71,7 @@ def read_header(dataset: Dataset) -> Header:
 
 
 def _text(dataset: Dataset, *words: str) -> str:
-    """The first of these elements that is not empty, or ""."""
+    """The text of the first of these elements that is not empty, or ""."""
     texts = (str(dataset.get(word) or "").strip() for word in words)
     return next((text for text in texts if text), "")
 
@@ -83,7 +83,7 @@ def _meaning(dataset: Dataset, word: str) -> str:
 
 
 def _spacing(values: Sequence[Any] | None) -> tuple[float, float] | None:
-    """Two positive numbers, or None: pixels are square unless the header says otherwise."""
+    """Two positive numbers, or None, which means square pixels."""
     if values is None or len(values) != 2:
         return None
     rows, columns = float(values[0]), float(values[1])
@@ -91,7 +91,7 @@ def _spacing(values: Sequence[Any] | None) -> tuple[float, float] | None:
 
 
 def _age(dataset: Dataset) -> _Age:
-    """From the birth and study dates, or from the stated age where they are removed or impossible."""
+    """The age from the birth and study dates, or the stated age if the dates are removed or impossible."""
     stated = _stated_age(_text(dataset, "PatientAge").upper())
     born, taken = (_date(dataset.get(word)) for word in ("PatientBirthDate", "StudyDate"))
     if born is None or taken is None or taken < born:
@@ -127,7 +127,7 @@ def _stated_age(text: str) -> _Age:
 
 
 def _date(text: object) -> date | None:
-    """A date of eight digits; older files write dots between them."""
+    """Parses a date of eight digits; older files separate year, month and day with dots."""
     match = re.fullmatch(r"(\d{4})\.?(\d\d)\.?(\d\d)", str(text or "").strip())
     try:
         return date(int(match[1]), int(match[2]), int(match[3])) if match else None

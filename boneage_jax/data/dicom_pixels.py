@@ -1,7 +1,7 @@
-"""The image of a DICOM data set as it is to be shown: one value per pixel, bright bones, 8 or 16 bits.
+"""The image of a DICOM data set as it should be displayed: one value per pixel, bright bones, 8 or 16 bits.
 
-The order of the standard (PS3.3 C.11 and C.8.11.3): modality LUT or rescale, then VOI LUT or the first window, then one
-inversion if low values are to be shown bright. All of it is one table from stored values to levels.
+Follows the order of the standard (PS3.3 C.11 and C.8.11.3): modality LUT or rescale, then VOI LUT or the first window,
+then one inversion if low values are displayed bright. All steps are combined in one table from stored values to levels.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _REQUIRED = (
     "PhotometricInterpretation",
 )
 _OVERLAYS = range(0x6000, 0x6020, 2)
-"""Groups of overlays; a retired form keeps them in bits of the pixels that the image does not use (PS3.5 8.1.2)."""
+"""Overlay groups; a retired form stores overlays in pixel bits that the image does not use (PS3.5 8.1.2)."""
 _OVERLAY_BITS_ALLOCATED, _OVERLAY_BIT_POSITION = 0x0100, 0x0102
 
 _OTHERS = (
@@ -39,13 +39,13 @@ TAGS = [
 
 
 def shown_image(dataset: Dataset, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The image `[H, W]`, uint8 or uint16, with bright bones, and warnings about what was not used.
+    """The image `[H, W]`, uint8 or uint16, with bright bones, and warnings about unused or possibly damaged data.
 
     Raises:
       BoneAgeError: as `read_dicom`.
     """
     photometric = _check_before_decoding(dataset, name)
-    # Without the correction, which would wrap values that go beyond the stored bits.
+    # correct_unused_bits would wrap values that exceed the stored bits.
     plugin, warnings = decoder(dataset, name)
     with contextlib.ExitStack() as stack:
         doubts = stack.enter_context(jpeg.report_damage(name)) if plugin == "gdcm" else []
@@ -70,7 +70,7 @@ def shown_image(dataset: Dataset, name: str) -> tuple[np.ndarray, tuple[str, ...
 
 
 def _check_before_decoding(dataset: Dataset, name: str) -> str:
-    """Refuses what is no single radiograph of acceptable size; returns the photometric interpretation."""
+    """Refuses anything but one radiograph of acceptable size; returns the photometric interpretation."""
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise BoneAgeError(f"{name} holds pixels in floating point; expected whole numbers: export it as a radiograph.")
     if not dataset.get("PixelData"):
@@ -104,7 +104,7 @@ def _check_before_decoding(dataset: Dataset, name: str) -> str:
 
 
 def _refuse_incomplete(dataset: Dataset, name: str) -> None:
-    """Refuses a header without one of the elements that say how the pixels are stored."""
+    """Refuses a header that lacks an element needed to read the pixels."""
     for word in _REQUIRED:
         value = dataset.get(word)
         if value is None or value == "":
@@ -117,12 +117,13 @@ def _refuse_incomplete(dataset: Dataset, name: str) -> None:
 
 
 def _stored_pixels(pixels: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
-    """The values of the stored bits, int32; `pixels` are as the decoder gives them, in all allocated bits.
+    """The values in the stored bits, int32; `pixels` come from the decoder and include all allocated bits.
 
-    The bits above may repeat the sign, hold an overlay that the header names, or have one value in the whole image.
+    The bits above the stored ones may extend the sign, hold an overlay that the header declares, or be constant over
+    the image.
 
     Raises:
-      BoneAgeError: the pixels use them.
+      BoneAgeError: the bits above the stored ones hold anything else.
     """
     stored, allocated = int(dataset.BitsStored), 8 * pixels.dtype.itemsize
     raw = pixels.astype(pixels.dtype.newbyteorder("=")).view(f"u{pixels.dtype.itemsize}").astype(np.int32)
@@ -138,7 +139,7 @@ def _stored_pixels(pixels: np.ndarray, dataset: Dataset, name: str) -> np.ndarra
 
 
 def _overlay_bits(dataset: Dataset) -> int:
-    """The bits of a pixel that overlays take; one with bits of its own allocates 1, not those of the pixel."""
+    """Mask of the pixel bits that overlays use; an overlay stored separately has 1 bit allocated, not the pixel's."""
     found = 0
     for group in _OVERLAYS:
         allocated, bit = (dataset.get((group, word)) for word in (_OVERLAY_BITS_ALLOCATED, _OVERLAY_BIT_POSITION))
@@ -148,13 +149,13 @@ def _overlay_bits(dataset: Dataset) -> int:
 
 
 def _stored_values(dataset: Dataset) -> np.ndarray:
-    """All values that a pixel can have, in rising order."""
+    """All possible stored values, in rising order."""
     count = 2**dataset.BitsStored
     return np.arange(count, dtype=np.int32) - (count // 2 if dataset.PixelRepresentation else 0)
 
 
 def _padding(dataset: Dataset, pixels: np.ndarray) -> np.ndarray:
-    """Where pixels stand for no measurement, bool `[H, W]`."""
+    """Mask of the padding pixels, bool `[H, W]`."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros(pixels.shape, bool)
@@ -164,6 +165,6 @@ def _padding(dataset: Dataset, pixels: np.ndarray) -> np.ndarray:
 
 
 def _signed(value: int, dataset: Dataset) -> int:
-    """A value whose sign got lost or invented: its VR follows the pixels' representation, which writers forget."""
+    """Corrects the sign of a value: its VR should follow PixelRepresentation, but some writers ignore that."""
     span = 2**dataset.BitsAllocated
     return (value + span // 2) % span - span // 2 if dataset.PixelRepresentation else value % span

@@ -1,9 +1,9 @@
-"""What is shown for each stored value of a DICOM image: modality table or rescale, then VOI table or window.
+"""The display level of each stored value of a DICOM image: modality table or rescale, then VOI table or window.
 
-pydicom's `apply_modality_lut` and `apply_voi_lut` do the same for pixels that are all right, and are the oracle of the
-tests. They are not called here because one table over all stored values is made in place of arrays of floats, and
-because writers err: pydicom raises at a width of 0 or at "linear", and shows a blank picture for a window that lies
-beside the pixels.
+For valid files, pydicom's `apply_modality_lut` and `apply_voi_lut` do the same; the tests use them as the reference.
+They are not called here because one table over all stored values replaces float arrays of the image, and because files
+have errors: pydicom raises for a width of 0 or for "linear", and shows a blank image if the window lies outside the
+range of the pixels.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ WORDS = [
     "WindowWidth",
     "VOILUTFunction",
 ]
-"""The elements that it depends on."""
+"""The elements that `shown` uses."""
 
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _LEAST_CONTRAST, _LEAST_SHARE = 0.03, 0.1
@@ -31,11 +31,11 @@ _LEAST_CONTRAST, _LEAST_SHARE = 0.03, 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """Levels by stored value, in rising order of the values.
+    """The level of each stored value, in rising order of the values.
 
     Attributes:
-      levels: 0 to 1, dark to bright, before an inversion.
-      bits: that the levels are worth.
+      levels: 0 to 1, dark to bright, before any inversion.
+      bits: bit depth of the levels.
       warnings: sentences about a table or a window that is not used.
     """
 
@@ -45,15 +45,15 @@ class Shown:
 
 
 def shown(dataset: Dataset, values: np.ndarray, counts: np.ndarray, name: str) -> Shown:
-    """Levels for each stored value.
+    """Computes the level of each stored value.
 
-    A VOI table or a window that cannot be used, or shows next to nothing of the pixels, is left out with a warning.
+    A VOI table or a window that cannot be used, or shows almost nothing of the pixels, is ignored with a warning.
 
     Args:
       dataset: has the elements `WORDS`.
-      values: all values that a pixel can have, rising.
-      counts: pixels that have each of them.
-      name: the file, as errors should name it.
+      values: all possible stored values, rising.
+      counts: number of pixels with each value.
+      name: the name of the file in error messages.
 
     Raises:
       BoneAgeError: a modality table or a rescale slope that leaves no image.
@@ -75,10 +75,10 @@ def shown(dataset: Dataset, values: np.ndarray, counts: np.ndarray, name: str) -
 
 
 def window(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
-    """The window of PS3.3 C.11.2.1: `values` to what is shown, from 0 to 1, never falling.
+    """The window of PS3.3 C.11.2.1: maps `values` to levels from 0 to 1, monotonically.
 
     Raises:
-      ValueError: another function than LINEAR, LINEAR_EXACT or SIGMOID, or a width that it does not allow.
+      ValueError: a function other than LINEAR, LINEAR_EXACT or SIGMOID, or a width that it does not allow.
     """
     if function not in _FUNCTIONS:
         raise ValueError(f"its function is {function!r}, expected one of {', '.join(_FUNCTIONS)}")
@@ -95,7 +95,7 @@ def window(values: np.ndarray, centre: float, width: float, function: str) -> np
 
 
 def _modality(dataset: Dataset, values: np.ndarray, name: str) -> tuple[np.ndarray, float, float, int]:
-    """The values after the modality table or the rescale, the least and the largest possible one, and their bits."""
+    """The values after the modality table or the rescale, their possible minimum and maximum, and their bits."""
     values, bits = values.astype(np.float64), int(dataset.BitsStored)
     if dataset.get("ModalityLUTSequence"):
         try:
@@ -123,7 +123,7 @@ def _voi_table(dataset: Dataset, values: np.ndarray, bits: int) -> Shown | None:
 
 
 def _window(dataset: Dataset, values: np.ndarray, bits: int) -> Shown | None:
-    """By the first of several windows."""
+    """Levels by the window; the first one if there are several."""
     centre, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
     if centre is None and width is None:
         return None
@@ -134,10 +134,10 @@ def _window(dataset: Dataset, values: np.ndarray, bits: int) -> Shown | None:
 
 
 def _shows(levels: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether the values between the first and the last hundredth of the pixels differ in what is shown for them.
+    """Whether the values between the 1st and 99th percentile of the pixels are shown with enough contrast.
 
-    They need `_LEAST_CONTRAST` of the levels, and at `_LEAST_SHARE` of the values neither black nor white. A picture
-    of a single value has none of this in any window.
+    Their levels must span at least `_LEAST_CONTRAST`, and at least `_LEAST_SHARE` of the values must be neither black
+    nor white. An image of a single value has no contrast in any window, and passes.
     """
     share = np.cumsum(counts) / counts.sum()
     first, last = np.searchsorted(share, (0.01, 0.99))
@@ -149,10 +149,10 @@ def _shows(levels: np.ndarray, counts: np.ndarray) -> bool:
 
 
 def _look_up(values: np.ndarray, item: Dataset) -> tuple[np.ndarray, int]:
-    """Entries of a look-up table; values before its first and behind its last entry take those.
+    """Maps values by a look-up table; values before its first or after its last entry take that entry.
 
     Raises:
-      ValueError: it has no descriptor or no data, or they do not fit each other.
+      ValueError: its descriptor or its data are missing, or they do not match.
     """
     descriptor = item.get("LUTDescriptor")
     if descriptor is None or len(descriptor) != 3 or item.get("LUTData") is None:
@@ -160,7 +160,7 @@ def _look_up(values: np.ndarray, item: Dataset) -> tuple[np.ndarray, int]:
     count, first, bits = (int(number) for number in descriptor)
     count = count % 2**16 or 2**16
     if first >= 2**15 and values.min() < 0:
-        first -= 2**16  # Written without a sign where the values have one.
+        first -= 2**16  # Written as unsigned although the values are signed.
     entries = _entries(item, count)
     if not 8 <= bits <= 16 or len(entries) < count:
         raise ValueError(f"it has {len(entries)} entries of {bits} bits, expected {count} of 8 to 16 bits")
@@ -169,7 +169,7 @@ def _look_up(values: np.ndarray, item: Dataset) -> tuple[np.ndarray, int]:
 
 
 def _entries(item: Dataset, count: int) -> np.ndarray:
-    """The entries of a look-up table, which are words, or bytes where the table is short of words."""
+    """The entries of a look-up table: 16-bit words, or bytes if the data is too short for words."""
     data = item.LUTData
     if not isinstance(data, bytes):
         return np.atleast_1d(np.asarray(data, np.int64)) % 2**16
@@ -180,7 +180,7 @@ def _entries(item: Dataset, count: int) -> np.ndarray:
 
 
 def _first(value: object) -> float | None:
-    """The first of several numbers, the only one, or None where the element is absent or empty."""
+    """The first number, or None if the element is absent or empty."""
     if isinstance(value, (list, MultiValue)):
         value = value[0] if len(value) else None
     return None if value is None or value == "" else float(value)  # type: ignore[arg-type]

@@ -18,10 +18,10 @@ class File:
     """A file on disk or in an archive.
 
     Attributes:
-      name: path below the data folder, through archives: `Set.zip/part-1.zip/1386.png`.
+      name: path below the data folder, including archives: `Set.zip/part-1.zip/1386.png`.
       size: bytes.
-      depth: number of archives around it, 0 for a file on disk.
-      original_size: width and height of the radiograph of which this is a resized copy, where a table gives them.
+      depth: number of enclosing archives, 0 for a file on disk.
+      original_size: for a resized copy, width and height of the original radiograph if a table gives them.
     """
 
     name: str
@@ -34,7 +34,7 @@ class File:
         """Returns the contents; safe to call from several threads at once.
 
         Raises:
-          BoneAgeError: it cannot be read, or has more than `MAX_FILE_BYTES`.
+          BoneAgeError: the file cannot be read, or has more than `MAX_FILE_BYTES`.
         """
         if isinstance(self._place, bytes):
             return self._place
@@ -42,7 +42,7 @@ class File:
             return self._place.read(MAX_FILE_BYTES)
         try:
             with self._place.open("rb") as stream:
-                # Of a sparse file, the size alone is large. Devices and pipes have none, and may never end.
+                # Sparse files may state a huge size. Devices and pipes have no size, and may never end.
                 size = os.fstat(stream.fileno()).st_size
                 data = b"" if size > MAX_FILE_BYTES else stream.read() if size else stream.read(MAX_FILE_BYTES + 1)
         except OSError as error:
@@ -55,7 +55,7 @@ class File:
         return data
 
     def held(self) -> "File":
-        """The same file with its contents in memory, so that it reads alike whatever becomes of the one on disk.
+        """The same file with its contents in memory, unaffected by later changes on disk.
 
         Raises:
           BoneAgeError: as `read`.
@@ -63,7 +63,7 @@ class File:
         return dataclasses.replace(self, _place=self.read())
 
     def head(self, count: int) -> bytes:
-        """Returns the first bytes, fewer if there are not so many or they cannot be read."""
+        """Returns the first `count` bytes, or fewer if the file is shorter or cannot be read."""
         if isinstance(self._place, bytes):
             return self._place[:count]
         if isinstance(self._place, Entry):
@@ -77,7 +77,7 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What lies below a folder or in an archive.
+    """The files below a folder or in an archive.
 
     Attributes:
       files: sorted by name.
@@ -95,14 +95,14 @@ class Listing:
 
 
 def is_archive(path: pathlib.Path) -> bool:
-    """Whether this is a file that is listed as a folder is, by its name."""
+    """Whether this file is an archive, by its suffix; `list_files` lists archives like folders."""
     return path.suffix.lower() == ENDING and not path.is_dir()
 
 
 def list_files(place: pathlib.Path) -> Listing:
-    """All files below a folder and in its archives, or in an archive; hidden files are left out.
+    """Lists all files below a folder and in its archives, or in an archive; hidden files are left out.
 
-    Linked folders are followed, each folder once. What cannot be read does not hide the rest.
+    Linked folders are followed, each folder once. Unreadable files become problems; the others are still listed.
     """
     files: list[File] = []
     problems: dict[str, str] = {}
@@ -124,7 +124,7 @@ def list_files(place: pathlib.Path) -> Listing:
 
 
 def refuse_huge(width: int, height: int, name: str) -> None:
-    """Raises BoneAgeError for an image that would fill the memory."""
+    """Raises BoneAgeError for an image that would exhaust memory."""
     if width * height > MAX_PIXELS:
         raise BoneAgeError(
             f"{name} is refused as a decompression bomb: it has {width} x {height} pixels, "
@@ -133,7 +133,7 @@ def refuse_huge(width: int, height: int, name: str) -> None:
 
 
 def _walk(folder: pathlib.Path, problems: dict[str, str]) -> Iterator[pathlib.Path]:
-    """The paths of all that is no folder and not hidden; of folders that are linked in circles, each once."""
+    """The paths of all non-hidden files; each folder is visited once, even if links form a cycle."""
 
     def note(error: OSError) -> None:
         problems[str(error.filename)] = f"The folder {error.filename} cannot be read: {error.strerror}."
@@ -150,7 +150,7 @@ def _walk(folder: pathlib.Path, problems: dict[str, str]) -> Iterator[pathlib.Pa
 
 
 def _status(path: pathlib.Path, problems: dict[str, str]) -> os.stat_result | None:
-    """What the system says of a file or folder; None, and a problem, if it cannot be reached."""
+    """The status of a file or folder, or None if it cannot be read, which is then added to `problems`."""
     try:
         return path.stat()
     except OSError as error:

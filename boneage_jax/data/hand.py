@@ -1,4 +1,4 @@
-"""Finds the hand in a radiograph: the part to crop to, and the intensities to expose for.
+"""Finds the hand in a radiograph: the crop around it, and the intensities that its exposure is adjusted to.
 
 Collimation borders, laterality markers and a bright background differ between hospitals and carry no information about
 bone age. Flat borders are trimmed first, so that padding does not change the result. A white top-hat (Serra 1982: the
@@ -19,9 +19,9 @@ TONES = (0.15, 0.95)  # range of that percentile within which it is mapped exact
 THRESHOLD = 0.55  # fraction of Otsu's threshold, which alone would lose faint fingers
 GAP = 5  # pieces of a finger closer than this are joined
 PART = 0.12  # fraction of the hand's area; smaller pieces are markers
-SPREAD = (0.31, 0.375)  # typical distance of a hand's centre from the picture's, as a fraction of width and height
-BESIDE = 1.1  # horizontal spreads within which a piece may belong to the hand
-FOUND = 0.04  # fraction of the picture; a smaller area is not a hand
+SPREAD = (0.31, 0.375)  # typical distance of a hand's centre from the image's, as a fraction of width and height
+BESIDE = 1.1  # a piece this many horizontal spreads or more off centre is not part of the hand
+FOUND = 0.04  # fraction of the image; a smaller area is not a hand
 FLAT = 0.02  # fraction of the intensity range within which a border row or column counts as flat
 
 
@@ -80,7 +80,7 @@ def content(image: np.ndarray) -> tuple[int, int, int, int]:
         return (int(varied[0]), int(varied[-1]) + 1) if varied.size else (0, least.size)
 
     left, right = 0, image.shape[1]
-    # Trimming the columns may make further rows flat.
+    # Trimming the columns may leave more rows flat.
     for _ in range(2):
         top, bottom = inside(image[:, left:right], axis=1)
         left, right = inside(image[top:bottom], axis=0)

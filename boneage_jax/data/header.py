@@ -1,4 +1,4 @@
-"""Facts from an image file beside the pixels, and where they contradict what the image is taken for."""
+"""Metadata from the header of an image file, and contradictions between it and the expected image."""
 
 import dataclasses
 import re
@@ -15,34 +15,34 @@ _HAND_PARTS = re.compile(
     r"HAND|HÄND|WRIST|FINGER|THUMB|DIGIT|PHALAN|CARP|\b(FORE)?ARM\b|UPPER ?LIMB|EXTREM|BONE ?AGE|SKELET"
     r"|\bMAIN|DOIGT|POIGNET|MANO|\bDEDO|MUÑECA|POLSO|^$|UNKNOWN|UNDEFINED|OTHER|NONE",
 )
-"""Of the body part in English, German, French, Spanish and Italian; the last words name no other one."""
+"""Body parts in English, German, French, Spanish and Italian; the last words do not name a body part."""
 _OTHER_PARTS = re.compile(r"LOWER|TARS|TOE|FOOT|FEET|LEG\b")
 _RIGHT = re.compile(r"\b(R|RT|RE|RIGHT|RECHTS?|RECHTE|DROITE?|DERECHA|DESTRA|DX)\b|^R ?HAND")
 _LEFT = re.compile(r"\b(L|LT|LI|LEFT|LINKS?|LINKE|GAUCHE|IZQUIERDA|SINISTRA|SX)\b|^L ?HAND")
 _BOTH = re.compile(r"\b(B|BOTH|BILAT\w*|BEID\w*)\b")
 _OTHER_VIEW = re.compile(r"\b(LL|RL|LLD|RLD|LLO|RLO|LAT\w*|\w*(?<!BI)LATERAL|PROFIL\w*|SEITL\w*|OBL\w*|SCHR[ÄA]G\w*)\b")
-"""Of the view position: lateral, lateral decubitus and oblique views. The hand's own are AP, PA and DP."""
+"""View positions: lateral, lateral decubitus and oblique. Hand radiographs are AP, PA or DP."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """The parts of a file's header that matter to a reading; nothing that names anyone is kept.
+    """The header fields that matter for bone age; nothing that identifies a person is kept.
 
-    Only DICOM has more than warnings and notes.
+    Formats other than DICOM have only warnings and notes.
 
     Attributes:
-      sex: None where the header does not say, or says "other".
+      sex: None if the header has no sex, or "other".
       age: chronological age in months at the examination, or None.
       age_step: months to which `age` is rounded down, 12 for an age in whole years, 0 for one from dates.
-      age_slack: months by which `age` may be off either way: 12 for a birth date of which only the year seems true.
-      laterality: in the header's words, or "".
-      body_part: in the header's words, or "".
-      view: the view position in the header's words, or "".
-      spacing: distance between rows and between columns, in millimetres, or in pixels where the header gives only
-        their ratio (PixelAspectRatio); None where it gives neither.
-      warnings: sentences about what was wrong in the file and did not keep it from being read.
-      notes: sentences about what was set right with certainty.
-      age_notes: sentences about how exact the age is.
+      age_slack: months by which `age` may be off in either direction: 12 if only the year of the birth date seems true.
+      laterality: as written in the header, or "".
+      body_part: as written in the header, or "".
+      view: the view position as written in the header, or "".
+      spacing: distance between rows and between columns, in millimetres, or in pixels if the header gives only
+        their ratio (PixelAspectRatio); None if it gives neither.
+      warnings: sentences about faults in the file that did not prevent reading it.
+      notes: sentences about faults that were corrected with certainty.
+      age_notes: sentences about the accuracy of the age.
     """
 
     sex: Sex | None = None
@@ -59,29 +59,29 @@ class Header:
 
     @property
     def ages(self) -> tuple[float, float] | None:
-        """The lowest and the highest age, in months, that the header allows for; None without an age."""
+        """The lowest and highest age, in months, consistent with the header; None without an age."""
         if self.age is None:
             return None
         return self.age - self.age_slack, self.age + self.age_step + self.age_slack
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether this is a DICOM file; one without preamble begins with an element of group 2 or 8."""
+    """Whether this is a DICOM file; a file without preamble begins with an element of group 2 or 8."""
     if data[PREFIX_AT : PREFIX_AT + 4] == PREFIX:
         return True
     return (data[:2] in (b"\x02\x00", b"\x08\x00") and data[3:4] == b"\x00") or data[:2] == b"\x00\x08"
 
 
 def can_be_hand(body_part: str) -> bool:
-    """Whether a Body Part Examined is a hand, a part or a neighbour of it, or not named."""
+    """Whether a Body Part Examined is the hand, a part of it or next to it, or is not specified."""
     part = _words(body_part)
     return bool(_HAND_PARTS.search(part)) and not _OTHER_PARTS.search(part)
 
 
 def contradictions(header: Header, sex: Sex | None = None, age: float | None = None) -> list[str]:
-    """The header's warnings, and where it contradicts the given sex and age (months) or a left hand from the front.
+    """The header's warnings, and its contradictions with the given sex and age (months) or with a frontal left hand.
 
-    An empty list where all agrees; what is None is not compared. Nothing is corrected: the given values hold.
+    The list is empty if all values agree; None is not compared. Nothing is corrected: the given values take precedence.
     """
     found = list(header.warnings)
     if sex is not None and header.sex is not None and sex != header.sex:
@@ -107,7 +107,7 @@ def contradictions(header: Header, sex: Sex | None = None, age: float | None = N
 
 
 def _wrong_side(header: Header) -> str:
-    """The side that the laterality names, or, where there is none, the body part."""
+    """The side named by the laterality or else the body part; "" if that is the left, or if none is named."""
     for words in (_words(header.laterality), _words(header.body_part)):
         right, left = bool(_RIGHT.search(words)), bool(_LEFT.search(words))
         if _BOTH.search(words) or (right and left):
@@ -118,5 +118,5 @@ def _wrong_side(header: Header) -> str:
 
 
 def _words(text: str) -> str:
-    """In capitals, with single spaces in the place of all that separates words."""
+    """The text in capitals, with words separated by single spaces."""
     return " ".join(re.sub(r"[\W_]+", " ", text).upper().split())

@@ -1,4 +1,4 @@
-"""Further inputs beside the radiograph and the sex: what can be asked for, and how a cell of a table is read."""
+"""Further inputs in addition to the radiograph and the sex: their kinds, and how table cells are read."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ _TAKEN = {"id", "image", "sex", "male", "age", "boneage", "hospital"}
 
 
 def checked(inputs: Mapping[str, str | Sequence[str]]) -> dict[str, Kind]:
-    """Returns `inputs` with categories as tuples, sorted by name: the order in which they were written is nothing.
+    """Returns `inputs` with categories as tuples, sorted by name: the order in the config does not matter.
 
     Raises:
-      BoneAgeError: a name that is none or is taken, an unknown kind, categories that cannot be distinguished.
+      BoneAgeError: an invalid or reserved name, an unknown kind, or categories that cannot be distinguished.
     """
     kinds = {name: _kind(name, kind) for name, kind in sorted(inputs.items())}
     for name in kinds:
@@ -36,30 +36,30 @@ def checked(inputs: Mapping[str, str | Sequence[str]]) -> dict[str, Kind]:
 
 
 def columns(kinds: Mapping[str, Kind]) -> dict[str, Kind]:
-    """The inputs that stand in the label tables."""
+    """The inputs that are columns of the label tables."""
     return {name: kind for name, kind in kinds.items() if kind != KEYPOINTS}
 
 
 def heatmap(kinds: Mapping[str, Kind]) -> str | None:
-    """The name of the input that is a heat map, if there is one."""
+    """The name of the heat-map input, or None."""
     return next((name for name, kind in kinds.items() if kind == KEYPOINTS), None)
 
 
 def same_column(title: str, name: str) -> bool:
-    """Whether a column of this title holds this input: case does not count, and an underscore is a space."""
+    """Whether a column with this title holds this input; ignores case, and treats underscores as spaces."""
     return _plain(title) == _plain(name)
 
 
 def read_cell(name: str, kind: Kind, text: str, where: str) -> float | str:
-    """Reads a cell of a label table: a number, or the category as `kind` spells it.
+    """Reads a cell of a label table: a number, or the category as spelled in `kind`.
 
-    An empty cell is the category "unknown" if that is listed, and else an error: nothing is guessed.
+    An empty cell is the category "unknown" if that is listed, and otherwise an error: nothing is guessed.
 
     Args:
       name: the input.
-      kind: `NUMBER` or the categories, in which case does not count.
+      kind: `NUMBER`, or the categories, which are matched without regard to case.
       text: the cell.
-      where: file and row, as errors should name them.
+      where: file and row for error messages.
     """
     if kind == NUMBER:
         return _number(name, text, where)

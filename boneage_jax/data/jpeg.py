@@ -1,4 +1,4 @@
-"""JPEG by libjpeg-turbo, with the warnings about damaged code that OpenCV and Pillow swallow."""
+"""Decodes JPEG with libjpeg-turbo, and reports the warnings about damage that OpenCV and Pillow suppress."""
 
 import contextlib
 import re
@@ -14,23 +14,23 @@ from boneage_jax.errors import BoneAgeError
 _FOUR_COLOURS = ("CMYK", "YCCK")
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _REPORTED = re.compile("^(Corrupt JPEG data|Premature end of JPEG|Unsupported marker type|Warning: )")
-"""How the messages of libjpeg and of gdcm's copies of it begin."""
+"""The beginnings of messages from libjpeg and from gdcm's copies of it."""
 _FEW = 16
-"""Bytes between the image and its end that are as likely a camera's padding as damage."""
+"""Up to this many bytes before the end marker may be a camera's padding rather than damage."""
 
 
 def decode(data: bytes, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decodes a JPEG of 8 bits.
+    """Decodes an 8-bit JPEG.
 
     Args:
       data: the bytes of the file.
-      name: the file, as errors should name it.
+      name: the name of the file in error messages.
 
     Returns:
-      The brightness `[H, W]`, uint8, and a sentence for a warning of libjpeg that may be harmless.
+      The luminance `[H, W]`, uint8, and a sentence for a libjpeg warning that may be harmless.
 
     Raises:
-      BoneAgeError: damaged code, or a kind of JPEG that is not read.
+      BoneAgeError: damaged code, or an unsupported kind of JPEG.
     """
     pixels, warnings = _brightness(data, name)
     if pixels is None:
@@ -41,20 +41,20 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def inspect(code: bytes, name: str) -> tuple[str, ...]:
-    """A sentence for what libjpeg reports about the JPEG code inside another file, if that may be harmless.
+    """Checks JPEG code inside another file; returns a sentence for a libjpeg warning that may be harmless.
 
     Raises:
-      BoneAgeError: it reports damage.
+      BoneAgeError: libjpeg reports damage.
     """
     return _brightness(code, name)[1]
 
 
 @contextlib.contextmanager
 def report_damage(name: str) -> Iterator[list[str]]:
-    """Refuses what a decoder that is a copy of libjpeg calls damaged on stderr in the block, as `inspect` does.
+    """Like `inspect`, for a decoder derived from libjpeg that reports damage on stderr within the block.
 
     Yields:
-      A list, to which a sentence is added for what may be harmless.
+      A list that receives a sentence for each message that may be harmless, after the block.
 
     Raises:
       BoneAgeError: at the end of the block, if the decoder reports damage.
@@ -66,7 +66,7 @@ def report_damage(name: str) -> Iterator[list[str]]:
 
 
 def _judge(reason: str, name: str) -> str:
-    """A sentence about what libjpeg reports if it may be harmless; raises if not."""
+    """A sentence about a libjpeg message that may be harmless; raises BoneAgeError for any other."""
     few = _EXTRANEOUS.search(reason)
     if few is None or int(few[1]) > _FEW:
         raise BoneAgeError(f"{name} is damaged: libjpeg reports {reason!r}; replace it with an intact copy.")
@@ -74,7 +74,7 @@ def _judge(reason: str, name: str) -> str:
 
 
 def _brightness(data: bytes, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """As `decode`; None for what simplejpeg does not turn into brightness: four colours, odd samplings."""
+    """As `decode`; None if simplejpeg cannot decode to luminance: CMYK, YCCK, or unusual chroma subsampling."""
     try:
         colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
     except (ValueError, KeyError):

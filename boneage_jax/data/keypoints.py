@@ -1,4 +1,4 @@
-"""Key points of the hand and their heat map, BoNet's further input (Escobar et al., MICCAI 2019, pp. 531-539)."""
+"""Key points of the hand and their heat map, an extra input of BoNet (Escobar et al., MICCAI 2019, pp. 531-539)."""
 
 import dataclasses
 import json
@@ -23,9 +23,9 @@ class KeyPoints:
     """The key points of one radiograph.
 
     Attributes:
-      source: the file and the image, as errors should name them.
-      points: pixels (right, down) of the original; the middle of its first pixel is (0, 0). NaN where not marked.
-      shape: (height, width) of the original if the file tells it, which points on a resized copy need.
+      source: file and image for error messages.
+      points: pixels (right, down) of the original; the centre of its first pixel is (0, 0). NaN if not marked.
+      shape: (height, width) of the original if the file gives it; needed to place points on a resized copy.
     """
 
     source: str
@@ -33,17 +33,17 @@ class KeyPoints:
     shape: tuple[int, int] | None = None
 
     def heatmap(self, image_shape: tuple[int, ...], size: int) -> UInt8[np.ndarray, "size size 1"]:
-        """Draws the heat map of the image, whose shape counts unless the key points bring their own.
+        """Draws the heat map of an image; `image_shape` is used unless the key points have their own `shape`.
 
         Raises:
-          BoneAgeError: a point lies outside the image, so that they do not belong together.
+          BoneAgeError: a point lies outside the image, so the points belong to another image or size.
         """
         height, width = self.shape or image_shape
         self._check_inside(height, width)
         return draw_heatmap(self.points[~np.isnan(self.points).any(axis=1)], (height, width), size)
 
     def on(self, image_shape: tuple[int, ...]) -> Float[np.ndarray, "points 2"]:
-        """The points in pixels of an image of this shape, which may be a resized copy if the file tells the original's.
+        """The points in pixels of an image of this shape, which may be a resized copy if `shape` is known.
 
         Raises:
           BoneAgeError: as `heatmap`.
@@ -68,8 +68,8 @@ def draw_heatmap(
 ) -> UInt8[np.ndarray, "size size 1"]:
     """Draws a Gaussian of `SIGMA` at every point, on an image of `shape` (height, width) squashed to a square.
 
-    255 at a point, and the higher of two values where they overlap. BoNet's own maps are the same but for their
-    scale: it blurs a spot of 3 x 3 pixels, which leaves 0.58 of 255 at a point.
+    The value is 255 at a point; overlapping Gaussians combine by their maximum. BoNet's own maps differ only in scale:
+    it blurs a spot of 3 x 3 pixels, which leaves 0.58 of 255 at a point.
     """
     height, width = shape
     middles = (np.arange(size, dtype=np.float32) + 0.5) / size
@@ -81,9 +81,9 @@ def draw_heatmap(
 
 
 def read_key_points(path: str | pathlib.Path) -> dict[str, KeyPoints]:
-    """Reads key points by image (`1377` for `1377.png`) from a file as BoNet publishes them, or a folder of such.
+    """Reads key points by image (`1377` for `1377.png`) from a file in BoNet's format, or from a folder of such files.
 
-    A point at (0, 0) is not marked, as COCO has it; an image without a marked point is left out.
+    As in COCO, a point at (0, 0) is not marked. Images without a marked point are left out.
 
     Raises:
       BoneAgeError: no file, another format, or an image that appears twice.

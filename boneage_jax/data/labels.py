@@ -1,6 +1,6 @@
-"""Tables of labels: those of the RSNA bone-age challenge and users' own, in every spelling in use.
+"""Reads label tables of the RSNA bone-age challenge and of users, with all common spellings of columns and values.
 
-A row that cannot be used does not spoil the others: its label has a sentence that says why.
+A row that cannot be used does not affect the others: the `fault` of its label is a sentence with the reason.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
 
 MAX_AGE = 240.0
-"""Months; the atlas ends at 19 years, and the challenge's classifiers at 240 months."""
+"""Months. The atlas ends at 19 years, and the challenge's classifiers at 240 months."""
 
 OLDEST = 25.0
-"""Years, of a chronological age."""
+"""Highest chronological age, in years."""
 
 _ID_COLUMNS = {"id": "train", "image id": "validation", "case id": "test"}
 _AGE_COLUMNS = ("boneage", "bone age (months)", "ground truth bone age (months)")
@@ -42,7 +42,7 @@ _CHRONOLOGICAL_COLUMNS = {
     **dict.fromkeys(("age", "age years", "age (years)"), 12.0),
     **dict.fromkeys(("age months", "age (months)", "chronological age"), 1.0),
 }
-"""Months in their unit."""
+"""Number of months in the unit of each column."""
 _DATE_COLUMNS = ("date", "study date", "studydate", "examination date", "exam date")
 _BIRTH_COLUMNS = ("birth date", "birthdate", "date of birth", "patient birth date", "patientbirthdate")
 _SIZE_COLUMNS = ("id", "width", "height")
@@ -50,21 +50,21 @@ _SPLIT_WORDS = {"train": "train", "valid": "validation", "test": "test"}
 
 _Value = TypeVar("_Value", bound=Sex | str | float | datetime.date)
 _Row = Callable[[Sequence[str], str], "Label"]
-"""From the cells of a row, and what errors call it, to its label but for the id."""
+"""Maps the cells of a row, and its name in error messages, to its label without the id."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """A row of a table.
+    """The label in one row of a table.
 
     Attributes:
-      id: of the image; without a spreadsheet's ".0", and without the suffix of the file unless ids differ in it.
-      sex: UNKNOWN where the table says other or unknown, None for an empty cell.
-      age: bone age in months; None where it is withheld or was not asked for.
-      inputs: what else was asked for: numbers, and names of categories.
+      id: image id; without the ".0" of spreadsheets, and without the file suffix unless ids differ only in it.
+      sex: UNKNOWN if the table has other or unknown, None for an empty cell.
+      age: bone age in months; None if it is withheld or was not requested.
+      inputs: further inputs that were requested: numbers, and names of categories.
       chronological_age: in months, or None.
-      date: of the examination, or None.
-      fault: a sentence about what is wrong with the row, or "".
+      date: date of the examination, or None.
+      fault: a sentence about the error in the row, or "".
     """
 
     id: str
@@ -81,11 +81,11 @@ class LabelTable:
     """The labels in one file.
 
     Attributes:
-      name: of the file.
-      split: that its name or its columns speak of.
+      name: name of the file.
+      split: the split that its name or its columns indicate.
       labels: one for each row.
       has_ages: whether there is a column of bone ages.
-      lacks: the further inputs that were asked for and have no column there.
+      lacks: the further inputs that were requested but have no column.
     """
 
     name: str
@@ -95,7 +95,7 @@ class LabelTable:
     lacks: tuple[str, ...] = ()
 
     def agrees(self, other: "LabelTable") -> bool:
-        """Whether both label the same images alike, in what both have columns for."""
+        """Whether both tables give the same images the same labels, in the columns that both have."""
         inputs = not self.lacks and not other.lacks
         mine, theirs = ({x.id: (x.sex, x.age, x.inputs if inputs else {}) for x in t.labels} for t in (self, other))
         return mine == theirs
@@ -112,7 +112,7 @@ class LabelTable:
 
 
 def split_of_path(name: str) -> str | None:
-    """The split that a path speaks of, by the innermost folder or file that names one."""
+    """The split that a path names, by the innermost folder or file name that contains one."""
     for part in reversed(name.lower().split("/")):
         for word, split in _SPLIT_WORDS.items():
             if word in part:
@@ -121,16 +121,16 @@ def split_of_path(name: str) -> str | None:
 
 
 def read_labels(file: File, inputs: Mapping[str, Kind] = {}) -> LabelTable | None:
-    """Reads a label table for training or evaluation, or returns None if the file is a table of something else.
+    """Reads a label table for training or evaluation, or returns None if the file is another kind of table.
 
-    Each row needs a sex, F or M, and a bone age from 0 to `MAX_AGE` if there is a column of them.
+    Each row needs a sex, F or M, and, if there is a bone-age column, a bone age from 0 to `MAX_AGE`.
 
     Args:
       file: csv or xlsx.
-      inputs: further columns to read; not looked for in a table that withholds the ages, which is of no use.
+      inputs: further columns to read; ignored in a table without bone ages, which cannot be used.
 
     Raises:
-      BoneAgeError: the file is damaged, or a column that is read occurs twice. What is wrong with a row stands in its
+      BoneAgeError: the file is damaged, or a column that is read occurs twice. Errors in a row are recorded in its
         label.
     """
     table = read_table(file, lambda titles: _has(titles, _ID_COLUMNS) and _has(titles, _SEX_COLUMNS))
@@ -156,11 +156,11 @@ def read_labels(file: File, inputs: Mapping[str, Kind] = {}) -> LabelTable | Non
 
 
 def read_children(file: File) -> list[Label] | None:
-    """Reads what a table says of children whose bone age is to be read, or returns None if it has no such columns.
+    """Reads a table about children whose bone age should be predicted, or returns None if it lacks the columns.
 
-    It needs a column of ids, and one of sexes, of chronological ages (`age` in years, `age_months` in months) or of
-    dates (`date` of the examination, such as 2024-05-31). With a `birth_date` too, the dates give the age. Bone ages
-    are not looked at.
+    The table needs a column of ids, and at least one of sexes, chronological ages (`age` in years, `age_months` in
+    months) or examination dates (`date`, such as 2024-05-31). With a `birth_date` too, the age is computed from the
+    dates. Bone ages are ignored.
 
     Raises:
       BoneAgeError: as `read_labels`.
@@ -189,7 +189,7 @@ def read_children(file: File) -> list[Label] | None:
 
 
 def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
-    """Reads width and height of originals by image id, or returns None if the file is not a table of sizes.
+    """Reads the original width and height by image id, or returns None if the file is not a table of sizes.
 
     Args:
       file: csv or xlsx with the columns id, width and height (pixels).
@@ -217,7 +217,7 @@ def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
 
 
 def _labels(table: Table, ids: Mapping[str, int], read_row: _Row) -> list[Label]:
-    """A label for each row; what a row is refused for is its label's fault."""
+    """A label for each row; the reason why a row is refused becomes the `fault` of its label."""
     (column,) = ids.values()
     raw = [_without_zeros(cells[column]) for _, cells in table.rows]
     short = [_plain_id(name) for name in raw]
@@ -243,12 +243,12 @@ def _labels(table: Table, ids: Mapping[str, int], read_row: _Row) -> list[Label]
 
 
 def _without_zeros(cell: str) -> str:
-    """An id without the ".0" that spreadsheets add to numbers."""
+    """An id without the ".0" that spreadsheets add to integers."""
     return re.sub(r"^(\d+)\.0+$", r"\1", cell)
 
 
 def _plain_id(cell: str) -> str:
-    """An id without that and without the suffix of an image."""
+    """An id without the ".0" of spreadsheets and without the suffix of an image."""
     suffix = pathlib.PurePosixPath(cell).suffix
     return _without_zeros(cell.removesuffix(suffix) if suffix.lower() in ENDINGS else cell)
 
@@ -262,10 +262,10 @@ def _has(titles: Sequence[str], known: Iterable[str]) -> bool:
 
 
 def _columns(table: Table, known: Iterable[str]) -> dict[str, int]:
-    """The places of the columns with these titles; of ids there may be one.
+    """Positions of the columns with these titles, by title; only one id column is allowed.
 
     Raises:
-      BoneAgeError: a title occurs twice, or there are several columns of ids.
+      BoneAgeError: a title occurs twice, or there are several id columns.
     """
     found: dict[str, int] = {}
     for place, title in enumerate(map(_plain, table.titles)):
@@ -296,10 +296,10 @@ def _input_columns(table: Table, inputs: Mapping[str, Kind]) -> dict[str, int]:
 def _agreed(
     cells: Sequence[str], columns: Mapping[str, int], where: str, read: Callable[[str, str], _Value]
 ) -> _Value | None:
-    """What the cells of the columns that are not empty say, None if all are.
+    """The value on which all non-empty cells of the columns agree, or None if all cells are empty.
 
     Raises:
-      BoneAgeError: they contradict each other.
+      BoneAgeError: the cells contradict each other.
     """
     found = {title: read(title, cells[place]) for title, place in columns.items() if cells[place]}
     if len({round(value) if isinstance(value, float) else value for value in found.values()}) > 1:

@@ -1,22 +1,22 @@
-"""Which files the ids of a table mean."""
+"""Matches the ids of a table to files."""
 
 import pathlib
 from collections.abc import Iterable, Sequence
 
 
 def match(ids: Iterable[str], names: Sequence[str]) -> dict[str, list[int]]:
-    """Which files each id of a table means.
+    """Finds the files that each id of a table refers to.
 
-    An id is a path or the end of one, with or without the suffix; of several ids that fit a file, the most exact one
-    counts. So `hand` means `A/hand.png` unless another row says `hand.png`, or `A/hand`.
+    An id is a path or the end of one, with or without the suffix; if several ids fit a file, the most specific one
+    is used. So `hand` matches `A/hand.png` unless another row has `hand.png` or `A/hand`.
 
     Args:
-      ids: of the table.
+      ids: the ids in the table.
       names: paths of the files.
 
     Returns:
-      The places in `names` of the files that each id means, in their order; an id without a file is absent. Two or more
-      files for one id are two children under one row.
+      For each id, the positions in `names` of its files, in order; ids without a file are absent. Two or more files
+      for one id mean that one row stands for several children.
     """
     known = {identifier.replace("\\", "/").removeprefix("./"): identifier for identifier in ids}
     meant: dict[str, list[int]] = {}

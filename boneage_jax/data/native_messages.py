@@ -1,4 +1,4 @@
-"""What native libraries write to the process's stderr, past Python: for some, their only word about damaged files."""
+"""Captures messages that native libraries write directly to stderr; some report damaged files only in this way."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @contextlib.contextmanager
 def collected(pattern: re.Pattern[str]) -> Iterator[list[str]]:
-    """Collects the lines on stderr in which the pattern is found; the list is complete after the block.
+    """Collects the lines on stderr that match the pattern; the list is complete after the block.
 
-    The others are written to stderr then. The whole process has one stderr, so that threads wait for each other here,
-    and the lines of threads that do something else come late.
+    The other lines are written to stderr after the block. As a process has only one stderr, one thread at a time
+    runs such a block, and the output of other threads is delayed until it ends.
     """
     found: list[str] = []
     with _ONE_AT_A_TIME, contextlib.ExitStack() as stack:
@@ -25,7 +25,7 @@ def collected(pattern: re.Pattern[str]) -> Iterator[list[str]]:
             if sys.stderr is not None:
                 sys.stderr.flush()
             before = os.dup(_STDERR)
-        except (OSError, ValueError):  # there is none
+        except (OSError, ValueError):  # there is no stderr
             before = -1
         if before < 0:
             yield found

@@ -1,4 +1,4 @@
-"""Pictures in the formats of every computer: PNG, JPEG, WebP, TIFF, BMP and JPEG 2000."""
+"""Decodes common image formats: PNG, JPEG, WebP, TIFF, BMP and JPEG 2000."""
 
 import contextlib
 import io
@@ -23,15 +23,15 @@ _SIGNATURES = (
     b"II*\0",
     b"MM\0*",
     b"\x00\x00\x00\x0cjP  \r\n\x87\n",  # JP2
-    b"\xff\x4f\xff\x51",  # a code stream of JPEG 2000
+    b"\xff\x4f\xff\x51",  # JPEG 2000 code stream
 )
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes
 SIGNATURE_BYTES = 18
-"""Enough of a file for `is_picture`."""
+"""Number of bytes that `is_picture` needs."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "JPEG2000")
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error, zlib.error)
-"""What Pillow raises over damaged files."""
+"""Exceptions that Pillow raises for damaged files."""
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 _ORIENTATION = 274
@@ -44,15 +44,15 @@ _TURNS = {
     7: lambda image: image[::-1, ::-1].T,
     8: lambda image: np.rot90(image),
 }
-"""From the stored to the upright picture, by the orientation of EXIF (CIPA DC-008, 4.6.5)."""
+"""Transforms from the stored to the upright image, by EXIF orientation (CIPA DC-008, 4.6.5)."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES = 256, 257, 258, 259, 262, 273, 277
 _STRIP_ROWS, _STRIP_BYTES, _PLANAR, _TILE_WIDTH = 278, 279, 284, 322
-_WHITE_IS_ZERO, _SUBSAMPLED = 0, 6  # of the photometric interpretations; 6 may have fewer values for colours
+_WHITE_IS_ZERO, _SUBSAMPLED = 0, 6  # photometric interpretations; 6 (YCbCr) may subsample the chroma
 
 
 def is_picture(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is in one of the formats."""
+    """Whether a file that begins with these bytes is in one of the supported formats."""
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
     if head[:2] == b"BM":
@@ -61,7 +61,7 @@ def is_picture(head: bytes) -> bool:
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels as the header says; None for what is no picture."""
+    """Width and height in pixels from the header; None if the data is not an image."""
     try:
         with _quiet(), Image.open(io.BytesIO(data), formats=_FORMATS) as header:
             return header.size
@@ -70,18 +70,18 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
 
 
 def decode_picture(data: bytes, name: str) -> tuple[np.ndarray, Header]:
-    """Decodes a picture of one page, 8 or 16 bit, with one value per pixel or in colour (alpha is dropped).
+    """Decodes a single-page image of 8 or 16 bits, greyscale or colour (alpha is dropped).
 
     Args:
       data: the bytes of the file.
-      name: the file, as errors should name it.
+      name: the name of the file in error messages.
 
     Returns:
-      The brightness `[H, W]`, uint8 or uint16 as stored, upright as the file's EXIF says, and a header that has nothing
-      but warnings and notes.
+      The luminance `[H, W]`, uint8 or uint16 as stored, turned upright by its EXIF orientation, and a header with
+      only warnings and notes.
 
     Raises:
-      BoneAgeError: no picture, several, cut short, damaged, or larger than `files.MAX_PIXELS`.
+      BoneAgeError: not an image, several images, truncated, damaged, or larger than `files.MAX_PIXELS`.
     """
     kind, orientation = _check_before_decoding(data, name)
     found: tuple[str, ...] = ()
@@ -94,13 +94,13 @@ def decode_picture(data: bytes, name: str) -> tuple[np.ndarray, Header]:
     notes: tuple[str, ...] = ()
     if orientation in _TURNS:
         notes = (f"The picture was turned upright as its file says (EXIF orientation {orientation}).",)
-        if kind != "TIFF":  # which Pillow turns by itself
+        if kind != "TIFF":  # Pillow already turns these upright
             image = np.ascontiguousarray(_TURNS[orientation](image))
     return image, Header(warnings=found, notes=notes)
 
 
 def _check_before_decoding(data: bytes, name: str) -> tuple[str, int]:
-    """Refuses what decoders swallow silently: huge pictures, too few bytes or too many; the format and orientation."""
+    """Refuses faults that decoders ignore (huge images, too few or too many bytes); returns format and orientation."""
     try:
         with _quiet(), Image.open(io.BytesIO(data), formats=_FORMATS) as header:
             refuse_huge(*header.size, name)
@@ -109,7 +109,7 @@ def _check_before_decoding(data: bytes, name: str) -> tuple[str, int]:
                 raise BoneAgeError(
                     f"{name} holds {pages} pages; expected one radiograph: save the page as its own file."
                 )
-            # Pillow would decode a whole PNG to look for EXIF behind the pixels.
+            # Pillow would decode the whole PNG to look for EXIF after the pixels.
             orientation = 1 if kind == "PNG" and b"eXIf" not in data else header.getexif().get(_ORIENTATION, 1)
             if kind == "TIFF":
                 _check_tiff(header, name)
@@ -125,7 +125,7 @@ def _check_before_decoding(data: bytes, name: str) -> tuple[str, int]:
         ) from None
     except _DAMAGED as error:
         raise _damaged(name, error) from None
-    # The last scan, not the first: photographs may carry a complete thumbnail in their header.
+    # Search from the last scan: photographs may have a complete thumbnail in their header.
     if kind in ("JPEG", "MPO") and data.find(_JPEG_END, data.rfind(_JPEG_SCAN)) < 0:
         raise BoneAgeError(f"{name} is truncated: the JPEG has no end marker; replace it with an intact copy.")
     if kind == "WEBP" and len(data) < int.from_bytes(data[4:8], "little") + 8:
@@ -134,12 +134,12 @@ def _check_before_decoding(data: bytes, name: str) -> tuple[str, int]:
 
 
 def _check_png(data: bytes, name: str) -> None:
-    """Refuses chunks with wrong checksums, and pixels that are not as many as the header says."""
+    """Refuses wrong chunk checksums, and a number of pixels that differs from the header's."""
     with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
         picture.verify()  # Checksums of every chunk, up to and including the trailer.
     width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     per_pixel = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    # Of an interlaced picture, seven smaller ones: first column and row, and steps (PNG specification, 8.2).
+    # An interlaced image has seven passes: first column and row, and steps (PNG specification, 8.2).
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
     needed = 0
     for left, top, right, down in passes if interlaced else ((0, 0, 1, 1),):
@@ -153,7 +153,7 @@ def _check_png(data: bytes, name: str) -> None:
 
 
 def _unpacked(png: bytes, limit: int) -> int:
-    """Bytes of pixels in a PNG, counted up to `limit`."""
+    """Counts the bytes of pixel data in a PNG, up to `limit`."""
     unpacker, count, at = zlib.decompressobj(), 0, 8
     while at + 8 <= len(png) and count < limit:
         length, kind = struct.unpack(">I4s", png[at : at + 8])
@@ -164,14 +164,14 @@ def _unpacked(png: bytes, limit: int) -> int:
 
 
 def _check_bmp(data: bytes, name: str) -> None:
-    """Refuses a BMP that is not compressed and has rows beyond those of its header."""
+    """Refuses an uncompressed BMP with more rows than its header states."""
     start, header = struct.unpack("<II", data[10:18])
     if header < 40:
         width, height, _, bits = struct.unpack("<HHHH", data[18:26])
         packed = False
     else:
         width, height, _, bits, compression = struct.unpack("<iiHHI", data[18:34])
-        packed = compression not in (0, 3)  # 3: masks in the place of a palette
+        packed = compression not in (0, 3)  # 3: bit masks instead of a palette
     row = (width * bits + 31) // 32 * 4
     if not packed and len(data) - start >= row * (abs(height) + 1):
         raise BoneAgeError(
@@ -180,7 +180,7 @@ def _check_bmp(data: bytes, name: str) -> None:
 
 
 def _check_tiff(page: Image.Image, name: str) -> None:
-    """Refuses a TIFF whose strips are not as many, or if uncompressed not as long, as its height needs."""
+    """Refuses a TIFF if the number of strips, or the length of uncompressed ones, does not match its height."""
     tags = page.tag_v2  # type: ignore[attr-defined]
     width, height = tags[_WIDTH], tags[_HEIGHT]  # as stored, before any turn
     if _TILE_WIDTH in tags or _OFFSETS not in tags:
@@ -200,7 +200,7 @@ def _check_tiff(page: Image.Image, name: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Pillow's warnings of odd tags and large sizes to itself: damaged pixels are errors, sizes are checked."""
+    """Silences Pillow's warnings about odd tags and large sizes: damaged pixels are errors, and sizes are checked."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -219,7 +219,7 @@ def _decode_by_opencv(data: bytes, name: str) -> np.ndarray:
 
 
 def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
-    """TIFF, BMP and JPEG 2000: Pillow knows more compressions of TIFF than OpenCV, and reports what is damaged."""
+    """TIFF, BMP and JPEG 2000: Pillow supports more TIFF compressions than OpenCV, and reports damage."""
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # WeasyPrint switches it on for the whole process
     try:
         with _quiet(), Image.open(io.BytesIO(data), formats=_FORMATS) as page:
@@ -233,7 +233,7 @@ def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
         raise _damaged(name, error) from None
     image = image[..., 0] if mode == "LA" else image
     image = image.astype(np.uint8 if image.dtype.itemsize == 1 else np.uint16)
-    # Pillow inverts 8 bits by itself.
+    # Pillow already inverts 8-bit images.
     return np.iinfo(np.uint16).max - image if image.dtype == np.uint16 and photometric == _WHITE_IS_ZERO else image
 
 

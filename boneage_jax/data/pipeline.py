@@ -16,7 +16,7 @@ Example = dict[str, Any]
 class Examples(Protocol):
     """Random access to {"image": uint8 [S, S, C], "sex", "age", "inputs": {name: value}, "index"}.
 
-    Picklable, for worker processes. The values of "inputs" are numbers or maps [S, S, 1] that belong to the image.
+    Must be picklable, for worker processes. The values of "inputs" are numbers, or heat maps [S, S, 1] of the image.
     """
 
     def __len__(self) -> int: ...
@@ -25,23 +25,23 @@ class Examples(Protocol):
 
 
 def steps_per_epoch(split: Examples, batch_size: int) -> int:
-    """Returns how many whole batches one pass over `split` makes."""
+    """Returns the number of full batches in one pass over `split`."""
     return len(split) // batch_size
 
 
 def train_batches(split: Examples, batching: TrainingBatching) -> Batches:
     """Returns the endless stream of training batches of one process, from batch `batching.start_step` on.
 
-    The stream depends on the seed alone: epochs follow each other without a seam, each a fresh permutation, and
-    the local batches of all processes, put together in their order, are batch k of a single process.
+    The stream depends on the seed alone. Each epoch is a new permutation, and batches may span two epochs. The local
+    batches of all processes, concatenated in process order, equal batch k of a single process.
 
     Returns:
       {"image": uint8 [b, s, s, C], "sex": int32 [b], "age": float32 [b] months, "inputs": {name: number [b] or map
-      [b, s, s, 1]}, "index": int32 [b], "mask": bool [b], all true} with b = `batching.local_size` and s the crop or
-      the size of the images.
+      [b, s, s, 1]}, "index": int32 [b], "mask": bool [b], all true} with b = `batching.local_size` and s the crop size
+      or the size of the images.
 
     Raises:
-      BoneAgeError: the split is smaller than a batch, or the images than the crop (when they are read).
+      BoneAgeError: the split is smaller than a batch, or an image is smaller than the crop (raised on reading).
     """
     return training_stream(len(split), _TrainingReader(split, batching), batching)
 
@@ -49,9 +49,9 @@ def train_batches(split: Examples, batching: TrainingBatching) -> Batches:
 def evaluation_batches(split: Examples, batching: Batching) -> Batches:
     """Returns batches that hold every example of `split` exactly once, in order.
 
-    Every process gets the same number of batches of one shape, images whole. The last batch is filled up with black
-    images whose `mask` is false, whose `index` is -1 and whose further inputs are 0; put together in the processes'
-    order, batches keep the split's order.
+    Every process gets the same number of batches, all of the same shape, with uncropped images. The last batch is
+    padded with black images that have `mask` false, `index` -1 and further inputs of 0. Concatenated in process order,
+    the batches keep the order of the split.
 
     Raises:
       BoneAgeError: the split is empty.
@@ -61,10 +61,10 @@ def evaluation_batches(split: Examples, batching: Batching) -> Batches:
 
 @dataclasses.dataclass(frozen=True)
 class _TrainingReader:
-    """Reads and augments the batch of that number in the stream; a class, so that workers can unpickle it.
+    """Reads and augments one batch, given its number in the stream; a class, so that workers can unpickle it.
 
-    One reader per batch rather than one grain transformation per example: grain's bookkeeping, most of all
-    setting up random numbers, costs more per example than the warp of a 128-pixel image.
+    It reads a whole batch, instead of one grain transformation per example, because grain's overhead per example
+    (mainly setting up random numbers) is larger than the cost of warping a 128-pixel image.
     """
 
     split: Examples
@@ -82,7 +82,7 @@ class _TrainingReader:
 
 @dataclasses.dataclass(frozen=True)
 class _EvaluationReader:
-    """Reads a batch, with empty examples in place of indices beyond the end of the split."""
+    """Reads a batch, with blank examples for indices beyond the end of the split."""
 
     split: Examples
 
@@ -116,7 +116,7 @@ def _stack(examples: Sequence[Example]) -> Batch:
 
 
 def stack_labels(examples: Sequence[Example]) -> Batch:
-    """Returns the examples as one batch without images; those with a negative index are padding."""
+    """Stacks the examples to one batch without images; examples with a negative index are padding."""
     index = np.array([example["index"] for example in examples], np.int32)
     return {
         "sex": np.array([example["sex"] for example in examples], np.int32),

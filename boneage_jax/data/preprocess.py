@@ -1,7 +1,7 @@
-"""The one path from pixels to model input, shared by dataset builder, training, evaluation and prediction.
+"""The single path from pixels to model input, shared by dataset builder, training, evaluation and prediction.
 
-`prepare` is costly and done once per image (its result is cached); `scale` is cheap and runs inside the
-jitted step, so that images travel to the device as bytes.
+`prepare` is expensive and runs once per image (its result is cached); `scale` is cheap and runs inside the
+jitted step, so that images are transferred to the device as bytes.
 """
 
 import dataclasses
@@ -22,47 +22,47 @@ SCALINGS = ("symmetric", "standardise")
 REGIONS = ("image", "hand", "joints")
 VIEWS = ("centre", "flip", "rotations", "ten_crop")
 ROTATION = 10.0
-"""Degrees by which the views "rotations" turn the image, either way."""
+"""Degrees by which the "rotations" views turn the image in each direction."""
 
 
 VERSION = 2
-"""Version of the path from pixels to model input; weights store it and cannot be used with another one.
+"""Preprocessing version, stored with the weights; weights cannot be used with another version.
 
 2: square pixels, an undistorted crop around the hand, floating point up to the last resampling.
 """
 
 MIDDLE = 0.5  # of the range from black to white: where the tone curve of "hand" puts the hand's median intensity
-_MOST = {"size": 4096, "clahe_grid": 64}  # beyond them, a number that was mistyped or damaged would take all memory
+_MOST = {"size": 4096, "clahe_grid": 64}  # a mistyped or damaged larger value would exhaust memory
 _MOST_CHANNELS = 16
-_LEAST_RANGE = 0.5  # levels of the file; a smaller range is rounding
-_MIDDLES = (0.1, 0.9)  # medians outside this range are not a hand's
+_LEAST_RANGE = 0.5  # intensity levels of the file; a smaller range is rounding error
+_MIDDLES = (0.1, 0.9)  # a median outside this range is not that of a hand
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """How a radiograph becomes model input.
 
-    The result depends on the hand alone, not on the file: on the same radiograph, bit depth, flat borders and linear
+    The result depends on the hand alone, not on the file: for the same radiograph, bit depth, flat borders and linear
     changes of exposure make no difference beyond rounding.
 
     Attributes:
       size: pixels per side of the square.
       region: "image" squashes the whole image to the square, as the published entries to the RSNA challenge do. "hand"
-        cuts the square around the hand that `find_hand` finds, in true proportions, and exposes for the hand: the
-        background beside it becomes black, the brightest percentile of it white, and a power law maps its median
-        intensity to `MIDDLE`. An image in which no hand is found is squashed whole. "joints" makes the picture of
-        "hand", larger, and cuts a square around each of the hand's `POINTS` key points: one channel for each, black
-        where the point is not known.
-      margin: of "hand" and "joints", how much larger the square is than the hand, as a fraction.
-      reach: of "joints", the side of the square around a key point, as a fraction of the square around the hand.
-      exposure: of "image", percentiles of the resized image that are mapped to 0 and 255, which makes the two
-        hospitals' exposures comparable; (0, 100) maps the image's own range.
+        crops a square around the hand that `find_hand` finds, in true proportions, and adjusts the exposure to the
+        hand: the background beside it becomes black, its brightest percentile white, and a power law maps its median
+        intensity to `MIDDLE`. If no hand is found, the whole image is squashed. "joints" prepares a larger version of
+        the "hand" image and crops a square around each of the hand's `POINTS` key points: one channel per point,
+        black where the point is unknown.
+      margin: for "hand" and "joints", the fraction by which the square is larger than the hand.
+      reach: for "joints", the side of the square around a key point, as a fraction of the square around the hand.
+      exposure: for "image", percentiles of the resized image that are mapped to 0 and 255, which makes the two
+        hospitals' exposures comparable; (0, 100) maps the full range of the image.
       clahe_clips: one channel per CLAHE clip limit; empty for one channel without CLAHE.
       clahe_grid: CLAHE tiles per side.
       scaling: "symmetric" maps 0..255 to [-1, 1] as Keras' Xception does; "standardise" gives every image
         zero mean and unit standard deviation.
-      crop: pixels per side of the part of the square that the network sees, a random one in training (see
-        `views` for evaluation); 0 for all of it.
+      crop: pixels per side of the crop of the square that the network sees, at a random place in training (see
+        `views` for evaluation); 0 for the whole square.
     """
 
     size: int = 299
@@ -117,12 +117,12 @@ class Preprocessing:
 
     @property
     def channels(self) -> int:
-        """Channels of the prepared image: one per CLAHE clip limit, at least one; of "joints", one per key point."""
+        """Channels of the prepared image: one per CLAHE clip limit, at least one; for "joints", one per key point."""
         return POINTS if self.region == "joints" else max(1, len(self.clahe_clips))
 
     @property
     def visible(self) -> int:
-        """Pixels per side of what the network sees."""
+        """Pixels per side of the network's input."""
         return self.crop or self.size
 
     def prepare(
@@ -132,11 +132,11 @@ class Preprocessing:
 
         Args:
           image: `[H, W]`, uint8 or uint16, square pixels.
-          points: of "joints" alone, the key points in pixels (right, down) of the image, whose first pixel has its
-            middle at (0, 0); NaN for points that are not known.
+          points: for "joints" only, the key points in pixels (right, down) of the image; the centre of its first
+            pixel is (0, 0). NaN for unknown points.
 
         Raises:
-          BoneAgeError: no such image, or key points that are missing, unexpected, or not `POINTS`.
+          BoneAgeError: an image of another kind, or key points that are missing, unexpected, or not `POINTS`.
         """
         check_grey(image)
         if self.region == "joints":
@@ -165,7 +165,7 @@ class Preprocessing:
         scale = np.array([whole.size / (right - left), whole.size / (bottom - top)])
         corners = np.nan_to_num(np.rint((points + 0.5 - [left, top]) * scale - self.size / 2), nan=-whole.size)
         wide = np.pad(picture, self.size)
-        # Squares that lie beyond the picture become black; so do those of points that are not known.
+        # Squares outside the image and those of unknown points become black.
         places = np.clip(corners.astype(int) + self.size, 0, whole.size + self.size)
         return np.stack([wide[y : y + self.size, x : x + self.size] for x, y in places], axis=-1)
 
@@ -175,7 +175,7 @@ class Preprocessing:
         Pixel (x, y) covers the area from x to x + 1 and y to y + 1; the window of "hand" may extend beyond the image.
 
         Raises:
-          BoneAgeError: of "joints", which shows several parts.
+          BoneAgeError: region is "joints", which shows several parts.
         """
         if self.region == "joints":
             raise BoneAgeError('preprocessing.region "joints" shows a square around each key point, not one window.')
@@ -189,7 +189,7 @@ class Preprocessing:
     def scale(self, images: Any) -> Any:
         """Scales uint8 `[..., size, size, channels]` (numpy or jax) to float32 of the same shape and kind.
 
-        "standardise" divides by no less than one intensity level, so that an empty image stays finite.
+        "standardise" divides by at least one intensity level, so that the result is finite even for a blank image.
         """
         images = images.astype(np.float32)
         if self.scaling == "symmetric":
@@ -200,26 +200,26 @@ class Preprocessing:
         return images / variance.clip(min=np.float32(1)) ** np.float32(0.5)
 
     def check_views(self, views: str) -> None:
-        """Raises BoneAgeError unless `views` can be cut, so that a run says so before it trains."""
+        """Raises BoneAgeError unless `views` can be cut, so that a run fails before it trains."""
         if views not in VIEWS:
             raise BoneAgeError(f"there are no views {views!r}; expected one of {', '.join(VIEWS)}.")
         if views == "ten_crop" and not self.crop:
             raise BoneAgeError("the views 'ten_crop' need preprocessing.crop above 0: the side of each crop in pixels.")
 
     def views(self, images: Any, views: str) -> Any:
-        """Cuts the views whose predictions evaluation averages out of prepared images or their heat maps.
+        """Cuts views out of prepared images or heat maps; evaluation averages the predictions over these views.
 
         Args:
           images: `[B, size, size, C]` of numpy or jax, of any type.
-          views: "centre", the middle of the image; "flip", that and its mirror image; "rotations", the middle of the
-            image turned by `ROTATION` either way (bilinear, black beyond its edges); "ten_crop", the four corners
-            (upper left, upper right, lower left, lower right), the middle, and the mirror images of the five.
+          views: "centre", the centre crop; "flip", the centre crop and its mirror image; "rotations", centre crops of
+            the image rotated by `ROTATION` in each direction (bilinear, black beyond its edges); "ten_crop", the four
+            corners (upper left, upper right, lower left, lower right), the centre, and the mirror images of these five.
 
         Returns:
           `[V, B, visible, visible, C]` of the same type, with V = 1, 2, 2 or 10.
 
         Raises:
-          BoneAgeError: there are no such views, or "ten_crop" without a crop, or images of another size.
+          BoneAgeError: unknown views, "ten_crop" without a crop, or images of another size.
         """
         self.check_views(views)
         if images.ndim != 4 or images.shape[1:3] != (self.size, self.size):
@@ -236,7 +236,7 @@ class Preprocessing:
         return images.__array_namespace__().stack(cut)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON types, with the `version`, to be stored beside weights and caches."""
+        """The fields as JSON types, with the `version`, for storage beside weights and caches."""
         lists = {"exposure": list(self.exposure), "clahe_clips": list(self.clahe_clips)}
         return {"version": VERSION, **dataclasses.asdict(self), **lists}
 
@@ -245,7 +245,7 @@ class Preprocessing:
         """The inverse of `to_dict`.
 
         Raises:
-          BoneAgeError: an unknown key, or another version than this program's. A missing key takes its default.
+          BoneAgeError: an unknown key, or a version other than this program's. A missing key takes its default.
         """
         if (version := fields.get("version", VERSION)) != VERSION:
             raise BoneAgeError(
@@ -261,7 +261,7 @@ class Preprocessing:
 
 
 def check_grey(image: np.ndarray) -> None:
-    """Raises BoneAgeError unless this is what `decode` makes: grey `[H, W]`, uint8 or uint16."""
+    """Raises BoneAgeError unless the image is as `decode` returns it: greyscale `[H, W]`, uint8 or uint16."""
     if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
         raise BoneAgeError(
             "prepare() takes a grey image [H, W] of 8 or 16 bit without sign, "
@@ -285,9 +285,9 @@ def _around(hand: Hand, margin: float) -> tuple[float, float, float, float]:
 
 
 def _cut(image: np.ndarray, window: tuple[float, float, float, float], size: int, fill: float) -> np.ndarray:
-    """Resamples a square window of `[H, W]`, to a fraction of a pixel, to float32 `[size, size]`.
+    """Resamples a square window of `[H, W]`, with subpixel accuracy, to float32 `[size, size]`.
 
-    Area averages down to twice the size, blurred, then linear interpolation; `fill` is the intensity beyond the image.
+    Area averaging down to twice the size, a blur, then linear interpolation; `fill` is the intensity beyond the image.
     """
     left, top, right, bottom = window
     height, width = image.shape
@@ -301,7 +301,7 @@ def _cut(image: np.ndarray, window: tuple[float, float, float, float], size: int
         reduced = tuple(max(round(side * 2 / step), 1) for side in part.shape[::-1])
         across, down = reduced[0] / part.shape[1], reduced[1] / part.shape[0]
         part = cv2.resize(part, reduced, interpolation=cv2.INTER_AREA)
-        # About as sharp as RSNA's squashed copies of 299 pixels, on which networks are trained and which stay below 2.
+        # About as sharp as the RSNA images squashed to 299 pixels: networks train on those, and their step is below 2.
         part = cv2.filter2D(part, -1, BLUR.astype(np.float32), borderType=cv2.BORDER_REPLICATE)
     # Pixels are squares whose centres lie at half-integers.
     matrix = np.array(
@@ -315,7 +315,7 @@ def _cut(image: np.ndarray, window: tuple[float, float, float, float], size: int
 
 
 def _linear(image: np.ndarray, black: float, white: float) -> np.ndarray:
-    """Maps two intensities to 0 and 1; an image whose range is less than one level turns black."""
+    """Maps two intensities to 0 and 1; if they differ by less than `_LEAST_RANGE`, the image becomes black."""
     if white - black < _LEAST_RANGE:
         return np.zeros_like(image)
     return np.clip((image - black) / (white - black), 0, 1)
@@ -328,7 +328,7 @@ def _tone(image: np.ndarray, hand: Hand) -> np.ndarray:
 
 
 def _square(image: np.ndarray, size: int) -> np.ndarray:
-    """Squashes `[H, W]` to float32 `[size, size]`: area averages where an axis shrinks, linear where it grows."""
+    """Squashes `[H, W]` to float32 `[size, size]`: area averaging where an axis shrinks, linear where it grows."""
     height, width = image.shape
     shown: np.ndarray = image.astype(np.float32)
     if height > size or width > size:
@@ -339,7 +339,7 @@ def _square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _rotated(images: Any, angle: float) -> Any:
-    """Images [B, S, S, C] turned counter-clockwise about their middle, of the same kind; linear in their values."""
+    """Rotates images [B, S, S, C] counter-clockwise about their centre, bilinearly; keeps the array kind and dtype."""
     count, size, _, channels = images.shape
     rows, columns = np.mgrid[:size, :size].reshape(2, -1)
     x, y = View(angle=angle).source(size) @ np.stack([columns, rows, np.ones_like(rows)])

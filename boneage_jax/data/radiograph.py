@@ -1,4 +1,4 @@
-"""A hand radiograph with its labels, and the one way from the bytes of an image file to pixels."""
+"""A hand radiograph with its labels, and the single path from the bytes of an image file to pixels."""
 
 import dataclasses
 import os
@@ -20,9 +20,9 @@ ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".j2k"),
     *(".dcm", ".dicom", ".ima"),
 )
-"""File suffixes that are taken for images unseen; of other files, and for the format, the first bytes count."""
+"""Suffixes of image files; other files, and the format of any file, are recognised by the first bytes."""
 
-_SQUARE = 0.01  # deviation of the aspect ratio from 1 that rounding explains
+_SQUARE = 0.01  # a deviation of the aspect ratio from 1 up to this may be rounding
 _MOST_OBLONG = 4
 _INDEX = "DICOMDIR"  # DICOM's own table of contents, which has no pixels
 
@@ -38,17 +38,17 @@ class Radiograph:
 
 
 def read(source: str | os.PathLike[str] | bytes | File, name: str = "the image") -> tuple[np.ndarray, Header]:
-    """Reads a radiograph in its true proportions, and what its file says about it.
+    """Reads a radiograph in its true proportions, and the metadata in its file.
 
     Args:
       source: a file, its path or its bytes: PNG, JPEG, WebP, TIFF, BMP, JPEG 2000 or DICOM, recognised by the bytes,
         not the name.
-      name: the file, as errors should name it, where bytes are given.
+      name: the name of the file in error messages, if bytes are given.
 
     Returns:
-      Greyscale pixels `[H, W]` with bright bones (uint8 or uint16), and the header; of pictures, it has warnings
-      and notes alone. The pixels are square: a copy that was squashed (`File.original_size`) and DICOM pixels that are
-      not square are resampled.
+      Greyscale pixels `[H, W]` with bright bones (uint8 or uint16), and the header; for formats other than DICOM, it
+      has only warnings and notes. The pixels are square: squashed copies (`File.original_size`) and DICOM images with
+      non-square pixels are resampled.
 
     Raises:
       BoneAgeError: as `decode`, or the file cannot be read.
@@ -65,12 +65,12 @@ def read(source: str | os.PathLike[str] | bytes | File, name: str = "the image")
 
 
 def square_pixels(image: np.ndarray, aspect: float, name: str) -> np.ndarray:
-    """Resamples an image so that its pixels are square, which never makes either side smaller.
+    """Resamples an image to square pixels; neither side becomes smaller.
 
     Args:
       image: `[H, W]`, uint8 or uint16.
       aspect: height of a pixel divided by its width.
-      name: the file, as errors should name it.
+      name: the name of the file in error messages.
 
     Returns:
       The image itself if its pixels are square to within 1 %; otherwise uint16, 8-bit intensities times 257, with
@@ -109,24 +109,25 @@ def _read_bytes(source: bytes, name: str) -> tuple[np.ndarray, Header]:
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """Decodes a PNG, JPEG, WebP, TIFF, BMP, JPEG 2000 or DICOM file of 8 or 16 bit (colour and alpha are dropped).
+    """Decodes a PNG, JPEG, WebP, TIFF, BMP, JPEG 2000 or DICOM file of 8 or 16 bits (colour and alpha are dropped).
 
     Args:
       data: the bytes of the file.
-      name: the file, as errors should name it.
+      name: the name of the file in error messages.
 
     Returns:
-      Pixels `[H, W]`, uint8 or uint16 as stored; of DICOM and TIFF, as they are to be shown on black; turned upright as
-      EXIF says.
+      Pixels `[H, W]`, uint8 or uint16 as stored, turned upright by the EXIF orientation. DICOM and TIFF pixels
+      are as displayed: low values are dark.
 
     Raises:
-      BoneAgeError: the file is empty, cut short, damaged, not an image, several, or larger than `files.MAX_PIXELS`.
+      BoneAgeError: the file is empty, truncated, damaged, not an image, holds several images, or is larger than
+        `files.MAX_PIXELS`.
     """
     return read(data, name)[0]
 
 
 def pixel_size(file: File) -> tuple[int, int] | None:
-    """Width and height of a picture by its header; None for DICOM and for what is no picture."""
+    """Width and height of an image from its header; None for DICOM and for files that are not images."""
     return picture_size(file.read())
 
 

@@ -1,4 +1,4 @@
-"""Finds the RSNA bone-age images and labels below a folder, in any form in which they go round."""
+"""Finds the RSNA bone-age images and labels below a folder, in any form in which they are distributed."""
 
 import dataclasses
 import pathlib
@@ -29,7 +29,7 @@ _WHERE_TO_GET_IT = (
 class LabelledImage:
     """An image file of the challenge with its label: sex and bone age in months.
 
-    `inputs` holds what else was asked for: numbers, and names of categories.
+    `inputs` holds the further inputs that were requested: numbers, and names of categories.
     """
 
     id: str
@@ -44,19 +44,19 @@ def find(
 ) -> dict[str, list[LabelledImage]]:
     """Pairs images with labels; each split is sorted by id, and "train" and "validation" always exist.
 
-    Images are matched to labels by their name (`1377.png`, label 1377). Where a split has several copies of an image,
-    the one in the fewest archives counts, and files of one name with different sizes are refused. Without official
-    validation images, those of the fixed tenth of the labels (`splits.validation_tenth`) leave "train" and become
-    "validation", even if some images are missing. Other splits exist if found.
+    Images are matched to labels by their name (`1377.png`, label 1377). If a split has several copies of an image, the
+    one with the fewest enclosing archives is used; files of one name with different sizes are refused. If there are no
+    official validation images, a fixed tenth of the labels (`splits.validation_tenth`) is selected, and its images move
+    from "train" to "validation", even if some images are missing. Other splits exist only if found.
 
     Args:
       directory: the folder with the files, packed or unpacked.
-      on_missing: "error", or "skip" to leave out and log labels without image, images without label, and rows of the
-        tables that cannot be used.
-      inputs: further columns of the label tables. Of two tables that agree, the one that has them counts.
+      on_missing: "error", or "skip" to log and leave out labels without image, images without label, and table rows
+        that cannot be used.
+      inputs: further columns of the label tables. If two tables agree, the one that has these columns is used.
 
     Raises:
-      BoneAgeError: nothing found, unreadable files, wrong labels, or (unless skipped) unpaired ones.
+      BoneAgeError: nothing found, unreadable files, wrong labels, or (unless skipped) unpaired images or labels.
     """
     if on_missing not in ("error", "skip"):
         raise BoneAgeError(f"data.on_missing must be 'error' or 'skip', not {on_missing!r}.")
@@ -79,7 +79,7 @@ def find(
 def find_labelled(
     labels: pathlib.Path, directory: pathlib.Path, on_missing: str = "error", inputs: Mapping[str, Kind] = {}
 ) -> list[LabelledImage]:
-    """Pairs the images below a folder with one label table, whatever split their names speak of; sorted by id.
+    """Pairs the images below a folder with one label table, regardless of split; sorted by id.
 
     Args:
       labels: csv or xlsx, with the columns of any table of the challenge.
@@ -88,8 +88,8 @@ def find_labelled(
       inputs: further columns of the table.
 
     Raises:
-      BoneAgeError: no table of labels, no bone ages, no images, an id that several images fit, or (unless skipped)
-        unpaired ones and rows that cannot be used.
+      BoneAgeError: no label table, no bone ages, no images, an id that matches several images, or (unless skipped)
+        unpaired images or labels and rows that cannot be used.
     """
     if not labels.is_file():
         raise BoneAgeError(f"The label table {labels} does not exist; expected a csv or xlsx file.")
@@ -112,7 +112,7 @@ def find_labelled(
 
 
 def _images(files: Iterable[File], directory: pathlib.Path) -> list[File]:
-    """The images, with their original sizes where a table (`read_sizes`) gives them; other files are logged."""
+    """The images, with their original sizes if a table (`read_sizes`) gives them; other files are logged."""
     images, others = select_images(files)
     sizes: dict[str, tuple[int, int]] = {}
     left_out = []
@@ -129,7 +129,7 @@ def _images(files: Iterable[File], directory: pathlib.Path) -> list[File]:
 
 
 def _warn_if_squashed(images: list[File]) -> None:
-    """Logs a warning if all images are squares of one size: copies of radiographs, which are hardly ever square."""
+    """Warns if a sample of the images are all squares of one size: these are probably squashed copies of originals."""
     if any(file.original_size for file in images) or len(images) < 2:
         return
     sample = images[:: -(-len(images) // _SAMPLE)]
@@ -167,7 +167,7 @@ def _all_tables(files: Iterable[File], directory: pathlib.Path, inputs: Mapping[
 
 
 def _candidates(split: str, images: Iterable[File]) -> dict[str, File]:
-    """Image files by id: paths that name the split, else (training only) those that name none."""
+    """Image files by id: those with the split in their path, or else (training only) with no split in it."""
     images = list(images)
     named = [file for file in images if split_of_path(file.name) == split]
     if not named and split == "train":
@@ -179,10 +179,10 @@ def _candidates(split: str, images: Iterable[File]) -> dict[str, File]:
 
 
 def _by_id(images: Iterable[File]) -> dict[str, File]:
-    """Of several copies, the one in the fewest archives.
+    """Images by id; of several copies, the one with the fewest enclosing archives.
 
     Raises:
-      BoneAgeError: two files of one name have different sizes, so that they are no copies.
+      BoneAgeError: two files of one name have different sizes, so they are not copies.
     """
     chosen: dict[str, File] = {}
     for file in sorted(images, key=lambda file: (file.depth, file.name)):
@@ -195,10 +195,10 @@ def _by_id(images: Iterable[File]) -> dict[str, File]:
 
 
 def _by_label(table: LabelTable, images: Sequence[File]) -> dict[str, File]:
-    """The images by the ids of the table; those that have no label, by their names.
+    """The images by their id in the table; images without a label by their name.
 
     Raises:
-      BoneAgeError: several images fit one id.
+      BoneAgeError: several images match one id.
     """
     meant = match((label.id for label in table.labels), [file.name for file in images])
     for identifier, places in meant.items():
@@ -218,7 +218,7 @@ def _id(file: File) -> str:
 def _pair(
     name: str, table: LabelTable | None, files: dict[str, File], on_missing: str, skip: str = "data.on_missing=skip"
 ) -> list[LabelledImage]:
-    """Labels with their images; `name` and `skip` are what messages call the labels and the way to skip."""
+    """Pairs labels with images; `name` and `skip` are used in messages for the labels and the option to skip."""
     labels = table.labels if table else []
     if not table or not labels or not files:
         if labels or files:
@@ -248,12 +248,12 @@ def _pair(
 
 
 def first_ten(names: Sequence[str]) -> str:
-    """The first ten of them, and an ellipsis where there are more."""
+    """The first ten names, followed by an ellipsis if there are more."""
     return ", ".join(names[:10]) + ", ..." * (len(names) > 10)
 
 
 def _hold_out(train: Sequence[LabelledImage], labels: Sequence[Label]) -> dict[str, list[LabelledImage]]:
-    """Training and validation images: the tenth is one of the labels, so that a part of the images has no other one."""
+    """Splits off validation images; the tenth is chosen from the labels, so missing images do not change it."""
     usable = (
         (label.id, label.sex, label.age) for label in labels if isinstance(label.sex, Sex) and label.age is not None
     )
@@ -277,5 +277,5 @@ def _order(label: Label) -> tuple[int, str]:
 
 
 def _id_order(image_id: str) -> tuple[int, str]:
-    """Numbers by value, without trusting that ids are numbers."""
+    """Sort key that orders numeric ids by value, and also accepts other ids."""
     return len(image_id), image_id

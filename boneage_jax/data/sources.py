@@ -1,4 +1,4 @@
-"""Where the images of each dataset come from: the RSNA files, and the drawn hands."""
+"""Sources of the images of each dataset: the RSNA files and the phantom drawings."""
 
 import dataclasses
 import functools
@@ -22,18 +22,18 @@ from boneage_jax.sex import Sex
 
 PHANTOM_COUNT = {"train": 2000, "validation": 400}
 _PHANTOM_SPLITS = ("train", "validation", "test")
-# A drawing that changes at any stage makes cached data sets out of date: before the spurt, in it, and after fusion.
+# If the drawing changes at any of these stages (before and during the growth spurt, after fusion), caches are rebuilt.
 _FINGERPRINT = ((60, Sex.FEMALE), (168, Sex.MALE), (216, Sex.FEMALE))
-_FILM = (2044, 1514)  # Height and width that most RSNA originals have: the pixels in which key points are blurred.
+_FILM = (2044, 1514)  # Height and width of most RSNA originals; heat maps blur key points in these pixels.
 _UNMARKED = KeyPoints("", np.full((POINTS, 2), np.nan))
 
 Found = tuple[dict[str, Sequence[Example]], list[Any]]
-"""The examples by split, and what the built dataset depends on beside them, as JSON types."""
+"""The examples by split, and a manifest of everything else the built dataset depends on, as JSON types."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """How one dataset is found and cached; `options` are those that `find` takes beside its three arguments."""
+    """How one dataset is found and cached; `options` are the keyword options of `find` after its three arguments."""
 
     builder: type[RadiographBuilder]
     find: Callable[..., Found]
@@ -84,7 +84,7 @@ def _rsna(
 
 
 def _fold_apart(found: dict[str, list[rsna.LabelledImage]], which: str) -> dict[str, list[rsna.LabelledImage]]:
-    """The splits, with one fold of the training images as a split of its own."""
+    """The splits, with one fold of the training images moved to its own split, "fold"."""
     train = found["train"]
     held = splits.fold(which, *zip(*((image.id, image.sex, image.age) for image in train), strict=True))
     parts = {"train": [i for i in train if i.id not in held], "fold": [i for i in train if i.id in held]}
@@ -94,7 +94,7 @@ def _fold_apart(found: dict[str, list[rsna.LabelledImage]], which: str) -> dict[
 
 
 def _key_points(ids: Sequence[str], path: str | pathlib.Path, on_missing: str) -> dict[str, KeyPoints]:
-    """The key points of every image; none, where it may be skipped."""
+    """The key points of every image; all NaN for images without, which are allowed if `on_missing` is "skip"."""
     if not str(path):
         raise BoneAgeError(
             'data.inputs or the "joints" of preprocess.region ask for key points: name their file in data.keypoints; '
@@ -154,7 +154,7 @@ def _phantom(
 def _child(
     name: str, age: float, sex: int, seed: int, preprocessing: Preprocessing, kinds: Mapping[str, inputs.Kind]
 ) -> Example:
-    """A drawn child, whose image goes through the same path as a radiograph."""
+    """One drawn child; its image is preprocessed in the same way as a radiograph."""
     size = preprocessing.size
 
     def prepare() -> dict[str, np.ndarray]:

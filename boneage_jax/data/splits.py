@@ -1,4 +1,4 @@
-"""The hospital of an RSNA image, the fixed tenth that stands in for missing validation images, and folds."""
+"""The hospital of an RSNA image, the fixed tenth that replaces missing validation images, and folds."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,31 +11,31 @@ _EVERY, _OFFSET = 10, 5
 
 
 def hospital(image_id: str) -> str:
-    """Returns "Stanford" for ids below 4560, "Colorado" for other numbers, "" for other names."""
+    """Returns "Stanford" for ids below 4560, "Colorado" for other numeric ids, "" for other names."""
     if not image_id.isdecimal():
         return ""
     return STANFORD if int(image_id) < _FIRST_COLORADO_ID else COLORADO
 
 
 def validation_tenth(ids: Sequence[str], sexes: Sequence[int], ages: Sequence[float]) -> set[str]:
-    """The ids of a fixed tenth with the same mixture of sex, age and hospital as the whole.
+    """The ids of a fixed tenth with the same distribution of sex, age and hospital as the whole.
 
-    Strata are (sex, year of age, hospital), each ordered by the SHA-256 of the id; of their concatenation
-    every tenth is taken. The choice depends on the set of labels alone, not on the order of the files.
+    Strata are (sex, year of age, hospital), each ordered by the SHA-256 of the id; every tenth child of their
+    concatenation is selected. The choice depends only on the set of labels, not on the order of the files.
 
-    Of the 12,611 official training labels these are 1,261 (269 from Stanford); the SHA-256 of their sorted
+    For the 12,611 official training labels this selects 1,261 (269 from Stanford); the SHA-256 of their sorted
     ids, joined by newlines, begins with f4cbb7b6d8cc43af.
     """
     return _spread(ids, sexes, ages, _OFFSET, _EVERY)
 
 
 def fold(which: str, ids: Sequence[str], sexes: Sequence[int], ages: Sequence[float]) -> set[str]:
-    """The ids of one of several folds with the same mixture of sex, age and hospital, such as "2/5".
+    """The ids of one fold, such as "2/5"; all folds have the same distribution of sex, age and hospital.
 
-    All folds together hold every id once. Strata and order are those of `validation_tenth`.
+    Together the folds hold every id exactly once. Strata and order are those of `validation_tenth`.
 
     Raises:
-      BoneAgeError: no two numbers, or no such fold.
+      BoneAgeError: not two numbers, or there is no such fold.
     """
     number, _, count = which.partition("/")
     if not (number.isdecimal() and count.isdecimal() and int(count) >= 2 and 1 <= int(number) <= int(count)):

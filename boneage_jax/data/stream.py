@@ -1,4 +1,4 @@
-"""The order in which a split is read, and the processes or threads that read it ahead (grain)."""
+"""The order in which a split is read, and the processes or threads that prefetch it (grain)."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ from boneage_jax.errors import BoneAgeError
 
 Batch = dict[str, Any]
 
-# Batches that each worker process, or the threads of this one, prepare ahead.
+# Number of batches that each worker process, or the threads of this process, prefetch.
 AHEAD = 2
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -30,16 +30,16 @@ _GRACE = 30  # seconds that a worker outlives SIGTERM
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batching:
-    """How a split is cut into batches, and the part of them that one process reads.
+    """How a split is divided into batches, and which part of them one process reads.
 
     Attributes:
       batch_size: examples in a batch over all processes.
-      workers: processes that prepare batches; 0 prepares them in threads of this one.
-      process_index: which of the processes this is (`jax.process_index()`).
-      process_count: how many processes share each batch (`jax.process_count()`).
+      workers: processes that prepare batches; 0 prepares them in threads of this process.
+      process_index: index of this process (`jax.process_index()`).
+      process_count: number of processes that share each batch (`jax.process_count()`).
 
     Raises:
-      BoneAgeError: a value is out of its range, or the processes do not divide the batch.
+      BoneAgeError: a value is out of range, or the batch cannot be divided evenly among the processes.
     """
 
     batch_size: int
@@ -71,13 +71,13 @@ class TrainingBatching(Batching):
     """How training batches are drawn from a split.
 
     Attributes:
-      seed: decides order and augmentation, 0 to 2**32 - 1.
-      augmentation: random changes to each image, and to the maps that belong to it.
-      crop: pixels per side of the random window that is cut from each image; 0 for the whole image.
-      start_step: batches to pass over without reading them, for resuming.
+      seed: determines order and augmentation, 0 to 2**32 - 1.
+      augmentation: random changes to each image and its heat maps.
+      crop: pixels per side of the random crop of each image; 0 for the whole image.
+      start_step: number of batches to skip without reading them, for resuming.
 
     Raises:
-      BoneAgeError: a value is out of its range.
+      BoneAgeError: a value is out of range.
     """
 
     seed: int
@@ -94,9 +94,9 @@ class TrainingBatching(Batching):
 
 
 class Batches(Iterator[Batch]):
-    """An iterator over batches that ends its worker processes at `close` or at the end of a `with` block.
+    """An iterator over batches that stops its worker processes at `close` or at the end of a `with` block.
 
-    Left open, they end with this object or with the program.
+    Otherwise they stop when this object is deleted or the program ends.
     """
 
     def __init__(self, batches: grain.DatasetIterator, workers: int):
@@ -110,7 +110,7 @@ class Batches(Iterator[Batch]):
         with _held_signals() if self._starts_workers else contextlib.nullcontext():
             batch = next(self._source[0])
         self._starts_workers = False
-        # Out of the workers' shared memory, which is scarce and must not outlive them.
+        # Copy out of the workers' shared memory, which is scarce and must not outlive them.
         return _copied(batch)
 
     def __enter__(self) -> "Batches":
@@ -120,31 +120,31 @@ class Batches(Iterator[Batch]):
         self.close()
 
     def close(self) -> None:
-        """Ends worker processes and threads; there are no more batches afterwards. May be called twice."""
+        """Stops worker processes and threads; no batches follow. May be called more than once."""
         self._finalizer()
 
 
 def _close(source: list[grain.DatasetIterator]) -> None:
-    """Closes and lets go of grain's iterator, whose own clean-up prints errors if it outlives the modules."""
+    """Closes and releases grain's iterator; its own clean-up prints errors if it runs after modules are unloaded."""
     source.pop().close()
-    gc.collect()  # parts of it refer to each other
+    gc.collect()  # the iterator contains reference cycles
 
 
 def training_stream(count: int, read: Callable[[int, np.ndarray], Batch], batching: TrainingBatching) -> Batches:
-    """The order of `train_batches` over `count` images: `read` makes a batch of its number and its indices [b]."""
+    """Batches over `count` images in the order of `train_batches`; `read` gets the batch number and indices [b]."""
     if count < batching.batch_size:
         raise BoneAgeError(
             f"The training split has {count} images, fewer than one batch of {batching.batch_size}: "
             "choose a smaller batch size or more data."
         )
     order = grain.MapDataset.range(count).seed(batching.seed).shuffle().repeat()
-    # Numbered before anything is sliced: an example's view depends on its place in the stream alone.
+    # Batches are numbered before slicing, so an example's view depends only on its position in the stream.
     batches = order.batch(batching.local_size, drop_remainder=True).map_with_index(read)
     return _start(batches[batching.process_index :: batching.process_count][batching.start_step :], batching.workers)
 
 
 def evaluation_stream(count: int, read: Callable[[np.ndarray], Batch], batching: Batching) -> Batches:
-    """The order of `evaluation_batches` over `count` images; indices from `count` on are padding."""
+    """Batches over `count` images in the order of `evaluation_batches`; indices from `count` on are padding."""
     if count == 0:
         raise BoneAgeError("The split to evaluate has no images: check which split is named in the config.")
     whole = -(-count // batching.batch_size) * batching.batch_size
@@ -153,12 +153,12 @@ def evaluation_stream(count: int, read: Callable[[np.ndarray], Batch], batching:
 
 
 def _start(batches: grain.MapDataset, workers: int) -> Batches:
-    cv2.setNumThreads(0)  # parallel over images, not inside one: its own threads would fight for the same cores
+    cv2.setNumThreads(0)  # work is parallel over images; OpenCV's own threads would compete for the same cores
     threads = 0 if workers else 1
     stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD))
     if workers:
         if not flags.FLAGS.is_parsed():
-            # grain's workers read absl flags, which nobody parses in a notebook or a plain script.
+            # grain's workers read absl flags, which are not parsed in a notebook or a plain script.
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
         stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
@@ -167,7 +167,7 @@ def _start(batches: grain.MapDataset, workers: int) -> Batches:
 
 @contextlib.contextmanager
 def _held_signals() -> Iterator[None]:
-    """Delivers signals after the block only. Processes that are started within it are born deaf to them."""
+    """Blocks stop signals until the block ends; processes started within it inherit the blocked mask."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
         yield
@@ -176,7 +176,7 @@ def _held_signals() -> Iterator[None]:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Leaves it to the parent to end this process: a terminal or a job's scheduler sends its signals to both."""
+    """Lets the parent stop this worker: terminals and job schedulers send stop signals to both processes."""
     del index, count
     cv2.setNumThreads(0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -186,7 +186,7 @@ def _start_worker(index: int, count: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed cannot end its workers."""
+    """Exits when the parent exits: a killed parent cannot stop its workers."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)

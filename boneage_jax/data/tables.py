@@ -1,4 +1,4 @@
-"""Rows of csv and xlsx tables, as spreadsheets of all countries write them, within bounds."""
+"""Reads csv and xlsx tables, in the formats that spreadsheets write in any country, within size limits."""
 
 import csv
 import dataclasses
@@ -16,20 +16,20 @@ SUFFIXES = (".csv", ".tsv", ".xlsx")
 _DELIMITERS = (",", ";", "\t", "|")
 _MAX_BYTES = 32 * 2**20
 _MAX_ROWS, _MAX_COLUMNS = 200_000, 200
-"""The challenge's largest table has 12,611 rows. A workbook of a few bytes may have a cell in the very last row."""
+"""The challenge's largest table has 12,611 rows. Even a tiny workbook may have a cell in the very last row."""
 _ZIP, _OLD_WORKBOOK = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table as text; rows that are blank are left out.
+    """A table as text, without blank rows.
 
     Attributes:
-      name: of the file.
+      name: name of the file.
       titles: the first row.
-      rows: the others, at least as long, with their numbers as a spreadsheet shows them.
-      decimal_comma: whether a comma may stand for the decimal point, as beside semicolons and tabs.
+      rows: the other rows, at least as long as the first, with their row numbers in the spreadsheet.
+      decimal_comma: whether a comma may be the decimal point, as in tables delimited by semicolons or tabs.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Table:
     decimal_comma: bool
 
     def number(self, cell: str) -> str:
-        """A number as Python writes it, which a comma does not keep from being one where it is the decimal point."""
+        """A number as Python writes it: a decimal comma, if allowed, becomes a point."""
         return cell.replace(",", ".") if self.decimal_comma else cell
 
 
@@ -47,10 +47,10 @@ def read_table(file: File, known: Callable[[Sequence[str]], bool]) -> Table:
 
     Args:
       file: csv or xlsx, recognised by its bytes.
-      known: whether titles are those of the table that is looked for; it finds the delimiter.
+      known: whether titles belong to the expected table; used to detect the delimiter.
 
     Raises:
-      BoneAgeError: the file is damaged, another kind of file, or too large for a table of labels.
+      BoneAgeError: the file is damaged, of another kind, or too large for a label table.
     """
     data = file.read()
     _refuse_large(file.name, len(data))
@@ -67,7 +67,7 @@ def read_table(file: File, known: Callable[[Sequence[str]], bool]) -> Table:
 
 
 def _lines(name: str, data: bytes) -> list[str]:
-    """The lines of a text with their ends; the line "sep=;", which speaks to Excel alone, becomes a blank one."""
+    """The lines of a text with their line ends; a first line such as "sep=;", meant for Excel, becomes blank."""
     if data[:4] == _OLD_WORKBOOK:
         raise BoneAgeError(f"{name} is a workbook of Excel's old form (.xls); save it as .xlsx or csv.")
     try:
@@ -79,7 +79,7 @@ def _lines(name: str, data: bytes) -> list[str]:
 
 
 def _delimiter(lines: list[str], known: Callable[[Sequence[str]], bool]) -> str:
-    """The one by which the first row has known titles, or a comma."""
+    """The delimiter that gives the first row known titles, or else a comma."""
     first = next((line for line in lines if line.strip()), "")
     for delimiter in _DELIMITERS:
         if known([_text(cell) for cell in next(csv.reader([first], delimiter=delimiter), [])]):
@@ -106,11 +106,11 @@ def _sheet(name: str, data: bytes) -> list[tuple[int, list[str]]]:
     rows, blank = [], (None,) * _MAX_COLUMNS
     try:
         with warnings.catch_warnings(), zipfile.ZipFile(io.BytesIO(data)) as parts:
-            warnings.simplefilter("ignore")  # openpyxl remarks on styles and extensions that it does not know.
+            warnings.simplefilter("ignore")  # openpyxl warns about unknown styles and extensions.
             _refuse_large(f"{name}, unpacked,", sum(part.file_size for part in parts.infolist()))
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
             sheet = book.worksheets[0]
-            sheet.reset_dimensions()  # The stated ones may be wrong.
+            sheet.reset_dimensions()  # The stated dimensions may be wrong.
             for number, cells in enumerate(sheet.iter_rows(max_col=_MAX_COLUMNS, values_only=True), start=1):
                 if cells == blank:
                     continue
@@ -122,7 +122,7 @@ def _sheet(name: str, data: bytes) -> list[tuple[int, list[str]]]:
                     rows.append((number, row))
     except BoneAgeError:
         raise
-    except Exception as error:  # openpyxl raises whatever a damaged part leads to.
+    except Exception as error:  # A damaged part may raise any exception in openpyxl.
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise BoneAgeError(f"{name} is not an intact xlsx workbook ({reason}); save it again.") from None
     return rows
@@ -139,7 +139,7 @@ def _refuse_long(name: str, number: int) -> None:
 
 
 def _text(cell: Any) -> str:
-    """A cell as text; spreadsheets hold ids as floating-point numbers."""
+    """A cell as text; spreadsheets store numeric ids as floats."""
     if cell is None:
         return ""
     if isinstance(cell, float) and cell.is_integer():

@@ -1,7 +1,7 @@
-"""Batches without images: the labels, and the views drawn for images that somebody else holds.
+"""Batches without images: labels and sampled views for images that are already stored elsewhere, such as on a device.
 
-Order and views are those of `pipeline`, so that images that lie on a device are seen as the host would show them.
-Threads of this process make them, whatever number of workers is asked for: there is nothing to decode.
+Order and views match those of `pipeline`, so that images on a device get the same views as on the host. Batches are
+always prepared in threads of this process, regardless of `workers`: there is nothing to decode.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ from boneage_jax.data.stream import Batch, Batches, Batching, TrainingBatching, 
 
 @runtime_checkable
 class Labelled(Examples, Protocol):
-    """Examples whose {"sex", "age", "inputs": {name: number}, "index"} are known without reading an image."""
+    """Examples that give {"sex", "age", "inputs": {name: number}, "index"} without reading an image."""
 
     def labels(self, index: int) -> Example:
-        """What is known of one image."""
+        """Returns the labels and numeric inputs of one image."""
         ...
 
 
 def train_batches(split: Labelled, batching: TrainingBatching, *, size: int) -> Batches:
-    """Returns the stream of `pipeline.train_batches`, with views in place of images and maps of `size` pixels a side.
+    """Returns the stream of `pipeline.train_batches`, with views instead of images and maps (`size` pixels per side).
 
     Returns:
       {"source": float32 [b, 2, 3], see `View.source`; "kernel": float32 [b, 3, 3], see `View.kernel`;

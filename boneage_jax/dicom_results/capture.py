@@ -17,8 +17,8 @@ from boneage_jax.version import __version__
 
 CAPTION = "Left: the radiograph as it was read. Right: the regions that moved the bone age, the strongest in yellow."
 
-_SERIES_NUMBER = 9002  # above those that modalities give
-_LEAST_WIDTH = 1024  # pixels; narrower pictures get black sides, so that the text can be read
+_SERIES_NUMBER = 9002  # above the series numbers that modalities use
+_LEAST_WIDTH = 1024  # pixels; narrower pictures are padded with black at the sides, so that the text is readable
 _WHITE, _GREY, _YELLOW = (255, 255, 255), (170, 170, 170), (255, 220, 0)
 
 
@@ -27,8 +27,8 @@ def make_capture(source: Dataset, result: Result, picture: UInt8[np.ndarray, "h 
 
     Args:
         source: from `source.read_source`.
-        result: with one reading.
-        picture: from `draw`, red, green and blue.
+        result: the result, with one reading.
+        picture: from `draw`, in red, green and blue.
     """
     uids = identity(source, result, "capture")
     capture = SCImage(
@@ -64,11 +64,11 @@ def draw(overlay: UInt8[np.ndarray, "h w 3"], result: Result) -> UInt8[np.ndarra
     """Writes the result below a picture.
 
     Args:
-        overlay: blue, green and red, from `heatmap.Maps.overlay`.
-        result: with one reading.
+        overlay: from `heatmap.Maps.overlay`, in blue, green and red.
+        result: the result, with one reading.
 
     Returns:
-        Red, green and blue, at least 1,024 pixels wide.
+        The picture in red, green and blue, at least 1,024 pixels wide.
     """
     width = max(overlay.shape[1], _LEAST_WIDTH)
     large, small = width // 30, width // 60
@@ -83,7 +83,7 @@ def draw(overlay: UInt8[np.ndarray, "h w 3"], result: Result) -> UInt8[np.ndarra
 
 
 def _text(lines: list[tuple[str, int, tuple[int, int, int]]], width: int) -> Image.Image:
-    """Lines of (text, height in pixels, colour), wrapped to the width."""
+    """Draws lines of (text, height in pixels, colour), wrapped to the width."""
     margin = width // 60
     placed, top = [], margin
     for text, height, colour in lines:
@@ -100,7 +100,7 @@ def _text(lines: list[tuple[str, int, tuple[int, int, int]]], width: int) -> Ima
 
 
 def _reference(source: Dataset) -> Dataset:
-    """The item of Source Image Sequence for the radiograph."""
+    """The item of the Source Image Sequence that refers to the radiograph."""
     purpose = Dataset()
     code = codes.DCM.SourceImageForImageProcessingOperation
     purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = (

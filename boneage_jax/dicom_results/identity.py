@@ -1,4 +1,4 @@
-"""UIDs of results, and what the results say about the program that made them."""
+"""UIDs of the results, and the equipment and provenance recorded in them."""
 
 import uuid
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ from boneage_jax.predict.results import Result
 from boneage_jax.version import __version__
 
 EQUIPMENT = "boneage_jax"
-"""Manufacturer and model name in the objects of this package, by which it recognises them."""
+"""Manufacturer and model name in the objects of this package, which uses them to recognise its own objects."""
 
 
 class Identity(NamedTuple):
     """UIDs of one result.
 
     Attributes:
-        series: of one object.
-        instance: of the object itself.
-        tracking: of the measurement, across reports.
+        series: UID of the series, which holds one object.
+        instance: UID of the object itself.
+        tracking: UID of the measurement, the same across reports.
     """
 
     series: UID
@@ -31,14 +31,14 @@ class Identity(NamedTuple):
 def identity(source: Dataset, result: Result, role: str) -> Identity:
     """The UIDs of the result of a radiograph.
 
-    They are derived from the image, the weights, the program's version, the sex and the age. Reading an image again
-    the same way gives the same UIDs, so that an archive keeps one result even if it receives it twice; reading it
-    another way gives others.
+    They are derived from the image, the weights, the program's version, the sex and the age. If an image is read again
+    with the same settings, the UIDs are the same, so an archive keeps one result even if it receives it twice. Other
+    settings give other UIDs.
 
     Args:
         source: from `source.read_source`.
-        result: of its reading.
-        role: of the object among the results of one reading.
+        result: the result of reading the radiograph.
+        role: distinguishes the objects of one result: "report" or "capture".
     """
     provenance = provenance_of(result)
     weights = provenance.sha256 or provenance.weights
@@ -52,12 +52,12 @@ def device_uid() -> UID:
 
 
 def provenance_of(result: Result) -> Provenance:
-    """The provenance of a result that was read; every one has it."""
+    """The provenance of a result with a reading, which always has one."""
     assert result.provenance is not None
     return result.provenance
 
 
 def _uid(*parts: Any) -> UID:
-    """A UID below 2.25, the root for UUIDs (PS3.5, B.2), the same for the same parts."""
+    """A UID under 2.25, the root for UUIDs (PS3.5, B.2); the same parts give the same UID."""
     name = "\0".join(["boneage_jax", *map(str, parts)])
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}")

@@ -1,4 +1,4 @@
-"""From a radiograph's file and its result to the two DICOM objects, and to their files."""
+"""Makes the two DICOM objects of a result from the radiograph's file, and writes them to files."""
 
 import dataclasses
 import io
@@ -31,7 +31,7 @@ class Objects:
     capture: bytes
 
     def write(self, report: Path, capture: Path) -> None:
-        """Writes both as new files, or none.
+        """Writes both as new files, or neither.
 
         Raises:
             BoneAgeError: one of them exists, or cannot be written.
@@ -51,14 +51,14 @@ def make(data: bytes, name: str, result: Result, overlay: Callable[[], UInt8[np.
 
     Args:
         data: the bytes of the radiograph's file.
-        name: the file, as errors should name it.
-        result: of its reading.
-        overlay: draws radiograph and heat map, blue, green and red, as `heatmap.Maps.overlay`; called once the source
-            is known to be good.
+        name: name of the file in errors.
+        result: the result of reading the radiograph.
+        overlay: draws radiograph and heat map (blue, green, red) like `heatmap.Maps.overlay`; called only after the
+            source has been checked.
 
     Raises:
-        BoneAgeError: the sex is unknown, so that there is no single bone age, or the file is no source of DICOM results
-            (see `source.read_source`).
+        BoneAgeError: the sex is unknown, so there is no single bone age, or the file cannot be a source of DICOM
+            results (see `source.read_source`).
     """
     if len(result.readings) != 1:
         raise BoneAgeError(
@@ -66,13 +66,13 @@ def make(data: bytes, name: str, result: Result, overlay: Callable[[], UInt8[np.
         )
     source = read_source(data, name)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom quotes names without a caret
+        warnings.simplefilter("ignore")  # highdicom warnings quote names that lack a caret
         made = make_report(source, result), make_capture(source, result, draw(overlay(), result))
         return Objects(*(_encoded(one, source) for one in made))
 
 
 def _encoded(made: Dataset, source: Dataset) -> bytes:
-    """The file, with text in the character set of the source."""
+    """The bytes of the DICOM file, with its text in the character set of the source."""
     if "SpecificCharacterSet" in source:
         made.SpecificCharacterSet = source.SpecificCharacterSet
     file = io.BytesIO()

@@ -24,20 +24,20 @@ BELOW = Code("371885007", "SCT", "-, range of lower measurement uncertainty")
 MONTH = codes.UCUM.Month
 
 _SIDES = {"L": codes.SCT.Left, "R": codes.SCT.Right}
-_SERIES_NUMBER = 9001  # above those that modalities give
+_SERIES_NUMBER = 9001  # above the series numbers that modalities use
 _DIGITS = 2
 
 
 def make_report(source: Dataset, result: Result) -> sr.Comprehensive3DSR:
-    """Makes the report of a radiograph, complete, preliminary and unverified.
+    """Makes the report of a radiograph, flagged as complete, preliminary and unverified.
 
-    Its measurement group holds the bone age, with the standard deviation, the distances to the ends of the 90 %
-    interval and the SD score as properties, the chronological age, the method, and `wording.sentences` as comments.
-    Ages are in months (UCUM mo).
+    Its measurement group holds the bone age, the chronological age, the method, and `wording.sentences` as comments.
+    The properties of the bone age are its standard deviation, the distances to the ends of the 90 % interval, and the
+    SD score. Ages are in months (UCUM mo).
 
     Args:
         source: from `source.read_source`.
-        result: with one reading.
+        result: the result, with one reading.
     """
     uids = identity(source, result, "report")
     device = sr.DeviceObserverIdentifyingAttributes(
@@ -52,7 +52,7 @@ def make_report(source: Dataset, result: Result) -> sr.Comprehensive3DSR:
         sop_instance_uid=uids.instance,
         instance_number=1,
         is_complete=True,
-        specific_character_set=None,  # `objects` sets the source's, of which highdicom does not know all
+        specific_character_set=None,  # `objects` sets that of the source; highdicom does not support all of them
         manufacturer=EQUIPMENT,
         manufacturer_model_name=EQUIPMENT,
         software_versions=__version__,
@@ -99,7 +99,7 @@ def _properties(reading: Reading) -> sr.MeasurementProperties:
             [score], description="Children of the same age and sex", authority=reference.TABLE
         )
     properties = sr.MeasurementProperties(measurement_statistical_properties=statistics)
-    properties.extend(_uncertainty(reading))  # highdicom would give the ranges no unit
+    properties.extend(_uncertainty(reading))  # highdicom would leave the ranges without a unit
     return properties
 
 

@@ -1,7 +1,7 @@
-"""The header of a radiograph as its results need it: what identifies the patient, the study and the image.
+"""Reads the header attributes that identify patient, study and image, for the DICOM results of a radiograph.
 
-`data.dicom` reads for predictions and keeps nothing that names anyone. This module reads for the objects that go back
-into the same study. Its values are written there and nowhere else: no error quotes them.
+`data.dicom` reads headers for predictions and keeps nothing that identifies a person. This module reads headers for the
+objects that go back into the same study. Its values are written only there; no error quotes them.
 """
 
 import io
@@ -32,14 +32,14 @@ CLASSES = (
 
 
 class SourceError(BoneAgeError):
-    """The header of a file cannot be taken over into results; the sentence quotes none of its values."""
+    """The header of a file cannot be copied into results; the message quotes none of its values."""
 
 
 _UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _REQUIRED = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
-)  # type 2: may be empty, but not absent
+)  # type 2: may be empty, but must be present
 _OPTIONAL = ("IssuerOfPatientID", "PatientAge", "StudyDescription")  # type 3
 _IMAGE = ("SOPClassUID", "Laterality", "ImageLaterality", "BodyPartExamined")
 _DATES = ("PatientBirthDate", "StudyDate")
@@ -47,20 +47,20 @@ _SEXES = ("", "F", "M", "O")
 
 
 def read_source(data: bytes, name: str) -> Dataset:
-    """Reads what the results of a radiograph take over from it.
+    """Reads the attributes that the results of a radiograph copy from it.
 
     Args:
         data: the bytes of the file.
-        name: the file, as errors should name it.
+        name: name of the file in errors.
 
     Returns:
-        The UIDs of image, series and study, the attributes of patient and study, side and body part, and the character
-        set of the text. Attributes that DICOM requires are there, empty if the file lacks them; optional ones are left
-        out where their value is not valid.
+        The UIDs of image, series and study, the attributes of patient and study, laterality and body part, and the
+        character set of the text. Attributes that DICOM requires are always present, empty if the file lacks them;
+        optional ones with an invalid value are left out.
 
     Raises:
-        SourceError: not a DICOM file, not a radiograph, a UID is missing, or an attribute that DICOM requires has a
-            value that is not valid, so that it cannot be written again.
+        SourceError: not a DICOM file, not a radiograph, a UID is missing or invalid, or an attribute that DICOM
+            requires has an invalid value, so it cannot be written again.
     """
     if not is_dicom(data):
         raise SourceError(
@@ -75,7 +75,7 @@ def read_source(data: bytes, name: str) -> Dataset:
 
 
 def read_elements(data: bytes, keywords: tuple[str, ...], name: str) -> Dataset:
-    """Reads the elements of these keywords alone, and decodes their text.
+    """Reads only the elements with these keywords, and decodes their text.
 
     Raises:
         SourceError: the header is damaged.
@@ -88,13 +88,13 @@ def read_elements(data: bytes, keywords: tuple[str, ...], name: str) -> Dataset:
             )
             source.decode()
             _ = list(source)  # converts every value
-    except Exception as error:  # pydicom raises whatever a damaged element leads to, with the value in its message
+    except Exception as error:  # a damaged element can raise any exception, with its value in the message
         raise SourceError(f"{name} has a damaged header ({type(error).__name__}); export the file again") from None
     return source
 
 
 def _check(source: Dataset, name: str) -> None:
-    """Leaves out optional attributes that are not valid, and refuses the others."""
+    """Removes invalid optional attributes; raises SourceError for other invalid attributes."""
     kind = UID(str(source.get("SOPClassUID", "")))
     if kind not in CLASSES:
         raise SourceError(
@@ -111,7 +111,7 @@ def _check(source: Dataset, name: str) -> None:
 
 
 def _require(source: Dataset, keyword: str, name: str) -> None:
-    """Makes sure that the attribute is there and valid; dates of before DICOM lose their dots."""
+    """Makes sure that the attribute is present and valid; removes the dots from dates in the pre-DICOM format."""
     if source.get(keyword) is None:
         setattr(source, keyword, "")
     if keyword in _DATES:

@@ -1,4 +1,4 @@
-"""The sentences that the report holds as comments and the Secondary Capture shows below the pictures."""
+"""The sentences in the comments of the report and below the pictures of the Secondary Capture."""
 
 from boneage_jax.dicom_results.identity import provenance_of
 from boneage_jax.predict import reference
@@ -37,10 +37,10 @@ def origin(result: Result) -> str:
 
 
 def sentences(result: Result) -> list[str]:
-    """All of it, and the notice that the result is for research only.
+    """All sentences, ending with the notice that the result is for research use only.
 
     Args:
-        result: with one reading.
+        result: the result, with one reading.
     """
     return [f"{bone_age(result)}.", *details(result), origin(result), NOTICE]
 

@@ -1,1 +1,1 @@
-"""What a network's predictions are worth: metrics in months, the report and its plots."""
+"""Evaluation of a network's predictions: metrics in months, the report and its plots."""

@@ -1,4 +1,4 @@
-"""The field's measures of agreement between predicted and reference bone age, in months, with intervals.
+"""The field's standard measures of agreement between predicted and reference bone age, in months, with intervals.
 
 An error is predicted minus reference age: positive means that the hand was read as too old.
 """
@@ -80,7 +80,7 @@ def summarise(
         age: reference bone age in months.
         predicted: predicted bone age in months.
         loss: the training loss of each image, if it is to be reported too.
-        covered: whether the age lies within the interval that was predicted, if one was.
+        covered: whether the age lies within the predicted interval, if there is one.
         resamples: bootstrap resamples of the images, drawn with replacement.
         seed: of the resampling; the same seed gives the same intervals.
 
@@ -115,7 +115,7 @@ def _statistics(
     count = age.shape[-1]
     mse = np.mean(np.square(error), axis=-1)
     bias = np.mean(error, axis=-1)
-    # When all ages are equal their variance may be rounding noise instead of zero: ask the ages.
+    # When all ages are equal, their variance may be rounding noise instead of zero: compare the ages themselves.
     varied = np.max(age, axis=-1) > np.min(age, axis=-1)
     age_variance = np.var(age, axis=-1)
     # var(predicted - age) = var(predicted) + var(age) - 2 cov gives 2 cov without another pass.

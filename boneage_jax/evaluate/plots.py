@@ -1,4 +1,4 @@
-"""The two figures of every bone-age paper: predicted against reference age, and Bland-Altman."""
+"""The two standard figures of bone-age papers: predicted against reference age, and Bland-Altman."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from matplotlib.ticker import MultipleLocator
 from boneage_jax.evaluate.metrics import Metrics
 from boneage_jax.sex import Sex
 
-# Okabe and Ito's palette (2008): colour-blind readers can tell it apart; for grey print the markers differ.
+# Okabe and Ito's palette (2008), distinguishable for colour-blind readers; markers differ for greyscale print.
 _LOOKS = {Sex.FEMALE: ("#D55E00", "o"), Sex.MALE: ("#0072B2", "^")}
 _INK = "#333333"
 
@@ -65,7 +65,7 @@ def bland_altman(
     axes.set(ylim=(-1.12 * largest, 1.12 * largest))
     _level(axes, metrics.bias.value, "bias", "-", (-np.inf, np.inf))
     if np.isfinite(limits).all():
-        # Where the limits lie closer together than a line of text, their labels give way outwards.
+        # If the limits are closer together than a line of text, their labels are shifted outwards.
         gap = 0.11 * largest
         _level(axes, limits[0], "\N{MINUS SIGN}1.96 sd", "--", (-np.inf, metrics.bias.value - gap))
         _level(axes, limits[1], "+1.96 sd", "--", (metrics.bias.value + gap, np.inf))
@@ -126,5 +126,5 @@ def _points(axes: Axes, x: np.ndarray, y: np.ndarray, sex: np.ndarray) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # matplotlib's version stays out of the file: the same predictions give the same bytes.
+    # The file omits matplotlib's version, so that the same predictions give the same bytes.
     figure.savefig(path, format="png", dpi=160, metadata={"Software": None})

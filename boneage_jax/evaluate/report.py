@@ -32,23 +32,23 @@ def write(
     std: Float[np.ndarray, " n"] | None = None,
     interval: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]] | None = None,
 ) -> dict[str, Any]:
-    """Writes the four files of an evaluation into `directory` and returns what metrics.json holds.
+    """Writes the four files of an evaluation into `directory` and returns the contents of metrics.json.
 
     Args:
-        directory: created if missing; files of the same names are replaced, each as a whole.
+        directory: created if missing; files of the same names are replaced, each atomically.
         ids: one per image, in the order of the arrays.
-        sex: numbers of `Sex`.
+        sex: values of `Sex`.
         age: reference bone age in months.
         predicted: predicted bone age in months.
-        hospital: where each image is from, "" where unknown.
-        split: its name, for the titles and the file.
+        hospital: the hospital of each image, "" if unknown.
+        split: name of the split, for the plot titles and metrics.json.
         loss: the training loss of each image.
-        std: of each prediction, months: what the network itself takes for it, or the calibrated one.
+        std: standard deviation of each prediction in months, the network's own or the calibrated one.
         interval: lower and upper ends of each prediction's 90 % interval, months.
 
     Raises:
-        BoneAgeError: no images, lengths that differ, a sex that is neither, values that are not finite
-            (the images are named), a file that cannot be written.
+        BoneAgeError: no images, different lengths, an invalid sex, values that are not finite (the message names the
+            images), a file that cannot be written.
     """
     low, high = interval or (None, None)
     _check(
@@ -99,7 +99,7 @@ def write(
 
 
 def table(result: dict[str, Any]) -> str:
-    """What `write` returned, or metrics.json holds, for the terminal: every metric, then every group."""
+    """Formats the result of `write`, or metrics.json, for the terminal: every metric, then every group."""
     overall = result["overall"]
     images = "image" if overall["count"] == 1 else "images"
     lines = [f"{result['split']}: {overall['count']:,} {images}, 95 % intervals in brackets", ""]
@@ -139,7 +139,7 @@ _ROWS = (
 
 
 def _cell(measure: dict[str, Any], digits: int, scale: int = 1) -> str:
-    """`9.01 [8.70, 9.33]`; a dash for what is undefined."""
+    """`9.01 [8.70, 9.33]`; a dash for undefined values."""
     value, low, high = (
         "-" if x is None else f"{scale * x:.{digits}f}" for x in (measure["value"], *measure["interval"])
     )
@@ -161,7 +161,7 @@ def _write_csv(path: Path, ids: Sequence[str], sex: Sequence[str], columns: dict
 
 
 def _check(*, split: str, ids: Sequence[str], **columns: Sequence[str] | np.ndarray | None) -> None:
-    """Refuses what would make the files wrong, naming the images."""
+    """Rejects data that would make the files wrong; the message names the images."""
     for name, values in columns.items():
         if values is not None and len(values) != len(ids):
             raise BoneAgeError(

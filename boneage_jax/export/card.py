@@ -1,4 +1,4 @@
-"""The model card of released weights, in Markdown, made from nothing but their header."""
+"""The model card of released weights in Markdown, generated from their header alone."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ _LIMITS = """\
 
 
 def text(header: Header) -> str:
-    """The card; what the header does not tell is left out or said to be unknown."""
+    """The card; information that the header lacks is omitted or given as unknown."""
     parts = [
         f"# {header.name}",
         _summary(header),

@@ -1,4 +1,4 @@
-"""Fits the checks of input images on radiographs that are taken for good, and on the same radiographs spoiled."""
+"""Fits the checks of input images on radiographs assumed to be good and on corrupted copies of them."""
 
 import pathlib
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from boneage_jax.released.checks import GOOD, Checks, Settings, distance, inside
 from boneage_jax.released.descriptor import describe
 
 FALSE_ALARMS = 0.003
-"""Share of the radiographs for tuning that each of the two limits, classifier and distance, may refuse."""
+"""Share of the tuning radiographs that each of the two limits, classifier and distance, may reject."""
 
-_SIDE = 128  # Pixels of the squares that are spoiled and described.
-_SPOILED_SHARE = 0.3  # Spoiled images of each kind for every radiograph.
+_SIDE = 128  # Pixels per side of the squares that are corrupted and described.
+_SPOILED_SHARE = 0.3  # Corrupted images of each kind per good radiograph.
 _CLASSIFIER_AXES, _DISTANCE_AXES = 320, 96
 _RIDGE = 1e-4
 _STEPS = 150
@@ -27,14 +27,14 @@ _LEAST_IMAGES = 100
 
 
 def fit_rsna(directory: str | pathlib.Path, limit: int = 0, seed: int = 0) -> Checks:
-    """Fits on the training split of the RSNA files in a folder; of `limit` images of it, 0 for all."""
+    """Fits on the training split of the RSNA files in a folder, or on `limit` random images of it (0 for all)."""
     found = rsna.find(directory)["train"]
     order = np.random.default_rng(seed).permutation(len(found))[: limit or None]
     return fit([square(read(found[place].file)[0]) for place in order], seed)
 
 
 def square(image: np.ndarray) -> np.ndarray:
-    """A greyscale image `[H, W]` inside its flat borders as uint8 `[128, 128]`, which is all that fitting uses."""
+    """Removes flat borders from a greyscale image `[H, W]` and resizes it to uint8 `[128, 128]`, as `fit` expects."""
     image = cv2.resize(inside_borders(image), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     if image.dtype == np.uint8:
         return image
@@ -45,8 +45,8 @@ def fit(squares: Sequence[np.ndarray], seed: int = 0) -> Checks:
     """Fits classifier and distance on two thirds of the radiographs, and their limits on the others.
 
     Args:
-      squares: good radiographs, uint8 `[128, 128]`, in any order; none that false alarms are to be measured on.
-      seed: of what is spoiled how, and which third tunes.
+      squares: good radiographs, uint8 `[128, 128]`, in any order; none on which false alarms are to be measured.
+      seed: of the corruptions, and of the choice of the third used for tuning.
 
     Raises:
       BoneAgeError: fewer than 100 radiographs.
@@ -59,7 +59,7 @@ def fit(squares: Sequence[np.ndarray], seed: int = 0) -> Checks:
     order = rng.permutation(len(squares))
     tuning, fitting = np.split(order, [len(squares) // 3])
     good = _described(squares, fitting)
-    # Networks are trained on mirror images too: a mirrored hand is good, for the classifier and for the distance.
+    # Networks are trained on mirror images too: both classifier and distance treat a mirrored hand as good.
     good = np.concatenate([good, _described([np.ascontiguousarray(squares[place][:, ::-1]) for place in fitting])])
     spoiled = []
     for spoil in SPOILED.values():
@@ -84,7 +84,7 @@ def _described(squares: Sequence[np.ndarray], places: Sequence[int] | np.ndarray
 
 
 def _axes(described: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean `[D]`, main axes `[D, count]` and all variances `[D]`, largest first."""
+    """Mean `[D]`, principal axes `[D, count]` and all variances `[D]`, largest first."""
     mean = described.mean(axis=0)
     centred = described - mean
     variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
@@ -101,12 +101,12 @@ def _gaussian(good: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _classifier(described: np.ndarray, kinds: np.ndarray) -> dict[str, np.ndarray]:
-    """Ridge-penalised softmax regression on the whitened main axes, folded into one linear map."""
+    """Ridge-penalised softmax regression on the whitened principal axes, folded into one linear map."""
     mean, axes, variances = _axes(described, _CLASSIFIER_AXES)
     scaled = axes / np.sqrt(variances[: axes.shape[1]] + 1e-3)
     inputs = np.column_stack([(described - mean) @ scaled, np.ones(len(described), np.float32)])
     targets = np.eye(kinds.max() + 1, dtype=np.float32)[kinds]
-    # As if half of all images were good, and the kinds of spoiled ones equally frequent.
+    # Weighted as if half of all images were good and all kinds of corrupted images equally frequent.
     share = np.array([0.5, *[0.5 / (targets.shape[1] - 1)] * (targets.shape[1] - 1)])
     balance = (share / np.bincount(kinds))[kinds][:, None].astype(np.float32)
     penalised = np.ones((inputs.shape[1], 1), np.float32)

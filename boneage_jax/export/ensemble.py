@@ -1,4 +1,4 @@
-"""Combines released weights: the mean of their estimates, calibrated together and measured as one."""
+"""Combines released weights into an ensemble: the mean of their estimates, calibrated and evaluated as a whole."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ BATCH = 16
 
 
 def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Header:
-    """Writes a file that holds several networks, its model card, and the report of the mean beside them.
+    """Writes a file with several networks and, beside it, the model card and the evaluation report of the mean.
 
-    The mean is calibrated and measured on RSNA's validation split, of which no image may have trained a member. An
-    image that a member cannot read counts as the first member alone reads it. The checks of input images are those of
-    the first member.
+    The mean is calibrated and evaluated on RSNA's validation split; no member may have been trained on these images.
+    For an image that some member cannot read, the first member's calibrated estimate is used. The checks of input
+    images are those of the first member.
 
     Args:
-        files: of weights, the one for the heat maps first.
+        files: weights files; the first one also provides the heat maps.
         out: the file to write, ".safetensors"; the report goes to a folder of its name.
         data_dir: the folder with the RSNA files.
 

@@ -1,4 +1,4 @@
-"""Packs the best checkpoint of a run as released weights: calibrated and measured on images it was not trained on."""
+"""Exports a run's best checkpoint as released weights, calibrated and evaluated on images it was not trained on."""
 
 import dataclasses
 import json
@@ -19,9 +19,9 @@ from boneage_jax.train import evaluation, parallel
 from boneage_jax.train.experiment import Experiment, describe_network, load_data
 from boneage_jax.version import __version__
 
-CHECKS_IMAGES = 8000  # on which the checks' rates have been measured
+CHECKS_IMAGES = 8000  # radiographs for fitting the checks, as for the published rates
 
-# Where a configuration says what lies where: nobody else's business.
+# Settings with local paths, which are removed from exported configurations.
 _PATHS = ("data.dir", "data.cache", "data.keypoints")
 SOURCES: dict[str, dict[str, str]] = {
     "rsna_bone_age": {
@@ -54,22 +54,22 @@ def export(
 ) -> released.Header:
     """Writes the weights to `out` and their model card beside them, as `.md`.
 
-    The split is predicted anew: its report goes to `workdir/evaluate/<split>`, the calibration to `workdir`, so that
-    later evaluations of the run give the months that the exported file gives. Released weights compute in float32,
-    whatever the network was trained in, so that their readings depend on the processor no more than float32 does.
+    The split is predicted again: the report goes to `workdir/evaluate/<split>` and the calibration to `workdir`, so
+    that later evaluations of the run give the same months as the exported file. Released weights compute in float32,
+    whatever the type in training, so that results on different processors differ only by float32 rounding.
 
     Args:
         workdir: of a training run.
         out: the file to write, ".safetensors".
         storage: "float32", "bfloat16" or "float16".
-        split: on whose images to calibrate and measure; by default the one that the run evaluated.
-        data_dir: where the data are, if not where the run found them.
-        views: over which to average, if not as the run was evaluated.
+        split: the split on which to calibrate and evaluate; by default the one that the run evaluated.
+        data_dir: folder with the data, if not the one that the run used.
+        views: the views to average over, if not those of the run's evaluation.
         checks: radiographs of RSNA's training split on which to fit the checks of input images; 0 for no checks.
-        calibrated: whether to fit calibration; without it there are neither intervals nor a correction of bias.
+        calibrated: whether to fit a calibration; without it there are no intervals and no bias correction.
 
     Returns:
-        What the file tells about itself.
+        The header of the file.
 
     Raises:
         BoneAgeError: no checkpoint, no such split, too few images to calibrate on, a file that cannot be written.
@@ -116,14 +116,14 @@ def export(
 
 
 def _of_regions(age: np.ndarray, parts: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
-    """Cross-fitted figures of every region that the network reads, by its name, of the images that show it."""
+    """Cross-fitted metrics of every region that the network reads, by name, over the images that show the region."""
     there = ~np.isnan(parts)
     columns = zip(NAMES, parts.T, there.T, strict=True)
     return {name: calibrating.measure(age[seen], part[seen], None, weight=weight[seen]) for name, part, seen in columns}
 
 
 def _checks(config: ConfigDict, images: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Settings and arrays of the checks; none for other data, whose images nobody has sorted into good and bad."""
+    """Settings and arrays of the checks; empty for other data sets, where it is not known which images are good."""
     if not images or config.data.name != "rsna_bone_age":
         return {}, {}
     try:
@@ -133,7 +133,7 @@ def _checks(config: ConfigDict, images: int) -> tuple[dict[str, Any], dict[str, 
 
 
 def _placed(experiment: Experiment, split: str | None, data_dir: str | None, views: str | None) -> Experiment:
-    """The experiment, evaluated in float32 on this split, from this folder, over these views."""
+    """The experiment with this split, data folder and views for evaluation in float32."""
     config = experiment.config.copy_and_resolve_references().unlock()
     config.data.dir = data_dir or config.data.dir
     config.evaluate.split = split or config.evaluate.split
@@ -167,7 +167,7 @@ def _recipe(config: ConfigDict, trained_in: str) -> dict[str, Any]:
 
 
 def _commit(workdir: Path) -> str | None:
-    """Of the code that trained the run, as the run has written it down."""
+    """The commit of the code that trained the run, as recorded in its run.json."""
     try:
         return json.loads((workdir / "run.json").read_text(encoding="utf-8"))["commit"]
     except (OSError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""Ways to spoil a square radiograph, by which the checks of input images learn what is wrong with one."""
+"""Corruptions of a square radiograph, from which the checks of input images learn to recognise defects."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,7 +13,7 @@ def _negative(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _turned(quarters: int) -> Spoil:
-    """By so many quarter turns anticlockwise, and up to 10 degrees more either way."""
+    """Rotates by `quarters` quarter turns anticlockwise, plus up to 10 degrees either way."""
 
     def spoil(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         side = image.shape[0]
@@ -26,13 +26,13 @@ def _turned(quarters: int) -> Spoil:
 
 
 def cut(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Leaves 40 to 55 % of the image, along one axis."""
+    """Keeps 40 to 55 % of the image along one axis."""
     image = np.rot90(image, turns := int(rng.integers(4)))
     return np.ascontiguousarray(np.rot90(image[: int(len(image) * rng.uniform(0.4, 0.55))], -turns))
 
 
 def small(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shrinks the image to 20 to 40 % of the side, somewhere on a dark, grainy background; a flat one is a border."""
+    """Shrinks the image to 20 to 40 % of the side, on a dark, grainy background (a flat one would be a border)."""
     side = image.shape[0]
     size = int(side * rng.uniform(0.2, 0.4))
     top, left = rng.integers(0, side - size, 2)
@@ -43,13 +43,13 @@ def small(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def several(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Two hands side by side, mirror images or not."""
+    """Two copies of the hand side by side, each randomly mirrored."""
     hands = [image[:, ::-1] if rng.random() < 0.5 else image for _ in range(2)]
     return np.hstack(hands)
 
 
 def something_else(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Part of the hand, its pieces in disorder, a cloud, or shapes: the intensities of a radiograph without a hand."""
+    """Radiograph-like intensities without a whole hand: a detail, shuffled pieces, a noise cloud, or shapes."""
     side = image.shape[0]
     choice = rng.integers(6)
     if choice == 0:
@@ -67,7 +67,7 @@ def something_else(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def cloud(side: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise whose power falls with the frequency, as in natural images; uint8 `[side, side]`."""
+    """Noise with power that decreases with frequency, as in natural images; uint8 `[side, side]`."""
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
     frequency[0, 0] = 1
     spectrum = np.fft.fft2(rng.standard_normal((side, side))) / frequency ** rng.uniform(0, 2)
@@ -76,7 +76,7 @@ def cloud(side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def shapes(side: int, rng: np.random.Generator) -> np.ndarray:
-    """A few bright and dark ellipses and bars on each other, often symmetric or striped, as organs and limbs are."""
+    """A few overlapping bright and dark ellipses and bars, often symmetric or striped, like organs and limbs."""
     right, down = np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side))
     picture = rng.uniform(-40, 40) * right + rng.uniform(-40, 40) * down
     for _ in range(rng.integers(1, 9)):
@@ -109,4 +109,4 @@ SPOILED: Mapping[str, Spoil] = {
     "several_hands": several,
     "unlike": something_else,
 }
-"""By the code of the finding that should come of it."""
+"""Corruptions by the code of the finding that they should produce."""

@@ -1,4 +1,4 @@
-"""Operations that XLA runs slowly on CPUs, as C++ for the processor at hand, behind functions that run anywhere."""
+"""C++ kernels for operations that XLA runs slowly on CPUs, behind functions that run on every platform."""
 
 from boneage_jax.kernels.activation import relu6, shifted
 from boneage_jax.kernels.convolution import conv_general_dilated

@@ -1,4 +1,4 @@
-"""What follows a convolution whose BatchNorm has become a part of it: a bias, and ReLU6."""
+"""Bias and ReLU6, which follow a convolution with a folded BatchNorm."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from boneage_jax.kernels.sums import channel_sums
 
 @jax.custom_vjp
 def shifted(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds a float32 bias [C] to x [..., C], in the type of x; the gradient of the bias is one pass."""
+    """Adds a float32 bias [C] to x [..., C], in the type of x; the gradient of the bias takes one pass."""
     return (x.astype(jnp.float32) + bias.reshape((1,) * (x.ndim - 1) + bias.shape)).astype(x.dtype)
 
 
@@ -30,7 +30,7 @@ def bias_gradient(gradient: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def relu6(x: jax.Array) -> jax.Array:
-    """`jax.nn.relu6`, whose backward pass looks at the result, not at the input; the gradient at 0 and 6 is zero."""
+    """`jax.nn.relu6` with a backward pass that reads the output, not the input; the gradient at 0 and 6 is zero."""
     return jnp.clip(x, 0, 6)
 
 
@@ -47,5 +47,5 @@ relu6.defvjp(_relu6_forward, _relu6_backward)
 
 
 def relu6_gradient(y: jax.Array, gradient: jax.Array) -> jax.Array:
-    """The gradient of what ReLU6 was applied to, from its result `y` and the gradient of that."""
+    """The gradient of ReLU6's input, from its output `y` and the gradient of `y`."""
     return jnp.where((y > 0) & (y < 6), gradient, jnp.zeros((), gradient.dtype))

@@ -1,4 +1,4 @@
-"""Dense convolution with stride 1: own kernels on the CPU, XLA's everywhere else and for everything else."""
+"""Dense convolution: this package's kernels for stride 1 on the CPU, XLA's for everything else."""
 
 from functools import partial
 from typing import Any
@@ -17,10 +17,10 @@ Pads = tuple[tuple[int, int], tuple[int, int]]  # zeros above and below, left an
 
 
 def conv_general_dilated(lhs: jax.Array, rhs: jax.Array, window_strides: Any, padding: Any, **settings: Any) -> Any:
-    """`jax.lax.conv_general_dilated`, to be given to `nn.Conv(conv_general_dilated=...)`.
+    """Replacement for `jax.lax.conv_general_dilated`, for `nn.Conv(conv_general_dilated=...)`.
 
-    Convolutions of images [B, H, W, Ci] (Ci a multiple of 4, Co of 16) with square kernels and stride 1 are computed
-    by own kernels on CPUs that can: products in the type of the images, sums in float32.
+    Convolutions of images [B, H, W, Ci] (Ci a multiple of 4, Co of 16) with square kernels and stride 1 use this
+    package's kernels on CPUs that support them: products in the type of the images, sums in float32.
     """
     pads = _kernel_pads(lhs, rhs, window_strides, padding, settings)
     if pads is not None and library.available():
@@ -34,7 +34,7 @@ def fits(x: jax.Array, kernel: jax.Array) -> bool:
 
 
 def _kernel_pads(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, settings: dict[str, Any]) -> Pads | None:
-    """The padding in numbers if there is a kernel for such a convolution."""
+    """The padding in pixels if there is a kernel for this convolution, else None."""
     if x.ndim != 4 or x.dtype not in DTYPES or x.dtype != kernel.dtype or tuple(strides) != (1, 1):
         return None
     plain = {

@@ -1,4 +1,4 @@
-"""Calls of the CPU's own depthwise convolution."""
+"""Calls of the CPU kernels for depthwise convolution."""
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +12,20 @@ STRIDES = (1, 2)
 
 
 def has_kernel(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
-    """Whether there is a kernel for images [B, H, W, C] and filters [k, k, C], and it can be called on CPUs."""
+    """Whether there is a kernel for images [B, H, W, C] and filters [k, k, C] and the kernels can be called."""
     k, width, _ = kernel.shape
     fits = k == width and k in SIZES and stride in STRIDES and x.dtype in DTYPES and x.dtype == kernel.dtype
     return fits and x.size > 0 and library.available()
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, pads: Pads) -> jax.Array:
-    """Convolves images [B, H, W, C] with zeros around them with filters [k, k, C]; needs `has_kernel`."""
+    """Convolves zero-padded images [B, H, W, C] with filters [k, k, C]; needs `has_kernel`."""
     out = jax.ShapeDtypeStruct(_out_shape(x, kernel, stride, pads), x.dtype)
     return jax.ffi.ffi_call("BoneageDepthwise", out)(x, kernel, **_geometry(stride, pads))
 
 
 def kernel_gradient(x: jax.Array, gradient: jax.Array, *, k: int, stride: int, pads: Pads) -> jax.Array:
-    """The gradient [k, k, C], float32, from that of the output; needs `has_kernel`."""
+    """The gradient of the filters [k, k, C], float32, from that of the output; needs `has_kernel`."""
     out = jax.ShapeDtypeStruct((k, k, x.shape[3]), jnp.float32)
     return jax.ffi.ffi_call("BoneageDepthwiseKernelGradient", out)(x, gradient, **_geometry(stride, pads))
 
@@ -39,7 +39,7 @@ def convolve_relu6(x: jax.Array, kernel: jax.Array, bias: jax.Array, *, stride: 
 def relu6_gradients(
     x: jax.Array, kernel: jax.Array, y: jax.Array, gradient: jax.Array, *, stride: int, pads: Pads
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The gradients of images, filters and bias of `convolve_relu6`, from its result `y` and the gradient of that."""
+    """The gradients of images, filters and bias of `convolve_relu6`, from its output `y` and the gradient of `y`."""
     outs = (
         jax.ShapeDtypeStruct(x.shape, x.dtype),
         jax.ShapeDtypeStruct(kernel.shape, jnp.float32),

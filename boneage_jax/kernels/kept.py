@@ -1,4 +1,4 @@
-"""Marks results that a backward pass shall find instead of computing them again."""
+"""Marks results that are saved for the backward pass instead of being recomputed."""
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -7,5 +7,5 @@ NAME = "boneage_jax.kept"
 
 
 def kept(x: jax.Array) -> jax.Array:
-    """`x`, under the `NAME` that a policy of `jax.checkpoint_policies` can ask for."""
+    """Tags `x` with `NAME`, so that a policy of `jax.checkpoint_policies` can save it."""
     return checkpoint_name(x, NAME)

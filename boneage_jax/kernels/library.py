@@ -1,9 +1,9 @@
 """Loads the C++ kernels that were built when the package was installed (`setup.py`).
 
-They are for x86-64 processors with AVX2, better with AVX-512 and bfloat16 products (AMD since Zen 4, Intel since Cooper
-Lake), and in bfloat16 best with tile registers (Intel's AMX, since Sapphire Rapids). Where there is no such processor,
-or the kernels were not built, everything runs as XLA compiles it, and one line of the log gives the reason.
-BONEAGE_JAX_KERNELS=off switches them off.
+They need an x86-64 processor with AVX2. They are faster with AVX-512 and bfloat16 products (AMD since Zen 4, Intel
+since Cooper Lake) and, for bfloat16, fastest with tile registers (Intel's AMX, since Sapphire Rapids). Without such a
+processor, or if the kernels were not built, XLA compiles everything and one log line gives the reason.
+BONEAGE_JAX_KERNELS=off switches the kernels off.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from boneage_jax.errors import BoneAgeError
 
 FOLDER = Path(__file__).parent
 CPU_INFO = Path("/proc/cpuinfo")
-# What a processor must have for each library, by the names that Linux uses; the first that fits is loaded.
+# Instruction sets that each library needs, as Linux names them; the first library that fits is loaded.
 _AVX2 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "popcnt"})
 VARIANTS = {
     "cpu_avx512": _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"},
@@ -49,7 +49,7 @@ def available() -> bool:
 
 
 def has_tiles() -> bool:
-    """Whether the kernels multiply bfloat16 matrices in tile registers (AMX): processor and system must allow it."""
+    """Whether the kernels multiply bfloat16 matrices in tile registers (AMX): processor and system must support it."""
     library = loaded()
     return library is not None and bool(library.BoneageTilesUsable())
 

@@ -1,4 +1,4 @@
-"""Max pooling: own kernels on the CPU, where XLA's gradient of it is many times slower."""
+"""Max pooling: this package's kernels on the CPU, where XLA's gradient is many times slower."""
 
 from functools import partial
 from typing import Any
@@ -12,20 +12,20 @@ from boneage_jax.kernels import library
 from boneage_jax.kernels.convolution import DTYPES, Pads
 from boneage_jax.kernels.kept import kept
 
-LARGEST = 15  # whose pixels can be counted in a byte
+LARGEST = 15  # largest window size; a byte can count its pixels
 
 
 def max_pool(x: jax.Array, size: int, stride: int, padding: Any = "VALID") -> jax.Array:
-    """The largest of every `size` x `size` window.
+    """The maximum of every `size` x `size` window.
 
     Args:
         x: [B, H, W, C].
         size: of the window, pixels.
         stride: from window to window, pixels.
-        padding: "SAME", "VALID" or ((above, below), (left, right)); what is added is smaller than every number.
+        padding: "SAME", "VALID" or ((above, below), (left, right)); pixels are added as minus infinity.
 
     Returns:
-        [B, h, w, C]. The gradient goes to the first of equal pixels: from above, then from the left.
+        [B, h, w, C]. Of equal pixels, the first in row-major order gets the gradient.
     """
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), padding)
@@ -46,7 +46,7 @@ def _forward(x: jax.Array, size: int, stride: int, pads: Pads) -> tuple[jax.Arra
     y, winner = lax.platform_dependent(
         x, cpu=partial(_winner_call, **settings), default=partial(_plain_winner, **settings)
     )
-    return y, (kept(winner), jnp.zeros((0, *x.shape[1:3]), x.dtype))  # the second for its shape
+    return y, (kept(winner), jnp.zeros((0, *x.shape[1:3]), x.dtype))  # the second carries only the shape and type
 
 
 def _backward(
@@ -69,7 +69,7 @@ def _plain(x: jax.Array, *, size: int, stride: int, pads: Pads) -> jax.Array:
 
 
 def _plain_winner(x: jax.Array, *, size: int, stride: int, pads: Pads) -> tuple[jax.Array, jax.Array]:
-    """The largest of every window, and which of its pixels that is: `size` * row + column."""
+    """The maximum of every window and its index within the window: `size` * row + column."""
     _, height, width, _ = _out_shape(x.shape, size, stride, pads)
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
     ends = ((height - 1) * stride + 1, (width - 1) * stride + 1)

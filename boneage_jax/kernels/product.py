@@ -1,4 +1,4 @@
-"""1x1 convolution as a product of matrices: own kernels on the CPU, XLA's everywhere else."""
+"""1x1 convolution as a matrix product: this package's kernels on the CPU, XLA's everywhere else."""
 
 from functools import partial
 
@@ -15,9 +15,9 @@ from boneage_jax.kernels.kept import kept
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Maps the channels of every pixel: images [B, H, W, Ci] and kernel [Ci, Co] to [B, H, W, Co].
 
-    The kernel is rounded to the type of the images, in which the products are; sums, and the gradient of a float32
-    kernel, are float32. On CPUs that can, own kernels compute it: XLA's product is as fast in float32, but computes
-    bfloat16 in float32, and rearranges whole images for the gradient of the kernel.
+    The kernel is rounded to the type of the images, which is also the type of the products; sums, and the gradient of a
+    float32 kernel, are float32. CPUs that support it use this package's kernels: XLA's product is as fast in float32,
+    but computes bfloat16 in float32 and rearranges whole images for the gradient of the kernel.
     """
     if x.size == 0 or x.dtype not in DTYPES or not library.available():
         return kept(_plain(x, kernel))

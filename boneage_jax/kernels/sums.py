@@ -12,11 +12,11 @@ def channel_sums(a: jax.Array, b: jax.Array, centre: jax.Array) -> tuple[jax.Arr
 
     Args:
         a: [..., C], float32 or bfloat16.
-        b: as `a`.
+        b: same shape and type as `a`.
         centre: [C], float32.
 
     Returns:
-        Two float32 [C], added up in float32.
+        Two float32 arrays [C], accumulated in float32.
     """
     if not library.available() or a.dtype not in (jnp.float32, jnp.bfloat16):
         return _plain(a, b, centre)

@@ -9,7 +9,7 @@ from boneage_jax.models.inception_v3 import ConvUnit, InceptionV3
 
 
 class BoNet(InceptionV3):
-    """Inception-v3 with an optional stem of its own for a heat map of the hand's 17 key points.
+    """Inception-v3 with an optional second stem for a heat map of the hand's 17 key points.
 
     With `heatmap`, a 1x1 convolution joins the maps of the two stems before the first mixed block. Without it
     the network is `InceptionV3`, as in the part of the paper that works on radiographs alone. The published
@@ -26,8 +26,8 @@ class BoNet(InceptionV3):
 
         Args:
             image: radiographs, scaled to [-1, 1].
-            heatmap: [B, H, W, 1] in 0 to 1, high at the key points; given exactly when the option is set.
-            train: batch statistics of training (mutable "batch_stats").
+            heatmap: [B, H, W, 1] in 0 to 1, high at the key points; required with the option `heatmap`, else None.
+            train: normalise with the batch's statistics, as in training (mutable "batch_stats").
 
         Raises:
             BoneAgeError: a heat map is missing, unexpected, or not of the image's size.

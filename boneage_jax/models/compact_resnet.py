@@ -2,7 +2,7 @@
 
 After ResNet (He et al., CVPR 2016), with the space-to-depth stem of TResNet (Ridnik et al., WACV 2021), the 2x2 patch
 merging of Swin (Liu et al., ICCV 2021) and zero-initialised last normalisations (Goyal et al., 2017). All 3x3
-convolutions have stride 1, the form that is fastest everywhere.
+convolutions have stride 1, the fastest form on every platform.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv3x3(nn.Module):
-    """3x3 convolution without bias, normalisation and, if asked for, ReLU."""
+    """3x3 convolution (no bias), normalisation and, with `activate`, ReLU."""
 
     features: int
     norm: Layer
@@ -37,7 +37,7 @@ class Conv3x3(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a way around them."""
+    """Two 3x3 convolutions with a residual shortcut."""
 
     norm: Layer
     drop_path: float = 0.0
@@ -55,19 +55,18 @@ class BasicBlock(nn.Module):
 class CompactResNet(nn.Module):
     """Stem and stages of basic blocks: [B, H, W, C] to [B, H / 2^n, W / 2^n, D] for n stages, rounded up.
 
-    The stem halves the height and width once, every stage after the first once more; the widths are the channels
-    of the stages.
+    The stem and every stage after the first halve the height and width; `widths` are the channels of the stages.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
     blocks: tuple[int, ...] = (1, 2, 3, 2)
-    drop_path: float = 0.0  # of the last block; rises linearly from 0 at the first
+    drop_path: float = 0.0  # rate of stochastic depth in the last block; rises linearly from 0 in the first
     axis_name: str | None = None
     remat: bool = False
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses stages without a width, a width without blocks and a rate that is no share."""
+        """Rejects different numbers of widths and stages, and a `drop_path` outside [0, 1)."""
         if len(self.widths) != len(self.blocks):
             raise BoneAgeError(f"CompactResNet has {len(self.widths)} widths for {len(self.blocks)} stages of blocks")
         if not 0 <= self.drop_path < 1:
@@ -93,7 +92,7 @@ class CompactResNet(nn.Module):
 
 
 def space_to_depth(x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-    """Puts each 2x2 square of pixels into the channels: [B, H, W, C] to [B, H/2, W/2, 4 C], odd sides padded with 0."""
+    """Moves each 2x2 square of pixels to the channels: [B, H, W, C] to [B, H/2, W/2, 4 C], odd sides padded with 0."""
     if x.shape[1] % 2 or x.shape[2] % 2:
         x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
     batch, height, width, channels = x.shape

@@ -13,7 +13,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.depthwise import DepthwiseConv
 from boneage_jax.models.layers import Layer, Pointwise, batch_norm, recomputed
 
-# The paper's GELU is PyTorch's default, the exact one. Its ConvMixer-768/32 was trained with ReLU.
+# The paper uses the exact GELU, PyTorch's default, but trained ConvMixer-768/32 with ReLU.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": partial(nn.gelu, approximate=False),
     "relu": nn.relu,
@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class MixerBlock(nn.Module):
-    """Mixes places (depthwise, with the identity around it), then channels (pointwise)."""
+    """Mixes pixels (depthwise convolution with a residual shortcut), then channels (pointwise convolution)."""
 
     kernel_size: int
     activation: str
@@ -41,8 +41,8 @@ class MixerBlock(nn.Module):
 class ConvMixer(nn.Module):
     """Patch embedding, then `depth` mixer blocks: [B, H, W, C] to [B, H / patch, W / patch, dim].
 
-    The default is ConvMixer-768/32 with kernel 7 and patch 7. A last row or column of pixels that does not
-    fill a patch is left out, as in the original. Published input: 224 x 224, standardised per channel.
+    The default is ConvMixer-768/32 with kernel 7 and patch 7. Trailing rows and columns of pixels
+    that do not fill a patch are dropped, as in the original. Published input: 224 x 224, standardised per channel.
     """
 
     dim: int = 768
@@ -55,7 +55,7 @@ class ConvMixer(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses an activation that does not exist."""
+        """Rejects an unknown activation."""
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise BoneAgeError(f"unknown activation {self.activation!r} for ConvMixer; known: {known}")

@@ -13,7 +13,7 @@ from boneage_jax.models.layers import Layer, Pointwise, StochasticDepth, recompu
 
 
 class Size(NamedTuple):
-    """What the variants differ in."""
+    """Depth and width of a variant."""
 
     depths: tuple[int, ...]  # blocks of each stage
     dims: tuple[int, ...]  # channels of each stage
@@ -28,15 +28,15 @@ VARIANTS = {
     "micro": Size(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),  # not published; for tests
 }
 EPSILON = 1e-6  # of every normalisation
-# The paper's truncated normal: the original code cuts it at -2 and 2, which is never reached.
+# The paper's truncated normal: the original code truncates it at -2 and 2, which no sample reaches.
 INITIALISER = nn.initializers.normal(0.02)
 
 
 class GlobalResponseNorm(nn.Module):
-    """Lets the channels compete: each is scaled by its norm over the whole map, relative to the other channels'.
+    """Makes the channels compete: scales each by its norm over the map relative to the mean norm of all channels.
 
     `x (1 + gamma n) + beta` with `n = |x| / mean over the channels of |x|`, and `|x|` the L2 norm of a channel's map
-    (section 3.3). In float32 whatever `dtype` is, as it sums squares over all pixels.
+    (section 3.3). Computed in float32 whatever `dtype` is, because it sums squares over all pixels.
     """
 
     dtype: Any = jnp.float32
@@ -50,16 +50,16 @@ class GlobalResponseNorm(nn.Module):
         )
         x = x.astype(jnp.float32)
         square = jnp.sum(x * x, axis=(1, 2), keepdims=True)  # [B, 1, 1, C]
-        # The gradient of the root is infinite at 0, of which a channel without any response would make NaN.
+        # The gradient of the square root is infinite at 0: without the floor, an all-zero channel would give NaN.
         norm = jnp.sqrt(jnp.maximum(square, 1e-30))
         relative = norm / (norm.mean(axis=-1, keepdims=True) + EPSILON)
         return (x * (1 + gamma * relative) + beta).astype(self.dtype)
 
 
 class Block(nn.Module):
-    """Filters each channel, then mixes the channels in four times the width, with the identity around both."""
+    """Depthwise convolution, then a pointwise MLP of four times the width, with a residual shortcut around both."""
 
-    drop_rate: float  # of the whole branch, in training
+    drop_rate: float  # of stochastic depth, in training
     norm: Layer
     train: bool
     dtype: Any = jnp.float32
@@ -78,22 +78,22 @@ class Block(nn.Module):
 
 
 class ConvNeXtV2(nn.Module):
-    """Patches of four pixels, then four stages of blocks: [B, H, W, C] to [B, H / 32, W / 32, D], rounded down.
+    """4x4 patch embedding, then four stages of blocks: [B, H, W, C] to [B, H / 32, W / 32, D], rounded down.
 
     Parameters for three input channels, and D: atto 3,386,760 (320), femto 4,847,472 (384), pico 8,552,256 (512),
-    nano 14,981,520 (640), tiny 27,864,960 (768). The published counts have 1,000 classes more, and the LayerNorm
-    that the classifier begins with: it stands behind the global pool, so it is no part of a trunk and left out.
+    nano 14,981,520 (640), tiny 27,864,960 (768). The published counts also include the 1,000-class
+    classifier and the LayerNorm before it. That LayerNorm comes after the global pool, so it is not part of the trunk.
     Published input: 224 x 224, standardised per channel.
     """
 
     variant: str = "atto"
     drop_path: float = 0.0  # rate of stochastic depth in the last block; it rises linearly from 0 in the first
-    axis_name: str | None = None  # every trunk takes it; here nothing depends on the other images of a batch
+    axis_name: str | None = None  # every trunk takes it; unused here, as nothing depends on the other images of a batch
     remat: bool = False
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses a variant that does not exist and a rate that is no share."""
+        """Rejects an unknown variant and a `drop_path` outside [0, 1)."""
         if self.variant not in VARIANTS:
             raise BoneAgeError(f"unknown variant {self.variant!r} of ConvNeXt V2; known: {', '.join(VARIANTS)}")
         if not 0 <= self.drop_path < 1:
@@ -104,7 +104,7 @@ class ConvNeXtV2(nn.Module):
     def __call__(self, image: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
         """Returns the output of the last block, before pooling."""
         depths, dims = VARIANTS[self.variant]
-        # In one pass the variance is E[x^2] - E[x]^2, of which float32 leaves little where the mean is large.
+        # The one-pass variance, E[x^2] - E[x]^2, loses most of its float32 precision where the mean is large.
         norm = partial(nn.LayerNorm, epsilon=EPSILON, dtype=self.dtype, use_fast_variance=False)
         block = partial(recomputed(Block, train=train, remat=self.remat), norm=norm, train=train, dtype=self.dtype)
         blocks = sum(depths)
@@ -121,7 +121,7 @@ class ConvNeXtV2(nn.Module):
         return x  # [B, H/32, W/32, dims[3]]
 
     def _patches(self, x: Float[Array, "B H W C"], features: int, size: int, name: str) -> Float[Array, "B h w D"]:
-        """A convolution over patches that do not overlap; pixels that fill no patch are left out."""
+        """Convolution over non-overlapping patches; trailing pixels that do not fill a patch are dropped."""
         patch = (size, size)
         conv = nn.Conv(features, patch, patch, "VALID", kernel_init=INITIALISER, dtype=self.dtype, name=name)
         return conv(x)

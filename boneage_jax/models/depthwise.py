@@ -1,9 +1,9 @@
 """Depthwise convolution: one filter per channel, in the form that each platform runs best.
 
-On the CPU, XLA's grouped convolution is about 45 times slower than a sum of shifted products. So the CPU gets own
-kernels (`boneage_jax.kernels`) or, where there are none, the sum, with gradients of its own (automatic
-differentiation of the sum is slow); every other platform gets `jax.lax.conv_general_dilated`. The choice is made at
-lowering: no model knows which platform it runs on.
+On the CPU, XLA's grouped convolution is about 45 times slower than a sum of shifted products. The CPU therefore
+uses this package's kernels (`boneage_jax.kernels`) or, where there are none, that sum with custom gradients (automatic
+differentiation of the sum is slow). Every other platform uses `jax.lax.conv_general_dilated`. The choice is made at
+lowering, so models do not depend on the platform.
 """
 
 from functools import partial
@@ -21,7 +21,7 @@ from boneage_jax.kernels.kept import kept
 
 Padding = Literal["SAME", "VALID"]
 
-# Rows that one step of the kernel gradient adds up in registers; more rows only lengthen the compilation.
+# Rows that one step of the kernel gradient adds up in registers; more rows only make compilation slower.
 MAX_BLOCK_ROWS = 16
 
 
@@ -50,7 +50,7 @@ def depthwise_conv_relu6(
     stride: int = 1,
     padding: Padding = "SAME",
 ) -> Float[Array, "B h w C"]:
-    """ReLU6 of `depthwise_conv` plus a float32 bias: with the CPU's kernels in fewer passes."""
+    """ReLU6 of `depthwise_conv` plus a float32 bias; the CPU kernels need fewer passes for it."""
     if not kernels.has_kernel(x, kernel, stride):
         return relu6(shifted(depthwise_conv(x, kernel, stride=stride, padding=padding), bias))
     return kept(_depthwise_relu6(x, kernel, bias, stride, padding))
@@ -171,12 +171,12 @@ def _padded(x: jax.Array, kernel_shape: tuple[int, int], stride: int, padding: P
 
 
 def _computed_once(x: jax.Array) -> jax.Array:
-    """Keeps XLA from computing `x` afresh for every filter tap, which it does when it fuses the two."""
+    """Keeps XLA from fusing `x` into its consumer, which would recompute it for every filter tap."""
     return jax.lax.optimization_barrier(x)
 
 
 def _window(padded: jax.Array, i: int, j: int, out_shape: tuple[int, int], stride: int) -> jax.Array:
-    """The pixels that filter tap (i, j) meets, [B, h, w, C]."""
+    """The pixels that filter tap (i, j) is multiplied with, [B, h, w, C]."""
     h, w = out_shape
     b, _, _, c = padded.shape
     limit = (b, i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, c)
@@ -196,7 +196,7 @@ def _shifted_sum(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Paddi
 
 
 def _input_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """The same convolution of the output gradient, spread by the stride, with the filter turned."""
+    """Convolves the output gradient, dilated by the stride, with the flipped filter."""
     spread = []
     for axis, (low, _) in enumerate(pads):
         k, size, h = kernel.shape[axis], x.shape[1 + axis], g.shape[1 + axis]
@@ -214,8 +214,8 @@ def _input_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, 
 def _kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int, padding: Padding) -> jax.Array:
     """Sums x * g per filter tap, as multiply-adds over blocks of rows with one [w, C] accumulator per tap.
 
-    A reduction over the leading axes is what XLA does not vectorise on the CPU (about 1.5 GFLOP/s). The blocks
-    turn it into elementwise work over [w, C] (20 to 40 GFLOP/s); only the short sum over w at the end is left.
+    XLA does not vectorise a reduction over the leading axes on the CPU (about 1.5 GFLOP/s). The blocks turn it
+    into elementwise work over [w, C] (20 to 40 GFLOP/s); only the short sum over w at the end remains.
     """
     kh, kw, channels = kernel.shape
     batch, h, w, _ = g.shape
@@ -246,7 +246,7 @@ def _kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int,
 
 
 class DepthwiseConv(nn.Module):
-    """Depthwise convolution layer; its parameter has the shape of a grouped `nn.Conv`'s, [k, k, 1, C]."""
+    """Depthwise convolution layer; its kernel has the shape of a grouped `nn.Conv` kernel, [k, k, 1, C]."""
 
     kernel_size: int
     strides: int = 1
@@ -264,7 +264,7 @@ class DepthwiseConv(nn.Module):
     ) -> Float[Array, "B h w C"]:
         """Convolves [B, H, W, C], one filter per channel.
 
-        `factor` multiplies the filters; `relu6_bias` is added to the result, and ReLU6 of it returned.
+        `factor` multiplies the filters. With `relu6_bias`, the bias is added to the result and ReLU6 applied.
         """
         k, channels = self.kernel_size, x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (k, k, 1, channels), jnp.float32)

@@ -3,7 +3,7 @@
 EfficientNet-Lite (Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog, 2020) is the same
 network with ReLU6 in place of swish and without squeeze-and-excitation.
 
-Layers are named by what they do; blocks as in `keras.applications`: stage 1 to 7, then a letter.
+Layers are named after their function, blocks as in `keras.applications`: stage 1 to 7, then a letter.
 """
 
 import math
@@ -21,7 +21,7 @@ from boneage_jax.models.layers import Activation, Layer, Pointwise, StochasticDe
 
 
 class Stage(NamedTuple):
-    """A row of the paper's table 1: blocks of one kind; the first of them has the stride."""
+    """A row of the paper's table 1: blocks of one kind, the first with the given stride."""
 
     expansion: int
     features: int
@@ -42,10 +42,10 @@ STAGES = (
 
 
 class Variant(NamedTuple):
-    """A size of the network: what B0's channels and blocks are multiplied by.
+    """A size of the network: the factors by which B0's channels (`width`) and blocks (`depth`) are multiplied.
 
-    With `lite` the channels of the stem and of the last convolution and the blocks of the first and the last stage
-    stay those of B0, the activation is ReLU6, and there is no squeeze-and-excitation.
+    With `lite`, the channels of the stem and the last convolution and the number of blocks in the first and the last
+    stage are those of B0, the activation is ReLU6, and there is no squeeze-and-excitation.
     """
 
     width: float
@@ -67,26 +67,26 @@ VARIANTS = {
 
 
 class Framework(NamedTuple):
-    """In what the implementations that people have weights of differ, besides the padding."""
+    """Differences between the implementations with published weights, besides the padding."""
 
     momentum: float  # of BatchNorm
     epsilon: float  # of BatchNorm
 
 
 FRAMEWORKS = {
-    # keras.applications and its ports (timm's tf_efficientnet, efficientnet_pytorch): the authors' own.
+    # keras.applications and its ports (timm's tf_efficientnet, efficientnet_pytorch): the authors' values.
     "keras": Framework(momentum=0.99, epsilon=1e-3),
     # timm's efficientnet and torchvision.
     "torch": Framework(momentum=0.9, epsilon=1e-5),
 }
 
-# The authors': two over the fan out. Of a depthwise filter that is its window, which flax counts as the fan in.
+# The authors' variance is 2 / fan-out. A depthwise filter's fan-out is its window, which flax counts as its fan-in.
 CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 DEPTHWISE_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 
 def scaled_channels(channels: int, width: float) -> int:
-    """`channels` times `width`, as a multiple of 8 that is at most a tenth below it."""
+    """`channels` times `width`, rounded to a multiple of 8 that is at most a tenth below it."""
     exact = channels * width
     rounded = max(8, int(exact + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * exact else rounded
@@ -117,15 +117,15 @@ def scaled_ends(variant: str) -> tuple[int, int]:
 
 
 def activation(*, lite: bool) -> Activation:
-    """The nonlinearity of the network: ReLU6 of Lite, swish of the others."""
+    """The activation function: ReLU6 for Lite, swish for the others."""
     return relu6 if lite else nn.swish
 
 
 def pad_before_halving(x: Float[Array, "B H W C"], kernel_size: int, framework: str) -> Float[Array, "B h w C"]:
-    """The zeros around a map that a convolution of stride 2 takes in.
+    """Zero-pads a map for a convolution with stride 2.
 
-    PyTorch puts as many on all sides; Keras (TensorFlow's "SAME") one fewer above and left of an even axis, so
-    that the two see their filters shifted by a pixel.
+    PyTorch pads all sides equally. Keras (TensorFlow's "SAME") pads one pixel fewer at the top or left of an axis of
+    even length, so its filters are shifted by one pixel against PyTorch's.
     """
     half = kernel_size // 2
     fewer = [int(framework == "keras" and size % 2 == 0) for size in x.shape[1:3]]
@@ -133,7 +133,7 @@ def pad_before_halving(x: Float[Array, "B H W C"], kernel_size: int, framework: 
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs the channels by what all places of the map say together (Hu et al., CVPR 2018)."""
+    """Squeeze-and-excitation: scales the channels by weights from their global averages (Hu et al., CVPR 2018)."""
 
     features: int  # of the bottleneck
     dtype: Any = jnp.float32
@@ -148,9 +148,9 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Widens, filters each channel, weighs the channels, narrows; the identity around it where the shape stays.
+    """Expansion, depthwise convolution, squeeze-and-excitation, projection; a shortcut where the shape is kept.
 
-    A `lite` block does not weigh the channels.
+    A `lite` block has no squeeze-and-excitation.
     """
 
     features: int
@@ -174,7 +174,7 @@ class InvertedResidual(nn.Module):
         if self.expansion > 1:
             expand = pointwise(channels * self.expansion, name="expand")
             x = convolved(expand, self.norm(name="expand_bn"), x, activate)  # [B, H, W, expansion * C]
-        padding: Padding = "SAME"  # which is what Keras pads before halving
+        padding: Padding = "SAME"  # for stride 2, this is Keras' padding
         if self.strides > 1 and self.framework != "keras":
             x, padding = pad_before_halving(x, self.kernel_size, self.framework), "VALID"
         filters = depthwise(self.kernel_size, self.strides, padding, name="depthwise")
@@ -191,26 +191,25 @@ class EfficientNet(nn.Module):
     """Stem, seven stages of inverted residuals, a last 1x1 convolution: [B, H, W, C] to [B, H / 32, W / 32, D].
 
     Parameters for three input channels: B0 4,007,548 (D 1280), B4 17,548,616 (D 1792). Keras counts 4,049,571
-    and 17,673,823 without top: with BatchNorm's running statistics (42,016 and 125,200), and 7 numbers of the
-    input normalisation that it makes part of the network (mean and variance of three channels, and a count).
-    Here that is the preprocessing's part. Published input: 224 x 224 (B0), 380 x 380 (B4), standardised per
-    channel.
+    and 17,673,823 without top: it includes BatchNorm's running statistics (42,016 and 125,200) and the 7 values
+    of its input normalisation layer (mean and variance of three channels, and a count). Here the preprocessing
+    normalises the input. Published input: 224 x 224 (B0), 380 x 380 (B4), standardised per channel.
 
-    Lite0 to Lite4 (D 1280) have 3,371,008, 4,135,680, 4,811,072, 6,916,096 and 11,725,568 parameters; 1,281,000 more
-    with the classifier of 1,000 classes. Published input: 224, 240, 260, 280 and 300 pixels, as (x - 127) / 128 of
-    8 bits, from which the scaling "symmetric" of the preprocessing differs by at most 0.008.
+    Lite0 to Lite4 (D 1280) have 3,371,008, 4,135,680, 4,811,072, 6,916,096 and 11,725,568 parameters; the
+    1,000-class classifier adds 1,281,000. Published input: 224, 240, 260, 280 and 300 pixels, 8-bit intensities x
+    scaled to (x - 127) / 128; the preprocessing's scaling "symmetric" differs from that by at most 0.008.
     """
 
     variant: str = "b0"
     framework: str = "keras"
-    drop_path: float = 0.2  # share of the images that a block is dropped for: linear from 0, the first block's
-    frozen_statistics: bool = False  # BatchNorm normalises by its running statistics in training too: for fine-tuning
+    drop_path: float = 0.2  # rate of stochastic depth; rises linearly from 0 in the first block
+    frozen_statistics: bool = False  # BatchNorm uses its running statistics in training too: for fine-tuning
     axis_name: str | None = None
     remat: bool = False
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses names that do not exist and a `drop_path` that is no share."""
+        """Rejects an unknown variant or framework and a `drop_path` outside [0, 1)."""
         for key, known in (("variant", VARIANTS), ("framework", FRAMEWORKS)):
             if getattr(self, key) not in known:
                 raise BoneAgeError(f"unknown {key} {getattr(self, key)!r} of EfficientNet; known: {', '.join(known)}")
@@ -239,9 +238,9 @@ class EfficientNet(nn.Module):
     def stages(
         self, image: Float[Array, "B H W C"], norm: Layer, *, train: bool, last: int = len(STAGES)
     ) -> list[Float[Array, "B h w D"]]:
-        """The stem and the stages 1 to `last`, whose outputs it returns; later blocks are dropped the more often."""
+        """Runs the stem and stages 1 to `last` and returns each stage's output; later blocks have higher drop rates."""
         lite = VARIANTS[self.variant].lite
-        # Folded blocks of Lite have nothing to compute again that is cheaper than reading it.
+        # Folded Lite blocks have nothing that is cheaper to recompute than to read from memory.
         again = train and (self.remat or not (self.frozen_statistics and lite))
         block = recomputed(InvertedResidual, train=again, remat=self.remat)
         x = pad_before_halving(image.astype(self.dtype), 3, self.framework)

@@ -18,11 +18,11 @@ from boneage_jax.models.layers import Conv, Layer, Pointwise, batch_norm, recomp
 
 @dataclasses.dataclass(frozen=True)
 class Framework:
-    """Where the published implementations, and with them their ImageNet weights, differ."""
+    """Differences between the published implementations, and therefore between their ImageNet weights."""
 
-    scale: bool  # BatchNorm multiplies by a learned factor, not only adds an offset
+    scale: bool  # BatchNorm has a learned scale in addition to the offset
     momentum: float  # of BatchNorm's running statistics
-    count_padding: bool  # the zeros around the map take part in the mean of an average pool
+    count_padding: bool  # average pools include the zero padding in the mean
 
 
 FRAMEWORKS = {
@@ -54,12 +54,12 @@ class ConvUnit(nn.Module):
 
 
 def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    """The largest of 3x3 neighbours; halves height and width."""
+    """3x3 max pool with stride 2: halves height and width."""
     return kernels.max_pool(x, 3, stride=2)
 
 
 def average_pool(x: Float[Array, "B H W C"], *, count_padding: bool) -> Float[Array, "B H W C"]:
-    """The mean of 3x3 neighbours; those beyond the edge count as zeros, or not at all."""
+    """3x3 average pool; pixels beyond the edge count as zeros with `count_padding`, otherwise they are excluded."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=count_padding)
 
 
@@ -84,7 +84,7 @@ class Stem(nn.Module):
 
 
 class Mixed(nn.Module):
-    """What the mixed blocks share. Each joins the channels of parallel branches over the same map."""
+    """Base class of the mixed blocks, which concatenate the channels of parallel branches over the same map."""
 
     norm: Layer
     count_padding: bool  # in the average pool
@@ -195,10 +195,10 @@ class MixedE(Mixed):
 class InceptionV3(nn.Module):
     """Stem and eleven mixed blocks: [B, H, W, C] to [B, about H / 32, about W / 32, 2048].
 
-    21,802,784 numbers for three input channels, as Keras counts them (with BatchNorm's running statistics).
+    21,802,784 parameters for three input channels, counted as in Keras (with BatchNorm's running statistics).
     Published input: 299 x 299, scaled to [-1, 1]; the smallest is 75 x 75.
 
-    The framework "torch" is torchvision's and timm's `inception_v3`, which differs from "keras" in two things that
+    The framework "torch" is torchvision's and timm's `inception_v3`, which differs from "keras" in two points that
     the weights depend on (see `Framework`): BatchNorm has a scale (17,216 parameters more), and average pools
     count the padding. Weights trained in one give wrong features in the other.
     """
@@ -209,7 +209,7 @@ class InceptionV3(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses a framework that does not exist."""
+        """Rejects an unknown framework."""
         if self.framework not in FRAMEWORKS:
             known = ", ".join(FRAMEWORKS)
             raise BoneAgeError(f"unknown framework {self.framework!r} of {type(self).__name__}; known: {known}")
@@ -222,7 +222,7 @@ class InceptionV3(nn.Module):
         return self.mixed_flow(self.stem_layer("stem", norm, train=train)(image), norm, train=train)
 
     def norm(self, train: bool) -> Layer:
-        """BatchNorm as the framework has it."""
+        """BatchNorm with the framework's settings."""
         framework = FRAMEWORKS[self.framework]
         norm = batch_norm(
             train=train, momentum=framework.momentum, epsilon=1e-3, axis_name=self.axis_name, dtype=self.dtype
@@ -230,12 +230,12 @@ class InceptionV3(nn.Module):
         return partial(norm, use_scale=framework.scale)
 
     def stem_layer(self, name: str, norm: Layer, *, train: bool) -> nn.Module:
-        """A stem of that name."""
+        """Makes a stem with the given name."""
         stem = recomputed(Stem, train=train, remat=self.remat)
         return stem(norm=norm, dtype=self.dtype, name=name)
 
     def mixed_flow(self, x: Float[Array, "B h w 192"], norm: Layer, *, train: bool) -> Float[Array, "B h2 w2 2048"]:
-        """The mixed blocks, at an eighth, a sixteenth and a thirty-second of the image."""
+        """Applies the mixed blocks, at 1/8, 1/16 and 1/32 of the image's height and width."""
         mixed = partial(self._mixed, norm=norm, train=train)
         for i, pool_features in enumerate((32, 64, 64)):
             x = mixed(MixedA, i, pool_features=pool_features)(x)  # [B, H/8, W/8, 256 or 288]

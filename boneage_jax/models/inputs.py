@@ -1,4 +1,4 @@
-"""Further inputs beside the image and the sex: what they are called, what they hold and how a head reads them."""
+"""Further inputs besides the image and the sex: their names, their kinds and their encoding for a head."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ class Input:
         Input("chronological_age", "number", mean=127.0, std=41.0)
         Input("ethnicity", "category", categories=("asian", "black", "unknown", "white"))
 
-    A value that is not known is a category of its own, such as "unknown", with which the network has been trained.
+    Missing values need a category of their own, such as "unknown", that the network has been trained with.
 
     Args:
-        name: of the column and of the layer that reads it, so written as in Python: letters, digits and _.
+        name: name of the column and of the layer that reads it, a Python identifier: letters, digits and _.
         kind: "number" (float32 [B]), "category" (int32 [B], an index into `categories`) or "heatmap"
             (float32 [B, H, W, 1] in 0 to 1, of the image's size; it goes to the trunk).
-        categories: of a category, in the order of their indices.
-        mean: of a number in the training split, in its own unit.
-        std: of a number in the training split, in its own unit.
+        categories: for the kind "category", in the order of their indices.
+        mean: for the kind "number", mean of the training split, in the unit of the input.
+        std: for the kind "number", standard deviation of the training split, in the unit of the input.
 
     Raises:
-        BoneAgeError: anything that does not fit together.
+        BoneAgeError: a field is invalid, or the fields contradict each other.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Input:
             raise BoneAgeError(f"std of the input {self.name!r} is {self.std}, expected a standard deviation above 0")
 
     def example(self, image: Float[Array, "B H W C"]) -> Array:
-        """Zeros of the shape and type that it has beside these images."""
+        """Zeros with the shape and type of this input for a batch of images."""
         batch, height, width, _ = image.shape
         if self.kind == "heatmap":
             return jnp.zeros((batch, height, width, 1), jnp.float32)
@@ -69,10 +69,10 @@ class Input:
 def encode(spec: Input, value: Num[Array, " B"]) -> Float[Array, "B K"]:
     """A number as its z-score [B, 1], a category one-hot [B, len(categories)]; float32.
 
-    An index that stands for no category becomes NaN, so that no prediction is made from it.
+    An index outside the categories becomes NaN, so that no prediction is made from it.
 
     Raises:
-        BoneAgeError: it is a heat map, which is for the trunk.
+        BoneAgeError: the input is a heat map, which only the trunk reads.
     """
     if spec.kind == "number":
         return ((value.astype(jnp.float32) - spec.mean) / spec.std)[:, None]
@@ -86,7 +86,7 @@ def check_inputs(specs: Iterable[Input], given: Mapping[str, Any]) -> None:
     """Checks that every configured input is given, and nothing else.
 
     Raises:
-        BoneAgeError: what is missing or unknown, by name.
+        BoneAgeError: inputs are missing or unknown; the message names them.
     """
     configured = {spec.name: spec.kind for spec in specs}
     if missing := [f"{name} ({kind})" for name, kind in configured.items() if name not in given]:

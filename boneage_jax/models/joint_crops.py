@@ -1,4 +1,4 @@
-"""One EfficientNet for crops around the joints of a hand: an own design, as readers rate bone by bone."""
+"""One EfficientNet for crops around the joints of a hand, because readers rate bone by bone; not from a paper."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -7,10 +7,10 @@ from boneage_jax.models.efficientnet import EfficientNet
 
 
 class JointCrops(EfficientNet):
-    """The same `EfficientNet` on every crop, which is one channel of the image: [B, H, W, R] to [B, R, H W / 32^2, D].
+    """One `EfficientNet` for all crops, stored as the image's channels: [B, H, W, R] to [B, R, H W / 32^2, D].
 
-    Parameters are those of the EfficientNet with one input channel, and so are their names: weights of a network for
-    whole hands can be its start. A crop without any contrast, as that of a joint that was not found, gives zeros.
+    The parameters and their names are those of the EfficientNet with one input channel, so training can start from the
+    weights of a whole-hand network. A constant crop, such as that of a joint that was not found, gives zeros.
     """
 
     variant: str = "lite0"

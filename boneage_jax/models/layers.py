@@ -1,4 +1,4 @@
-"""Pieces that several trunks share: normalisation, 1x1 and separable convolution, stochastic depth."""
+"""Layers that several trunks share: normalisation, 1x1 and separable convolution, stochastic depth."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,13 +15,13 @@ from boneage_jax.kernels.kept import NAME as KEPT
 from boneage_jax.models.depthwise import DepthwiseConv
 from boneage_jax.models.normalisation import BatchNorm, FoldedBatchNorm, affine
 
-# `nn.Conv`, computed by own kernels where there are any; its parameters are the same.
+# `nn.Conv` with the same parameters, computed by this package's kernels where they support it.
 Conv = partial(nn.Conv, conv_general_dilated=kernels.conv_general_dilated)
 
 # Stochastic depth (Huang et al., ECCV 2016): drops a residual branch for whole images, `x + StochasticDepth(rate)(y)`.
 StochasticDepth = partial(nn.Dropout, broadcast_dims=(1, 2, 3))
 
-# A layer class with some of its settings already filled in, e.g. what `batch_norm` returns.
+# A layer class with some of its settings already filled in, e.g. the result of `batch_norm`.
 Layer = Callable[..., nn.Module]
 
 Activation = Callable[[Array], Array]
@@ -30,15 +30,15 @@ Activation = Callable[[Array], Array]
 def batch_norm(
     *, train: bool, momentum: float, epsilon: float, axis_name: str | None, dtype: Any, folded: bool = False
 ) -> Layer:
-    """BatchNorm with nothing left to flax's defaults, which differ from those of Keras and PyTorch.
+    """BatchNorm with every setting explicit, because flax's defaults differ from those of Keras and PyTorch.
 
     Args:
-        train: normalise with the batch's statistics and move the running ones; else use the running ones.
+        train: normalise with the batch's statistics and update the running ones; else use the running ones.
         momentum: share of the old running statistics that one step keeps (PyTorch's momentum is 1 - this).
         epsilon: added to the variance.
         axis_name: mapped axis over which the statistics are averaged; None keeps them per device.
-        dtype: of the output; the statistics are float32 always.
-        folded: normalise by the running statistics always, as part of the layer before it; for `convolved`.
+        dtype: of the output; the statistics are always float32.
+        folded: always normalise by the running statistics, folded into the preceding layer; for `convolved`.
     """
     return partial(
         FoldedBatchNorm if folded else BatchNorm,
@@ -53,10 +53,10 @@ def batch_norm(
 def convolved(
     layer: nn.Module, norm: nn.Module, x: Float[Array, "B H W C"], activate: Activation | None = None
 ) -> Float[Array, "B h w D"]:
-    """`activate` of `norm` of `layer` of x.
+    """Applies `layer`, `norm` and `activate` to x, in this order.
 
-    A folded norm multiplies the kernel of the layer and adds a bias, so that no pixel is read for it; with ReLU6 behind
-    it all is one operation.
+    A folded norm scales the kernel of a pointwise or depthwise layer and adds a bias, which avoids a pass over the
+    pixels; with ReLU6 as `activate`, all three are one operation.
     """
     if not isinstance(norm, FoldedBatchNorm):
         x = norm(layer(x))
@@ -75,12 +75,12 @@ def convolved(
 def recomputed(
     block: type[nn.Module], *, train: bool, remat: bool, static_argnums: tuple[int, ...] = ()
 ) -> type[nn.Module]:
-    """`block`, whose backward pass computes again what takes little time: all but what is `kept`.
+    """Wraps `block` so that the backward pass recomputes everything that is cheap: all results not marked as `kept`.
 
-    Kept are the results of convolutions and max pools and BatchNorm's moments.
+    The kept results are those of convolutions and max pools, and BatchNorm's moments.
 
-    With `remat` it computes everything again, from the input of the block: the least memory, and another forward pass.
-    Only in training; in evaluation it is the block itself.
+    With `remat`, everything is recomputed from the input of the block: the least memory, at the cost of another forward
+    pass. Without `train`, `block` is returned unchanged.
     """
     if not train:
         return block
@@ -89,9 +89,9 @@ def recomputed(
 
 
 class Pointwise(nn.Module):
-    """1x1 convolution, as a matrix product: on the CPU about five times XLA's convolution.
+    """1x1 convolution as a matrix product: on the CPU about five times as fast as XLA's convolution.
 
-    The parameters are those of `nn.Conv` with a 1x1 kernel, so weights carry over as they are.
+    The parameters are those of `nn.Conv` with a 1x1 kernel, so weights carry over unchanged.
     """
 
     features: int
@@ -109,7 +109,7 @@ class Pointwise(nn.Module):
     ) -> Float[Array, "B h w D"]:
         """Maps the channels of every `strides`-th pixel.
 
-        `factor` multiplies the kernel; `relu6_bias` is added to the result, and ReLU6 of it returned.
+        `factor` multiplies the kernel. With `relu6_bias`, the bias is added to the result and ReLU6 applied.
         """
         shape = (1, 1, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
@@ -126,7 +126,7 @@ class Pointwise(nn.Module):
 
 
 class SeparableConv(nn.Module):
-    """Depthwise 3x3, then pointwise convolution; nothing between them, no biases (Chollet 2017)."""
+    """Depthwise 3x3, then pointwise convolution, with no activation between them and no biases (Chollet 2017)."""
 
     features: int
     dtype: Any = jnp.float32

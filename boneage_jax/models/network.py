@@ -25,7 +25,7 @@ from boneage_jax.models.resnet import ResNet50
 from boneage_jax.models.xception import Xception
 
 # A trunk: module(image [B, H, W, C], train=...) -> [B, h, w, c]; it takes axis_name, remat and dtype.
-# One with an option `heatmap` that is on: module(image, heatmap [B, H, W, 1], train=...).
+# With its option `heatmap` on: module(image, heatmap [B, H, W, 1], train=...).
 TRUNKS: dict[str, Callable[..., nn.Module]] = {
     "bonet": BoNet,
     "compact_resnet": CompactResNet,
@@ -58,13 +58,13 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 INPUT_CHANNELS = ("native", "rgb")
 LARGEST_MONTHS = 600.0
-"""Estimates beyond it, either way, are no bone ages: those end at about 20 years."""
+"""Estimates of a larger magnitude are invalid: bone ages end at about 20 years."""
 # Arguments of the modules that are not options: flax's own, and those that `create` gives to every module.
 _SHARED = {"parent", "name", "axis_name", "remat", "dtype", "inputs", "label_mean", "label_std"}
 
 
 class Network(nn.Module):
-    """A trunk and a head; parameters and batch statistics lie under "trunk" and "head"."""
+    """A trunk and a head; parameters and batch statistics are stored under "trunk" and "head"."""
 
     trunk: nn.Module
     head: nn.Module
@@ -85,7 +85,7 @@ class Network(nn.Module):
             image: radiographs as `Preprocessing.scale` returns them.
             sex: [B], 0 for girls, 1 for boys.
             inputs: further inputs by name, as `Input` describes them; None if the network has none.
-            train: batch statistics and dropout of training (mutable "batch_stats", a "dropout" key).
+            train: use batch statistics and dropout, as in training (mutable "batch_stats", a "dropout" key).
 
         Raises:
             BoneAgeError: `sex` or an input does not have one value per image, an input is missing or
@@ -104,9 +104,9 @@ class Network(nn.Module):
     def features(
         self, image: Float[Array, "B H W C"], inputs: Mapping[str, Array] | None = None, *, train: bool
     ) -> Float[Array, "B h w c"]:
-        """The trunk's feature map, before pooling: what heads, heat maps and retrieval start from.
+        """The trunk's feature map before pooling, the input of heads, heat maps and retrieval.
 
-        Of the further inputs only the heat map is read.
+        Only a heat map is read from the further inputs.
         """
         heatmaps = [i for i in self.inputs if i.kind == "heatmap"]
         given = {i.name: inputs[i.name] for i in heatmaps if inputs and i.name in inputs}
@@ -129,18 +129,18 @@ def names() -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """All that decides what a network computes; weights files and checkpoints store it.
+    """The complete configuration of a network, stored in weights files and checkpoints.
 
     Attributes:
         name: a registered trunk, see `names`.
         options: of the trunk.
         head: a registered head.
         head_options: of the head.
-        dtype: in which to compute, "float32" or "bfloat16"; parameters and batch statistics stay float32.
+        dtype: type of the computation, "float32" or "bfloat16"; parameters and batch statistics stay float32.
         input_channels: "native" takes the image as it is; "rgb" repeats a single channel to three.
-        inputs: further inputs beside image and sex; a heat map goes to the trunk, everything else to the head.
-        label_mean: of the training labels, months.
-        label_std: of the training labels, months.
+        inputs: further inputs besides image and sex; a heat map goes to the trunk, everything else to the head.
+        label_mean: mean of the training labels, months.
+        label_std: standard deviation of the training labels, months.
     """
 
     name: str
@@ -154,14 +154,14 @@ class Description:
     label_std: float = 1.0
 
     def network(self, *, axis_name: str | None = None, remat: bool = False) -> Network:
-        """Makes the network; the arguments decide only how it is trained.
+        """Makes the network; the arguments only affect training.
 
         Args:
             axis_name: mapped axis over which BatchNorm's statistics are averaged; None keeps them per device.
             remat: rematerialise whole blocks in the backward pass, convolutions too: less memory, more time.
 
         Raises:
-            BoneAgeError: a name, an option or a value that does not exist, or parts that do not fit together.
+            BoneAgeError: a name, an option or a value is invalid, or the parts do not fit together.
         """
         trunk = TRUNKS[_known("model", self.name, TRUNKS)]
         head = HEADS[_known("head", self.head, HEADS)]
@@ -183,7 +183,7 @@ class Description:
         return network
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON types, to be stored beside weights."""
+        """The fields as JSON types, to be stored with the weights."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
@@ -191,8 +191,8 @@ class Description:
         """The inverse of `to_dict`; `network` turns lists into tuples again.
 
         Raises:
-            ValueError, TypeError, KeyError, BoneAgeError: fields that are missing, unknown or of another type, and
-                label statistics that no training split has.
+            ValueError, TypeError, KeyError, BoneAgeError: fields are missing, unknown or of the wrong type, or the
+                label statistics are out of range.
         """
         inputs = (Input(**{**spec, "categories": tuple(spec["categories"])}) for spec in fields["inputs"])
         description = cls(**{**fields, "inputs": tuple(inputs)})
@@ -203,7 +203,7 @@ class Description:
 
 
 def create(name: str, *, axis_name: str | None = None, remat: bool = False, **settings: Any) -> Network:
-    """Short for `Description(name, ...).network(...)`: what is no field of `Description` is an option of the trunk.
+    """Short for `Description(name, ...).network(...)`; settings that are not its fields become options of the trunk.
 
     model = create("convmixer", dim=256, depth=8, label_mean=127.3, label_std=41.2)
     image, sex = jnp.zeros((1, 256, 256, 1)), jnp.zeros(1, jnp.int32)
@@ -217,7 +217,7 @@ def create(name: str, *, axis_name: str | None = None, remat: bool = False, **se
 
 
 def _check_wiring(name: str, network: Network) -> None:
-    """Raises unless names are given once, and a heat map has a trunk that reads it."""
+    """Raises BoneAgeError unless input names are unique and a heat map is given exactly if the trunk reads one."""
     given = [i.name for i in network.inputs]
     if repeated := sorted({i for i in given if given.count(i) > 1}):
         raise BoneAgeError(f"the further input {', '.join(repeated)} is configured more than once")
@@ -252,7 +252,7 @@ def _known(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def _checked(owner: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that exist and are of the kind of their default; lists become tuples, as flax needs."""
+    """The options, after checking that they exist and have their default's type; lists become tuples, as flax needs."""
     parameters = inspect.signature(factory).parameters
     defaults = {key: p.default for key, p in parameters.items() if key not in _SHARED}
     checked = {}
@@ -270,7 +270,7 @@ def _checked(owner: str, factory: Callable[..., nn.Module], options: Mapping[str
 
 
 def _sizes_are_positive(value: Any) -> bool:
-    """Every whole number among a network's options is a size or a count."""
+    """Whether the whole numbers in an option, which are all sizes or counts, are above 0."""
     if isinstance(value, tuple):
         return all(type(size) is int and size > 0 for size in value)
     return type(value) is not int or value > 0

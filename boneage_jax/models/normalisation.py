@@ -1,4 +1,4 @@
-"""Batch normalisation whose sums over pixels, forward and backward, are one pass each, or with known statistics."""
+"""Batch normalisation with single-pass sums over pixels, forward and backward, or with fixed statistics."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from boneage_jax.kernels.kept import kept
 
 
 class _Normalisation(nn.Module):
-    """The settings and the variables of a batch normalisation, those of `nn.BatchNorm`."""
+    """The settings and variables of a batch normalisation, the same as those of `nn.BatchNorm`."""
 
     use_running_average: bool
     momentum: float
@@ -34,14 +34,14 @@ class _Normalisation(nn.Module):
 
 
 class BatchNorm(_Normalisation):
-    """Batch normalisation (Ioffe and Szegedy, ICML 2015): `nn.BatchNorm`'s variables and values, faster on CPUs.
+    """Batch normalisation (Ioffe and Szegedy, ICML 2015): variables and results of `nn.BatchNorm`, faster on CPUs.
 
     Statistics are float32: mean and mean square, averaged over `axis_name`. The running variance is the biased one.
     """
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        """Normalises every channel; in training moves the running statistics, except while it is initialised."""
+        """Normalises every channel; in training, updates the running statistics, except during initialisation."""
         running_mean, running_var, scale, bias = self._variables(x.shape[-1])
         if self.use_running_average:
             mean, var = running_mean.value, running_var.value
@@ -59,14 +59,14 @@ class BatchNorm(_Normalisation):
 
 
 class FoldedBatchNorm(_Normalisation):
-    """A batch normalisation by its running statistics, also in training, for the layer before it to take into itself.
+    """Batch normalisation by its running statistics, also in training, to be folded into the preceding layer.
 
-    Its variables are those of `BatchNorm`; scale and bias are trained on, the statistics stay as they are.
+    Its variables are those of `BatchNorm`; scale and bias are still trained, the statistics stay fixed.
     """
 
     @nn.compact
     def __call__(self, channels: int) -> tuple[Float[Array, "C"], Float[Array, "C"]]:
-        """Factor and bias of every channel, float32: normalised is x * factor + bias."""
+        """Factor and bias of every channel, float32; the normalised value is x * factor + bias."""
         mean, var, scale, bias = self._variables(channels)
         factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
         return factor, bias - mean.value * factor

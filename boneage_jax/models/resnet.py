@@ -15,29 +15,29 @@ from boneage_jax.models.layers import Conv, Layer, Pointwise, batch_norm, recomp
 
 @dataclasses.dataclass(frozen=True)
 class Framework:
-    """In what the two ResNet-50s that people have weights of differ."""
+    """Differences between the two ResNet-50s with published weights."""
 
     halving: int  # which of a block's three convolutions halves height and width
-    use_bias: bool  # of every convolution, though BatchNorm follows it
+    use_bias: bool  # in every convolution, although BatchNorm follows
     momentum: float  # of BatchNorm
     epsilon: float  # of BatchNorm
 
 
 FRAMEWORKS = {
-    # torchvision and timm: "v1.5", which sees every pixel of a map before it halves it.
+    # torchvision and timm: "v1.5", which halves in the 3x3 convolution and so uses every pixel.
     "torch": Framework(halving=2, use_bias=False, momentum=0.9, epsilon=1e-5),
-    # keras.applications: the paper's.
+    # keras.applications: as in the paper.
     "keras": Framework(halving=1, use_bias=True, momentum=0.99, epsilon=1.001e-5),
 }
 
-# He et al., "Delving Deep into Rectifiers" (ICCV 2015), as torchvision draws it.
+# He et al., "Delving Deep into Rectifiers" (ICCV 2015), as in torchvision.
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution, the last four times as wide as the others, with a way around them.
+    """1x1, 3x3 and 1x1 convolution, the last four times as wide as the others, with a residual shortcut.
 
-    The way around the first block of a stage is a 1x1 convolution, around the others it is the identity.
+    The shortcut is a 1x1 convolution in the first block of a stage and the identity in the others.
     """
 
     features: int
@@ -68,10 +68,10 @@ class Bottleneck(nn.Module):
 class ResNet50(nn.Module):
     """Stem and four stages of bottleneck blocks: [B, H, W, C] to [B, H / 32, W / 32, 32 width], rounded up.
 
-    For three input channels, "torch" has 23,508,032 parameters and "keras" 23,587,712 numbers, as their authors
-    count: Keras adds BatchNorm's 53,120 running statistics. Published input: 224 x 224; torch's standardised
-    per channel, Keras' in intensities (0 to 255) with the channels in the order blue, green, red and ImageNet's
-    mean taken away.
+    For three input channels, "torch" has 23,508,032 parameters and "keras" 23,587,712, as each framework
+    counts: Keras includes BatchNorm's 53,120 running statistics. Published input: 224 x 224; for "torch"
+    standardised per channel, for "keras" intensities (0 to 255) with the channels in the order blue, green, red
+    and ImageNet's mean subtracted.
     """
 
     framework: str = "torch"
@@ -82,7 +82,7 @@ class ResNet50(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses a framework that does not exist."""
+        """Rejects an unknown framework."""
         if self.framework not in FRAMEWORKS:
             raise BoneAgeError(f"unknown framework {self.framework!r} of ResNet50; known: {', '.join(FRAMEWORKS)}")
         super().__post_init__()

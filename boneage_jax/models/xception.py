@@ -15,9 +15,9 @@ from boneage_jax.models.layers import Conv, Layer, Pointwise, SeparableConv, bat
 
 
 class ResidualBlock(nn.Module):
-    """Separable convolutions, each followed by BatchNorm, with a way around them.
+    """Separable convolutions, each followed by BatchNorm, with a residual shortcut.
 
-    A downsampling block ends in a 3x3 max pool of stride 2; its way around is a 1x1 convolution of stride 2.
+    A downsampling block ends in a 3x3 max pool with stride 2; its shortcut is a 1x1 convolution with stride 2.
     """
 
     features: tuple[int, ...]  # of each separable convolution
@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
 class Xception(nn.Module):
     """Entry, middle and exit flow: [B, H, W, C] to [B, about H / 32, about W / 32, 2048].
 
-    20,861,480 numbers for three input channels, as Keras counts them (with BatchNorm's running statistics).
+    20,861,480 parameters for three input channels, counted as in Keras (with BatchNorm's running statistics).
     Published input: 299 x 299, scaled to [-1, 1].
     """
 
@@ -73,7 +73,7 @@ class Xception(nn.Module):
         return block((728, 728), name="block4")(x)  # [B, H/16, W/16, 728]
 
     def middle_flow(self, x: Float[Array, "B h w 728"], block: Layer) -> Float[Array, "B h w 728"]:
-        """The same block over and over: three separable convolutions and the identity around them."""
+        """Repeated blocks of three separable convolutions with an identity shortcut."""
         for i in range(self.middle_blocks):
             x = block((728, 728, 728), downsample=False, name=f"block{5 + i}")(x)
         return x

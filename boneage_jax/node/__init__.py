@@ -1,1 +1,1 @@
-"""The DICOM node: it receives radiographs, reads them and sends the results on, through a queue on disk."""
+"""The DICOM node: receives radiographs, reads them and sends the results to a destination, with a queue on disk."""

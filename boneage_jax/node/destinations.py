@@ -1,4 +1,4 @@
-"""Where the node sends its results: an archive that takes C-STORE, or a DICOMweb service that takes STOW-RS."""
+"""Destinations of the results: an archive that accepts C-STORE, or a DICOMweb service that accepts STOW-RS."""
 
 import contextlib
 import io
@@ -17,15 +17,15 @@ from pydicom.uid import (
 )
 from pynetdicom import AE
 
-_TIMEOUT = 30.0  # seconds without an answer
+_TIMEOUT = 30.0  # seconds without a response
 
 
 class UnreachableError(Exception):
-    """The destination cannot be reached or does not answer; it may take the same object later."""
+    """The destination cannot be reached or does not respond; it may accept the same object later."""
 
 
 class RejectedError(Exception):
-    """The destination is there and does not take this object."""
+    """The destination responds but does not accept this object."""
 
 
 @runtime_checkable
@@ -33,9 +33,9 @@ class Destination(Protocol):
     """Where results are sent."""
 
     def connect(self) -> AbstractContextManager[Callable[[bytes], None]]:
-        """A function that sends the bytes of a DICOM file, valid within the context.
+        """Yields a function that sends the bytes of a DICOM file; it is valid within the context.
 
-        It raises UnreachableError or RejectedError, the first one also when the context is entered.
+        The function raises UnreachableError or RejectedError. Entering the context can also raise UnreachableError.
         """
 
 
@@ -45,8 +45,8 @@ class Archive:
     Args:
         own_title: AE title of the node.
         title: AE title of the archive.
-        host: its address.
-        port: its port.
+        host: address of the archive.
+        port: port of the archive.
     """
 
     def __init__(self, own_title: str, title: str, host: str, port: int):
@@ -61,7 +61,7 @@ class Archive:
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[Callable[[bytes], None]]:
-        """See `Destination`; one association."""
+        """See `Destination`; opens one association."""
         association = self._entity.associate(self._host, self._port, ae_title=self._title)
         if not association.is_established:
             raise UnreachableError("it rejects the association" if association.is_rejected else "it does not answer")
@@ -75,7 +75,7 @@ class Archive:
                 raise UnreachableError("it ended the association") from error
             if "Status" not in status:
                 raise UnreachableError("it does not answer")
-            if status.Status != 0x0000 and status.Status & 0xF000 != 0xB000:  # a warning means that it was stored
+            if status.Status != 0x0000 and status.Status & 0xF000 != 0xB000:  # a warning status: the object was stored
                 raise RejectedError(f"it answers with status 0x{status.Status:04X}")
 
         try:
@@ -85,22 +85,22 @@ class Archive:
 
 
 class Service:
-    """A DICOMweb service. A user's name and password are taken from the user's netrc file.
+    """A DICOMweb service; user name and password are taken from the user's netrc file.
 
     Args:
-        url: of the service, below which `/studies` lies.
+        url: base URL of the service, without `/studies`.
     """
 
     def __init__(self, url: str):
         self._client = DICOMwebClient(url, timeout=_TIMEOUT)
-        self._client.set_http_retry_params(retry=False)  # the node has pauses of its own
+        self._client.set_http_retry_params(retry=False)  # the node schedules its own retries
 
     def __str__(self) -> str:
         return str(self._client.base_url)
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[Callable[[bytes], None]]:
-        """See `Destination`; one request for each object."""
+        """See `Destination`; sends one request per object."""
         yield self._send
 
     def _send(self, content: bytes) -> None:

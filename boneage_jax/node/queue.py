@@ -1,4 +1,4 @@
-"""The node's queue in one SQLite file: what was accepted survives the end of the process at any moment."""
+"""The node's queue in one SQLite file; accepted images survive even if the process is killed at any moment."""
 
 import contextlib
 import enum
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from boneage_jax.errors import BoneAgeError
 
-_VERSION = 1  # of the tables
+_VERSION = 1  # version of the tables
 _TABLES = """
 CREATE TABLE image (
     id INTEGER PRIMARY KEY,
@@ -34,25 +34,25 @@ CREATE TABLE file (
 _SOURCE = "source"  # role of a received image
 
 LONGEST_PAUSE = 300.0
-"""Seconds between two attempts to send a result, at most."""
+"""Longest pause between two attempts to send a result, in seconds."""
 
 
 class State(enum.StrEnum):
-    """What has become of an image."""
+    """The state of an image in the queue."""
 
     WAITING = "waiting"  # to be read
-    ANSWERED = "answered"  # its results have yet to be sent
+    ANSWERED = "answered"  # read; its results are yet to be sent
     SENT = "sent"
     REFUSED = "refused"  # it cannot be read; another copy of it is accepted again
     FAILED = "failed"  # reading it failed unexpectedly; it is kept, and read again when the node starts
 
 
 class Entry(NamedTuple):
-    """An image of the queue.
+    """An image in the queue.
 
     Attributes:
-        id: its number in this queue, by which the log names it.
-        files: bytes by role: that of the image, or those of its results that have not been sent.
+        id: its number in this queue, used in the log.
+        files: bytes by role: the image file, or those of its results that have not been sent.
     """
 
     id: int
@@ -60,23 +60,23 @@ class Entry(NamedTuple):
 
     @property
     def source(self) -> bytes:
-        """The file of an image that waits to be read."""
+        """The file of an image that is waiting to be read."""
         return self.files[_SOURCE]
 
 
 class Queue:
     """The queue of one node; safe to use from several threads.
 
-    An image is identified by its SOP Instance UID and the checksum of the weights. Every method is one transaction, on
-    disk when it returns. Contents that are no longer needed are overwritten with zeros; UIDs and states stay, so that
-    an image that arrives again is not answered again.
+    An image is identified by its SOP Instance UID and the checksum of the weights. Every method is one transaction,
+    which is on disk when it returns. Contents that are no longer needed are overwritten with zeros; UIDs and states are
+    kept, so that an image that arrives again is not processed again.
 
     Args:
-        path: of the file, which is made, for its owner alone, where it is missing.
+        path: the file of the queue; created with access for its owner only if it is missing.
         weights: checksum of the weights that read the images.
 
     Raises:
-        BoneAgeError: another process uses the file, it cannot be written, or another version of the package made it.
+        BoneAgeError: another process uses the file, it cannot be written, or its tables have another version.
     """
 
     def __init__(self, path: Path, weights: str):
@@ -93,10 +93,10 @@ class Queue:
             self._file.close()
 
     def accept(self, uid: str, content: bytes) -> int | None:
-        """Keeps an image until it is answered.
+        """Stores an image until its results replace it.
 
         Returns:
-            Its number, or None if it is in the queue already, or has been answered by these weights.
+            Its number, or None if it is already in the queue or has been processed with these weights.
         """
         with self._transaction():
             row = self._file.execute(
@@ -110,9 +110,9 @@ class Queue:
         return row[0]
 
     def next_waiting(self) -> Entry | None:
-        """The image to be read next, the one with the fewest attempts first; this counts as one.
+        """The next image to read, the one with the fewest attempts first; each call counts as an attempt.
 
-        An image that ends the process while it is read does not hold up the others when the node starts again.
+        So an image that crashes the process while it is read does not block the others when the node restarts.
         """
         with self._transaction():
             row = self._file.execute(
@@ -124,7 +124,7 @@ class Queue:
         return self._entry(row[0])
 
     def answer(self, number: int, files: dict[str, bytes]) -> None:
-        """Puts results, by role, in the place of the image."""
+        """Replaces the image with its results, given by role."""
         with self._transaction():
             self._file.execute("DELETE FROM file WHERE image = ?", (number,))
             self._file.executemany(
@@ -140,12 +140,12 @@ class Queue:
             self._set(number, State.REFUSED, reason)
 
     def fail(self, number: int, reason: str) -> None:
-        """Puts an image aside until the node starts again."""
+        """Sets an image aside until the node restarts."""
         with self._transaction():
             self._set(number, State.FAILED, reason)
 
     def next_answered(self) -> Entry | None:
-        """The results to be sent next, those that have been due for the longest time first; None if none are due."""
+        """The next results to send, the longest due first; None if none are due."""
         with self._changed:
             row = self._file.execute(
                 "SELECT id FROM image WHERE state = ? AND due <= ? ORDER BY due, id LIMIT 1",
@@ -154,7 +154,7 @@ class Queue:
         return None if row is None else self._entry(row[0])
 
     def sent(self, number: int, role: str) -> None:
-        """Drops a result that the destination has; the image is done with its last one."""
+        """Drops a result that the destination has received; after its last result, the image is in the state SENT."""
         with self._transaction():
             self._file.execute("DELETE FROM file WHERE image = ? AND role = ?", (number, role))
             if self._file.execute("SELECT 1 FROM file WHERE image = ?", (number,)).fetchone() is None:
@@ -164,7 +164,7 @@ class Queue:
         """Keeps results for another attempt.
 
         Returns:
-            The pause before it in seconds: 2, 4, 8 and so on, up to `LONGEST_PAUSE`.
+            The pause before the next attempt in seconds: 2, 4, 8 and so on, up to `LONGEST_PAUSE`.
         """
         with self._transaction():
             (attempts,) = self._file.execute(
@@ -181,7 +181,7 @@ class Queue:
         return Counter({State(state): count for state, count in rows})
 
     def wait(self, seconds: float) -> None:
-        """Returns when something in the queue has changed, or after this time."""
+        """Waits until the queue changes, at most for this time."""
         with self._changed:
             self._changed.wait(seconds)
 
@@ -191,7 +191,7 @@ class Queue:
             self._changed.notify_all()
 
     def _take_over(self) -> None:
-        """Makes images that waited for other weights wait for these, unless they have come for these as well."""
+        """Reassigns images waiting for other weights to these weights; drops those that these weights already have."""
         self._file.execute("UPDATE OR IGNORE image SET weights = ? WHERE state = ?", (self._weights, State.WAITING))
         left = "FROM image WHERE state = ? AND weights != ?"
         self._file.execute(f"DELETE FROM file WHERE image IN (SELECT id {left})", (State.WAITING, self._weights))

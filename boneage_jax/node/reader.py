@@ -1,4 +1,4 @@
-"""Reads the images of the queue, one after the other, and puts their results in their place."""
+"""Reads the images in the queue one at a time and replaces them with their results."""
 
 import logging
 import threading
@@ -14,17 +14,17 @@ from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
 from boneage_jax.predict.predictor import Predictor
 from boneage_jax.predict.worklist import Request
 
-_NAME = "the image"  # in errors; the queue knows no file names
-_NO_VALUES = (MissingSexError, RefusedImageError, SourceError)  # errors that quote nothing of the header
+_NAME = "the image"  # in errors; the queue has no file names
+_NO_VALUES = (MissingSexError, RefusedImageError, SourceError)  # errors that quote no values of the header
 
 _log = logging.getLogger(__name__)
 
 
 class Reader:
-    """Reads with one predictor.
+    """Reads images with one predictor.
 
     Raises:
-        BoneAgeError: the network has inputs beside image and sex, which a node does not have.
+        BoneAgeError: the network has inputs besides image and sex, which a node cannot provide.
     """
 
     def __init__(self, predictor: Predictor):
@@ -37,7 +37,7 @@ class Reader:
         self._maps = heatmap.Maps(predictor)
 
     def run(self, queue: Queue, stop: threading.Event) -> None:
-        """Reads what waits in the queue, and what comes, until `stop` is set."""
+        """Reads waiting and arriving images until `stop` is set."""
         while not stop.is_set():
             entry = queue.next_waiting()
             if entry is None:
@@ -46,10 +46,10 @@ class Reader:
                 self._answer(queue, entry)
 
     def read(self, data: bytes) -> objects.Objects:
-        """The results of a radiograph.
+        """Reads a radiograph and makes its DICOM results.
 
         Args:
-            data: the bytes of its file; the header names sex and age.
+            data: the bytes of its file; sex and age are taken from the header.
 
         Raises:
             BoneAgeError: the image is refused, its sex is not known, or it cannot be a source of DICOM results.
@@ -67,7 +67,7 @@ class Reader:
             reason = str(error) if isinstance(error, _NO_VALUES) else "it cannot be read"
             queue.refuse(entry.id, reason)
             _log.warning("image %d is refused: %s", entry.id, reason)
-        except Exception as error:  # the node goes on with the next image
+        except Exception as error:  # the node continues with the next image
             queue.fail(entry.id, type(error).__name__)
             _log.error("image %d is put aside until the next start: %s", entry.id, where(error))
         else:
@@ -76,7 +76,7 @@ class Reader:
 
 
 def where(error: BaseException) -> str:
-    """Kind and place of an unexpected error, without its message, which may quote a header."""
+    """Type and source line of an unexpected error, without its message, which may quote a header."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next

@@ -1,4 +1,4 @@
-"""The node's storage SCP: it puts radiographs of hands into the queue and acknowledges everything else."""
+"""The node's storage SCP: queues radiographs of hands, and acknowledges and drops other objects."""
 
 import logging
 import sqlite3
@@ -17,23 +17,23 @@ from boneage_jax.node.selection import reason_to_ignore
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
 _SYNTAXES = [syntax for syntax in ALL_TRANSFER_SYNTAXES if syntax != DeflatedExplicitVRLittleEndian]
-"""All but the deflated one, in which a small message could fill the memory; the sender then chooses another."""
+"""All except the deflated one, because a small deflated message could fill the memory; senders can use another."""
 
 _log = logging.getLogger(__name__)
 
 
 def start(title: str, host: str, port: int, callers: Sequence[str], queue: Queue) -> ThreadedAssociationServer:
-    """Starts to listen, in threads of its own.
+    """Starts listening in separate threads.
 
-    Echo requests are answered. An image is acknowledged once it is in the queue; objects that are not to be read are
-    acknowledged and dropped.
+    Echo requests are answered. An image is acknowledged once it is in the queue; objects that the node does not read
+    are acknowledged and dropped.
 
     Args:
         title: AE title of the node.
         host: address to bind to.
-        port: 0 for any that is free.
+        port: port to listen on; 0 for any free port.
         callers: AE titles that may connect; empty for all.
-        queue: where images go.
+        queue: receives the images.
 
     Raises:
         BoneAgeError: the address cannot be bound.
@@ -52,12 +52,12 @@ def start(title: str, host: str, port: int, callers: Sequence[str], queue: Queue
         raise BoneAgeError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; name another address with --host and --port"
         ) from error
-    assert server is not None  # it is with block=False
+    assert server is not None  # start_server returns a server with block=False
     return server
 
 
 def _store(event: evt.Event, queue: Queue) -> int:
-    """Answers a C-STORE request with its status."""
+    """Handles a C-STORE request and returns its status."""
     caller = event.assoc.requestor.ae_title
     request = event.request
     assert isinstance(request, C_STORE)

@@ -1,4 +1,4 @@
-"""Which of the received objects the node reads."""
+"""Decides which of the received objects the node reads."""
 
 from boneage_jax.data.header import can_be_hand
 from boneage_jax.dicom_results.identity import EQUIPMENT
@@ -9,13 +9,13 @@ _KEYWORDS = ("Modality", "BodyPartExamined", "Manufacturer", "ManufacturerModelN
 
 
 def reason_to_ignore(sop_class: str, data: bytes) -> str:
-    """Why an object is not to be read, or "".
+    """The reason not to read an object, or "".
 
-    Read are CR, DX and Secondary Capture images of a hand, or of a body part that is not named, except those that this
+    The node reads CR, DX and Secondary Capture images of a hand or of an unnamed body part, except those that this
     package made.
 
     Args:
-        sop_class: its SOP Class UID.
+        sop_class: SOP Class UID of the object.
         data: the bytes of its file.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Sends the results of the queue to their destination, until it has them."""
+"""Sends the results in the queue to their destination and retries until it has them."""
 
 import logging
 import threading
@@ -10,10 +10,10 @@ _log = logging.getLogger(__name__)
 
 
 class Sender:
-    """Sends to one destination.
+    """Sends results to one destination.
 
-    A destination that cannot be reached is tried again after 1, 2, 4 and so on seconds, up to `LONGEST_PAUSE`; a result
-    that it rejects is tried again in the same way, beside the others.
+    If the destination cannot be reached, the next attempts follow after 1, 2, 4 and so on seconds, up to
+    `LONGEST_PAUSE`. A result that it rejects is retried after the pauses of `Queue.postpone`, while others are sent.
     """
 
     def __init__(self, destination: Destination):
@@ -21,7 +21,7 @@ class Sender:
         self._pause = 1.0
 
     def run(self, queue: Queue, stop: threading.Event) -> None:
-        """Sends what waits in the queue, and what comes, until `stop` is set."""
+        """Sends waiting and new results until `stop` is set."""
         while not stop.is_set():
             entry = queue.next_answered()
             if entry is None:
@@ -31,7 +31,7 @@ class Sender:
                 self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _send(self, queue: Queue, entry: Entry) -> bool:
-        """Whether the destination could be reached."""
+        """Sends the results of one image; returns whether the destination could be reached."""
         try:
             with self._destination.connect() as send:
                 for role, content in entry.files.items():

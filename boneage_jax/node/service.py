@@ -1,4 +1,4 @@
-"""The node as a whole: receiver, reader and sender around one queue."""
+"""The complete node: receiver, reader and sender around one queue."""
 
 import dataclasses
 import logging
@@ -19,12 +19,12 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Of a node.
+    """Settings of a node.
 
     Attributes:
-        title: AE title.
+        title: AE title of the node.
         host: address to bind to.
-        port: 0 for any that is free.
+        port: port to listen on; 0 for any free port.
         callers: AE titles that may connect; empty for all.
         queue: file of the queue.
     """
@@ -37,7 +37,7 @@ class Settings:
 
 
 def run(settings: Settings, predictor: Predictor, destination: Destination, stop: threading.Event) -> None:
-    """Runs the node until `stop` is set; then it finishes the image and the result at hand.
+    """Runs the node until `stop` is set, then finishes the current image and result.
 
     Raises:
         BoneAgeError: the weights do not fit a node, the queue cannot be opened, or the address cannot be bound.
@@ -61,7 +61,7 @@ def run(settings: Settings, predictor: Predictor, destination: Destination, stop
 
 
 def _keep_running(work: Callable[[Queue, threading.Event], None], queue: Queue, stop: threading.Event) -> None:
-    """Starts the work again after the queue could not be written, such as on a full disk."""
+    """Restarts the work after an error, such as a queue that cannot be written because the disk is full."""
     while not stop.is_set():
         try:
             work(queue, stop)

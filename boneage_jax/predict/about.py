@@ -1,4 +1,4 @@
-"""The weights, their measured figures and the environment: what `boneage info` and the service's /info give."""
+"""Describes the weights, their measured accuracy and the environment, for `boneage info` and the service's /info."""
 
 import importlib.metadata
 import platform
@@ -16,15 +16,15 @@ _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "opencv-python-headless", "pydico
 
 
 def describe(header: Header, provenance: Provenance) -> dict[str, Any]:
-    """Describes weights and program, in JSON types.
+    """Describes the weights and the program as JSON types.
 
     Args:
-        header: of the weights.
-        provenance: of a result that would be made now.
+        header: the header of the weights.
+        provenance: the provenance that a result made now would have.
 
     Returns:
-        "provenance" as in every result; "figures" as `boneage evaluate` measured them (months), empty for weights
-        without; "data" with the source, terms and citation of the training images; "environment".
+        "provenance" as in every result; "figures" as `boneage evaluate` measured them (months), empty if the weights
+        have none; "data" with the source, terms and citation of the training images; "environment".
     """
     return {
         "provenance": provenance.to_dict(),
@@ -35,7 +35,7 @@ def describe(header: Header, provenance: Provenance) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions of Python and of the packages that decide on a reading, devices, usable cores, and the CPU kernels."""
+    """Versions of Python and of the packages that affect a reading, devices, usable cores, and the CPU kernels."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -47,7 +47,7 @@ def environment() -> dict[str, Any]:
 
 
 def _kernels() -> str | None:
-    """The name of the library of CPU kernels in use; None where XLA's own operations are used."""
+    """The name of the CPU kernel library in use; None if XLA's own operations are used."""
     try:
         return library.find().stem if library.available() else None
     except BoneAgeError:

@@ -1,4 +1,4 @@
-"""Does a network look where a reader looks? Shares of a heat map inside the boxes of ossification regions."""
+"""Does a network look where a reader looks? The share of a heat map that lies inside the ossification regions."""
 
 import dataclasses
 
@@ -14,13 +14,15 @@ from boneage_jax.regions.boxes import LABELS, rescaled, whole
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """Of one radiograph, each from 0 to 1, inside the boxes of a label or of all ("all"); boxes overlap a little.
+    """Shares of one radiograph, from 0 to 1, inside the boxes of each label and of all labels ("all").
+
+    Boxes overlap a little.
 
     Attributes:
       map: share of the heat map.
       area: share of the area that the network sees.
-      brightness: share of the intensities that the network sees, blurred as heat maps are: what a map would have
-        that follows bright bones alone.
+      brightness: share of the intensities that the network sees, blurred like a heat map; the baseline for a map that
+        only follows bright bones.
     """
 
     map: dict[str, float]
@@ -34,11 +36,11 @@ def shares(
     """Measures one radiograph.
 
     Args:
-      predictor: whose heat map is measured.
-      maps: of this predictor.
-      item: the radiograph, upright, and the sex.
-      labels: index into `LABELS` of each box.
-      boxes: in pixels of the radiograph.
+      predictor: the predictor to measure.
+      maps: the heat maps of this predictor.
+      item: the upright radiograph and the sex.
+      labels: for each box, the index into `LABELS`.
+      boxes: left, top, right and bottom of each box in pixels of the radiograph.
 
     Raises:
       BoneAgeError: as `Maps.find`.
@@ -59,7 +61,7 @@ def shares(
 
 
 def covered(boxes: Float[np.ndarray, "N 4"], size: int) -> Bool[np.ndarray, "size size"]:
-    """The pixels of a square picture whose centres lie in one of the boxes at least."""
+    """Mask of the pixels of a square picture that have their centres in at least one of the boxes."""
     middles = np.arange(size) + 0.5
     across = (middles >= boxes[:, :1]) & (middles < boxes[:, 2:3])
     down = (middles >= boxes[:, 1:2]) & (middles < boxes[:, 3:])
@@ -67,6 +69,6 @@ def covered(boxes: Float[np.ndarray, "N 4"], size: int) -> Bool[np.ndarray, "siz
 
 
 def share(values: Float[np.ndarray, "size size"], mask: Bool[np.ndarray, "size size"]) -> float:
-    """Of the sum of non-negative values, what lies inside the mask; 0 for an empty map."""
+    """The fraction of the sum of non-negative values that lies inside the mask; 0 if the sum is 0."""
     total = float(values.sum())
     return float(values[mask].sum()) / total if total > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Predictions from the estimates of a network: calibrated, with those of the hand's regions."""
+"""Makes calibrated predictions, for the hand and for its regions, from the estimates of a network."""
 
 import dataclasses
 import math
@@ -10,24 +10,24 @@ from boneage_jax.predict.prediction import Prediction, RegionReading
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released.calibration import Calibration, disagreement
 
-_FIGURES = ("months", "low", "high")  # of a region
+_FIGURES = ("months", "low", "high")  # the calibrated values of a region
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimates:
-    """What the network itself says, before calibration: months, and what it takes for its standard deviation."""
+    """The outputs of the network before calibration: months and, if it predicts one, their standard deviation."""
 
     months: np.ndarray
     std: np.ndarray | None
-    parts: np.ndarray | None = None  # months of the regions of `NAMES`, [B, R], NaN where one was not found
+    parts: np.ndarray | None = None  # months of the regions in `NAMES`, [B, R]; NaN for a region that was not found
 
 
 def calibrated(raw: Estimates, sexes: Sequence[str], calibration: Calibration | None) -> list[Prediction]:
-    """A prediction for each estimate.
+    """Makes a prediction from each estimate.
 
     Args:
-        raw: of B images.
-        sexes: "F" or "M" of each, which the predictions repeat.
+        raw: the estimates of B images.
+        sexes: "F" or "M" for each image, copied into its prediction.
         calibration: corrects the months and adds the intervals; without it there are no intervals.
     """
     months, std = raw.months, raw.std
@@ -43,7 +43,7 @@ def calibrated(raw: Estimates, sexes: Sequence[str], calibration: Calibration | 
 
 
 def _with_regions(found: Sequence[Prediction], parts: np.ndarray, calibration: Calibration | None) -> list[Prediction]:
-    """The predictions with those of the regions."""
+    """Adds the readings of the regions to the predictions."""
     if calibration is None:
         return [
             dataclasses.replace(
@@ -63,5 +63,5 @@ def _with_regions(found: Sequence[Prediction], parts: np.ndarray, calibration: C
 
 
 def _there(values: Iterable[float]) -> list[tuple[str, float]]:
-    """The regions that have a value, with it."""
+    """The name and value of each region that has a value."""
     return [(name, float(value)) for name, value in zip(NAMES, values, strict=True) if not math.isnan(value)]

@@ -1,9 +1,10 @@
 """Which regions of a radiograph moved its reading: integrated gradients from its blurred copy to itself.
 
-The blurred copy shows the hand without its details. On the straight way from it to the picture, the gradient of the
-bone age tells what each pixel's detail adds; over all pixels, that sums up to the months by which the details as a
-whole moved the reading (Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017). It needs no layer
-of its own, so that it works with every trunk and head, in the resolution of the image.
+The blurred copy shows the hand without its details. Integrated along the straight path from the copy to the picture,
+the gradient of the bone age gives the months that each pixel's detail adds. Summed over all pixels, these are the
+months by which the details as a whole moved the reading (Sundararajan et al., "Axiomatic Attribution for Deep
+Networks", ICML 2017). The method needs no particular layer, so it works with every trunk and head, at the resolution of
+the image.
 """
 
 from collections.abc import Callable
@@ -23,20 +24,20 @@ from boneage_jax.models import Network
 from boneage_jax.predict.items import Item
 from boneage_jax.predict.predictor import Predictor
 
-STEPS = 16  # nodes of the Gauss-Legendre quadrature on the way from the blurred copy
-BLUR = 0.05  # standard deviations of Gaussians, in sides of the image: of what counts as detail
-SMOOTH = 0.02  # and of what counts as one region
+STEPS = 16  # nodes of the Gauss-Legendre quadrature along the path from the blurred copy
+BLUR = 0.05  # standard deviation of the Gaussian that removes detail, as a fraction of the image side
+SMOOTH = 0.02  # standard deviation of the Gaussian that merges pixels into regions, as a fraction of the image side
 LARGEST = 1024  # pixels per side of the pictures
-_STRONG = 99.5  # percentile of the map that gets the strongest colour
+_STRONG = 99.5  # percentile of the map that is shown in the strongest colour
 
 
 def make_moved(network: Network, preprocessing: Preprocessing, views: str) -> Callable[[Any, Batch], Array]:
-    """The function to compile: `(variables, {"image", "sex", "inputs"}) -> [B, S, S]`, months that each pixel adds.
+    """Makes the function to compile: `(variables, {"image", "sex", "inputs"}) -> [B, S, S]`, months added per pixel.
 
     Args:
         network: from `Description.network`.
-        preprocessing: its preprocessing; the images are prepared ones.
-        views: over which the estimate is averaged, see `Preprocessing.views`.
+        preprocessing: its preprocessing; the function expects images that it has prepared.
+        views: the views to average the estimate over, see `Preprocessing.views`.
     """
     estimate = make_estimate(network, preprocessing, views)
 
@@ -66,14 +67,14 @@ class Maps:
         self._moved = jax.jit(make_moved(predictor.network, predictor.preprocessing, predictor.header.views))
 
     def find(self, item: Item) -> Float[np.ndarray, "size size"]:
-        """Finds what moved the reading, for a girl and a boy together where the sex is unknown.
+        """Finds the regions that moved the reading; if the sex is unknown, sums the maps for a girl and for a boy.
 
         Returns:
-            0 to 1 over the window that the network sees (`Preprocessing.window`): absolute months around each pixel,
-            of which the strongest are 1.
+            Values from 0 to 1 over the window that the network sees (`Preprocessing.window`): absolute months around
+            each pixel, scaled so that the strongest are 1.
 
         Raises:
-            BoneAgeError: as `Predictor.predict` where it accepts warnings.
+            BoneAgeError: as `Predictor.predict` with `accept_warnings=True`.
         """
         prepared = self._predictor.prepare(item, accept_warnings=True)
         further = {name: np.asarray(value)[None] for name, value in prepared.inputs.items()}
@@ -85,41 +86,41 @@ class Maps:
         return np.clip(total / strongest, 0, 1) if strongest > 0 else total
 
     def overlay(self, item: Item) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture as it was read, and beside it the same under the map in colours."""
+        """The picture as it was read and, beside it, the same picture with the heat map as a colour overlay."""
         picture = self._predictor.look(item.image)
         found = self.find(item._replace(image=picture))
         return side_by_side(picture.pixels, found, self._predictor.preprocessing.window(picture.pixels))
 
 
 def regions(moved: Float[np.ndarray, "size size"]) -> Float[np.ndarray, "size size"]:
-    """Months by which the pixels around each moved the reading, up or down."""
+    """Absolute months by which the neighbourhood of each pixel moved the reading: a Gaussian blur of `abs(moved)`."""
     return cv2.GaussianBlur(np.abs(moved), (0, 0), SMOOTH * len(moved))
 
 
 def side_by_side(
     pixels: np.ndarray, found: Float[np.ndarray, "size size"], window: tuple[float, float, float, float]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The grey picture [H, W], scaled to at most `LARGEST` pixels, and beside it the same under the map in colours.
+    """The radiograph [H, W], scaled to at most `LARGEST` pixels a side, and beside it a copy under the heat map.
 
-    Blue, green and red, as OpenCV writes them. What lies outside the window keeps its intensity.
+    The channels are blue, green and red, as OpenCV writes them. Pixels outside the window keep their intensity.
     """
     height, width = pixels.shape
     grey = displayed(pixels)[..., None]
     size = (grey.shape[1], grey.shape[0])
     left, top, right, bottom = window
     across, down = (right - left) / len(found) * size[0] / width, (bottom - top) / len(found) * size[1] / height
-    # Pixels are squares whose middles lie at half numbers.
+    # Pixels are squares, with their centres at half-integer coordinates.
     shift = (left * size[0] / width + across / 2 - 0.5, top * size[1] / height + down / 2 - 0.5)
     matrix = np.array([[across, 0, shift[0]], [0, down, shift[1]]])
     shown = cv2.warpAffine(found, matrix, size, flags=cv2.INTER_LINEAR)
     colours = cv2.applyColorMap(np.rint(255 * shown).astype(np.uint8), cv2.COLORMAP_INFERNO).astype(np.float32)
-    share = 0.6 * shown[..., None]  # where nothing moved, the radiograph stays as it is
+    share = 0.6 * shown[..., None]  # where the map is 0, the radiograph is unchanged
     plain = np.broadcast_to(grey, colours.shape)
     return np.rint(np.concatenate([plain, plain * (1 - share) + colours * share], axis=1)).astype(np.uint8)
 
 
 def displayed(pixels: np.ndarray) -> Float[np.ndarray, "h w"]:
-    """A radiograph [H, W], scaled to at most `LARGEST` pixels a side and exposed from 0 to 255."""
+    """A radiograph [H, W], scaled to at most `LARGEST` pixels a side and windowed to intensities from 0 to 255."""
     height, width = pixels.shape
     scale = min(1.0, LARGEST / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -129,12 +130,12 @@ def displayed(pixels: np.ndarray) -> Float[np.ndarray, "h w"]:
 
 
 def write(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Writes a picture as PNG, as a whole."""
+    """Writes a picture as PNG, atomically."""
     write_bytes(path, cv2.imencode(".png", picture)[1].tobytes())
 
 
 def _blurred(images: Float[Array, "B S S C"], sigma: float) -> Float[Array, "B S S C"]:
-    """Gaussian blur; beyond its edges, an image goes on as it ends."""
+    """Gaussian blur with edge padding."""
     reach = int(np.ceil(3 * sigma))
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     weights = (weights / weights.sum()).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What is to be predicted: an image, the child's sex, and the further inputs of the network."""
+"""The input of a prediction: an image, the child's sex, and the further inputs of the network."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -26,10 +26,10 @@ class Picture(NamedTuple):
 
     Attributes:
         pixels: [H, W], bright bones, corrected where the checks found the image inverted or turned.
-        header: of a DICOM file.
-        name: of the image in errors.
-        findings: of the checks.
-        regions: what the checks have found of the hand, if they looked.
+        header: the header of a DICOM file, or None.
+        name: the name of the image in errors.
+        findings: the findings of the checks.
+        regions: the hand regions that the checks detected; None if they did not run the detector.
     """
 
     pixels: np.ndarray
@@ -39,25 +39,25 @@ class Picture(NamedTuple):
     regions: Regions | None = None
 
     def find_regions(self) -> Regions:
-        """The regions of the hand; looks for them only if the checks have not."""
+        """The regions of the hand; runs the detector only if the checks have not."""
         return packaged().find(self.pixels) if self.regions is None else self.regions
 
     def sentences(self, severity: str) -> tuple[str, ...]:
-        """The findings of this severity, "warning" or "corrected"."""
+        """The texts of the findings of this severity, "warning" or "corrected"."""
         return tuple(one.text for one in self.findings if one.severity == severity)
 
 
 Source = np.ndarray | bytes | str | os.PathLike[str] | File | Picture
-"""An image `[H, W]` of one channel, 8 or 16 bits; an image file as bytes, path or archive entry; or a picture."""
+"""A single-channel image `[H, W]` of 8 or 16 bits; an image file as bytes, path or archive entry; or a picture."""
 
 SexLike = str | int | np.integer
 """A `Sex` or its number, or "F", "M", "female", "male", "unknown" in any case."""
 
 
 class Item(NamedTuple):
-    """What is to be predicted: an image, the child's sex, and the network's further inputs by name.
+    """The input of one prediction: an image, the child's sex, and the network's further inputs by name.
 
-    Without a sex, that of the file's header counts, which only DICOM has; nothing is assumed.
+    If `sex` is None, the sex is taken from the DICOM header; there is no default.
     """
 
     image: Source
@@ -66,10 +66,10 @@ class Item(NamedTuple):
 
 
 def read_picture(source: np.ndarray | bytes | str | os.PathLike[str] | File) -> Picture:
-    """The image as it is, not checked.
+    """Reads the image without checking or correcting it.
 
     Raises:
-        BoneAgeError: no image, or a damaged one.
+        BoneAgeError: not an image, or a damaged one.
     """
     if isinstance(source, np.ndarray):
         return Picture(source, None, "the image")
@@ -78,11 +78,11 @@ def read_picture(source: np.ndarray | bytes | str | os.PathLike[str] | File) -> 
 
 
 def read_sexes(sex: SexLike | None, header: Header | None, where: str) -> tuple[Sex, ...]:
-    """The sex that was given or else that of the header; both where it is said to be unknown.
+    """The given sex, or else the sex in the header; both sexes if the given one is "unknown".
 
     Raises:
-        MissingSexError: neither names one; `where` is the image.
-        BoneAgeError: what was given is no sex.
+        MissingSexError: neither names a sex; the error calls the image `where`.
+        BoneAgeError: the given sex is invalid.
     """
     if sex is None and header is not None and header.sex is not None:
         return (header.sex,)
@@ -105,7 +105,7 @@ def read_inputs(specs: Iterable[Input], given: Mapping[str, Any], picture: Pictu
     """The further inputs as the network takes them: float32, the index of a category, a heat map uint8 [S, S, 1].
 
     Raises:
-        BoneAgeError: some are missing, unknown, or not of their kind.
+        BoneAgeError: an input is missing, unknown, or of the wrong kind.
     """
     check_inputs(specs, given)
     where = picture.name
@@ -115,7 +115,7 @@ def read_inputs(specs: Iterable[Input], given: Mapping[str, Any], picture: Pictu
         value = given[spec.name]
         if spec.kind == "heatmap":
             points = value if isinstance(value, KeyPoints) else KeyPoints(where, _points(value, spec.name, where))
-            shape = picture.pixels.shape[:: -1 if turns % 2 else 1]  # of the image as it came
+            shape = picture.pixels.shape[:: -1 if turns % 2 else 1]  # of the image before it was turned
             values[spec.name] = np.ascontiguousarray(np.rot90(points.heatmap(shape, size), turns))
         elif spec.kind == "category":
             cell = further.read_cell(spec.name, spec.categories, str(value), where)

@@ -19,7 +19,7 @@ class MissingSexError(BoneAgeError):
 
 
 class RefusedImageError(BoneAgeError):
-    """The checks distrust an image, so that it gets no bone age unless the caller accepts warnings.
+    """The checks distrust an image, so it gets no bone age unless the caller accepts warnings.
 
     Attributes:
         findings: the warnings of the checks.
@@ -38,8 +38,8 @@ class Provenance:
         weights: name of the weights, from their header.
         sha256: checksum of the weights file; None for weights that were not read from a file.
         time: when the result was made, UTC.
-        version: of the package.
-        preprocessing: version of the path from pixels to network input.
+        version: version of the package.
+        preprocessing: version of the preprocessing from pixels to network input.
     """
 
     weights: str
@@ -49,7 +49,7 @@ class Provenance:
     preprocessing: int = PREPROCESSING_VERSION
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types, with the notice that the result is for research only."""
+        """The fields as JSON types, with the notice that the result is for research use only."""
         return {
             "version": self.version,
             "weights": self.weights,
@@ -62,7 +62,7 @@ class Provenance:
 
 @dataclasses.dataclass(frozen=True)
 class RegionReading:
-    """The bone age that one region of the hand shows.
+    """The bone age read from one region of the hand.
 
     Attributes:
         months: bone age.
@@ -77,20 +77,20 @@ class RegionReading:
 class Prediction:
     """The bone age of one image, in months.
 
-    Where the sex is unknown, `by_sex` has the reading for each, and the other figures are None.
+    If the sex is unknown, `by_sex` has the reading for each sex, and the other figures are None.
 
     Attributes:
-        months: bone age; None where the sex is unknown.
-        std: expected error (root mean square); None for a network without one.
+        months: bone age; None if the sex is unknown.
+        std: expected error (root mean square); None for a network that does not predict one.
         interval: contains the reference age of nine in ten images; None without calibration.
         sex: "F", "M" or "unknown".
-        by_sex: both readings, as "F" and "M", where the sex is unknown.
-        regions: readings of the hand's regions by their names, of those that were found; empty for networks that read
-            the hand as a whole, and where the sex is unknown.
+        by_sex: both readings, under "F" and "M", if the sex is unknown.
+        regions: readings of the hand regions that were found, by name; empty for networks that read the hand as a
+            whole, and if the sex is unknown.
         regions_disagree: whether these lie farther apart than in 99 of 100 radiographs.
-        warnings: reasons not to rely on it, in sentences.
-        notes: corrections of the image before it was read, in sentences.
-        header: the file's metadata that matter to a reading; None for all formats but DICOM.
+        warnings: reasons not to rely on the prediction, in sentences.
+        notes: corrections made to the image before it was read, in sentences.
+        header: the file's metadata that matter to a reading; None for all formats except DICOM.
         provenance: program, weights and time; None in the readings of `by_sex`.
     """
 
@@ -107,7 +107,7 @@ class Prediction:
     provenance: Provenance | None = dataclasses.field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields but the header, as JSON types; regions only where the network reads them."""
+        """All fields except the header, as JSON types; regions only if there are readings of them."""
         regions = {
             name: {"months": one.months, "interval": None if one.interval is None else list(one.interval)}
             for name, one in self.regions.items()

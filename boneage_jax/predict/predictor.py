@@ -1,4 +1,4 @@
-"""Bone age of images, by released weights: one path for one image and for many."""
+"""Predicts bone age with released weights, on the same code path for one image and for many."""
 
 import contextlib
 import dataclasses
@@ -31,14 +31,14 @@ from boneage_jax.released.checks import CORRECTED, WARNING, Checks
 from boneage_jax.sex import Sex
 
 LEAST_JOINTS = 9
-"""Of the 17 joints, how many a network that reads joints has to find."""
+"""The number of joints, out of 17, that must be found for a network that reads joints."""
 
 _UNFIT = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
-"""What a header that was written for another version, or by another program, leads to."""
+"""Exceptions that a header written for another version, or by another program, can cause."""
 
 
 class Prepared(NamedTuple):
-    """An item as the network takes it, from `Predictor.prepare`: `sexes` has two where it is read for both."""
+    """An item as the network takes it, from `Predictor.prepare`; `sexes` has both sexes if the sex is unknown."""
 
     image: np.ndarray  # uint8 [S, S, C]
     sexes: tuple[Sex, ...]
@@ -46,7 +46,7 @@ class Prepared(NamedTuple):
     header: Header | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
-    others: tuple["Prepared | None", ...] = ()  # for the further networks; None where one cannot read it
+    others: tuple["Prepared | None", ...] = ()  # for the further networks; None if one cannot read the image
 
 
 class Predictor:
@@ -57,18 +57,18 @@ class Predictor:
         predictor.predict(pixels, sex="M").interval
 
     Attributes:
-        weights: header and numbers of the file.
-        preprocessing: from a grey image to what the network sees.
-        network: its `features` is where heat maps start from.
+        weights: header and parameters from the file.
+        preprocessing: converts a single-channel image to the input of the network.
+        network: the network.
         calibration: None if the file has none.
-        checks: of what is not a hand radiograph as trained; None if the file has none.
-        variables: of the network, on the device.
-        others: further networks, of which these are the first; an image that one of them cannot read is read by the
-            first alone.
+        checks: detect images unlike the hand radiographs of the training; None if the file has none.
+        variables: variables of the network, on the device.
+        others: predictors of the further networks whose estimates are averaged with those of this one; if one of them
+            cannot read an image, the first network reads it alone.
     """
 
     def __init__(self, weights: released.Weights):
-        """Raises BoneAgeError if the header does not describe a network that this version can make."""
+        """Raises BoneAgeError if the header does not describe a network that this version can build."""
         header = weights.header
         self.weights = weights
         try:
@@ -97,11 +97,11 @@ class Predictor:
 
     @property
     def reads_regions(self) -> bool:
-        """Whether one of its networks reads the regions of the hand."""
+        """Whether at least one of its networks reads the regions of the hand."""
         return self._reads_joints or any(each.reads_regions for each in self.others)
 
     def provenance(self) -> Provenance:
-        """That of a result made now."""
+        """The provenance of a result made now."""
         return Provenance(self.header.name, self.weights.sha256, datetime.datetime.now(datetime.UTC))
 
     def predict(
@@ -110,16 +110,16 @@ class Predictor:
         """Predicts one image.
 
         Args:
-            image: grey pixels `[H, W]` of 8 or 16 bit, or the path or the bytes of an image file.
-            sex: "F" or "M" (or a `Sex`), "unknown" for a reading of each, or None for what the header of a DICOM
-                file says.
-            inputs: the further inputs that the network was trained with: a number, the name of a category, or for a
-                heat map the key points, pixels (right, down) of the image [points, 2].
-            accept_warnings: whether to read an image that the checks distrust, with their warnings.
+            image: single-channel pixels `[H, W]` of 8 or 16 bits, or the path or the bytes of an image file.
+            sex: "F" or "M" (or a `Sex`), "unknown" for one reading per sex, or None to take it from the header of a
+                DICOM file.
+            inputs: the further inputs that the network was trained with: a number, the name of a category or, for a
+                heat map, the key points [points, 2] in pixels (right, down) of the image.
+            accept_warnings: whether to read an image that the checks distrust; the prediction then has their warnings.
 
         Raises:
             RefusedImageError: the checks distrust the image.
-            BoneAgeError: no image, a sex that is none of these, inputs that are missing or do not fit.
+            BoneAgeError: not an image, an invalid sex, or inputs that are missing or do not fit.
         """
         prepared = self.prepare(Item(image, sex, inputs), accept_warnings=accept_warnings)
         return self.predict_prepared([prepared], batch_size=1)[0]
@@ -132,12 +132,12 @@ class Predictor:
         on_error: Literal["raise", "yield"] = "raise",
         accept_warnings: bool = False,
     ) -> Iterator[Any]:
-        """Predicts images in their order, read ahead of the network by threads.
+        """Predicts images in order; threads read them ahead of the network.
 
         Args:
-            items: what to predict; read as it is needed.
-            batch_size: images that the network sees at once; a batch of fewer is filled up, so that each size is
-                compiled once. The predictions do not depend on it, but for rounding.
+            items: the items to predict; consumed as needed.
+            batch_size: images per batch; a smaller last batch is padded, so that each size is compiled once. Except
+                for rounding, the predictions do not depend on it.
             on_error: "raise", or "yield" the BoneAgeError in place of the prediction of its item.
             accept_warnings: as in `predict`.
 
@@ -148,7 +148,7 @@ class Predictor:
             raise BoneAgeError(f"batch_size is {batch_size}, expected 1 or more images")
         with contextlib.ExitStack() as stack:
             pool = ThreadPoolExecutor(cores.usable())
-            stack.callback(pool.shutdown, cancel_futures=True)  # whoever stops here does not wait for what is queued
+            stack.callback(pool.shutdown, cancel_futures=True)  # an early stop does not wait for queued images
             waiting: deque[list[Future[Prepared]]] = deque()
             for chunk in _chunks(items, batch_size):
                 waiting.append([pool.submit(self.prepare, item, accept_warnings=accept_warnings) for item in chunk])
@@ -182,7 +182,7 @@ class Predictor:
         )
 
     def _prepared_by_others(self, picture: Picture, item: Item) -> tuple[tuple[Prepared | None, ...], list[str]]:
-        """The input of each further network, and notes about those that cannot read the image."""
+        """The input for each further network, and notes about networks that cannot read the image."""
         others: list[Prepared | None] = []
         missed: list[str] = []
         for each in self.others:
@@ -191,13 +191,13 @@ class Predictor:
             except BoneAgeError as error:
                 others.append(None)
                 assert self._alone is not None
-                # Notes go into answers and DICOM objects, which repeat no file names.
+                # Notes go into responses and DICOM objects, which must not contain file names.
                 reason = str(error).removeprefix(f"{picture.name}: ")
                 missed.append(f"Read by {self._alone.header.name!r} alone: {reason}.")
         return tuple(others), missed
 
     def _joints(self, picture: Picture) -> np.ndarray | None:
-        """The key points of an upright hand, where the network reads crops around them."""
+        """The key points of an upright hand if the network reads crops around them, otherwise None."""
         if not self._reads_joints:
             return None
         points = marked_points(picture.find_regions())
@@ -209,10 +209,10 @@ class Predictor:
         return points
 
     def look(self, source: Source) -> Picture:
-        """Reads and checks an image as `prepare` does, and corrects it; refuses nothing. A picture stays as it is.
+        """Reads, checks and corrects an image as `prepare` does, but refuses none; returns a `Picture` unchanged.
 
         Raises:
-            BoneAgeError: no image, or a damaged one.
+            BoneAgeError: not an image, or a damaged one.
         """
         if isinstance(source, Picture):
             return source
@@ -234,7 +234,7 @@ class Predictor:
         """Runs the network on prepared images uint8 [B, S, S, C]; compiled once for each B.
 
         Raises:
-            BoneAgeError: the weights do not fit the network, or give what is no bone age.
+            BoneAgeError: the weights do not fit the network, or their output is not a possible bone age.
         """
         batch = {"image": images, "sex": sexes.astype(np.int32), "inputs": dict(inputs)}
         try:
@@ -272,14 +272,14 @@ class Predictor:
             yield errors[place] if place in errors else next(predictions)
 
     def predict_prepared(self, prepared: Sequence[Prepared], batch_size: int) -> list[Prediction]:
-        """Predicts images that `prepare` has prepared; safe to call from one thread while others prepare.
+        """Predicts images from `prepare`; safe to call from one thread while others prepare images.
 
         Args:
-            prepared: the images; one of unknown sex is read twice.
-            batch_size: images that the network sees at once; compiled once for each size.
+            prepared: the images; an image of unknown sex is read twice.
+            batch_size: images per batch; compiled once for each size.
 
         Returns:
-            One prediction for each, in their order.
+            One prediction for each image, in the same order.
         """
         readings = [(one, sex) for one in prepared for sex in one.sexes]
         found: list[Prediction] = []
@@ -296,7 +296,7 @@ class Predictor:
         ]
 
     def _read(self, readings: Sequence[tuple[Prepared, Sex]], batch_size: int) -> list[Prediction]:
-        """At most `batch_size` readings, filled up with the first one."""
+        """Predicts at most `batch_size` readings; the batch is padded with copies of the first one."""
         raw = self._raw(readings, batch_size)
         letters = [sex.letter for _, sex in readings]
         if self._alone is None:
@@ -341,12 +341,12 @@ def _given(prepared: Prepared | None) -> Prepared:
 
 
 def load(name_or_path: str | Path) -> Predictor:
-    """Loads released weights: a name from `weights.names`, or the path of a file.
+    """Loads released weights by a name from `weights.names` or by the path of a file.
 
-    What jax compiles is kept in the user's cache folder, so that the next program starts faster.
+    JAX's compilation cache is kept in the user's cache folder, so that later programs start faster.
 
     Raises:
-        BoneAgeError: there are none of that name, or the file is damaged or of a later version.
+        BoneAgeError: there are no weights of that name, or the file is damaged or of a later version.
     """
     weights = released.read(released.find(name_or_path))
     compilation.use_cache(compilation.cache_folder(""))

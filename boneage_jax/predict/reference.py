@@ -10,7 +10,7 @@ from boneage_jax.sex import Sex
 TABLE = "Brush Foundation (Greulich and Pyle), as given second-hand in later tables"
 """The only table so far; Greulich and Pyle's atlas of 1959 lists the deviations of Cleveland's Brush Foundation study.
 
-The numbers below were taken from a secondary source and not compared with the atlas itself.
+The values below come from a secondary source and have not been compared with the atlas itself.
 """
 
 _AGES = (3, 6, 9, 12, 18, 24, 30, 36, 42, 48, 54, 60, 72, 84, 96, 108, 120, 132, 144, 156, 168, 180, 192, 204)
@@ -49,7 +49,7 @@ class Band(NamedTuple):
 def deviation(age: float, sex: Sex) -> float | None:
     """Standard deviation of bone age, in months, at a chronological age in months; None outside the table.
 
-    Between the table's ages it is interpolated linearly; there is no extrapolation.
+    Values between the ages of the table are interpolated linearly; there is no extrapolation.
     """
     values = _DEVIATIONS[sex]
     ages = _AGES[: len(values)]
@@ -64,7 +64,7 @@ def sd_score(bone_age: float, age: float, sex: Sex) -> tuple[float | None, str]:
     Args:
       bone_age: months.
       age: chronological age in months.
-      sex: of the child.
+      sex: sex of the child.
 
     Returns:
       The score and "", or None and the reason in a sentence.
@@ -79,19 +79,19 @@ def sd_score(bone_age: float, age: float, sex: Sex) -> tuple[float | None, str]:
 
 
 def band(sex: Sex) -> Band:
-    """The range between delayed and advanced over the whole table; it is linear between the table's ages."""
+    """The range between delayed and advanced over the whole table; linear between the ages of the table."""
     deviations = np.array(_DEVIATIONS[sex])
     ages = np.array(_AGES[: len(deviations)], np.float64)
     return Band(ages, ages - BORDER * deviations, ages + BORDER * deviations)
 
 
 def conclude(interval: tuple[float, float] | None, ages: tuple[float, float], sex: Sex) -> tuple[Conclusion, str]:
-    """Compares the whole interval of a bone age with the range of `BORDER` standard deviations about the age.
+    """Compares the whole interval of a bone age with the range of `BORDER` standard deviations around the age.
 
     Args:
-      interval: lowest and highest bone age, in months; None where the weights give none.
-      ages: lowest and highest chronological age, in months: the same twice, unless it was rounded.
-      sex: of the child.
+      interval: lowest and highest bone age, in months; None if the weights give no interval.
+      ages: lowest and highest chronological age, in months; both are the same unless the age was rounded.
+      sex: sex of the child.
 
     Returns:
       The conclusion and ""; or UNDECIDED and the reason in a sentence.

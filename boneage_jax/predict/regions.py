@@ -1,4 +1,4 @@
-"""The ossification regions of a radiograph that is read: where they lie, what each shows, and an overlay."""
+"""The ossification regions of a radiograph: their boxes, the bone age of each, and an overlay."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ COLOURS = {
     "Ulna": (255, 96, 255),
     "Wrist": (255, 255, 64),
 }
-"""Blue, green and red of the boxes, by label."""
+"""Colour of the boxes by label: blue, green, red."""
 
 
 MOST_MISSING = 4
-"""Missing regions that do not yet give a warning: of 30 good radiographs, none lacked more; of half hands, all did."""
+"""Most missing regions without a warning: none of 30 good radiographs lacked more, and all half hands did."""
 
 WEIGHTS = "accurate"
 """The released weights that read every region."""
@@ -39,16 +39,16 @@ APART = (
     "the image damaged."
 )
 
-_FARTHEST = 24.0  # months from the whole hand at which the colours end
+_FARTHEST = 24.0  # months of difference from the whole hand at which the colour scale saturates
 _LEGEND = 28  # pixels
 
 
 class RegionFinder:
-    """Finds and reads the regions in images as a predictor reads them: corrected where its checks found them turned.
+    """Finds and reads the regions in images as a predictor reads them, with the corrections of its checks.
 
     Args:
-        predictor: of the bone age; it reads the regions too if it can.
-        reader: of the regions, otherwise; by default the released weights `WEIGHTS`.
+        predictor: predicts the bone age, and reads the regions too if it can.
+        reader: reads the regions instead; default: `predictor` if it can, otherwise the released weights `WEIGHTS`.
     """
 
     def __init__(self, predictor: Predictor, reader: Predictor | None = None):
@@ -59,14 +59,14 @@ class RegionFinder:
         """Finds and reads the regions of one image.
 
         Returns:
-            JSON types: "found", a list of `Region.to_dict` with boxes in pixels of the image as it came, and with the
-            "months" and the "interval" of each, None where the sex is unknown or the region has no name; "missing" and
-            "surplus", numbers by label; "months" and "interval" of all regions together, and "weights", which read
-            them. Then the overlay, blue, green and red, of the image as it was read. Then what speaks against relying
-            on the image, in sentences.
+            First, JSON types: "found", a list of `Region.to_dict` with boxes in pixels of the original image, plus the
+            "months" and "interval" of each region, None if the sex is unknown or the region has no name; "missing" and
+            "surplus", counts by label; "months" and "interval" of all regions together; and "weights", the name of the
+            weights that read them. Second, the overlay (blue, green, red) of the image as it was read. Third, reasons
+            not to rely on the image, in sentences.
 
         Raises:
-            BoneAgeError: no image, or a damaged one.
+            BoneAgeError: not an image, or a damaged one.
         """
         picture = self._predictor.look(item.image)
         regions = picture.find_regions()
@@ -83,7 +83,7 @@ class RegionFinder:
 
 
 def as_json(regions: Regions, picture: Picture, read: Prediction) -> dict[str, Any]:
-    """The regions of a picture and their readings as JSON types, with boxes in pixels of the image before its turn."""
+    """The regions of a picture and their readings as JSON types, with boxes in pixels of the image before rotation."""
     found = [
         region.to_dict() | _figures(read.regions.get(region.name)) for region in before_turn(regions.found, picture)
     ]
@@ -91,7 +91,7 @@ def as_json(regions: Regions, picture: Picture, read: Prediction) -> dict[str, A
 
 
 def _figures(read: Prediction | RegionReading | None) -> dict[str, Any]:
-    """Months and interval, to a tenth."""
+    """Months and interval, rounded to a tenth; None for values that do not exist."""
     if read is None or read.months is None:
         return {"months": None, "interval": None}
     interval = None if read.interval is None else [round(end, 1) for end in read.interval]
@@ -99,7 +99,7 @@ def _figures(read: Prediction | RegionReading | None) -> dict[str, Any]:
 
 
 def warnings(missing: Mapping[str, int], surplus: Mapping[str, int]) -> tuple[str, ...]:
-    """What numbers of regions, by label, say about the image: a hand that is not whole, or more than one hand."""
+    """Warnings from the counts of missing and surplus regions: an incomplete hand, or more than one hand."""
     found = []
     if (count := sum(missing.values())) > MOST_MISSING:
         found.append(
@@ -112,7 +112,7 @@ def warnings(missing: Mapping[str, int], surplus: Mapping[str, int]) -> tuple[st
 
 
 def before_turn(regions: tuple[Region, ...], picture: Picture) -> list[Region]:
-    """Regions of the picture as it was read, in pixels of the image as it came."""
+    """Converts regions of the picture as it was read to pixels of the original image."""
     turns = sum(QUARTER_TURNS.get(one.code, 0) for one in picture.findings if one.severity == CORRECTED) % 4
     height, width = picture.pixels.shape
     return [dataclasses.replace(one, box=_unturned(one.box, turns, width, height)) for one in regions]
@@ -121,7 +121,7 @@ def before_turn(regions: tuple[Region, ...], picture: Picture) -> list[Region]:
 def _unturned(
     box: tuple[float, float, float, float], turns: int, width: int, height: int
 ) -> tuple[float, float, float, float]:
-    """A box before so many anticlockwise quarter turns of the image, which is now of this width and height."""
+    """Undoes anticlockwise quarter turns of a box; `width` and `height` are those of the turned image."""
     for _ in range(turns):
         left, top, right, bottom = box
         box = (height - bottom, left, height - top, right)
@@ -130,10 +130,10 @@ def _unturned(
 
 
 def overlay(pixels: np.ndarray, regions: Regions, read: Prediction) -> UInt8[np.ndarray, "h w 3"]:
-    """The radiograph [H, W], scaled as heat maps are, with a box around every region.
+    """The radiograph [H, W], scaled like a heat map picture, with a box around every region.
 
-    Where the regions have readings, the boxes' colours go from blue (younger than all regions together) over white to
-    red (older), each with its years and months, above a legend; otherwise each label has a colour of its own.
+    If the regions have readings, the boxes are labelled with years and months and coloured from blue (younger than all
+    regions together) through white to red (older), with a legend below. Otherwise each label has its own colour.
     """
     grey = np.rint(displayed(pixels)).astype(np.uint8)
     shown = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
@@ -148,7 +148,7 @@ def overlay(pixels: np.ndarray, regions: Regions, read: Prediction) -> UInt8[np.
         else:
             colour, text = difference_colour(reading.months - read.months), _years_months(reading.months)
         cv2.rectangle(shown, (left, top), (right, bottom), colour, thickness)
-        # Over a dark edge, so that it can be read on bright bones.
+        # A dark outline keeps the text readable on bright bones.
         for edge, ink in ((3, (0, 0, 0)), (1, colour)):
             place = (left, max(top - 2, 8))
             cv2.putText(shown, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, edge, cv2.LINE_AA)
@@ -156,14 +156,14 @@ def overlay(pixels: np.ndarray, regions: Regions, read: Prediction) -> UInt8[np.
 
 
 def difference_colour(months: float) -> tuple[int, int, int]:
-    """Blue, green and red of a region that differs by so many months from the hand: blue younger, red older."""
+    """Colour (blue, green, red) of a region by its difference from the hand in months: blue younger, red older."""
     share = float(np.clip(months / _FARTHEST, -1, 1))
     fades = round(255 * (1 - abs(share)))
     return (fades, fades, 255) if share > 0 else (255, fades, fades)
 
 
 def _legend(width: int) -> UInt8[np.ndarray, "28 w 3"]:
-    """A strip of the colours under the picture."""
+    """The colour scale shown under the picture."""
     colours = [difference_colour(months) for months in np.linspace(-_FARTHEST, _FARTHEST, width)]
     strip = np.repeat(np.array(colours, np.uint8)[None], _LEGEND, axis=0)
     texts = (f"{_FARTHEST:.0f} months younger", "as the hand", f"{_FARTHEST:.0f} months older")

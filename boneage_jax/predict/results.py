@@ -1,4 +1,4 @@
-"""What `boneage predict` says of one file: bone age, interval, and how they compare with the chronological age."""
+"""The result of `boneage predict` for one file: bone age, interval, and comparison with the chronological age."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from boneage_jax.predict.worklist import Request
 from boneage_jax.sex import Sex
 
 READING_KEYS = ("months", "years_months", "std", "low", "high", "difference", "sd_score", "conclusion")
-_DIGITS = 4  # of months in JSON: far finer than they are worth, and the same as everywhere to 0.01
+_DIGITS = 4  # decimals of months in JSON: far finer than their accuracy, and the same everywhere to 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Reading:
     Attributes:
         sex: "F" or "M".
         months: bone age.
-        std: the error that is to be expected, or None.
-        interval: in which nine of ten reference ages lie, or None.
+        std: expected error, or None.
+        interval: contains nine of ten reference ages, or None.
         difference: bone age minus chronological age; None without an age.
-        sd_score: the difference in standard deviations of healthy children; None where the table has none.
+        sd_score: the difference in standard deviations of healthy children; None outside the reference table.
         conclusion: whether the bone age is delayed, normal or advanced; None without an age.
-        reason: why that cannot be decided, in a sentence, or "".
+        reason: why there is no such conclusion, in a sentence, or "".
     """
 
     sex: str
@@ -40,7 +40,7 @@ class Reading:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types; "years_months" says the bone age in words."""
+        """The reading as JSON types; "years_months" is the bone age in words."""
         low, high = self.interval or (None, None)
         numbers = (self.std, low, high, self.difference, self.sd_score)
         conclusion = None if self.conclusion is None else self.conclusion.value
@@ -50,23 +50,23 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """All that is said of one file.
+    """The complete result for one file.
 
     Attributes:
-        file: its name.
-        sex: "F", "M" or "unknown"; None if it was not read.
+        file: name of the file.
+        sex: "F", "M" or "unknown"; None if the file was not read.
         sex_from: "--sex", "--labels" or "header".
         age: chronological age in months, or None.
         age_from: "--age", "--labels" or "header".
-        readings: one; for an unknown sex that of a girl and that of a boy; none if there is an error.
+        readings: one reading; two, for a girl and for a boy, if the sex is unknown; none if there is an error.
         heatmap: the file of the heat map, or None.
-        regions: what `RegionFinder.find` found, and the file of the overlay as "picture"; None if it was not asked for.
+        regions: the JSON of `RegionFinder.find`, with the file of the overlay as "picture"; None if not requested.
         dicom_report: the file of the Structured Report, or None.
         dicom_capture: the file of the Secondary Capture, or None.
-        warnings: what speaks against relying on it.
-        notes: corrections of the image, and what else is to be known.
-        error: why it was not read, or "".
-        refused: whether the checks of the image are the reason.
+        warnings: reasons not to rely on the result.
+        notes: corrections of the image, and other remarks.
+        error: why the file was not read, or "".
+        refused: whether the checks of the image are the reason for the error.
         provenance: program, weights and time.
     """
 
@@ -87,7 +87,7 @@ class Result:
     provenance: Provenance | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types under keys that are always there; `by_sex` has both readings where the sex is unknown."""
+        """The result as JSON types with all keys present; `by_sex` has both readings if the sex is unknown."""
         one = self.readings[0].to_dict() if len(self.readings) == 1 else dict.fromkeys(READING_KEYS)
         both = {reading.sex: reading.to_dict() for reading in self.readings}
         return {
@@ -117,7 +117,7 @@ def failed(file: str, error: str, provenance: Provenance) -> Result:
 
 
 def refused(file: str, error: RefusedImageError, hint: str, provenance: Provenance) -> Result:
-    """The result of an image that the checks distrust; `hint` says how to read it all the same."""
+    """The result of an image that the checks distrust; `hint` explains how to read it anyway."""
     warnings = tuple(one.text for one in error.findings)
     return Result(file, error=f"{error} {hint}", refused=True, warnings=warnings, provenance=provenance)
 
@@ -126,13 +126,13 @@ def result(prediction: Prediction, request: Request) -> Result:
     """The result of a prediction.
 
     Args:
-        prediction: of the network.
-        request: the file, and what the user says of the child; where that is nothing, the file's header counts.
+        prediction: the prediction of the network.
+        request: the file, and the sex and age that the user gave; if they are missing, the file's header is used.
     """
     file, sex_from, age = request.name, request.sex_from, request.age
     header = prediction.header or Header()
     given = Sex.parse(prediction.sex) if sex_from and prediction.sex != UNKNOWN else None
-    # The predictor knows of no age, and has compared the rest already.
+    # The predictor does not know the age; it has already compared the rest.
     warnings = tuple(dict.fromkeys([*prediction.warnings, *contradictions(header, given, age)]))
     age_from = request.age_from or (None if header.age is None else "header")
     known = header.age if age is None else age
@@ -153,15 +153,15 @@ def result(prediction: Prediction, request: Request) -> Result:
 
 
 def years_months(months: float) -> str:
-    """112.3 as "9 years 4 months"."""
+    """Formats months in words: 112.3 becomes "9 years 4 months"."""
     years, rest = divmod(round(months), 12)
     return f"{years} {'year' if years == 1 else 'years'} {rest} {'month' if rest == 1 else 'months'}"
 
 
 def _reading(prediction: Prediction, age: float | None, ages: tuple[float, float] | None) -> tuple[Reading, str]:
-    """The reading, and why there is no SD score though there is an age; `ages` is the range that the age lies in."""
+    """The reading, and why it has no SD score although the age is known; `ages` is the range that contains the age."""
     months = prediction.months
-    assert months is not None  # of one sex
+    assert months is not None  # a prediction for one sex
     plain = Reading(prediction.sex, months, prediction.std, prediction.interval)
     if age is None or ages is None:
         return plain, ""

@@ -1,4 +1,4 @@
-"""Which files are to be read, and what is said of each child: the part of `boneage predict` before any network."""
+"""Collects the files to read and the sex and age of each child, the first step of `boneage predict`."""
 
 import dataclasses
 import datetime
@@ -19,25 +19,25 @@ REGIONS_ENDING = "-regions.png"
 REPORT_ENDING = "-boneage-sr.dcm"
 CAPTURE_ENDING = "-boneage-sc.dcm"
 OUTPUT_ENDINGS = (HEATMAP_ENDING, REGIONS_ENDING, REPORT_ENDING, CAPTURE_ENDING)
-"""Of the files that are written for images; in a folder of images they are left out."""
+"""File name endings of the output written for images; such files are skipped when a folder is read."""
 
 _AGE_TOLERANCE = 1.0  # months
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A file, and what the user says of the child.
+    """A file, and the information that the user gave about the child.
 
     Attributes:
-        name: of the file, as results and errors call it.
-        place: below the folder that was named, or the name of the file alone.
-        file: None where there is nothing to read.
-        sex: "F", "M" or "unknown"; None where only the file's header can tell.
+        name: the file's name in results and errors.
+        place: the path below the given folder, or only the name for a file given directly.
+        file: None if there is nothing to read.
+        sex: "F", "M" or "unknown"; None to take it from the file's header.
         sex_from: "--sex", "--labels", or None.
         age: chronological age in months, or None.
         age_from: "--age", "--labels", or None.
-        date: of the examination, from the table of labels, or None.
-        error: why it cannot be read, or "".
+        date: date of the examination from the label table, or None.
+        error: why the file cannot be read, or "".
     """
 
     name: str
@@ -53,11 +53,11 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Worklist:
-    """What is to be read.
+    """The files to read.
 
     Attributes:
-        requests: one for each file named, and for each image below each folder, sorted by name there.
-        left_out: names of the files that are no images, by the folder that was named.
+        requests: one for each given file and for each image below each given folder, sorted by name within a folder.
+        left_out: names of the files that were skipped (not images, or earlier output), by the given folder.
     """
 
     requests: list[Request]
@@ -65,17 +65,17 @@ class Worklist:
 
 
 def gather(paths: Iterable[Path], sex: str | None, age: float | None, labels: Path | None) -> Worklist:
-    """Finds the files, and what the arguments and the table say of each.
+    """Finds the files and combines each with the information from the arguments and the label table.
 
     Args:
-        paths: files of any name, and folders and zip archives (archives in them count as folders).
-        sex: "F", "M" or "unknown", for all files but those in the table; None for what the headers say.
-        age: chronological age in months, for a single file; None for what the table or the headers say.
+        paths: files of any name, folders and zip archives (nested archives count as folders).
+        sex: "F", "M" or "unknown", for all files that the table does not list; None to use the headers.
+        age: chronological age in months, for a single file; None to use the table or the headers.
         labels: csv or xlsx with the column id (name of the file) and others, see `read_children`.
 
     Raises:
-        BoneAgeError: the table cannot be read, or an age is given for several files. What is wrong with a single file
-            stands in its request.
+        BoneAgeError: the table cannot be read, or an age is given for several files. Errors of a single file are
+            stored in its request instead.
     """
     left_out: dict[str, Sequence[str]] = {}
     found = [one for path in paths for one in _requests(path, left_out)]
@@ -92,7 +92,7 @@ def gather(paths: Iterable[Path], sex: str | None, age: float | None, labels: Pa
 
 
 def output_paths(folder: Path, requests: Sequence[Request], ending: str) -> list[Path]:
-    """Where the output of each goes: named like the file, by its whole path where two would share a name."""
+    """Output path of each request: named after the file, or after its whole path if two files would share a name."""
     short = [str(PurePosixPath(one.place).with_suffix("")) for one in requests]
     shared = Counter(short)
     whole = [one.name.strip("./\\").replace("/", "_").replace("\\", "_") for one in requests]
@@ -123,10 +123,10 @@ def _requests(path: Path, left_out: dict[str, Sequence[str]]) -> list[Request]:
 
 
 def _with_labels(requests: Sequence[Request], path: Path) -> list[Request]:
-    """The requests with what the table says of them.
+    """Adds the information from the label table to the requests.
 
     Raises:
-        BoneAgeError: no such table, or other columns.
+        BoneAgeError: the table does not exist, or has other columns.
     """
     if not path.is_file():
         raise BoneAgeError(f"the label table {path} does not exist; expected a csv or xlsx file")

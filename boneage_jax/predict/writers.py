@@ -1,4 +1,4 @@
-"""The forms in which `boneage predict` prints results: a table to read, JSON and CSV for programs, all as they come."""
+"""Output formats of `boneage predict`: a table to read, JSON and CSV for programs; results are printed one by one."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ CSV_COLUMNS = (
 
 
 class Table:
-    """One line per reading; files that could not be read are named on stderr alone."""
+    """One line per reading; files that could not be read appear on stderr only."""
 
     def __init__(self, width: int):
         self._width = width
@@ -30,12 +30,12 @@ class Table:
         return self._line("file", "sex", "bone age, months", "", "SD", "90 % interval", "age", "difference", "SD score")
 
     def each(self, result: Result) -> str:
-        """A line per reading, with a question mark where the sex is unknown."""
+        """A line per reading, with a question mark after the sex if it is unknown."""
         self._results.append(result)
         return "\n".join(self._reading(result, one) for one in result.readings)
 
     def end(self) -> str:
-        """A legend where one is needed, and the provenance."""
+        """A legend if one is needed, and the provenance."""
         readings = [one for result in self._results for one in result.readings]
         lines = []
         if any(result.sex == "unknown" for result in self._results):
@@ -78,9 +78,9 @@ class Json:
         return "["
 
     def each(self, result: Result) -> str:
-        """One object; the comma goes before it, as nobody knows which is the last.
+        """One object, preceded by a comma unless it is the first, because the last object is not known in advance.
 
-        Only ASCII, with escapes of JSON for all else: it does not depend on what the terminal can show.
+        Other characters than ASCII are escaped, so the output does not depend on the encoding of the terminal.
         """
         comma, self._first = "" if self._first else ",\n", False
         return comma + json.dumps(result.to_dict(), allow_nan=False, indent=2)
@@ -91,7 +91,7 @@ class Json:
 
 
 class Csv:
-    """A header, then a row per reading (two where the sex is unknown, with sex_from "unknown"), or per error."""
+    """A header, then a row per reading (two if the sex is unknown, with sex_from "unknown") or per error."""
 
     def begin(self) -> str:
         """The line of column titles."""
@@ -115,9 +115,10 @@ class Csv:
 
 
 def make(form: str, files: Sequence[str]) -> Table | Json | Csv:
-    """The writer of "table", "json" or "csv" for files of these names.
+    """Makes the writer of "table", "json" or "csv" for files of these names.
 
-    Each has the text before all results, that of one, and that after them, without the end of the last line.
+    Each writer returns the text before all results, the text of one result, and the text after all results, without
+    the final newline.
     """
     if form == "table":
         return Table(max(len(printable(name)) for name in ["file", *files]))
@@ -134,7 +135,7 @@ def _provenance(fields: dict[str, Any]) -> list[str]:
 
 def _row(cells: Sequence[Any]) -> str:
     text = io.StringIO()
-    plain = [printable(cell) if isinstance(cell, str) else cell for cell in cells]  # A line end would forge a row.
+    plain = [printable(cell) if isinstance(cell, str) else cell for cell in cells]  # A newline could forge a row.
     csv.writer(text, lineterminator="").writerow(plain)
     return text.getvalue()
 

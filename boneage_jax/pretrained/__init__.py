@@ -1,4 +1,4 @@
-"""Weights trained by others: their files, their names, and how a trunk starts from them."""
+"""Weights trained by others: reading their files, mapping their names, and initialising a trunk from them."""
 
 from boneage_jax.pretrained.load import start_from
 

@@ -1,4 +1,4 @@
-"""Puts another framework's arrays where they belong in one of our trunks, and refuses what does not fit exactly."""
+"""Assigns another framework's arrays to the variables of a trunk; anything that does not fit exactly is an error."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,19 +13,19 @@ _LISTED = 10
 
 
 def assign(arrays: Mapping[str, np.ndarray], names: Mapping[str, str], like: Any, source: str) -> dict[str, Any]:
-    """Makes the variables of a trunk from the arrays of the original.
+    """Builds the variables of a trunk from the arrays of the original.
 
     Args:
-        arrays: what the original holds, by its keys; anything that `names` does not mention is an error.
-        names: our leaf ("block1_conv1/kernel", without the collection) to the original's key, for every leaf.
-        like: our variables {"params": ..., "batch_stats": ...}, of which shapes and structure are taken.
+        arrays: the original's arrays by their keys; a key that `names` does not mention is an error.
+        names: maps every leaf of ours ("block1_conv1/kernel", without the collection) to the original's key.
+        like: our variables {"params": ..., "batch_stats": ...}, which define shapes and structure.
         source: "keras" (HWIO kernels, depthwise ones as HWC1), "torch" (OIHW kernels, [out, in] matrices) or "ours".
 
     Returns:
         A tree like `like`, float32.
 
     Raises:
-        BoneAgeError: keys that are missing, unexpected or of another shape; all are counted, ten of each named.
+        BoneAgeError: arrays are missing, unexpected or of another shape; counts all and names ten of each kind.
     """
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}, expected one of {SOURCES}")
@@ -55,7 +55,7 @@ def assign(arrays: Mapping[str, np.ndarray], names: Mapping[str, str], like: Any
 
 
 def to_original(value: np.ndarray, shape: tuple[int, ...], source: str) -> np.ndarray:
-    """The inverse of what `assign` does to one array: ours in the original's layout and shape."""
+    """Converts one of our arrays to the original's layout and shape; the inverse of the conversion in `assign`."""
     if source == "torch" and value.ndim == 4 and len(shape) == 4:
         value = value.transpose(3, 2, 0, 1)
     elif source == "torch" and len(shape) == 2:
@@ -64,12 +64,12 @@ def to_original(value: np.ndarray, shape: tuple[int, ...], source: str) -> np.nd
 
 
 def _as_ours(value: np.ndarray, shape: tuple[int, ...], source: str) -> np.ndarray | None:
-    """The array in our layout, or None if it cannot be what we expect."""
+    """The array in our layout, or None if its shape cannot match the expected one."""
     if source == "torch" and value.ndim == 4:
         value = value.transpose(2, 3, 1, 0)  # OIHW to HWIO
     elif source == "torch" and value.ndim == 2:
         value = value.T  # [out, in] to [in, out]
-    # Axes of length 1 tell no numbers apart: a depthwise kernel HWC1 is our HW1C, a matrix a 1x1 convolution.
+    # Axes of length 1 are ignored: a depthwise kernel HWC1 is our HW1C, a matrix is a 1x1 convolution.
     if [n for n in value.shape if n != 1] != [n for n in shape if n != 1]:
         return None
     return value.reshape(shape)

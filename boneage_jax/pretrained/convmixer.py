@@ -7,7 +7,7 @@ _PLACES = {"depthwise": "0.fn.0", "depthwise_bn": "0.fn.2", "pointwise": "1", "p
 
 
 def timm_names(trunk: ConvMixer) -> dict[str, str]:
-    """Our leaf to timm's key: a stem, then blocks of a residual depthwise part and a pointwise part."""
+    """Maps our leaves to timm's keys: a stem, then blocks of a residual depthwise part and a pointwise part."""
     names = {}
     for path in leaves(trunk):
         last = TORCH.get(path[-1], path[-1])

@@ -1,6 +1,6 @@
 """Names of ConvNeXt V2's weights in timm, and in the authors' own files.
 
-Both hold more: what begins with "head." belongs to the classifier, and in the authors' files "norm." as well.
+Both contain more keys: those with the prefix "head." and, in the authors' files, "norm." belong to the classifier.
 """
 
 from boneage_jax.models.convnextv2 import ConvNeXtV2
@@ -12,7 +12,7 @@ _FAIR_LAYERS = {"depthwise": "dwconv", "norm": "norm", "expand": "pwconv1", "grn
 
 
 def timm_names(trunk: ConvNeXtV2) -> dict[str, str]:
-    """Our leaf to timm's key, e.g. of `convnextv2_tiny.fcmae_ft_in22k_in1k`."""
+    """Maps our leaves to timm's keys, e.g. of `convnextv2_tiny.fcmae_ft_in22k_in1k`."""
     names = {}
     for *layers, leaf in leaves(trunk):
         if len(layers) == 2:
@@ -26,7 +26,7 @@ def timm_names(trunk: ConvNeXtV2) -> dict[str, str]:
 
 
 def fair_names(trunk: ConvNeXtV2) -> dict[str, str]:
-    """Our leaf to the authors' key, e.g. of `convnextv2_tiny_22k_224_ema.pt`, where all lie under "model"."""
+    """Maps our leaves to the authors' keys, e.g. of `convnextv2_tiny_22k_224_ema.pt`, where all are under "model"."""
     names = {}
     for *layers, leaf in leaves(trunk):
         if len(layers) == 2:
@@ -46,7 +46,7 @@ def _place(block: str) -> tuple[int, int]:
 
 
 def _between(layer: str) -> tuple[int, int]:
-    """The stage that a layer leads to and its place before it; the stem has its norm last, the others first."""
+    """The stage that a layer precedes, and the layer's index; the norm comes last in the stem, first elsewhere."""
     is_norm = layer.endswith("_norm")
     if layer.startswith("stem"):
         return 0, int(is_norm)

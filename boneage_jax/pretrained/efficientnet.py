@@ -26,7 +26,7 @@ _TIMM_LAYERS = {
     "project": "conv_pwl",
     "project_bn": "bn3",
 }
-# Without an expansion, so in stage 1, the layers are counted from the depthwise one.
+# Stage 1 has no expansion, so its layers are numbered from the depthwise one.
 _TIMM_UNEXPANDED = _TIMM_LAYERS | {"depthwise_bn": "bn1", "project": "conv_pw", "project_bn": "bn2"}
 _TORCHVISION_LAYERS = {
     "expand": (0, "0"),
@@ -59,12 +59,12 @@ _EFFICIENTNET_PYTORCH_ENDS = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top
 
 
 def keras_names(trunk: EfficientNet) -> dict[str, str]:
-    """Our leaf to Keras' "<layer>/<variable>".
+    """Maps our leaves to Keras' "<layer>/<variable>".
 
-    Keras' own three numbers of "normalization" have no counterpart here: they are its input scaling.
+    The three variables of Keras' layer "normalization" have no counterpart here: they are its input scaling.
 
     Raises:
-        BoneAgeError: the trunk computes as PyTorch's.
+        BoneAgeError: the trunk's framework is "torch".
     """
     _check(trunk, "keras")
     names = {}
@@ -77,10 +77,10 @@ def keras_names(trunk: EfficientNet) -> dict[str, str]:
 
 
 def timm_names(trunk: EfficientNet) -> dict[str, str]:
-    """Our leaf to timm's key, for both frameworks.
+    """Maps our leaves to timm's keys, for both frameworks.
 
     The keys of timm's `efficientnet_b0` (`framework="torch"`) and `tf_efficientnet_b0` (`framework="keras"`) are
-    the same, so only the user knows which one a file is of.
+    the same, so only the user knows which of them a file belongs to.
     """
     names = {}
     for block, *layers, leaf in leaves(trunk):
@@ -95,10 +95,10 @@ def timm_names(trunk: EfficientNet) -> dict[str, str]:
 
 
 def efficientnet_pytorch_names(trunk: EfficientNet) -> dict[str, str]:
-    """Our leaf to the key of `efficientnet_pytorch` and `efficientnet_lite_pytorch`; they number all blocks.
+    """Maps our leaves to the keys of `efficientnet_pytorch` and `efficientnet_lite_pytorch`, which number all blocks.
 
     Raises:
-        BoneAgeError: the trunk computes as PyTorch's; these are ports of the authors' weights.
+        BoneAgeError: the trunk's framework is "torch"; these packages are ports of the authors' weights.
     """
     _check(trunk, "keras")
     firsts = [0, *itertools.accumulate(stage.blocks for stage in scaled_stages(trunk.variant))]
@@ -114,10 +114,10 @@ def efficientnet_pytorch_names(trunk: EfficientNet) -> dict[str, str]:
 
 
 def torchvision_names(trunk: EfficientNet) -> dict[str, str]:
-    """Our leaf to torchvision's key; it numbers all layers.
+    """Maps our leaves to torchvision's keys, which number all layers.
 
     Raises:
-        BoneAgeError: the trunk computes as Keras'.
+        BoneAgeError: the trunk's framework is "keras".
     """
     _check(trunk, "torch")
     names = {}

@@ -1,4 +1,4 @@
-"""Reads files of weights, whatever their format: numbers by the names that the framework gave them."""
+"""Reads weights files of all supported formats: arrays by the names that the framework gave them."""
 
 import zipfile
 from pathlib import Path
@@ -23,16 +23,16 @@ def read(path: Path | str) -> tuple[Source, dict[str, np.ndarray]]:
     """Reads all weights of a file; the format is recognised by the content.
 
     Keras: `.weights.h5`, `.h5` and `.keras`, of Keras 2 and 3. PyTorch (timm, torchvision): `.safetensors`, and
-    `.pth`, `.pt` or `.bin` without Python objects in them; of several state dicts in one file the first of
-    `torch_files.WRAPPERS` is taken, and "module." before the keys is removed.
+    `.pth`, `.pt` or `.bin` without Python objects in them; if a file has several state dicts, the first of
+    `torch_files.WRAPPERS` is taken; the prefix "module." of the keys is removed.
 
     Returns:
-        The framework, and its keys with the arrays: "<layer>/<variable>" for Keras, with the names that its layers
-        have in a fresh session; the state dict's keys for PyTorch. All floating-point numbers are float32.
+        The framework, and the arrays by their keys: "<layer>/<variable>" for Keras, with the names that its layers
+        have in a fresh session; the state dict's keys for PyTorch. All floating-point arrays are float32.
 
     Raises:
-        BoneAgeError: there is no such file, it is damaged, or of a format that is not known or not safe; or it, or what
-            it claims to hold, is larger than any network.
+        BoneAgeError: the file does not exist, is damaged, or has an unknown or unsafe format; or its size, or that of
+            the arrays it declares, is larger than any network.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -65,7 +65,7 @@ def _read(path: Path) -> tuple[Source, dict[str, np.ndarray]]:
             return "torch", torch_files.read_archive(archive)
     if start.startswith(_PICKLE):
         return "torch", torch_files.read_sequence(path)
-    if start[8:9] == b"{":  # behind the length of the header
+    if start[8:9] == b"{":  # after the 8-byte length of the header
         return "torch", torch_files.read_safetensors(path)
     raise BoneAgeError(
         f"it begins with {start!r}, which is neither HDF5 (.h5), .keras, .safetensors nor PyTorch (.pth); it may be a "

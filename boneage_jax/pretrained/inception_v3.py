@@ -5,7 +5,7 @@ from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.pretrained.names import KERAS_NORM, TORCH
 
 _STEM = ("conv1a_3x3", "conv2a_3x3", "conv2b_3x3", "conv3b_1x1", "conv4a_3x3")
-# In the order in which Keras makes and so numbers them, mixed0 first.
+# In the order in which Keras creates, and therefore numbers, the layers: mixed0 first.
 _A = (
     "branch1x1",
     *("branch5x5_1", "branch5x5_2"),
@@ -31,12 +31,12 @@ _TORCH_MIXED = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"
 
 
 def keras_names(trunk: InceptionV3) -> dict[str, str]:
-    """Our leaf to Keras' "<layer>/<variable>"; Keras gives the layers numbers for names.
+    """Maps our leaves to Keras' "<layer>/<variable>"; Keras only numbers these layers.
 
-    BoNet's stem for heat maps and the convolution that joins it to the other are in no file, so not among the names.
+    BoNet's heat-map stem and the convolution that joins the two stems are not mapped, because no file has them.
 
     Raises:
-        BoneAgeError: the trunk computes as PyTorch's.
+        BoneAgeError: the trunk's framework is "torch".
     """
     _check(trunk, "keras")
     names = {}
@@ -51,12 +51,12 @@ def keras_names(trunk: InceptionV3) -> dict[str, str]:
 
 
 def timm_names(trunk: InceptionV3) -> dict[str, str]:
-    """Our leaf to the key in timm's and torchvision's state dict.
+    """Maps our leaves to the keys in timm's and torchvision's state dict.
 
-    BoNet's stem for heat maps and the convolution that joins it to the other are in no file, so not among the names.
+    BoNet's heat-map stem and the convolution that joins the two stems are not mapped, because no file has them.
 
     Raises:
-        BoneAgeError: the trunk computes as Keras'.
+        BoneAgeError: the trunk's framework is "keras".
     """
     _check(trunk, "torch")
     modules = {f"stem/{unit}": f"Conv2d_{unit.removeprefix('conv')}" for unit in _STEM}

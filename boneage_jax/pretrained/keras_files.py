@@ -1,4 +1,4 @@
-"""Weights that Keras has written, by "<layer>/<variable>": its HDF5 files, old and new, and its `.keras` archives."""
+"""Reads weights written by Keras, by "<layer>/<variable>": HDF5 files, old and new, and `.keras` archives."""
 
 import io
 import json
@@ -18,13 +18,13 @@ from boneage_jax.pretrained.size_limits import refuse_large
 
 Arrays = dict[str, np.ndarray]
 
-# Classes of layers with weights, as Keras makes names of them: "conv2d", "conv2d_1", ...
+# Names that Keras generates for layers with weights: "conv2d", "conv2d_1", ...
 _AUTOMATIC = re.compile(
     r"(conv2d|depthwise_conv2d|separable_conv2d|batch_normalization|layer_normalization|normalization|dense)(?:_(\d+))?"
 )
-# What stands beside the layers' own numbers in a file: the optimiser's moments and the state of dropout.
+# Groups of a file that do not hold weights of layers: the optimiser's moments and the state of dropout.
 _NOT_OF_LAYERS = ("optimizer", "seed_generator")
-# Variables that Keras 3 stores without names, by their numbers of axes.
+# Names of the variables of a layer, which Keras 3 does not store, by the variables' numbers of axes.
 _VARIABLES = {
     (4,): ("kernel",),
     (4, 1): ("kernel", "bias"),
@@ -44,7 +44,7 @@ def read_hdf5(file: Path | io.BytesIO, config: Mapping[str, Any] | None = None) 
 
     Args:
         file: the file, or its bytes.
-        config: of the model, if it is known; it names the layers of a file that does not.
+        config: of the model, if known; it gives the names of the layers if the file does not.
 
     Raises:
         BoneAgeError: the layers cannot be distinguished, or the arrays are larger than any network's.
@@ -83,7 +83,7 @@ def _old(group: h5py.Group, layers: list[str]) -> Iterator[tuple[str, str, np.nd
         owners = {variable.rpartition("/")[0] for variable in variables}
         for variable in variables:
             owner, _, name = variable.rpartition("/")
-            # Variables of several owners belong to a model inside of the model.
+            # Variables of several owners belong to a nested model.
             yield layer if len(owners) == 1 else _last(owner), name.partition(":")[0], _array(group[layer][variable])
 
 
@@ -112,7 +112,7 @@ def _new(opened: h5py.File, names: Mapping[str, str]) -> Iterator[tuple[str, str
 
 
 def _names_by_place(config: Mapping[str, Any], inside: str = "") -> dict[str, str]:
-    """Names of a model's layers by their place in the file: counted by class, "layers/conv2d_3"."""
+    """Names of a model's layers by their path in the file, where layers are numbered by class: "layers/conv2d_3"."""
     names: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for layer in config.get("layers", []):
@@ -139,7 +139,7 @@ def _array(dataset: h5py.Dataset) -> np.ndarray:
 
 
 def _size(opened: h5py.File) -> int:
-    """Bytes of all arrays once they are read, compressed and unwritten parts included."""
+    """Bytes of all arrays after reading, including compressed and unwritten parts."""
     sizes: list[int] = []
 
     def add(_: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -165,7 +165,7 @@ def _with_one_name_for_depthwise_kernels(arrays: Arrays) -> Arrays:
 
 
 def _numbered_afresh(arrays: Arrays) -> Arrays:
-    """Names that Keras made by counting begin at "conv2d", "conv2d_1" again, as in a fresh session."""
+    """Renumbers the names that Keras generated, "conv2d", "conv2d_1", ..., as in a fresh session."""
     counted: dict[str, set[tuple[int, str]]] = {}
     for layer in {key.rpartition("/")[0] for key in arrays}:
         if match := _AUTOMATIC.fullmatch(layer):

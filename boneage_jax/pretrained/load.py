@@ -1,4 +1,4 @@
-"""Starts a trunk from a file with somebody else's weights; every number in the file is used or known to be left out."""
+"""Initialises a trunk from a file of pretrained weights; every array in the file is used or deliberately left out."""
 
 import inspect
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from boneage_jax.pretrained import (
 from boneage_jax.pretrained.assign import assign
 from boneage_jax.released import weights
 
-# The tables of names of a trunk: the functions `keras_names`, `timm_names`, ... of its module.
+# The module with the name tables of each trunk: its functions `keras_names`, `timm_names`, ...
 TABLES: dict[type[nn.Module], ModuleType] = {
     BoNet: inception_v3,
     ConvMixer: convmixer,
@@ -47,12 +47,12 @@ TABLES: dict[type[nn.Module], ModuleType] = {
 }
 # Layers of this package that no other file holds: they keep their initial values.
 OURS_ALONE: dict[type[nn.Module], tuple[str, ...]] = {BoNet: ("heatmap_stem/", "conv5a_1x1/")}
-# Beginnings of the keys that belong to classifiers, which a bone age network has no use for.
+# Prefixes of the keys of classifiers, which a bone age network does not use.
 CLASSIFIERS = {
     "keras": ("predictions/",),
     "torch": ("head.", "fc.", "_fc.", "classifier.", "norm.", "AuxLogits."),
 }
-# Keys of what is no weight: the scaling of Keras' inputs, PyTorch's counters of steps.
+# Suffixes of the keys of arrays that are not weights: Keras' input scaling, PyTorch's step counters.
 BOOKKEEPING = {
     "keras": ("normalization/mean", "normalization/variance", "normalization/count"),
     "torch": ("num_batches_tracked",),
@@ -62,14 +62,14 @@ Names = dict[str, str]
 
 
 def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
-    """Replaces the trunk's variables by those of a file; the head stays as it is, unless this package wrote the file.
+    """Replaces the trunk's variables by those of a file; the head is unchanged, unless this package wrote the file.
 
-    A stem for three channels is summed over its input channels: its output for a single-channel image is then what it
-    was for that image repeated in all three.
+    If the network has one input channel, a stem for three is summed over its input channels. Its output for a
+    single-channel image then equals the original's for that image repeated in all three channels.
 
     Args:
-        path: of a file that `formats.read` reads, or of weights of this package, or the name of those it brings along,
-            or "imagenet" for those of `imagenet.find`.
+        path: a file that `formats.read` reads, a weights file of this package, the name of weights that are included in
+            this package, or "imagenet" for those of `imagenet.find`.
         name: of the trunk, for messages.
         trunk: the module.
         variables: of the network, {"params": {"trunk", "head"}, "batch_stats": {"trunk"}}.
@@ -78,7 +78,7 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
         Variables of the same structure.
 
     Raises:
-        BoneAgeError: the file cannot be read, or any key is missing, unexpected or of another shape.
+        BoneAgeError: the file cannot be read, or an array is missing, unexpected or of another shape.
     """
     path = _find(path, name)
     if weights.is_released(path):
@@ -108,7 +108,7 @@ def _find(path: Path | str, name: str) -> Path:
 
 
 def _fitting_table(name: str, trunk: nn.Module, source: str, stored: dict[str, np.ndarray]) -> Names:
-    """The table of names that most of the file's keys are in."""
+    """The name table that matches most of the file's keys."""
     tables: list[Names] = []
     refusals: list[BoneAgeError] = []
     functions = _tables(trunk)
@@ -117,7 +117,7 @@ def _fitting_table(name: str, trunk: nn.Module, source: str, stored: dict[str, n
             continue
         try:
             tables.append(table(trunk))
-        except BoneAgeError as error:  # this trunk computes as another framework's
+        except BoneAgeError as error:  # this trunk is configured for another framework
             refusals.append(error)
     fitting = max(tables, key=lambda names: len(stored.keys() & {*names.values()}), default=None)
     if refusals and (fitting is None or not stored.keys() & {*fitting.values()}):
@@ -129,7 +129,7 @@ def _fitting_table(name: str, trunk: nn.Module, source: str, stored: dict[str, n
 
 
 def _tables(trunk: nn.Module) -> dict[str, Callable[[Any], Names]]:
-    """The framework's name and its table for each that is known."""
+    """The known name tables of a trunk, by framework."""
     if type(trunk) not in TABLES:
         return {}
     functions = inspect.getmembers(TABLES[type(trunk)], inspect.isfunction)
@@ -137,7 +137,7 @@ def _tables(trunk: nn.Module) -> dict[str, Callable[[Any], Names]]:
 
 
 def _of_trunk(stored: dict[str, np.ndarray], names: Names, source: str) -> dict[str, np.ndarray]:
-    """Without classifier and bookkeeping, unless the trunk itself has a layer of that name."""
+    """Drops classifier and bookkeeping arrays, unless the trunk itself has a layer of that name."""
     known = {*names.values()}
 
     def left_out(key: str) -> bool:
@@ -154,7 +154,7 @@ def _of_trunk(stored: dict[str, np.ndarray], names: Names, source: str) -> dict[
 def _for_our_channels(
     arrays: dict[str, np.ndarray], names: Names, ours: dict[tuple[str, ...], Any], source: str
 ) -> dict[str, np.ndarray]:
-    """Sums kernels over three input channels where ours have one and are the same otherwise: the stem's."""
+    """Sums a kernel over its three input channels where ours has one and the same shape otherwise: the stem's."""
     axis = 2 if source == "keras" else 1  # of the input channels, in HWIO or OIHW
     adapted = dict(arrays)
     for (_, *path), value in ours.items():

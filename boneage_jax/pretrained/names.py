@@ -1,4 +1,4 @@
-"""What the tables of names share."""
+"""Helpers of the name tables."""
 
 import functools
 from typing import Any
@@ -8,19 +8,19 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-# Our names of BatchNorm's and LayerNorm's numbers, and theirs; convolutions' "kernel" and "bias" differ by source.
+# Our names of variables to Keras' (of normalisation layers only) and to PyTorch's; names not listed are the same.
 KERAS_NORM = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
 TORCH = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
 def shapes(trunk: nn.Module, channels: int = 3, size: int = 75) -> dict[str, Any]:
-    """The trunk's variables for images of that many channels, as shapes only; nothing is computed."""
+    """The shapes of the trunk's variables for images of that many channels; nothing is computed."""
     return jax.tree.map(lambda leaf: leaf, _traced(trunk, channels, size))  # the caller may change its own copy
 
 
 @functools.lru_cache(maxsize=32)
 def _traced(trunk: nn.Module, channels: int, size: int) -> dict[str, Any]:
-    """Traced once, which takes a second for a large trunk: the table of its names and the loading both need it."""
+    """Cached, because tracing a large trunk takes a second and both its name table and the loading need it."""
     image = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
     return jax.eval_shape(lambda key, image: trunk.init(key, image, train=False), jax.random.key(0), image)
 

@@ -1,4 +1,4 @@
-"""Starts from weights of this package (`boneage export-weights`): the trunk, and the head where it is the same."""
+"""Initialises from weights of this package (`boneage export-weights`): the trunk, and the head if it is the same."""
 
 import dataclasses
 from pathlib import Path
@@ -13,7 +13,7 @@ from boneage_jax.models import Description
 from boneage_jax.pretrained.assign import assign
 from boneage_jax.released import weights
 
-# Fields of a trunk that do not change what it computes, training aside.
+# Fields that do not change the function that a trunk computes outside training.
 _HOW = ("axis_name", "remat", "dtype", "drop_path", "frozen_statistics", "parent", "name")
 
 
@@ -21,7 +21,7 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
     """As `load.start_from`, for a file of released weights.
 
     Raises:
-        BoneAgeError: the file is damaged, or its trunk is another one.
+        BoneAgeError: the file is damaged, or its trunk differs.
     """
     stored = weights.read(path)
     try:
@@ -43,7 +43,7 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
 
 
 def _check_same(their_name: str, our_name: str, theirs: nn.Module, ours: nn.Module) -> None:
-    """Raises BoneAgeError, which names what differs, unless both trunks compute the same."""
+    """Raises BoneAgeError, naming the differences, unless both trunks compute the same function."""
     if not isinstance(ours, type(theirs)):  # a trunk that extends theirs has its layers
         raise BoneAgeError(f"it holds a {their_name}; set model.name to that, or take another file")
     different = [
@@ -58,7 +58,7 @@ def _check_same(their_name: str, our_name: str, theirs: nn.Module, ours: nn.Modu
 
 
 def _part(stored: dict[str, Any], variables: dict[str, Any], part: str) -> dict[str, Any]:
-    """The variables of the trunk or the head, if they are exactly those that are expected."""
+    """The stored variables of the trunk or the head; raises BoneAgeError unless they are exactly the expected ones."""
     theirs = {kind: tree[part] for kind, tree in stored.items() if part in tree}
     like = {kind: tree[part] for kind, tree in variables.items() if part in tree}
     leaves = {"/".join(path[1:]): "/".join(path[1:]) for path in traverse_util.flatten_dict(like)}

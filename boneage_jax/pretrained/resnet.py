@@ -19,10 +19,10 @@ _TORCH_LAYERS = {
 
 
 def keras_names(trunk: ResNet50) -> dict[str, str]:
-    """Our leaf to Keras' "<layer>/<variable>"; the stem is its conv1, our stage 1 its conv2.
+    """Maps our leaves to Keras' "<layer>/<variable>"; our stem is Keras' conv1, our stage 1 its conv2.
 
     Raises:
-        BoneAgeError: the trunk computes as PyTorch's.
+        BoneAgeError: the trunk's framework is "torch".
     """
     _check(trunk, "keras")
     names = {}
@@ -37,10 +37,10 @@ def keras_names(trunk: ResNet50) -> dict[str, str]:
 
 
 def timm_names(trunk: ResNet50) -> dict[str, str]:
-    """Our leaf to the key in timm's and torchvision's state dict.
+    """Maps our leaves to the keys in timm's and torchvision's state dict.
 
     Raises:
-        BoneAgeError: the trunk computes as Keras'.
+        BoneAgeError: the trunk's framework is "keras".
     """
     _check(trunk, "torch")
     names = {}

@@ -1,4 +1,4 @@
-"""A bound on what files of weights may claim to hold: a few bytes can describe terabytes of zeros."""
+"""An upper bound on the size that weights files may declare: a few bytes can describe terabytes of zeros."""
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.released.weights import LARGEST

@@ -1,9 +1,9 @@
-"""Weights that PyTorch has written, by the keys of the state dict: safetensors and `torch.save`, without PyTorch.
+"""Reads PyTorch weights by the keys of the state dict, without PyTorch: safetensors and `torch.save` files.
 
-A file of `torch.save` is a pickle beside the bytes of its tensors: since PyTorch 1.6 in a zip archive
-("NAME/data.pkl", "NAME/data/KEY"), before that one after the other. A pickle can call any function. The unpickler
-here makes plain values and descriptions of tensors, nothing else, so that a file runs no code (as with
-`torch.load(weights_only=True)`); the arrays are made afterwards, and only those of the state dict.
+A `torch.save` file holds a pickle and the bytes of its tensors: since PyTorch 1.6 in a zip archive ("NAME/data.pkl",
+"NAME/data/KEY"), before that one after the other. Unpickling can call any function. The unpickler here creates only
+plain values and descriptions of tensors, so a file cannot run code (as with `torch.load(weights_only=True)`); the
+arrays are created afterwards, and only those of the state dict.
 """
 
 import io
@@ -22,12 +22,12 @@ from safetensors.numpy import load_file
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.pretrained.size_limits import refuse_large
 
-# Where training scripts keep the state dict, in the order in which timm looks: averaged weights first.
+# Keys under which training scripts store the state dict, in timm's order of search: averaged weights first.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# How a file from before the zip archives begins, and the only version of these files.
+# The first number in files from before the zip archives, and the only version of these files.
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
-# Types of elements, by the class of the storage in the module "torch".
+# Element types, by the storage class in the module "torch".
 _TYPES = {
     "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
     "BoolStorage": np.dtype(np.bool_),
@@ -48,10 +48,10 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    """Reads a `.pth`, `.pt` or `.bin` file of PyTorch 1.6 or later; of several state dicts the first of `WRAPPERS`.
+    """Reads a `.pth`, `.pt` or `.bin` file (PyTorch 1.6 or later); of several state dicts, the first of `WRAPPERS`.
 
     Returns:
-        The arrays by their keys, without "module." in front, in the types in which they are stored.
+        The arrays by their keys, without the prefix "module.", in the types in which they are stored.
 
     Raises:
         BoneAgeError: the file holds anything but tensors and plain values, or no state dict.
@@ -89,7 +89,7 @@ def read_sequence(path: Path) -> dict[str, np.ndarray]:
         elements = {}
         for key in _Unpickler(file).load():
             storage = unpickler.storages[key]
-            file.seek(8, io.SEEK_CUR)  # the number of elements, which the storage has, too
+            file.seek(8, io.SEEK_CUR)  # skip the number of elements, which the storage also has
             elements[key] = _elements(file.read(storage.length * _TYPES[storage.type].itemsize), storage, order)
     return {key: _array(tensor, elements[tensor.storage.key]) for key, tensor in tensors.items()}
 
@@ -102,7 +102,7 @@ class _Storage(NamedTuple):
 
 class _Tensor(NamedTuple):
     storage: _Storage
-    offset: int  # elements, as the strides
+    offset: int  # in elements, like the strides
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
@@ -119,7 +119,7 @@ class _Unpickler(pickle.Unpickler):
             return super().load()
         except BoneAgeError:
             raise
-        except Exception as error:  # of any kind: damaged bytes may call anything with anything
+        except Exception as error:  # damaged bytes can raise any exception
             raise ValueError(f"its pickle is invalid: {error or type(error).__name__}") from error
 
     def find_class(self, module: str, name: str) -> Any:
@@ -141,7 +141,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> _Tensor:
-    """The rest of the arguments is for training: gradients, hooks, metadata."""
+    """Describes a tensor; the remaining arguments are for training: gradients, hooks, metadata."""
     if not isinstance(storage, _Storage) or len(shape) != len(strides):
         raise ValueError("a tensor without a storage, or with another number of strides than axes")
     if any(type(number) is not int or number < 0 for number in (offset, *shape, *strides)):
@@ -150,7 +150,7 @@ def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tup
 
 
 class _Dictionary(dict[Any, Any]):
-    """An OrderedDict without the attributes that PyTorch gives it."""
+    """Stands in for OrderedDict and ignores the attributes that PyTorch sets on it."""
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -170,14 +170,14 @@ _CONSTRUCTORS: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 def _state_dict(stored: Any) -> dict[str, _Tensor]:
-    """The state dict in an object of `torch.save`, which may hold several, and other things beside them."""
+    """Extracts the state dict from a `torch.save` object, which may hold several of them and other values."""
     if not isinstance(stored, Mapping):
         raise BoneAgeError(f"it is no state dict, a dictionary of tensors, but a {type(stored).__name__}")
     inside = (stored[key] for key in WRAPPERS if isinstance(stored.get(key), Mapping))
     state = dict(next(inside, stored))
     if others := [str(key) for key, value in state.items() if not isinstance(value, _Tensor)]:
         raise BoneAgeError(f"it is no state dict, a dictionary of tensors; it holds {', '.join(others[:10])}")
-    # As arrays: several tensors may lie in one storage, and strides of 0 make any number of elements of one.
+    # The size as arrays: tensors can share a storage, and strides of 0 repeat one element any number of times.
     refuse_large(sum(math.prod(one.shape) * _TYPES[one.storage.type].itemsize for one in state.values()))
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
@@ -190,7 +190,7 @@ def _elements(content: bytes, storage: _Storage, order: str) -> np.ndarray:
 
 
 def _array(tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
-    """The tensor as a view of its storage's elements, within which it has to lie."""
+    """The tensor as a view of its storage's elements; raises ValueError if it exceeds them."""
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     if math.prod(tensor.shape) == 0:
         return np.empty(tensor.shape, elements.dtype)

@@ -5,7 +5,7 @@ from boneage_jax.pretrained.names import KERAS_NORM, leaves
 
 
 def keras_names(trunk: Xception) -> dict[str, str]:
-    """Our leaf to Keras' "<layer>/<variable>"; Keras gives the four shortcuts no names of their own."""
+    """Maps our leaves to Keras' "<layer>/<variable>"; Keras does not name the four shortcuts, only numbers them."""
     shortcuts = ("block2", "block3", "block4", f"block{5 + trunk.middle_blocks}")
     names = {}
     for path in leaves(trunk):

@@ -1,8 +1,8 @@
 """Reads the boxes that Koitka et al. drew around the ossification regions of 328 radiographs of the RSNA challenge.
 
 S. Koitka, A. Demircioglu, M. S. Kim, C. M. Friedrich, F. Nensa, "Ossification area localization in pediatric hand
-radiographs using deep neural networks for object detection", PLOS ONE 2018; 13(11): e0207496. Their table comes as CSV
-with the columns of `COLUMNS`, one box in each row.
+radiographs using deep neural networks for object detection", PLOS ONE 2018; 13(11): e0207496. Their table is a CSV file
+with the columns `COLUMNS` and one box per row.
 """
 
 import csv
@@ -41,7 +41,7 @@ class Annotation:
     boxes: Float[np.ndarray, "N 4"]
 
     def boxes_in(self, shape: tuple[int, int]) -> Float[np.ndarray, "N 4"]:
-        """The boxes in pixels of a copy of the radiograph, of any size `shape` (height, width)."""
+        """The boxes in pixels of a resized copy of the radiograph with the size `shape` (height, width)."""
         height, width = shape
         return rescaled(self.boxes, whole(*self.size), whole(width, height))
 
@@ -50,8 +50,8 @@ def read_annotations(path: pathlib.Path) -> list[Annotation]:
     """Reads the table; one annotation for each radiograph and reader, sorted by id.
 
     Raises:
-      BoneAgeError: no such file, a missing column, an unknown label, a number that is none, a box without area or
-        outside of its picture; the message names the row.
+      BoneAgeError: no such file, a missing column, an unknown label, an invalid number, a box without area or outside
+        its picture; the message names the row.
     """
     groups: dict[tuple[str, str, str], list[tuple[int, list[float]]]] = {}
     sizes: dict[tuple[str, str, str], tuple[float, float]] = {}

@@ -32,10 +32,10 @@ def centres(boxes: Float[np.ndarray, "... 4"]) -> Float[np.ndarray, "... 2"]:
 
 
 def moved(boxes: Float[np.ndarray, "N 4"], matrix: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "N 4"]:
-    """Boxes after an affine map of their points.
+    """Transforms boxes by an affine map.
 
-    A region is taken for the ellipse that its box encloses, so a turned box does not grow at its empty corners: with
-    half sides (a, b) and the linear part M, the half sides become sqrt(M_i0^2 a^2 + M_i1^2 b^2).
+    Each region is treated as the ellipse inscribed in its box, so that a rotated box does not grow because of its empty
+    corners: with half sides (a, b) and the linear part M, the half sides become sqrt(M_i0^2 a^2 + M_i1^2 b^2).
     """
     linear = matrix[:, :2]
     middle = centres(boxes) @ linear.T + matrix[:, 2]
@@ -53,7 +53,7 @@ def rescaled(
     source: tuple[float, float, float, float],
     target: tuple[float, float, float, float],
 ) -> Float[np.ndarray, "N 4"]:
-    """Boxes in the coordinates of another picture that shows the window `source` as its window `target`."""
+    """Converts boxes to the coordinates of another picture, which shows the window `source` as its window `target`."""
     old, new = np.asarray(source, np.float64), np.asarray(target, np.float64)
     factor = (new[2:] - new[:2]) / (old[2:] - old[:2])
     return (boxes - np.tile(old[:2], 2)) * np.tile(factor, 2) + np.tile(new[:2], 2)

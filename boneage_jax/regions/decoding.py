@@ -1,4 +1,4 @@
-"""From the maps of `RegionNet` to boxes with confidences."""
+"""Decodes the maps of `RegionNet` to boxes with confidences."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -7,7 +7,7 @@ from boneage_jax.regions.boxes import COUNTS, LABELS, iou
 
 LEAST_CONFIDENCE = 0.05
 SAME = 0.4  # IoU above which two boxes of one label show the same region
-SPARE = 3  # boxes of each label beyond `COUNTS`, by which several hands are recognised
+SPARE = 3  # boxes of each label beyond `COUNTS`, used to recognise several hands
 _NEIGHBOUR = 0.5  # a cell beside a peak counts if its confidence is at least this share of the peak's
 
 
@@ -16,16 +16,16 @@ def decode(
 ) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N 4"], Float[np.ndarray, "N"]]:
     """Finds the regions in the maps of one image.
 
-    A region is a cell whose confidence is a maximum of the nine around it; its box is the mean of those nine cells'
-    boxes, weighted by their confidences.
+    A region is a cell with the highest confidence in its 3 x 3 neighbourhood; its box is the mean of the boxes of these
+    nine cells, weighted by their confidences (see `_NEIGHBOUR`).
 
     Args:
       heat: confidences from 0 to 1.
       boxes: of every cell and label.
 
     Returns:
-      Labels (index into `LABELS`), boxes and confidences, per label in falling confidence; at most `SPARE` more of
-      each label than a hand has.
+      Labels (index into `LABELS`), boxes and confidences, per label in order of decreasing confidence; at most `SPARE`
+      more of each label than a hand has.
     """
     found = [_of_label(heat[..., label], boxes[..., label, :], COUNTS[label]) for label in range(len(LABELS))]
     labels = np.repeat(np.arange(len(LABELS)), [len(confidence) for _, confidence in found])

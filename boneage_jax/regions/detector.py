@@ -1,4 +1,4 @@
-"""Finds the 17 ossification regions of a hand in a radiograph, with the weights that the package brings along."""
+"""Finds the 17 ossification regions of a hand in a radiograph, with the weights included in the package."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ class Region:
     """A region of a radiograph.
 
     Attributes:
-      name: one of `NAMES`, or one of `LABELS` where the finger is not clear.
+      name: one of `NAMES`, or one of `LABELS` if the finger is ambiguous.
       label: one of `LABELS`.
       box: left, top, right, bottom in pixels; pixel (x, y) covers the area from x to x + 1 and y to y + 1.
       confidence: from `THRESHOLD` to 1.
@@ -50,10 +50,10 @@ class Region:
 
 @dataclasses.dataclass(frozen=True)
 class Regions:
-    """What the detector finds in one radiograph.
+    """The regions detected in one radiograph.
 
     Attributes:
-      found: at most as many of each label as a hand has, the most confident ones, in the order of `NAMES`.
+      found: the most confident regions, at most as many of each label as a hand has, in the order of `NAMES`.
       surplus: how many more were found of each label.
     """
 
@@ -62,12 +62,12 @@ class Regions:
 
     @property
     def completeness(self) -> float:
-        """How much of a hand is seen: the confidences, summed; at most the number of `NAMES`."""
+        """How much of a hand is visible: the sum of the confidences, at most the number of `NAMES`."""
         return math.fsum(one.confidence for one in self.found)
 
     @property
     def missing(self) -> dict[str, int]:
-        """How many regions of each label a whole hand would have besides; labels that are complete are left out."""
+        """How many regions of each label are missing compared with a whole hand; complete labels are omitted."""
         counts = {label: sum(one.label == label for one in self.found) for label in LABELS}
         return {label: full - counts[label] for label, full in zip(LABELS, COUNTS, strict=True) if counts[label] < full}
 
@@ -81,7 +81,7 @@ class Detector:
 
     Attributes:
       header: metadata of the weights.
-      preprocessing: from a radiograph to what the network sees.
+      preprocessing: from a radiograph to the network's input.
     """
 
     def __init__(self, path: Path = FILE):
@@ -103,7 +103,7 @@ class Detector:
         return jax.jit(maps)
 
     def boxes(self, image: np.ndarray) -> Boxes:
-        """Every box in a single-channel image `[H, W]` (uint8 or uint16, square pixels), whatever its confidence."""
+        """Every decoded box in a single-channel image `[H, W]` (uint8 or uint16, square pixels), before `THRESHOLD`."""
         check_grey(image)
         size = self.preprocessing.size
         maps = self._network(self._variables, self.preprocessing.prepare(image)[None])
@@ -116,18 +116,18 @@ class Detector:
         return named(self.boxes(image), image.shape)
 
     def completeness(self, image: np.ndarray) -> float:
-        """How much of a hand with fingers up `[H, W]` (uint8 or uint16, square pixels) shows."""
+        """How much of a hand with fingers up an image `[H, W]` (uint8 or uint16, square pixels) shows."""
         return self.find(image).completeness
 
 
 @cache
 def packaged() -> Detector:
-    """The package's detector, read once."""
+    """The detector included in the package, loaded only once."""
     return Detector()
 
 
 def named(found: Boxes, shape: tuple[int, ...]) -> Regions:
-    """Chooses the regions of one hand, names them, and cuts their boxes at the edges of the image."""
+    """Chooses the regions of one hand, names them, and clips their boxes to the image."""
     sure = found.confidences >= THRESHOLD
     kept: list[np.ndarray] = []
     surplus: dict[str, int] = {}

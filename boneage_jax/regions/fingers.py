@@ -1,8 +1,8 @@
-"""Names the 17 regions of a hand: which finger each joint belongs to, by geometry alone.
+"""Names the 17 regions of a hand: assigns each joint to a finger, by geometry alone.
 
-Seen from the wrist, the fingers lie side by side in directions that turn from the thumb, on the side of the radius, to
-the little finger, on the side of the ulna. So a row of five joints is named by the order of directions, and the joints
-farther out belong to the finger in whose direction they lie.
+Seen from the wrist, the directions of the fingers turn from the thumb, on the side of the radius, to the little finger,
+on the side of the ulna. A row of five joints is therefore named by the order of its directions, and joints farther out
+are assigned to the finger with the closest direction.
 """
 
 import numpy as np
@@ -20,14 +20,14 @@ NAMES = tuple(f"{finger} {LABELS[label]}" for label in _FIRST for finger in FING
 
 
 def name_regions(labels: Int[np.ndarray, "N"], boxes: Float[np.ndarray, "N 4"]) -> list[str]:
-    """Names regions, of which there are at most as many of each label as a hand has.
+    """Names regions; there must be no more of each label than a hand has.
 
     Args:
       labels: index into `LABELS`.
       boxes: in square pixels, of a hand with fingers up.
 
     Returns:
-      One of `NAMES` for each region; the mere label for joints whose finger is not clear, because neither the
+      One of `NAMES` for each region; only the label for joints that cannot be assigned to a finger, because neither the
       metacarpophalangeal nor the proximal interphalangeal joints are complete.
     """
     names = [LABELS[label] for label in labels]
@@ -49,7 +49,7 @@ def name_regions(labels: Int[np.ndarray, "N"], boxes: Float[np.ndarray, "N 4"]) 
 
 
 def _directions(labels: Int[np.ndarray, "N"], points: Float[np.ndarray, "N 2"]) -> np.ndarray | None:
-    """Angles seen from the wrist, rising from the thumb to the little finger; None if the side of the thumb is open."""
+    """Angles seen from the wrist, increasing from thumb to little finger; None if the thumb's side is unknown."""
     joints = (labels == _MCP) | (labels == _PIP)
     if not joints.any():
         return None
@@ -63,7 +63,7 @@ def _directions(labels: Int[np.ndarray, "N"], points: Float[np.ndarray, "N 2"]) 
 
 
 def _origin(labels: Int[np.ndarray, "N"], points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "2"]:
-    """The middle of the wrist; without one, of the forearm's epiphyses; without these, a point below the joints."""
+    """The centre of the wrist; if missing, that of the forearm's epiphyses; otherwise a point below the joints."""
     for wanted in ((_WRIST,), (_RADIUS, _ULNA)):
         chosen = np.isin(labels, wanted)
         if chosen.any():
@@ -75,8 +75,8 @@ def _origin(labels: Int[np.ndarray, "N"], points: Float[np.ndarray, "N 2"]) -> F
 def _thumb_side(labels: Int[np.ndarray, "N"], along: np.ndarray, across: np.ndarray) -> int:
     """1 where the thumb has the larger angles, -1 where it has the smaller ones, 0 if neither is clear.
 
-    The radius lies on the thumb's side of the ulna; without both, the thumb's joint at the end of a row of
-    metacarpophalangeal or proximal interphalangeal joints is the one nearer to the wrist.
+    The radius lies on the thumb's side of the ulna. If either is missing, the thumb is at the end of a row of
+    metacarpophalangeal or proximal interphalangeal joints that is nearer to the wrist.
     """
     if (labels == _RADIUS).any() and (labels == _ULNA).any():
         return int(np.sign(across[labels == _RADIUS][0] - across[labels == _ULNA][0]))

@@ -1,10 +1,10 @@
-"""Writes the centres of ossification regions as key points, the further input of BoNet, for all RSNA radiographs.
+"""Writes the centres of ossification regions as key points, the additional input of BoNet, for all RSNA radiographs.
 
     python -m boneage_jax.regions.keypoints --data DIR --out FILE.json
 
-The file has the form that `data.keypoints` reads. The 17 points are the centres of the detector's regions in the order
-of `fingers.NAMES`; a region that is not found is not marked. BoNet's authors annotated 17 points by hand, of which this
-is a stand-in: joints and epiphyses as a reader of Tanner and Whitehouse looks at them.
+The file has the format that `data.keypoints` reads. The 17 points are the centres of the detector's regions in the
+order of `fingers.NAMES`; a region that is not found is not marked. BoNet's authors annotated 17 points by hand; these
+points replace them: the joints and epiphyses that are examined in the method of Tanner and Whitehouse.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from boneage_jax.regions.fingers import NAMES
 
 
 def marked_points(regions: Regions) -> Float[np.ndarray, "17 2"]:
-    """The centres in the order of `NAMES`, in pixels whose first has its middle at (0, 0); NaN where not found."""
+    """The centres in the order of `NAMES`, in pixels, with the first pixel's centre at (0, 0); NaN where not found."""
     points = dict.fromkeys(NAMES, (np.nan, np.nan))
     for one in regions.found:
         if one.name in points:
@@ -36,14 +36,14 @@ def marked_points(regions: Regions) -> Float[np.ndarray, "17 2"]:
 
 
 def key_points(regions: Regions) -> list[float]:
-    """x, y and v of every name of `NAMES`, as the file has them: zeros where not found."""
+    """x, y and v of every region in `NAMES`, as stored in the file: zeros where not found."""
     points = marked_points(regions)
     seen = ~np.isnan(points[:, :1])
     return np.hstack([np.nan_to_num(points), 2.0 * seen]).ravel().tolist()
 
 
 def document(found: Iterable[tuple[str, tuple[int, ...], Regions]]) -> dict[str, Any]:
-    """What the file holds, of names, shapes (height, width) and regions of images."""
+    """The contents of the file, from names, shapes (height, width) and regions of images."""
     images, annotations = [], []
     for number, (name, (height, width), regions) in enumerate(found):
         images.append({"id": number, "file_name": name, "width": width, "height": height})

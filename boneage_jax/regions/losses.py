@@ -23,7 +23,7 @@ def detection_loss(
 
     Args:
       maps: the prediction.
-      boxes: the regions in pixels of the input, in the order of `LABELS` and `COUNTS`; any number where not known.
+      boxes: the regions in pixels of the input, in the order of `LABELS` and `COUNTS`; any values where not known.
       known: which places hold an annotated region inside the image.
 
     Returns:
@@ -39,7 +39,7 @@ def detection_loss(
 def heat_target(
     boxes: Float[Array, "B 17 4"], known: Bool[Array, "B 17"], shape: tuple[int, ...]
 ) -> Float[Array, "B h w K"]:
-    """A Gaussian around each centre, exactly 1 in the cell that holds it; the highest one of each label."""
+    """A Gaussian around each centre, exactly 1 in the cell that contains it; the maximum over the regions per label."""
     height, width = shape
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2 / STRIDE
     spread = jnp.maximum(SPREAD * (boxes[..., 2:] - boxes[..., :2]) / STRIDE, LEAST_SPREAD)
@@ -55,7 +55,7 @@ def heat_target(
 
 
 def _missed(predicted: Float[Array, "B h w K 4"], boxes: Float[Array, "B 17 4"]) -> Float[Array, "B 17"]:
-    """1 - CIoU, mean of the nine cells around each centre, which `decode` averages; cells outside count at the rim."""
+    """Mean 1 - CIoU of the nine cells around each centre, which `decode` averages; clipped to cells inside the map."""
     height, width = predicted.shape[1:3]
     cell = jnp.floor((boxes[..., :2] + boxes[..., 2:]) / 2 / STRIDE).astype(jnp.int32)
     rows = (cell[..., 1:] + _AROUND[None, None, :, 0]).clip(0, height - 1)  # [B, 17, 9]
@@ -73,7 +73,7 @@ def _focal(logits: Array, target: Array) -> Array:
 
 
 def complete_iou(first: Float[Array, "... 4"], second: Float[Array, "... 4"]) -> Float[Array, "..."]:
-    """CIoU (Zheng et al., AAAI 2020): IoU less the distance of the centres and the difference of the proportions.
+    """CIoU (Zheng et al., AAAI 2020): IoU minus penalties for centre distance and difference in aspect ratio.
 
     `first` has positive sides; `second` may be empty, which gives finite values and gradients.
     """

@@ -1,4 +1,4 @@
-"""How well boxes agree with those of a reader: average precision, F1, IoU and the distance of centres."""
+"""Agreement of boxes with those of a reader: average precision, F1, IoU and the distance between centres."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Boxes:
 
     Attributes:
       labels: index into `LABELS`.
-      boxes: left, top, right, bottom, in the same pixels as those that they are compared with.
+      boxes: left, top, right, bottom, in the same pixel coordinates as the boxes to compare with.
       confidences: 0 to 1; 1 for a reader's boxes.
     """
 
@@ -28,16 +28,17 @@ class Boxes:
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """Of the boxes of one label, or the mean of the labels.
+    """Agreement of the boxes of one label, or the mean over the labels.
 
     Attributes:
       average_precision: area under the curve of precision against recall, from 0 to 1, at an IoU of 0.5.
       precision: share of the found boxes that match one of the reader's.
       recall: share of the reader's boxes that a found one matches.
-      f1: their harmonic mean.
+      f1: harmonic mean of precision and recall.
       iou: mean over the matched boxes.
-      distance: mean over the matched boxes, between centres, as a fraction of the width of the reader's boxes together.
-      count: of the reader's boxes.
+      distance: mean distance between the centres of matched boxes, as a fraction of the width of all the reader's boxes
+        together.
+      count: number of the reader's boxes.
     """
 
     average_precision: float
@@ -55,9 +56,9 @@ def match(
     truth: Float[np.ndarray, "M 4"],
     least_iou: float = LEAST_IOU,
 ) -> Int[np.ndarray, "N"]:
-    """For each found box the index of the true one that it matches, or -1.
+    """For each found box, the index of the true box that it matches, or -1.
 
-    As PASCAL VOC does, in falling confidence: each takes the true box with which its IoU is highest, if that is at
+    As in PASCAL VOC, in order of decreasing confidence: each box takes the true box with the highest IoU, if that is at
     least `least_iou` and no earlier box took it.
     """
     matched = np.full(len(found), -1)
@@ -72,9 +73,9 @@ def match(
 
 
 def average_precision(confidences: Float[np.ndarray, "N"], right: Bool[np.ndarray, "N"], truth: int) -> float:
-    """Area under the precision-recall curve, where precision is the highest at that recall or a greater one.
+    """Area under the precision-recall curve, with the precision replaced by its maximum at this or a higher recall.
 
-    The rule of PASCAL VOC since 2010, all points; `right` marks the matched boxes, `truth` counts the true ones.
+    This is the all-point rule of PASCAL VOC since 2010; `right` marks the matched boxes, `truth` counts the true ones.
     """
     order = np.argsort(-confidences, kind="stable")
     hits = np.cumsum(right[order])
@@ -89,10 +90,10 @@ def compare(
     """Compares found boxes with a reader's, radiograph by radiograph.
 
     Args:
-      found: every box, however low its confidence, which average precision needs.
+      found: boxes of any confidence, as average precision needs them all.
       truth: the reader's boxes of the same radiographs.
-      threshold: confidence from which a box counts for all figures but average precision.
-      least_iou: from which two boxes match.
+      threshold: confidence from which a box counts for all metrics except average precision.
+      least_iou: IoU from which two boxes match.
 
     Returns:
       The agreement by label, and their mean as "mean".
@@ -104,7 +105,7 @@ def compare(
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Of the values that are numbers; not a number without any."""
+    """The mean of the values that are not NaN; NaN if there are none."""
     numbers = [value for value in values if not np.isnan(value)]
     return float(np.mean(numbers)) if numbers else float("nan")
 

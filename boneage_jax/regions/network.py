@@ -21,14 +21,14 @@ from boneage_jax.regions.boxes import LABELS
 STRIDE = 4
 """Pixels of the input per cell of the maps."""
 
-_HALF_SIDE = 9.0  # pixels from the middle of a typical box to its edge: where training starts
-_RARE = -4.0  # bias of the heat maps: few cells are centres
+_HALF_SIDE = 9.0  # pixels from the centre of a typical box to its edge: the initial prediction
+_RARE = -4.0  # initial bias of the heat maps: few cells are centres
 _LAST_STAGE = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Maps:
-    """What the network predicts, on cells of `STRIDE` pixels.
+    """The network's predictions, on cells of `STRIDE` pixels.
 
     Attributes:
       heat: logits `[B, h, w, labels]` of a region's centre lying in the cell.
@@ -43,9 +43,9 @@ jax.tree_util.register_dataclass(Maps, data_fields=["heat", "boxes"], meta_field
 
 
 class Encoder(EfficientNet):
-    """The first five stages of EfficientNet-Lite0, with its running statistics: it does not train with its batch.
+    """The first five stages of EfficientNet-Lite0, used with their running statistics: they are frozen here.
 
-    Names and shapes are those of `EfficientNet`, so that a bone-age network's trunk fits.
+    Parameter names and shapes are those of `EfficientNet`, so that a bone-age network's trunk can be loaded.
     """
 
     variant: str = "lite0"
@@ -62,7 +62,7 @@ class Encoder(EfficientNet):
 
 
 class Decoder(nn.Module):
-    """From the encoder's maps and the image's own details to the maps of regions.
+    """Computes the maps of regions from the encoder's feature maps and the image's fine detail.
 
     `widths` are the channels at 1/16, 1/8 and 1/4 of the image's side, `detail` those of the path from the image.
     """
@@ -93,7 +93,7 @@ class Decoder(nn.Module):
         return self._maps(x)
 
     def _joined(self, coarse: Array, skip: Array, width: int, norm: Layer, name: str) -> Array:
-        """A level of the decoder: the coarse map, enlarged and added to the skip, then a convolution."""
+        """A level of the decoder: the coarse map, upsampled and added to the skip connection, then a convolution."""
         skip = norm(name=f"{name}_skip_norm")(Pointwise(width, dtype=self.dtype, name=f"{name}_skip")(skip))
         coarse = norm(name=f"{name}_up_norm")(Pointwise(width, dtype=self.dtype, name=f"{name}_up")(coarse))
         enlarged = coarse.repeat(2, axis=1).repeat(2, axis=2)[:, : skip.shape[1], : skip.shape[2]]
@@ -118,14 +118,14 @@ class RegionNet(nn.Module):
     variant: str = "lite0"
 
     def setup(self) -> None:
-        """Parameters lie under "trunk" and "decoder"."""
+        """Names the parameters' subtrees "trunk" and "decoder"."""
         self.trunk = Encoder(variant=self.variant)
         self.decoder = Decoder()
 
     def __call__(self, image: Float[Array, "B H W 1"]) -> Maps:
-        """Returns the maps, from running statistics."""
+        """Returns the maps, computed with running statistics."""
         return self.decoder(image, self.trunk(image), train=False)
 
     def encode(self, image: Float[Array, "B H W 1"]) -> tuple[Array, Array, Array]:
-        """The maps that the decoder starts from: all of the network that is not trained here."""
+        """The encoder's feature maps, the decoder's input; this part of the network is not trained here."""
         return self.trunk(image)

@@ -2,9 +2,9 @@
 
     python -m boneage_jax.regions.training --data DIR --boxes ossification_rois.csv --trunk FILE --out FILE
 
-DIR holds the RSNA files, --trunk names released weights of an EfficientNet-Lite0 for bone age. Its first stages stay as
-they are, so the maps that they make of the augmented radiographs are computed once; the decoder is trained on them.
-Every ninth radiograph of the training set, by id, is held out to follow the training; the 89 radiographs of the test
+DIR holds the RSNA files, --trunk names released weights of an EfficientNet-Lite0 for bone age. Its first stages are
+frozen, so their feature maps of the augmented radiographs are computed once; the decoder is trained on these maps.
+Every ninth radiograph of the training set, by id, is held out to monitor the training; the 89 radiographs of the test
 set are never read. All randomness comes from `Recipe.seed`.
 """
 
@@ -54,11 +54,11 @@ class Recipe:
     Attributes:
       views: augmented views of each radiograph.
       epochs: passes over all views.
-      batch_size: views per step; the rest of an epoch joins the next one.
-      learning_rate: the highest, after a linear warm-up of `warmup` steps; then a half cosine down to 0.
+      batch_size: views per step; the remainder of an epoch is added to the next one.
+      learning_rate: peak value, after a linear warm-up of `warmup` steps; then a half cosine down to 0.
       warmup: steps.
       weight_decay: of kernels (AdamW).
-      average: decay of the exponential moving average of parameters and statistics, which is what is kept.
+      average: decay of the exponential moving average of parameters and statistics; the average is what is saved.
       augmentation: of the training radiographs.
       seed: of parameters, order and augmentation.
     """
@@ -91,7 +91,7 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Of the training: the decoder's variables, optimiser, and the average of the variables."""
+    """Training state: the decoder's variables, the optimiser's state, and the moving average of the variables."""
 
     variables: Any
     optimizer: Any
@@ -105,7 +105,7 @@ def radiographs(directory: pathlib.Path, annotations: Sequence[Annotation]) -> I
     """The annotated radiographs among the RSNA files, in their true proportions, in the order of the annotations.
 
     Raises:
-      BoneAgeError: the files lack one of them.
+      BoneAgeError: one of them is missing.
     """
     files = {image.id: image.file for split in rsna.find(directory).values() for image in split}
     if missing := [one.id for one in annotations if one.id not in files]:
@@ -115,7 +115,7 @@ def radiographs(directory: pathlib.Path, annotations: Sequence[Annotation]) -> I
 
 
 def prepare(images: Iterator[np.ndarray], annotations: Sequence[Annotation], preprocessing: Preprocessing) -> Examples:
-    """Prepares radiographs `[H, W]` and brings their boxes to the same pixels."""
+    """Prepares radiographs `[H, W]` and converts their boxes to pixels of the prepared images."""
     size = preprocessing.size
     prepared = np.zeros((len(annotations), size, size, 1), np.uint8)
     boxes, known = np.zeros((len(annotations), REGIONS, 4)), np.zeros((len(annotations), REGIONS), bool)
@@ -135,7 +135,7 @@ def augmented(examples: Examples, recipe: Recipe) -> Examples:
     count, size = len(examples.images), examples.images.shape[1]
     places = np.tile(np.arange(count), recipe.views)
     views = recipe.augmentation.sample_batch(recipe.seed, 0, len(places), size)
-    # A view's matrix counts from the middle of the first pixel, boxes from its corner.
+    # A view's matrix has its origin at the centre of the first pixel, boxes have it at the pixel's corner.
     corners = np.stack([moved(examples.boxes[i] - 0.5, v.matrix(size)) for i, v in zip(places, views, strict=True)])
     boxes = corners + 0.5
     inside = ((centres(boxes) > 0) & (centres(boxes) < size)).all(axis=-1)
@@ -172,7 +172,7 @@ def train(network: RegionNet, variables: Any, examples: Examples, recipe: Recipe
     """Trains the decoder; prints the loss and, on the held-out radiographs, mAP and F1.
 
     Returns:
-      The network's variables, with the average of the decoder's.
+      The network's variables, with the moving average of the decoder's.
     """
     started = time.perf_counter()
     views = augmented(examples, recipe)
@@ -234,7 +234,7 @@ def evaluate(
 
 
 def initial(network: RegionNet, trunk: released.Weights, seed: int) -> Any:
-    """Variables of `network` with the encoder of a bone-age network.
+    """Initial variables of `network`, with the encoder of a bone-age network.
 
     Raises:
       BoneAgeError: the weights are not those of an EfficientNet-Lite0.
@@ -254,7 +254,7 @@ def initial(network: RegionNet, trunk: released.Weights, seed: int) -> Any:
 
 
 def main() -> None:
-    """Reads, trains and writes."""
+    """Reads the data, trains the detector and writes its weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
     parser.add_argument("--boxes", type=pathlib.Path, required=True, help="the table of boxes, as CSV")

@@ -1,1 +1,1 @@
-"""Weights as they are released: the file, its calibration and the checks of input images stored in it."""
+"""Released weights: the file, its calibration and the checks of input images stored in it."""

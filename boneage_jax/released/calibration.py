@@ -1,4 +1,4 @@
-"""What a network's estimates are worth, learnt from images that it was not trained on: bias, spread, 90 % interval."""
+"""Calibration of a network's estimates on images that it was not trained on: bias, spread and 90 % interval."""
 
 import dataclasses
 import math
@@ -12,21 +12,21 @@ from jaxtyping import Float
 from boneage_jax.errors import BoneAgeError
 
 COVERAGE = 0.9  # share of the images whose reference age lies within the interval
-MINIMUM = 100  # images: the quantile of fewer says little
+MINIMUM = 100  # images: with fewer, the quantile is unreliable
 REPEATS, SEED = 50, 0  # of the cross-fit
 _KNOTS = tuple(range(0, 241, 12))  # months
-_BANDWIDTH, _PRIOR = 12.0, 10.0  # months; images that the mean of all ages counts for
+_BANDWIDTH, _PRIOR = 12.0, 10.0  # months; weight of the mean over all ages, as a number of images
 
-_APART = 0.99  # share of the images whose parts agree as usual
+_APART = 0.99  # share of the images on which the disagreement of the parts counts as usual
 
 Months = Float[np.ndarray, " n"]
 Parts = Float[np.ndarray, "n R"]
-"""Months of every part of the hand; NaN where a part is not there."""
+"""Months of every part of the hand; NaN where a part is missing."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibrated:
-    """What is published of `n` estimates, in months."""
+    """The published values of `n` estimates, in months."""
 
     months: Months
     std: Months
@@ -36,21 +36,21 @@ class Calibrated:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """From a network's estimate to the months, standard deviation and 90 % interval that are published.
+    """Maps a network's estimate to the published months, standard deviation and 90 % interval.
 
     The interval is split conformal (Lei et al., J Am Stat Assoc 2018; 113:1094-1111): the months plus and minus
     `quantile` times a spread. The spread is the network's own standard deviation if its head has one, and otherwise
-    the usual absolute error at that age.
+    the mean absolute error around that age.
 
     Attributes:
-        slope: of the correction of a bias that is linear in the estimate; 1 for none.
-        intercept: months; 0 for none.
-        spread: months at the ages of `_KNOTS`, linear between them; None where the network has its own.
-        std_scale: from the spread to the root mean square error that is to be expected.
-        quantile: from the spread to half the width of the interval.
-        images: on how many it was fitted.
+        slope: of the linear bias correction; 1 for none.
+        intercept: of the linear bias correction, in months; 0 for none.
+        spread: months at the ages of `_KNOTS`, interpolated linearly; None if the network predicts its own.
+        std_scale: factor from the spread to the expected root mean square error.
+        quantile: factor from the spread to half the width of the interval.
+        images: number of images that it was fitted on.
         parts: the calibration of every part of the hand, for a network that reads them.
-        apart: what `disagreement` does not exceed on 99 of 100 images; None without parts.
+        apart: limit that `disagreement` does not exceed on 99 of 100 images; None without parts.
     """
 
     slope: float
@@ -63,7 +63,7 @@ class Calibration:
     apart: float | None = None
 
     def apply(self, months: Months, std: Months | None) -> Calibrated:
-        """Calibrates the estimates of a network; ages and intervals end at 0 months."""
+        """Calibrates the estimates of a network; ages and intervals are clipped at 0 months."""
         corrected = np.maximum(self.slope * months.astype(np.float64) + self.intercept, 0)
         spread = _spread(self.spread, corrected, std)
         half = self.quantile * spread
@@ -73,7 +73,7 @@ class Calibration:
         """Calibrates the readings of every part of the hand, each [n]; NaN stays NaN.
 
         Raises:
-            BoneAgeError: it was fitted to other parts, or to none.
+            BoneAgeError: the calibration was fitted to another number of parts, or to none.
         """
         known = len(self.parts or ())
         if known != parts.shape[1]:
@@ -93,7 +93,7 @@ class Calibration:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError, TypeError, KeyError: fields that are missing, unknown, no numbers or not finite.
+            ValueError, TypeError, KeyError: fields that are missing, unknown, not numbers or not finite.
         """
         spread, parts = fields["spread"], fields.get("parts")
         read = {
@@ -117,14 +117,14 @@ class Calibration:
 
 
 def disagreement(months: Months, parts: list[Calibrated]) -> Months:
-    """How far the parts of each hand lie from the whole: the mean distance, in half widths of the parts' intervals.
+    """Mean distance of the parts' estimates from that of the whole hand, in half widths of the parts' intervals.
 
     Args:
-        months: of the hands.
-        parts: of `Calibration.apply_to_parts`.
+        months: estimates of the whole hands.
+        parts: from `Calibration.apply_to_parts`.
 
     Returns:
-        [n]; 0 where no part is there.
+        [n]; 0 where all parts are missing.
     """
     half = np.stack([np.maximum(part.high - part.low, 0.02) / 2 for part in parts])
     apart = np.abs(np.stack([part.months for part in parts]) - months) / half  # [R, n]
@@ -133,7 +133,7 @@ def disagreement(months: Months, parts: list[Calibrated]) -> Months:
 
 
 def balanced(hospitals: Sequence[str]) -> Months:
-    """Weights of images [n] by which every hospital counts the same: whose image will be read is not known."""
+    """Weights of images [n] that give every hospital the same total: the hospital of future images is unknown."""
     counts = Counter(hospitals)
     return np.array([len(hospitals) / (len(counts) * counts[hospital]) for hospital in hospitals])
 
@@ -150,13 +150,13 @@ def fit(
 
     Args:
         age: reference bone age.
-        months: what the network says.
-        std: what it takes for its standard deviation, if its head knows it.
-        parts: what it says of every part of the hand, if it reads them.
-        weight: how much each image counts for the interval and the standard deviation; the same if left out.
+        months: the network's estimates.
+        std: the standard deviations that it predicts, if its head does so.
+        parts: its estimates from every part of the hand, if it reads them.
+        weight: weight of each image for the interval and the standard deviation; equal weights by default.
 
     Raises:
-        BoneAgeError: fewer than `MINIMUM` images, or images that show a part.
+        BoneAgeError: fewer than `MINIMUM` images, or fewer that show one of the parts.
     """
     if len(age) < MINIMUM:
         raise BoneAgeError(
@@ -177,11 +177,12 @@ def fit(
 
 
 def measure(age: Months, months: Months, std: Months | None, *, weight: Months | None = None) -> dict[str, Any]:
-    """How well `fit` does on images that it has not seen: means over halves of the images, drawn `REPEATS` times.
+    """Evaluates `fit` on held-out images: means over random halves of the images, drawn `REPEATS` times.
 
     Returns:
         JSON types: the mean absolute error in months without and with the calibration, the share of reference ages
-        within the interval, its mean width, and the root mean square of error and of the published deviation.
+        within the interval, its mean width, and the root mean square of the error and of the published standard
+        deviation.
     """
     weight = np.ones(len(age)) if weight is None else weight
     plain = _held_out(age, months, std, weight, correct=False)
@@ -194,7 +195,7 @@ def measure(age: Months, months: Months, std: Months | None, *, weight: Months |
 def _held_out(
     age: Months, months: Months, std: Months | None, weight: Months, *, correct: bool
 ) -> list[dict[str, float]]:
-    """Fits on each half and measures on the other, again and again."""
+    """Fits on each random half and evaluates on the other, `REPEATS` times."""
     rng = np.random.default_rng(SEED)
     found = []
     for _ in range(REPEATS):
@@ -238,10 +239,10 @@ def _fit(age: Months, months: Months, std: Months | None, weight: Months, *, cor
 
 
 def _conformal_quantile(scores: Months, weight: Months) -> float:
-    """The score that a new one stays under with probability `COVERAGE`, whatever their distribution.
+    """The bound that a new score stays below with probability `COVERAGE`, whatever the distribution of the scores.
 
-    The new one, of the mean weight, counts as larger than all (Tibshirani et al., NeurIPS 2019, with weights that say
-    how often images like these will come).
+    The new score has the mean weight and counts as larger than all others (Tibshirani et al., NeurIPS 2019; here the
+    weights express how often images like these will occur).
     """
     order = np.argsort(scores)
     below = np.cumsum(weight[order]) / weight.mean()
@@ -250,14 +251,14 @@ def _conformal_quantile(scores: Months, weight: Months) -> float:
 
 
 def _usual_error(months: Months, absolute: Months) -> tuple[float, ...]:
-    """Mean absolute error around each knot, drawn towards that of all ages where images are few."""
+    """Mean absolute error around each knot, shrunk towards the mean over all ages where images are few."""
     weight = np.exp(-0.5 * ((np.array(_KNOTS)[:, None] - months[None]) / _BANDWIDTH) ** 2)  # [knots, n]
     near = (weight @ absolute + _PRIOR * absolute.mean()) / (weight.sum(axis=1) + _PRIOR)
     return tuple(float(x) for x in near)
 
 
 def _spread(curve: tuple[float, ...] | None, months: Months, std: Months | None) -> Months:
-    """What errors are measured in: never less than a hundredth of a month, so that they can be divided by it."""
+    """The scale by which errors are divided: at least a hundredth of a month, to avoid a division by zero."""
     if curve is not None:
         spread = np.interp(months, _KNOTS, curve)
     elif std is not None:

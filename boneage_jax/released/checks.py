@@ -1,11 +1,11 @@
 """Recognises images that are not hand radiographs like those in the training set, before a bone age is read.
 
-A linear classifier on `describe` recognises hands that are turned, inverted, cut off, too small or several, and
-pictures of something else; a Gaussian around the training radiographs measures how far from them an image lies. Both
-are fitted by `export.check_fitting` and stored with the weights. How much of a hand a detector sees seconds them or
-overrules them. An inverted or turned image is corrected. Flat borders
-are left out of every measurement, so that padding changes nothing. Laterality is not detected: networks are trained on
-mirror images too.
+A linear classifier on the features of `describe` recognises hands that are turned, inverted, cut off or too small,
+several hands, and images of anything else; a Gaussian fitted to the training radiographs measures how far an image is
+from them. Both are fitted by `export.check_fitting` and stored with the weights. A region detector, which measures how
+much of a hand is visible, confirms or overrules their result. Inverted and turned images are corrected. Flat borders
+are excluded from every measurement, so that padding changes nothing. Laterality is not detected: networks are trained
+on mirror images too.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ CORRECTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A defect of an image: its code, a sentence, and "warning", or "corrected" where the image was put right."""
+    """A defect of an image: its code, its text, and "warning", or "corrected" if the image was corrected."""
 
     code: str
     text: str
@@ -63,20 +63,21 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The fitted limits, and those that are set by hand.
+    """The limits of the checks: some are fitted, the others are set by hand.
 
     Attributes:
-      kinds: names of the classifier's outputs; `GOOD` is one, and "unlike" stands for pictures of something else.
-      least_good: log probability of `GOOD` below which an image is none.
-      largest_distance: from the training radiographs, above which an image is unlike them.
+      kinds: names of the classifier's outputs; `GOOD` is one, and "unlike" stands for images of anything else.
+      least_good: log probability of `GOOD` below which an image is not good.
+      largest_distance: distance from the training radiographs above which an image is unlike them.
       least_side: pixels of the shorter side.
-      least_contrast: share of the type's range between the first and the last percentile.
-      least_levels: intensity levels that occur there.
+      least_contrast: difference of the last and the first percentile, as a share of the range of the bits in use.
+      least_levels: distinct intensity levels between these percentiles.
       largest_saturation: share of the pixels at the brightest level that occurs.
-      least_completeness: confidences of the regions that are found in an image, summed; with fewer it shows no hand.
-      whole_hand: the same sum from which on it shows one, at most 17.
-      sure_good, sure_distance: as `least_good` and `largest_distance`, where nothing else is asked: nine of ten
-        training radiographs, no turned or inverted hand, and no chest among pictures that the limits let pass.
+      least_completeness: sum of the confidences of the regions found in an image, below which it shows no hand.
+      whole_hand: the same sum from which on the image shows a whole hand; it is at most 17.
+      sure_good, sure_distance: stricter values of `least_good` and `largest_distance` within which no other check is
+        made. Nine of ten training radiographs lie within them, but no turned or inverted hand, and no chest among the
+        images that pass the other limits.
     """
 
     kinds: tuple[str, ...]
@@ -93,10 +94,10 @@ class Settings:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Settings":
-        """The inverse of `dataclasses.asdict` after a way through JSON.
+        """The inverse of `dataclasses.asdict` after a round trip through JSON.
 
         Raises:
-          BoneAgeError: a key is missing or unknown, or a kind is.
+          BoneAgeError: a key is missing or unknown, or a kind is unknown.
         """
         try:
             settings = cls(**{**fields, "kinds": tuple(fields["kinds"])})
@@ -110,12 +111,12 @@ class Settings:
 
 
 SHAPES = {"weights": (LENGTH, None), "bias": (None,), "mean": (LENGTH,), "axes": (LENGTH, None), "spread": (None,)}
-"""Of the fitted arrays. A spread beyond the last axis is that of everything outside the axes."""
+"""Shapes of the fitted arrays. The last spread is that of everything outside the axes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Checks:
-    """Fitted checks.
+    """Fitted checks of input images.
 
     Attributes:
       settings: limits.
@@ -138,7 +139,7 @@ class Checks:
                 )
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Settings as JSON types, and arrays: what a file of weights keeps of the checks."""
+        """Settings as JSON types, and arrays, as a weights file stores them."""
         return {**dataclasses.asdict(self.settings), "kinds": list(self.settings.kinds)}, dict(self.arrays)
 
     @classmethod
@@ -155,18 +156,18 @@ class Checks:
     ) -> tuple[np.ndarray, list[Finding]]:
         """Inspects a greyscale image `[H, W]` (uint8 or uint16) as `data.decode` returns it.
 
-        An inverted image is replaced by its negative. A turned one is put upright if it is good then; otherwise it
-        stays as it is, with a warning.
+        An inverted image is replaced by its negative. A turned image is rotated upright if it is good then; otherwise
+        it stays unchanged, with a warning.
 
         Args:
-          image: what to inspect.
-          completeness: measures how much an image shows of a hand with fingers up, as `regions.Detector.completeness`
-            does; the classifier alone decides without it, and where it is sure. It chooses where an image is good in
-            several directions, as a hand that points to a corner can be, refuses what shows next to nothing of a hand,
-            and vouches for a whole hand that is only unlike the training radiographs.
+          image: the image to inspect.
+          completeness: measures how much of a hand with fingers up an image shows, as `regions.Detector.completeness`
+            does. Without it, or where the fitted limits are clearly met, they alone decide. It selects the direction
+            if an image is good in several, as a hand that points to a corner can be, rejects images that show next to
+            nothing of a hand, and accepts a whole hand that is merely unlike the training radiographs.
 
         Returns:
-          The image, corrected where it could be, and the findings; an empty list for a good image.
+          The image, corrected where possible, and the findings; an empty list for a good image.
         """
         shown = inside_borders(image)
         if code := self._useless(shown):
@@ -177,7 +178,7 @@ class Checks:
         kind = self._kind(shown)
         if kind == INVERTED or (kind == UNLIKE and self._is_turned_hand(_negative(shown))):
             kind = self._kind(_negative(shown))
-            if kind == INVERTED:  # Either way: no hand.
+            if kind == INVERTED:  # Inverted either way: not a hand.
                 kind = UNLIKE
             else:
                 image, shown = _negative(image), _negative(shown)
@@ -193,7 +194,7 @@ class Checks:
         return image, found + [_warning(code) for code in codes]
 
     def _confirmed(self, kind: str, completeness: float) -> str:
-        """The kind, good or unlike, in the light of how much of a hand is seen."""
+        """The kind, good or unlike, revised by how much of a hand is visible."""
         if completeness < self.settings.least_completeness:
             return UNLIKE
         return GOOD if completeness >= self.settings.whole_hand else kind
@@ -201,7 +202,7 @@ class Checks:
     def _pointing(
         self, image: np.ndarray, shown: np.ndarray, kind: str, completeness: Callable[[np.ndarray], float] | None
     ) -> tuple[str, bool]:
-        """The kind of the image, corrected where several directions are good, and whether it is good once turned up."""
+        """The kind, revised if several directions are good, and whether the image is good once turned upright."""
         if kind != GOOD and kind not in QUARTER_TURNS:
             return kind, False
         turns, square = {GOOD: 0, **QUARTER_TURNS}, squashed(shown)
@@ -211,16 +212,16 @@ class Checks:
         return kind, kind in good
 
     def _is_turned_hand(self, image: np.ndarray) -> bool:
-        """Whether the image is that of a turned hand, and a good one once it is turned upright."""
+        """Whether the image shows a turned hand that is good once it is turned upright."""
         kind = self._kind(image)
         return kind in QUARTER_TURNS and self._kind(_turned(image, QUARTER_TURNS[kind])) == GOOD
 
     def _useless(self, image: np.ndarray) -> str:
-        """The code of a defect that makes every further inspection useless, or ""."""
+        """The code of a defect that makes further inspection pointless, or ""."""
         if min(image.shape) < self.settings.least_side:
             return "few_pixels"
         low, high, _ = _levels(image)
-        # Files of 10 to 14 bits use the lower part of 16: contrast counts by the brightest level, rounded up to bits.
+        # Files of 10 to 14 bits use the lower part of 16: contrast is relative to the range of the bits in use.
         full = max(2 ** int(image.max()).bit_length(), 256) - 1
         return "blank" if (high - low) / full < self.settings.least_contrast else ""
 
@@ -234,7 +235,7 @@ class Checks:
         return found
 
     def _is_surely_good(self, image: np.ndarray) -> bool:
-        """Whether the image is so far inside the limits that nothing else needs to be asked."""
+        """Whether the image is so far inside the limits that no other check is needed."""
         chances, distance = self._measured(image)
         return chances[GOOD] > self.settings.sure_good and distance < self.settings.sure_distance
 
@@ -251,12 +252,12 @@ class Checks:
         return dict(zip(self.settings.kinds, chances.tolist(), strict=True)), float(self.distance(described))
 
     def distance(self, described: np.ndarray) -> np.ndarray:
-        """Of descriptors `[..., D]` from the training radiographs: root mean square of deviations, typically 1."""
+        """Distance of descriptors `[..., D]` from the training radiographs: an RMS deviation, typically 1."""
         return distance(described, self.arrays)
 
 
 def inside_borders(image: np.ndarray) -> np.ndarray:
-    """The part of an image `[H, W]` inside its flat borders, which is what the checks describe."""
+    """The part of an image `[H, W]` inside its flat borders; the checks describe only this part."""
     left, top, right, bottom = content(image)
     return image[top:bottom, left:right]
 
@@ -278,7 +279,7 @@ def _corrected(code: str) -> Finding:
 
 
 def _levels(image: np.ndarray) -> tuple[int, int, np.ndarray]:
-    """The levels at the first and the last hundredth, and how many pixels each level has."""
+    """The levels at the first and the last percentile, and the number of pixels at each level."""
     count = np.iinfo(image.dtype).max + 1
     levels = cv2.calcHist([image], [0], None, [count], [0, count]).ravel().astype(np.int64)
     low, high = np.searchsorted(np.cumsum(levels), (0.01 * image.size, 0.99 * image.size))
@@ -286,7 +287,7 @@ def _levels(image: np.ndarray) -> tuple[int, int, np.ndarray]:
 
 
 def distance(described: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """As `Checks.distance`: along the main axes and across them, each part counting by its own spread."""
+    """As `Checks.distance`: deviations along the principal axes and outside them, each divided by its own spread."""
     centred = described - arrays["mean"]
     along = centred @ arrays["axes"]
     spread = arrays["spread"]

@@ -1,7 +1,7 @@
-"""A radiograph in 1,456 numbers: where its edges lie and which way they fall, and its coarse brightness.
+"""Describes a radiograph by 1,456 numbers: position and direction of its edges, and its coarse brightness.
 
 Histograms of oriented gradients after Dalal and Triggs (2005), with the sign of the gradient (bones are brighter than
-what is around them), and less sharply normalised, because the grain of an empty dark film is no edge.
+their surroundings) and a weaker normalisation, because the grain of an empty dark film is not an edge.
 """
 
 import cv2
@@ -11,15 +11,15 @@ _SIDE, _CELL, _BINS, _COARSE = 80, 8, 12, 16
 _GRID = _SIDE // _CELL
 _CELLS = (np.arange(_SIDE)[:, None] // _CELL * _GRID + np.arange(_SIDE) // _CELL) * _BINS  # [80, 80], first bin
 _DIFFERENCE = np.array([[-0.5, 0.0, 0.5]], np.float32)
-_FLOOR = 0.25  # Of the mean energy of a cell: what is much fainter stays faint.
+_FLOOR = 0.25  # Of the mean energy of a cell: much fainter edges stay faint.
 
 LENGTH = _GRID * _GRID * _BINS + _COARSE * _COARSE
 
 
 def describe(image: np.ndarray) -> np.ndarray:
-    """The descriptor float32 `[LENGTH]` of a grey image `[H, W]`, which is squashed to a square first.
+    """The descriptor float32 `[LENGTH]` of a greyscale image `[H, W]`, which is resized to a square first.
 
-    It depends on brightness and contrast hardly: grey levels count between the first and the last hundredth.
+    It is nearly invariant to brightness and contrast: intensities are scaled between the first and last percentile.
     """
     square = squashed(image).astype(np.float32)
     low, high = np.percentile(square, (1, 99))
@@ -29,12 +29,12 @@ def describe(image: np.ndarray) -> np.ndarray:
 
 
 def squashed(image: np.ndarray) -> np.ndarray:
-    """A grey image `[H, W]` as the square that `describe` looks at."""
+    """Resizes a greyscale image `[H, W]` to the square that `describe` uses."""
     return cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
 
 
 def _edges(square: np.ndarray) -> np.ndarray:
-    """Energy of the edges by cell and direction, [grid, grid, bins]."""
+    """Edge energy by cell and direction, [grid, grid, bins]."""
     right, down = (cv2.filter2D(square, -1, kernel) for kernel in (_DIFFERENCE, _DIFFERENCE.T))
     strength = np.hypot(right, down)
     direction = np.arctan2(down, right) * (_BINS / (2 * np.pi)) % _BINS

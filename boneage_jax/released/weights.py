@@ -1,8 +1,8 @@
-"""The released form of a network: one safetensors file with its numbers and all that is needed to use them.
+"""The released form of a network: one safetensors file with its parameters and all metadata needed to use them.
 
 Tensors are named "params/trunk/...", "batch_stats/trunk/..." and "checks/...". The file's metadata have one key,
-"boneage_jax", with a JSON object: the fields of `Header`, the number of the format and a SHA-256 of all of it.
-Several networks, whose estimates are averaged, may share a file: the second's tensors are "members/1/params/...".
+"boneage_jax", with a JSON object: the fields of `Header`, the format number and a SHA-256 of the header and tensors.
+A file may hold several networks to be averaged: the second network's tensors are named "members/1/params/...".
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ from boneage_jax.version import __version__
 
 KEY = "boneage_jax"
 FORMAT = 2
-"""2: a file may hold several networks. Files of one network are written as format 1, which is the same for them."""
+"""Format 2 allows several networks per file. Files of one network are written as format 1, which is identical."""
 FOLDER = Path(__file__).parents[1] / "weights"
 STORAGES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 COLLECTIONS = ("params", "batch_stats")
 MOST_MEMBERS = 9
 LARGEST = 4 * 2**30
-"""Bytes of a file; the zoo's largest network has 0.4 GB."""
+"""Maximum bytes of a file; the zoo's largest network has 0.4 GB."""
 _CHECKS = "checks/"
 _MEMBERS = "members/"
 _SUFFIX = ".safetensors"
@@ -38,23 +38,23 @@ _SUFFIX = ".safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """The description of the weights; every field holds JSON types alone.
+    """The metadata stored with the weights; every field holds only JSON types.
 
     Attributes:
         name: of the configuration that was trained.
-        model: what makes the network, see `models.Description`.
+        model: the description of the network, see `models.Description`.
         preprocessing: see `Preprocessing.to_dict`.
-        views: over which the estimate is averaged, see `Preprocessing.views`.
-        calibration: see `Calibration.to_dict`; None for a network that has none.
+        views: the views over which the estimate is averaged, see `Preprocessing.views`.
+        calibration: see `Calibration.to_dict`; None for an uncalibrated network.
         checks: settings of the checks of input images.
-        data: what it was trained on, with its terms and citation.
+        data: the training data, with their terms and citation.
         figures: metrics of the validation images, see `export`.
         config: the whole configuration, without paths.
         commit: of the code that trained it, if known.
         version: of the package that wrote the file.
-        storage: type in which arrays of two and more axes are stored; vectors are few, and stay float32.
-        members: the headers of all networks, as JSON types, where the estimates of several are averaged; this header is
-            then that of their mean, but for model, preprocessing and views, which are the first network's.
+        storage: type in which arrays with two or more axes are stored; vectors are few and stay float32.
+        members: the headers of all networks, as JSON types, if several are averaged; this header then describes their
+            mean, except for model, preprocessing and views, which are those of the first network.
     """
 
     name: str
@@ -79,14 +79,13 @@ _OBJECTS = ("model", "preprocessing", "checks", "data", "figures", "config")
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """A network's header and numbers.
+    """A network's header and variables.
 
     Attributes:
-        header: their description.
-        variables: {"params": ..., "batch_stats": ...}, trees of float32 arrays; those that evaluation uses.
+        header: metadata of the network.
+        variables: {"params": ..., "batch_stats": ...}, trees of float32 arrays, as used in evaluation.
         checks: arrays for the checks of input images, by name.
-        members: all networks, each with its own header, where the estimates of several are averaged; the numbers of the
-            first are `variables`.
+        members: all networks, each with its own header, if several are averaged; `variables` are those of the first.
         sha256: checksum of the file, as `read` verified it; None for weights that were not read from a file.
     """
 
@@ -98,15 +97,15 @@ class Weights:
 
 
 def names() -> list[str]:
-    """The weights that the package brings along, in alphabetical order."""
+    """Names of the weights included in the package, in alphabetical order."""
     return sorted(path.name.removesuffix(_SUFFIX) for path in FOLDER.glob(f"*{_SUFFIX}"))
 
 
 def find(name_or_path: str | Path) -> Path:
-    """The file of weights that the package brings along under this name, or that lies at this path.
+    """The weights file that the package includes under this name, or the one at this path.
 
     Raises:
-        BoneAgeError: there is none.
+        BoneAgeError: there is no such file.
     """
     text, path = str(name_or_path), Path(name_or_path).expanduser()
     if text in names():
@@ -131,10 +130,10 @@ def most_accurate() -> str:
 
 
 def write(path: Path | str, weights: Weights) -> None:
-    """Writes the file as a whole, in the storage that the header names.
+    """Writes the file atomically, in the storage type that the header names.
 
     Raises:
-        BoneAgeError: a number that is not finite, or not any more in that storage; the file cannot be written.
+        BoneAgeError: a value is not finite, or no longer finite in that storage type; the file cannot be written.
     """
     header = weights.header
     if header.storage not in STORAGES:
@@ -188,7 +187,7 @@ def read(path: Path | str) -> Weights:
 
 
 def read_header(path: Path | str) -> Header:
-    """Reads the description alone, without the arrays: quick, and not verified."""
+    """Reads only the header, without the arrays: fast, but the checksum is not verified."""
     return _header(path, _open(Path(path), with_tensors=False)[0])
 
 
@@ -203,7 +202,7 @@ def digest(fields: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def is_released(path: Path | str) -> bool:
-    """Whether this is a safetensors file of the form that `write` makes."""
+    """Whether this is a safetensors file in the format that `write` produces."""
     try:
         with safe_open(str(path), framework="numpy") as file:
             return KEY in (file.metadata() or {})
@@ -229,7 +228,7 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, 
         )
     try:
         fields = dict(json.loads(metadata[KEY]))
-        json.dumps(fields, allow_nan=False)  # no NaN and no Infinity, which Python reads though JSON has none
+        json.dumps(fields, allow_nan=False)  # rejects NaN and Infinity, which Python reads although JSON lacks them
         number = int(fields["format"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BoneAgeError(f"{path} is damaged: its header cannot be read ({error}); fetch it again") from error

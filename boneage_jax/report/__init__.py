@@ -1,1 +1,1 @@
-"""One page about a child: radiograph, heat map, bone age, its comparison with the age, and where it comes from."""
+"""One page about a child: radiograph, heat map, bone age, comparison with the chronological age, and provenance."""

@@ -17,7 +17,7 @@ from boneage_jax.sex import Sex
 _SIZE = (4.3, 3.5)  # inches
 _LAST = 20  # years on both axes; the table ends at 17, bone ages at 19
 _INK, _BAND, _MARK, _GRID = "#333333", "#D6E3F0", "#B23A00", "#E6E6E6"
-# Text stays text, which can be searched and copied; a fixed salt gives the same file for the same readings.
+# Text is kept as text so that it can be searched and copied; a fixed salt makes the file reproducible.
 _SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "boneage", "font.size": 8.0}
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
 
 def svg(points: Sequence[Point], sex: Sex) -> str:
-    """Draws `figure` as an SVG element without XML declaration, for a place inside an HTML page."""
+    """Draws `figure` as an SVG element without an XML declaration, to be embedded in an HTML page."""
     with matplotlib.rc_context(_SVG):
         file = io.StringIO()
         FigureCanvasSVG(figure(points, sex)).print_svg(file, metadata=_NO_METADATA)
@@ -40,11 +40,11 @@ def svg(points: Sequence[Point], sex: Sex) -> str:
 
 
 def figure(points: Sequence[Point], sex: Sex) -> Figure:
-    """The chart, in years.
+    """Draws the chart, in years.
 
     Args:
-        points: of one child. A bone age without a chronological age becomes a line across the chart.
-        sex: selects the reference.
+        points: the bone ages of one child. A bone age without a chronological age becomes a line across the chart.
+        sex: selects the reference table.
     """
     chart = Figure(figsize=_SIZE, layout="constrained")
     axes = chart.add_subplot()

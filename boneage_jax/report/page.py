@@ -1,4 +1,4 @@
-"""The page as HTML in one file that loads nothing, and the same page as PDF."""
+"""The page as a single self-contained HTML file, and the same page as PDF."""
 
 import base64
 import dataclasses
@@ -37,10 +37,10 @@ class Report:
     """The content of a page.
 
     Attributes:
-        visits: of one child, in the order of time; the last one is shown in full.
-        picture: radiograph of the last visit and beside it the heat map, as `heatmap.Maps.overlay` returns them.
+        visits: the visits of one child, in chronological order; the last one is shown in full.
+        picture: radiograph of the last visit with the heat map beside it, as `heatmap.Maps.overlay` returns them.
         errors: reasons why further files were not read, in sentences.
-        accuracy: how accurate the weights are, in a sentence, or "".
+        accuracy: the measured accuracy of the weights in a sentence, or "".
     """
 
     visits: Sequence[Visit]
@@ -50,7 +50,7 @@ class Report:
 
 
 def html(report: Report) -> str:
-    """The page as one HTML file in UTF-8: style, chart and pictures are inside, and no script."""
+    """Renders the page as one HTML file in UTF-8 with embedded style, chart and pictures, and without scripts."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -62,7 +62,7 @@ def html(report: Report) -> str:
     )
     shown = report.visits[-1]
     provenance = shown.result.provenance
-    assert provenance is not None  # as of every result with a reading
+    assert provenance is not None  # every result with a reading has one
     radiograph, heatmap = np.split(report.picture, 2, axis=1)
     return environment.get_template("report.html.j2").render(
         shown=_full(shown),
@@ -78,10 +78,10 @@ def html(report: Report) -> str:
 
 
 def pdf(page: str) -> bytes:
-    """Prints a page of `html` on A4; everything that is not inside the page is refused.
+    """Prints a page from `html` on A4; external resources are refused.
 
     Raises:
-        BoneAgeError: weasyprint does not find Pango, a library of the system.
+        BoneAgeError: weasyprint does not find Pango, a system library.
     """
     try:
         import weasyprint
@@ -93,12 +93,12 @@ def pdf(page: str) -> bytes:
         ) from error
     inside = URLFetcher(allowed_protocols=("data",), fail_on_errors=True)
     printed = weasyprint.HTML(string=page, url_fetcher=inside).write_pdf()
-    assert printed is not None  # which it is where a target is given
+    assert printed is not None  # weasyprint returns None only if a target is given
     return printed
 
 
 def accuracy(header: Header) -> str:
-    """How accurate weights are, in a sentence; "" if their header has no figures."""
+    """The measured accuracy of the weights in a sentence; "" if their header has no figures."""
     if "overall" not in header.figures:
         return ""
     overall, data = header.figures["overall"], header.data
@@ -112,7 +112,7 @@ def accuracy(header: Header) -> str:
 
 
 def _row(visit: Visit) -> dict[str, str]:
-    """A line of the table of visits: everything in months, without the unit."""
+    """A row of the table of visits; all ages are in months, without the unit."""
     result, reading = visit.result, visit.reading
     return {
         "file": visit.name,
@@ -127,7 +127,7 @@ def _row(visit: Visit) -> dict[str, str]:
 
 
 def _full(visit: Visit) -> dict[str, str]:
-    """The entries beside the chart: with units and, where it helps, in years and months."""
+    """The entries beside the chart, with units and, where it helps, also in years and months."""
     result, reading, row = visit.result, visit.reading, _row(visit)
     low_high = reading.interval
     return {
@@ -148,7 +148,7 @@ def _full(visit: Visit) -> dict[str, str]:
 
 
 def _remarks(report: Report) -> list[tuple[str, str]]:
-    """Kind and sentence: errors first, then what concerns each visit, under its name where there are several."""
+    """Pairs of kind and sentence: errors first, then the remarks on each visit, with its name if there are several."""
     found = [("warning", f"Not read: {error}") for error in report.errors]
     for visit in report.visits:
         name = f"{visit.name}: " if len(report.visits) > 1 else ""
@@ -174,11 +174,11 @@ def _range(low: float, high: float, form: Callable[[float], str]) -> str:
 
 
 def _data_url(picture: np.ndarray) -> str:
-    """A picture as JPEG inside the page."""
+    """A picture as a data URL with JPEG content, to be embedded in the page."""
     coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
     return f"data:image/jpeg;base64,{base64.b64encode(coded.tobytes()).decode()}"
 
 
 def _shown(value: Any) -> Any:
-    """Text of which no character hides, moves or reverses others; markup of this program stays as it is."""
+    """Escapes characters that hide, move or reverse other text; leaves the markup of this program unchanged."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

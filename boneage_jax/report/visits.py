@@ -21,9 +21,9 @@ class Visit:
     """A radiograph that was read.
 
     Attributes:
-        name: of the file, without the folder in which the user keeps it.
-        result: with one reading.
-        date: on which it was taken, if a table gives that.
+        name: the name of the file, without the folder that the user gave.
+        result: the result, with one reading.
+        date: when the radiograph was taken, if the label table gives it.
     """
 
     name: str
@@ -32,17 +32,17 @@ class Visit:
 
     @property
     def reading(self) -> Reading:
-        """The bone age for the child's sex."""
+        """The reading for the child's sex."""
         return self.result.readings[0]
 
     @property
     def sex(self) -> Sex:
-        """The sex for which it was read."""
+        """The sex that the radiograph was read for."""
         return Sex.parse(self.reading.sex)
 
 
 def in_order(visits: Mapping[int, Visit]) -> list[int]:
-    """The keys of the visits of one child, by its age.
+    """The keys of one child's visits, sorted by age.
 
     Raises:
         BoneAgeError: the sex is unknown, there are both sexes, or there are several visits and one has no age.
@@ -62,10 +62,10 @@ def in_order(visits: Mapping[int, Visit]) -> list[int]:
 
 
 def refuse_several_children(images: Sequence[object]) -> None:
-    """Compares what DICOM headers say about whose radiographs these are, without keeping or repeating it.
+    """Checks that the DICOM headers name the same patient; the values are neither stored nor shown.
 
     Args:
-        images: those that are files are compared.
+        images: the images; only DICOM files among them are compared.
 
     Raises:
         BoneAgeError: two of them name different patients, dates of birth or sexes.

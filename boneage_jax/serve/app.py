@@ -33,8 +33,8 @@ def make(reading: Reading, token: str | None = None) -> Guard:
     """Makes the application.
 
     Args:
-        reading: that reads the uploads; the caller closes it when the application has ended.
-        token: that /predict and /info require as "Authorization: Bearer TOKEN"; None for none.
+        reading: reads the uploads; the caller closes it when the application has ended.
+        token: required by /predict and /info as "Authorization: Bearer TOKEN"; None to require no token.
 
     Returns:
         The ASGI application.
@@ -132,10 +132,10 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _broken(_: Request, error: Exception) -> JSONResponse:
-    """The answer to a mistake in the program, whose message may quote a header."""
+    """The response to an unexpected error; the error's message is left out because it may quote a header."""
     return JSONResponse({"error": "The service failed to answer."}, 500)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """Without the values that FastAPI's own answer repeats."""
+    """The response to an invalid parameter, without the values that FastAPI's default response repeats."""
     return JSONResponse({"error": "The parameter heatmap is not valid; expected 1 or 0."}, 400)

@@ -20,7 +20,7 @@ class Batcher:
 
     Args:
         predict: `Predictor.predict_prepared`.
-        wait: seconds for which the first image of a batch waits for others.
+        wait: seconds that the first image of a batch waits for others.
     """
 
     def __init__(self, predict: Callable[[Sequence[Prepared], int], list[Prediction]], wait: float = WAIT):
@@ -31,13 +31,13 @@ class Batcher:
         self._thread.start()
 
     def submit(self, prepared: Prepared) -> "Future[Prediction]":
-        """Queues an image; the future also carries what the network raises."""
+        """Queues an image; the future has the prediction, or the exception that the network raised."""
         future: Future[Prediction] = Future()
         self._jobs.put((prepared, future))
         return future
 
     def close(self) -> None:
-        """Answers what is queued, and ends the thread."""
+        """Processes the queued images, then ends the thread."""
         self._jobs.put(None)
         self._thread.join()
 
@@ -48,7 +48,7 @@ class Batcher:
             self._answer([job for job in batch if job[1].set_running_or_notify_cancel()])
 
     def _gather(self, first: _Job) -> tuple[list[_Job], bool]:
-        """The first job and those that follow in time, and whether the queue is closed behind them."""
+        """The first job with those that arrive in time, and whether the queue was closed after them."""
         batch, readings, end = [first], len(first[0].sexes), time.monotonic() + self._wait
         while readings < FULL:
             try:
@@ -65,7 +65,7 @@ class Batcher:
         if not batch:
             return
         readings = sum(len(prepared.sexes) for prepared, _ in batch)
-        # A batch is filled up to its compiled size: below half of it, one by one is less work.
+        # A batch is padded to its compiled size; up to half of that size, single images are less work.
         size = FULL if 2 * readings > FULL else 1
         try:
             predictions = self._predict([prepared for prepared, _ in batch], size)

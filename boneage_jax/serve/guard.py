@@ -1,4 +1,4 @@
-"""What holds for every request: the upload limit, security headers, the log, and answers without details of errors."""
+"""Middleware for every request: upload limit, security headers, log, and error responses without details."""
 
 import json
 import logging
@@ -22,21 +22,21 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Of every answer: nothing is kept, framed, or loaded from another host."""
+"""Headers of every response: nothing may be cached, framed, or loaded from another host."""
 
-_CLOSED = 499  # in the log: the client has gone
+_CLOSED = 499  # in the log: the client has disconnected
 _log = logging.getLogger("boneage_jax.serve")
 
 
 class Guard:
-    """Wraps an application, outside of all its own layers.
+    """ASGI middleware outside all other layers of the application.
 
-    It logs the method, the status and the duration of a request, and nothing else: paths, headers, addresses and the
-    messages of exceptions can hold what was sent.
+    It logs only the method, the status and the duration of a request: paths, headers, addresses and exception messages
+    can contain submitted data.
 
     Args:
         app: the application.
-        limit: bytes of a request's body, whether its length is announced or not.
+        limit: most bytes of a request's body, with or without a Content-Length header.
     """
 
     def __init__(self, app: ASGIApp, limit: int = LIMIT):
@@ -44,7 +44,7 @@ class Guard:
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request."""
+        """Handles a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -58,14 +58,14 @@ class Guard:
         except ClientDisconnect:
             answer.status = answer.status or _CLOSED
         except Exception:
-            # A mistake in the program, which the application has answered; its message may quote a header.
+            # A bug; the application has already responded. It is not logged, because its message may quote a header.
             answer.status = answer.status or 500
         seconds = time.perf_counter() - start
         _log.info("%s %s %.0f ms", _method(scope), answer.status or _CLOSED, 1e3 * seconds)
 
 
 class _Body:
-    """The body of a request, counted as it arrives."""
+    """The body of a request; counts the bytes as they arrive."""
 
     def __init__(self, scope: Scope, receive: Receive, limit: int):
         self._headers = Headers(scope=scope)
@@ -75,16 +75,16 @@ class _Body:
         self._complete = False
 
     def check_length(self) -> None:
-        """Raises FailedUploadError where the announced length is above the limit."""
+        """Raises FailedUploadError if the Content-Length header exceeds the limit."""
         length = self._headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._limit:
             raise self._too_large()
 
     async def receive(self) -> Message:
-        """The next part.
+        """Receives the next part of the body.
 
         Raises:
-            FailedUploadError: with it, the body is larger than the limit.
+            FailedUploadError: the body so far is larger than the limit.
         """
         message = await self._next()
         if self._count > self._limit:
@@ -92,9 +92,9 @@ class _Body:
         return message
 
     async def discard(self) -> None:
-        """Reads the rest, at most the limit once more: many clients read no answer before they have sent all.
+        """Reads and drops the rest, at most `limit` more bytes: many clients read no response until they have sent all.
 
-        Those that wait for "100 Continue" send nothing.
+        Clients that wait for "100 Continue" send nothing, so there is nothing to read.
         """
         end = self._count + self._limit
         announced = self._headers.get("content-length", "0") != "0" or "transfer-encoding" in self._headers
@@ -114,7 +114,7 @@ class _Body:
 
 
 class _Answer:
-    """The answer as it is sent: with the headers, and after the request's body where it is an error."""
+    """Sends the response: adds the security headers, and reads the rest of the request before an error is sent."""
 
     def __init__(self, send: Send):
         self._send = send
@@ -129,7 +129,7 @@ class _Answer:
         await self._send(message)
 
     async def fail(self, status: int, content: dict[str, Any], body: _Body) -> None:
-        """Sends an error, unless an answer has begun."""
+        """Sends an error, unless a response has already started."""
         if self.status is not None:
             return
         data = json.dumps(content).encode()
@@ -139,6 +139,6 @@ class _Answer:
 
 
 def _method(scope: Scope) -> str:
-    """One of HTTP's own; a client can send any word."""
+    """The method if it is a standard one, otherwise "OTHER": a client can send any word."""
     known = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
     return scope["method"] if scope["method"] in known else "OTHER"

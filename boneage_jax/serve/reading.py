@@ -1,4 +1,4 @@
-"""From the bytes of an upload to the JSON of its result; knows nothing of HTTP but its status codes."""
+"""Reads the bytes of an upload and returns the JSON of its result; independent of HTTP except for status codes."""
 
 import asyncio
 import base64
@@ -24,17 +24,17 @@ from boneage_jax.predict.worklist import Request
 from boneage_jax.serve.batching import FULL, Batcher
 from boneage_jax.sex import Sex
 
-QUEUE = 64  # uploads at once: at most, they hold this many times the upload limit
+QUEUE = 64  # uploads at once; together they take at most this many times the upload limit
 _NAME = "the image"  # names of uploaded files may hold a patient's name
-_FROM = "request"  # where sex and age are from, in results
+_FROM = "request"  # the source of sex and age in results
 
 
 class Upload(NamedTuple):
-    """An image file with what the user says of the child.
+    """An image file, and the sex and age that the user gave.
 
     Attributes:
         image: bytes of the file.
-        sex: "F", "M", "unknown", or None for what a DICOM header says.
+        sex: "F", "M", "unknown", or None to take it from the DICOM header.
         age: chronological age in months, or None.
         heatmap: whether to draw the heat map.
     """
@@ -49,8 +49,8 @@ class FailedUploadError(Exception):
     """An upload without a reading.
 
     Attributes:
-        status: of HTTP.
-        body: the JSON of the answer, with a sentence as "error".
+        status: HTTP status code.
+        body: the JSON of the response, with a sentence as "error".
         retry_after: seconds after which to try again, or None.
     """
 
@@ -65,8 +65,8 @@ class Reading:
     """Reads uploads with one predictor, in batches.
 
     Args:
-        predictor: its network may read the chronological age besides image and sex, and nothing else.
-        queue: uploads at once.
+        predictor: its network may take the chronological age besides image and sex, but no other input.
+        queue: most uploads at once.
 
     Raises:
         BoneAgeError: the network has further inputs.
@@ -83,11 +83,11 @@ class Reading:
         self._maps = heatmap.Maps(predictor)
         self._batcher = Batcher(lambda prepared, size: predictor.predict_prepared(prepared, batch_size=size))
         self._preparing = ThreadPoolExecutor(cores.usable(), "prepare")
-        self._drawing = ThreadPoolExecutor(1, "draw")  # a heat map takes the time of many readings
+        self._drawing = ThreadPoolExecutor(1, "draw")  # a heat map takes as long as many readings
         self._free = queue
 
     def warm_up(self) -> None:
-        """Compiles the network for both batch sizes, and in the background the heat maps."""
+        """Compiles the network for both batch sizes and, in the background, the heat maps."""
         pixels = phantom.render(96.0, Sex.FEMALE, size=256, seed=0).image
         item = Item(pixels, "F", self._inputs(96.0))
         prepared = self._predictor.prepare(item, accept_warnings=True)
@@ -96,7 +96,7 @@ class Reading:
         self._drawing.submit(self._maps.find, item)
 
     def close(self) -> None:
-        """Waits for the readings that have begun."""
+        """Waits for the readings in progress, then stops the threads."""
         self._preparing.shutdown()
         self._batcher.close()
         self._drawing.shutdown(cancel_futures=True)
@@ -107,10 +107,10 @@ class Reading:
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
-        """Holds one of the places of the queue; to be entered by the thread of the event loop alone.
+        """Holds one place in the queue; enter it only from the thread of the event loop.
 
         Raises:
-            FailedUploadError: all are taken; status 503.
+            FailedUploadError: all places are taken; status 503.
         """
         if self._free < 1:
             raise FailedUploadError(503, {"error": "The service is busy; try again in a second."}, retry_after=1)
@@ -124,8 +124,8 @@ class Reading:
         """The result as `boneage predict --format json` gives it, with the heat map as a PNG in base64.
 
         Raises:
-            FailedUploadError: the image is of no known format (415), cannot be read or is refused (422), or nothing
-                names the sex or an age that the network needs (400).
+            FailedUploadError: the image is empty (400), has an unknown format (415), cannot be read or is refused
+                (422), or the sex or an age that the network needs is missing (400).
         """
         loop = asyncio.get_running_loop()
         picture, prepared = await loop.run_in_executor(self._preparing, self._prepare, upload)
@@ -167,7 +167,7 @@ class Reading:
             hint = "`boneage predict --accept-warnings` reads it all the same."
             raise FailedUploadError(422, results.refused(_NAME, error, hint, provenance).to_dict()) from None
         except BoneAgeError as error:
-            # Those of DICOM files may quote values of the header.
+            # Error messages about DICOM files may quote values of the header.
             reason = (
                 "the DICOM file cannot be read; `boneage predict` gives the reason" if is_dicom(data) else str(error)
             )
@@ -182,7 +182,7 @@ class Reading:
 
 
 def _without_words(warning: str, header: Header | None) -> str:
-    """A warning without body part and view in the header's own words, where a name could have been typed."""
+    """Removes the header's body part and view from a warning, because those fields could contain a typed name."""
     if header is None:
         return warning
     warning = warning.replace(f" ({header.view})", "")

@@ -1,4 +1,4 @@
-"""The JSON of the answers, for OpenAPI; `Result.to_dict` and `about.describe` make it."""
+"""Schemas of the JSON responses, for OpenAPI; `Result.to_dict` and `about.describe` produce the JSON."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""From the form of a request to an `Upload`; the file stays in memory, and errors repeat nothing that was sent."""
+"""Parses the form of a request into an `Upload`; the file stays in memory, and errors never repeat sent values."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from boneage_jax.data.child import parse_age, parse_sex
 from boneage_jax.data.labels import OLDEST
 from boneage_jax.serve.reading import FailedUploadError, Upload
 
-LIMIT = 64 * 2**20  # bytes of a request's body
-_SECONDS = 60.0  # for sending it
+LIMIT = 64 * 2**20  # most bytes of a request's body
+_SECONDS = 60.0  # most seconds to send it
 _Value = TypeVar("_Value")
 _FIELDS = ("image", "sex", "age")
 
@@ -39,7 +39,7 @@ SCHEMA = {
         },
     },
 }
-"""Of the form, for OpenAPI."""
+"""Schema of the form, for OpenAPI."""
 
 
 class _InMemory(MultiPartParser):
@@ -50,11 +50,11 @@ async def read(request: Request, *, heatmap: bool) -> Upload:
     """Reads and checks the form.
 
     Args:
-        request: whose body has not been read.
-        heatmap: for the upload.
+        request: the request; its body must not have been read.
+        heatmap: copied into the upload.
 
     Raises:
-        FailedUploadError: no multipart form (415), a form, sex or age that is not valid (400), a slow client (408).
+        FailedUploadError: not a multipart form (415), an invalid form, sex or age (400), or a slow client (408).
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
         raise FailedUploadError(415, {"error": "Expected a form of the type multipart/form-data."})
@@ -92,5 +92,5 @@ def _field(value: UploadFile | str | None, parse: Callable[[str], _Value], sente
         return None
     try:
         return parse(value if isinstance(value, str) else "a file")
-    except ValueError:  # it quotes the value, which the answer must not
+    except ValueError:  # its message quotes the value, which the response must not do
         raise FailedUploadError(400, {"error": sentence}) from None

@@ -1,7 +1,7 @@
-"""Checkpoints: the newest ones to go on from, the best one to evaluate; written whole or not at all (orbax).
+"""Checkpoints (orbax), written atomically: the newest ones to resume from, the best one to evaluate.
 
-Each holds the state, and as JSON the configuration, preprocessing, label statistics and progress. A SHA-256 of the
-state's bytes stands among them, and one of all of this beside it: damage to either is recognised when it is read.
+Each holds the state and, as JSON, the configuration, preprocessing, label statistics and progress. The JSON also
+stores a SHA-256 of the state's bytes and one of the metadata itself, so that damage to either is detected on reading.
 """
 
 import functools
@@ -23,9 +23,9 @@ from boneage_jax.atomic_files import storage_errors
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train.parallel import to_host
 
-_UNSAFE = "[]*?\\"  # in patterns of file names, as which orbax takes paths
-_CHECKSUM = "sha256"  # among the metadata, over all others; older checkpoints have none
-KEPT = 2  # newest checkpoints: if one is damaged, the one before it is still there
+_UNSAFE = "[]*?\\"  # glob characters: orbax treats paths as glob patterns
+_CHECKSUM = "sha256"  # metadata key of the checksum of all other metadata; missing in older checkpoints
+KEPT = 2  # newest checkpoints to keep: if one is damaged, the one before it is still available
 
 
 class Restored(NamedTuple):
@@ -39,7 +39,7 @@ class Restored(NamedTuple):
 class Store:
     """The checkpoints of one kind in one folder: "latest" (the newest two) or "best" (one).
 
-    From the first one on, tracebacks that orbax and tensorstore print from their threads are left out.
+    Creating a store suppresses the tracebacks that orbax and tensorstore print from their threads.
     """
 
     def __init__(self, directory: Path | str, *, keep: int = KEPT, create: bool = True):
@@ -54,13 +54,13 @@ class Store:
             self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def steps(self) -> list[int]:
-        """Steps that are there, oldest first."""
+        """Steps of the stored checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
-        """Starts to write; returns when the state has been copied, so training may go on.
+        """Starts writing a checkpoint and returns once the state has been copied, so that training can continue.
 
-        A step that is there already is left alone: runs are deterministic, so it holds the same.
+        A step that already exists is not rewritten: runs are deterministic, so its contents are the same.
         """
         self.wait()
         if step in self._manager.all_steps():
@@ -75,12 +75,12 @@ class Store:
             self._manager.save(step, args=args, force=True)
 
     def wait(self) -> None:
-        """Returns when everything is on the disk; raises what went wrong while it was written."""
+        """Waits until everything is on disk, and raises any error that occurred while writing."""
         with storage_errors(self.directory):
             self._manager.wait_until_finished()
 
     def about(self, step: int | None = None) -> dict[str, Any]:
-        """The description of a checkpoint (the newest one by default), without its arrays."""
+        """The metadata of a checkpoint (the newest one by default), without its arrays."""
         step = self._step(step)
         with self._damage(step):
             restored = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
@@ -95,7 +95,7 @@ class Store:
         """Reads a checkpoint (the newest one by default) into the structure of `like`.
 
         Raises:
-            BoneAgeError: there is none, it is damaged, or it belongs to another network; it is named.
+            BoneAgeError: there is no checkpoint, it is damaged, or it belongs to another network; the message names it.
         """
         step = self._step(step)
         about = self.about(step)
@@ -116,13 +116,13 @@ class Store:
         return Restored(step, state, about)
 
     def discard_after(self, step: int) -> None:
-        """Deletes the checkpoints behind `step`, from which the run has been taken back."""
+        """Deletes the checkpoints after `step`, when a run resumes from an earlier one."""
         for later in self.steps():
             if later > step:
                 self._manager.delete(later)
 
     def close(self) -> None:
-        """Waits and frees the threads."""
+        """Waits for pending writes and releases the threads."""
         try:
             self.wait()
         finally:
@@ -165,7 +165,7 @@ def digest(state: Any) -> str:
 
 
 def _hide_tracebacks_of_writers() -> None:
-    """Leaves out what threads print while a checkpoint is written: `wait` raises the reason too."""
+    """Hides the errors that threads print while a checkpoint is written: `wait` raises them too."""
     absl.logging.get_absl_logger().addFilter(_is_worth_logging)
     if getattr(sys.unraisablehook, "func", None) is not _report_unraisable:
         sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
@@ -176,16 +176,16 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
 
 
 def _report_unraisable(report: Callable[[Any], None], unraisable: Any) -> None:
-    """Passes on all but what tensorstore reports of writes that end after a failed one has closed the event loop."""
+    """Forwards all reports except tensorstore's on writes that end after a failed write has closed the event loop."""
     if str(unraisable.exc_value) != "Event loop is closed":
         report(unraisable)
 
 
 def check_path(directory: Path) -> None:
-    """Refuses folders in which orbax would write checkpoints that it cannot find again.
+    """Rejects folders in which orbax would write checkpoints that it cannot find again.
 
     Raises:
-        BoneAgeError: the path has a character of file name patterns.
+        BoneAgeError: the path contains a glob character.
     """
     if found := [character for character in _UNSAFE if character in str(directory)]:
         raise BoneAgeError(
@@ -195,18 +195,18 @@ def check_path(directory: Path) -> None:
 
 
 def digest_json(fields: dict[str, Any]) -> str:
-    """SHA-256 over JSON types, whatever their order in dictionaries."""
+    """SHA-256 over JSON types, independent of the order of dictionary keys."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _serialisable(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves by their path: named tuples and modules' classes do not get into the files."""
+    """The leaves by their path, so that the files contain no named tuples or module classes."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {f"{i:05d}{jax.tree_util.keystr(path)}".replace("/", "|"): leaf for i, (path, leaf) in enumerate(leaves)}
 
 
 def _mismatch(stored: Any, target: dict[str, np.ndarray]) -> str:
-    """What differs first between a checkpoint's arrays and the expected ones, "" if nothing."""
+    """The first difference between a checkpoint's arrays and the expected ones, or ""."""
     try:
         shapes = {key: tuple(value.shape) for key, value in dict(stored).items()}
     except (TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""Evaluates the best checkpoint of a work directory, from what is stored there."""
+"""Evaluates the best checkpoint of a work directory; the network and its settings come from the checkpoint."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def restore_best(workdir: Path) -> tuple[Experiment, TrainState]:
     """The network and state of the best checkpoint, from `workdir` alone.
 
     Raises:
-        BoneAgeError: there is none, or it is damaged.
+        BoneAgeError: there is no checkpoint, or it is damaged.
     """
     store = Store(workdir / "checkpoints/best", keep=1, create=False)
     about = store.about()
@@ -46,10 +46,10 @@ def evaluate_checkpoint(
     Args:
         workdir: of a training run.
         config: the sections `data` and `evaluate` are used; everything else comes from the checkpoint.
-        splits: the data, if they are open already.
+        splits: the data, if they are already loaded.
 
     Returns:
-        What `report.write` returns.
+        The result of `report.write`.
     """
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
     experiment, state = restore_best(workdir)
@@ -61,7 +61,7 @@ def evaluate_checkpoint(
 def predict_split(
     experiment: Experiment, variables: Any, splits: dict[str, data.Split] | None = None
 ) -> tuple[data.Split, dict[str, np.ndarray]]:
-    """The split that `evaluate.split` names, and what the network finds on it (see `experiment.predict`)."""
+    """The split that `evaluate.split` names, and the network's outputs on it (see `experiment.predict`)."""
     settings = experiment.config
     splits = splits or load_data(settings)
     name = settings.evaluate.split
@@ -76,7 +76,7 @@ def predict_split(
 def write_report(
     workdir: Path, split: data.Split, found: dict[str, np.ndarray], calibration: Calibration | None
 ) -> dict[str, Any]:
-    """Writes the report of a split, calibrated if that is possible, and returns what `report.write` returns."""
+    """Writes the report of a split, calibrated if there is a calibration, and returns the result of `report.write`."""
     months, std, interval = found["months"], found.get("std"), None
     if calibration:
         published = calibration.apply(months, std)
@@ -96,7 +96,7 @@ def write_report(
 
 
 def store_calibration(workdir: Path, experiment: Experiment, variables: Any, calibration: Calibration) -> None:
-    """Keeps the calibration of a checkpoint beside it, for later evaluations."""
+    """Stores the calibration of the best checkpoint in `workdir`, for later evaluations."""
     stored = {**_calibrated(experiment, variables), "calibration": calibration.to_dict()}
     write_text(workdir / _CALIBRATION, json.dumps({**stored, "sha256": digest_json(stored)}, indent=2) + "\n")
 
@@ -125,5 +125,5 @@ def stored_calibration(workdir: Path, experiment: Experiment, variables: Any) ->
 
 
 def _calibrated(experiment: Experiment, variables: Any) -> dict[str, str]:
-    """What a calibration belongs to."""
+    """Identifies the network and the views that a calibration is valid for."""
     return {"variables_sha256": digest(parallel.to_host(variables)), "views": experiment.config.evaluate.views}

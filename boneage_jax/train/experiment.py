@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run: data, preprocessing, network, optimiser and compiled functions."""
+"""Builds the parts of a run from a configuration: data, preprocessing, network, optimiser, compiled functions."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +18,7 @@ from boneage_jax.data.stream import Batching, TrainingBatching
 from boneage_jax.pretrained import start_from
 from boneage_jax.train import losses, optimizer, parallel, state, step
 
-AHEAD = 4  # batches that inference may be behind the pipeline
+AHEAD = 4  # batches that inference may lag behind the pipeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Experiment:
 
     @classmethod
     def create(cls, config: ConfigDict, statistics: "Statistics") -> "Experiment":
-        """Makes the network for a training split of these statistics.
+        """Builds the network for a training split with these statistics.
 
         Raises:
-            BoneAgeError: parts of the configuration that do not exist or do not fit together.
+            BoneAgeError: the configuration names unknown parts, or parts that do not fit together.
         """
         prepare = preprocessing(config)
         prepare.check_views(config.evaluate.views)
@@ -47,12 +47,12 @@ class Experiment:
 
     @classmethod
     def from_about(cls, about: dict[str, Any], where: Path | str) -> "Experiment":
-        """Makes it from what a checkpoint tells about itself."""
+        """Rebuilds the experiment from the metadata of a checkpoint."""
         config = configuration.from_json(about["config"], where)
         return cls.create(config, Statistics(**about["statistics"]))
 
     def about(self) -> dict[str, Any]:
-        """What a checkpoint must tell for `from_about` to make the same again."""
+        """The metadata that a checkpoint must store for `from_about` to rebuild the experiment."""
         return {
             "config": configuration.to_json(self.config),
             "preprocessing": self.preprocessing.to_dict(),
@@ -60,7 +60,7 @@ class Experiment:
         }
 
     def on_data_of(self, config: ConfigDict) -> "Experiment":
-        """The same network on other data, evaluated in another way: the sections `data` and `evaluate` of `config`."""
+        """The same network with the sections `data` and `evaluate` of `config`, except for `data.inputs`."""
         stored = self.config.copy_and_resolve_references().unlock()
         inputs = stored.data.inputs
         stored.data, stored.evaluate = config.data, config.evaluate
@@ -68,7 +68,7 @@ class Experiment:
         return dataclasses.replace(self, config=stored)
 
     def training_batching(self, *, start_step: int = 0) -> TrainingBatching:
-        """How this process takes training batches, from step `start_step` on."""
+        """Settings of this process's training batches, starting at step `start_step`."""
         return TrainingBatching(
             batch_size=self.config.train.batch_size,
             workers=self.config.data.workers,
@@ -81,7 +81,7 @@ class Experiment:
         )
 
     def evaluation_batching(self, *, workers: int) -> Batching:
-        """How this process takes the batches of an evaluation."""
+        """Settings of this process's evaluation batches."""
         return Batching(
             batch_size=self.config.evaluate.batch_size,
             workers=workers,
@@ -100,9 +100,9 @@ class Experiment:
         )
 
     def fresh_state(self, steps_per_epoch: int, *, pretrained: bool = False) -> tuple[Any, state.TrainState]:
-        """The optimiser and a state with the parameters that the seed gives.
+        """The optimiser and a state with parameters initialised from the seed.
 
-        With `pretrained`, those of the trunk come from the file `model.init_from`, if one is named.
+        With `pretrained`, variables are loaded from `model.init_from`, if it is set (see `pretrained.start_from`).
         """
         settings, init_from = self.config.optimizer, self.config.model.init_from
         size, channels = self.preprocessing.visible, self.preprocessing.channels
@@ -128,7 +128,7 @@ class Experiment:
         return transform, fresh
 
     def compile_train_step(self, transform: Any) -> Any:
-        """`(state, batch split over the devices) -> (state, metrics)`."""
+        """Compiles the training step: `(state, batch split over the devices) -> (state, metrics)`."""
         function = step.make_train_step(
             self.network,
             self.preprocessing,
@@ -140,17 +140,17 @@ class Experiment:
         return parallel.compile_step(function)
 
     def inference(self) -> Any:
-        """`(variables, batch) -> estimates`, to be compiled; see `step.make_inference`."""
+        """The inference function before compilation: `(variables, batch) -> estimates`, see `step.make_inference`."""
         return step.make_inference(self.network, self.preprocessing, self.loss, self.config.evaluate.views)
 
     def compile_inference(self) -> Any:
-        """`(variables, batch split over the devices) -> estimates [devices, b]`."""
+        """Compiles inference: `(variables, batch split over the devices) -> estimates [devices, b]`."""
         return parallel.compile_inference(self.inference())
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What a network must know of its training split."""
+    """Statistics of the training split that the network needs."""
 
     label_mean: float  # months
     label_std: float  # months
@@ -158,17 +158,17 @@ class Statistics:
 
     @classmethod
     def of(cls, train: data.Split) -> "Statistics":
-        """Of a training split."""
+        """Computes the statistics of a training split."""
         return cls(*data.label_statistics(train), data.input_statistics(train))
 
 
 def preprocessing(config: ConfigDict) -> data.Preprocessing:
-    """The section `preprocess` as the object that does it."""
+    """Builds the preprocessing from the section `preprocess`."""
     return data.Preprocessing.from_dict(config.preprocess.to_dict())
 
 
 def describe_network(config: ConfigDict, statistics: Statistics) -> models.Description:
-    """The section `model` and what the network must know of its training split."""
+    """Describes the network by the section `model` and the statistics of its training split."""
     settings = config.model.to_dict()
     how = ("init_from", "remat")  # how the network is trained, not what it computes
     return models.Description(
@@ -227,11 +227,11 @@ def predict(
         variables: from `TrainState.variables`.
         batches: from `data.evaluation_batches`, of this process.
         count: images of the split.
-        lay_out: a batch as `infer` takes it, see `placement.Source`.
+        lay_out: arranges a batch as `infer` expects it, see `placement.Source`.
 
     Returns:
-        What `infer` finds ("months" and "loss", "std" and "parts" if the head knows them), each [count, ...], in the
-        order of the split, on every process.
+        The outputs of `infer` ("months" and "loss"; "std" and "parts" if the head predicts them), each [count, ...], in
+        the order of the split, on every process.
     """
     pending: list[tuple[np.ndarray, dict[str, jax.Array]]] = []
     for batch in batches:

@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.jsonl, TensorBoard events, the configuration, versions and the commit."""
+"""Records of a run: metrics.jsonl, TensorBoard events, the configuration, versions and the commit."""
 
 import contextlib
 import importlib.metadata
@@ -29,12 +29,12 @@ _FLUSH_SECONDS = 60.0
 class MetricsLog:
     """One line of JSON per record, and the same as TensorBoard events; only the first process writes.
 
-    A full disk raises BoneAgeError wherever it shows, at `close` too. `SummaryWriter` would write in a thread of its
-    own, which ends with a traceback there, so that training would go on without events.
+    A full disk raises BoneAgeError in every method, including `close`. `SummaryWriter` is not used because it writes in
+    its own thread: a full disk would end that thread with a traceback, and training would continue without events.
     """
 
     def __init__(self, workdir: Path, *, after_step: int):
-        """Goes on after `after_step`: lines of later steps, from a run that was killed, are dropped."""
+        """Continues after `after_step`: lines of later steps, left by a run that was killed, are dropped."""
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
@@ -102,7 +102,7 @@ def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line that a kill cut off
+        return float("inf")  # a line truncated when the process was killed
 
 
 def _commit() -> str | None:

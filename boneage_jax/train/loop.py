@@ -1,7 +1,7 @@
 """The training loop: from a configuration to a best checkpoint and its evaluation.
 
-A run is a function of its configuration: killed at any moment and started again with the same command, it goes
-on from its newest checkpoint and ends with the same parameters to the bit.
+A run is a function of its configuration: if it is killed at any moment and started again with the same command, it
+resumes from its newest checkpoint and ends with bit-identical parameters.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from boneage_jax.train.state import TrainState
 
 
 class StoppedError(BoneAgeError):
-    """A signal has stopped the run, which has saved where it is."""
+    """A signal stopped the run, which saved its current step first."""
 
     def __init__(self, step: int, number: int):
         name = signal.Signals(number).name
@@ -46,7 +46,7 @@ class StoppedError(BoneAgeError):
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What the evaluations so far have shown; saved with every checkpoint."""
+    """Results of the evaluations so far; saved with every checkpoint."""
 
     evaluated: int = 0  # step of the last evaluation
     best_mae: float = math.inf  # months
@@ -80,15 +80,15 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     Args:
         config: from a file in `configs/`.
-        workdir: is created, or gone on in if it holds a run of the same configuration.
+        workdir: created if missing; a run of the same configuration in it is resumed.
 
     Returns:
-        What `evaluate.report.write` returns for the best checkpoint.
+        The result of `evaluate.report.write` for the best checkpoint.
 
     Raises:
         BoneAgeError: bad data or configuration, a loss that is not finite, a damaged checkpoint, a full disk, another
             process that trains in `workdir`.
-        StoppedError: SIGTERM or SIGINT came; everything is saved.
+        StoppedError: SIGTERM or SIGINT was received; everything is saved.
     """
     configuration.check(config)
     parallel.check_batch_size("train.batch_size", config.train.batch_size)
@@ -98,13 +98,13 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     splits = load_data(config)
     experiment = Experiment.create(config, Statistics.of(splits["train"]))
     with _alone(workdir):
-        _check_same_run(config, workdir)  # again: another process may have begun one meanwhile
+        _check_same_run(config, workdir)  # again: another process may have started a run in the meantime
         _train_until_done(experiment, splits, workdir)
         return evaluate_checkpoint(workdir, config, splits=splits)
 
 
 def _train_until_done(experiment: Experiment, splits: dict[str, data.Split], workdir: Path) -> None:
-    """Goes on from the newest checkpoint in `workdir`, if it has one."""
+    """Trains, resuming from a checkpoint in `workdir` if it has one."""
     config = experiment.config
     train = data.Repeated(splits["train"], STANFORD, config.data.stanford_copies)
     sources = {
@@ -116,10 +116,10 @@ def _train_until_done(experiment: Experiment, splits: dict[str, data.Split], wor
         latest = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/latest")))
         best = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/best", keep=1)))
         transform, fresh = experiment.fresh_state(steps_per_epoch, pretrained=not latest.steps())
-        describe_run(workdir, config)  # only now that the configuration is known to work: another one would be refused
+        describe_run(workdir, config)  # only now that the configuration is known to work: later runs must match it
         state, progress = _resume(latest, best, fresh, config.checkpoint.step)
         log = stack.enter_context(contextlib.closing(MetricsLog(workdir, after_step=int(state.step))))
-        # Compiled once: as single operations, its branches would be compiled again at each evaluation.
+        # Compiled once: if run eagerly, its branches would be compiled again at each evaluation.
         judge = jax.jit(experiment.plateau.update) if experiment.plateau else None
         infer = experiment.compile_inference()
         run = Run(config, experiment, splits, sources, latest, best, log, infer, judge, steps_per_epoch)
@@ -170,7 +170,7 @@ def _resume(latest: Store, best: Store, fresh: TrainState, step: int) -> tuple[T
 
 
 def _train(run: Run, state: TrainState, progress: Progress, train_step: Callable[[Any, Any], Any]) -> None:
-    """Steps and evaluations in turn, until the last epoch or early stopping."""
+    """Alternates training steps and evaluations until the last epoch or early stopping."""
     settings = run.config.train
     step = int(state.step)
     window = _Window(run, step)
@@ -202,7 +202,7 @@ def _train(run: Run, state: TrainState, progress: Progress, train_step: Callable
 
 
 def _evaluate(run: Run, state: TrainState, progress: Progress, step: int) -> tuple[TrainState, Progress]:
-    """One validation: plateau, early stopping, best and latest checkpoint."""
+    """Validates once: updates the plateau rule and early stopping, saves the best and latest checkpoints."""
     split, source = run.splits["validation"], run.sources["validation"]
     started = time.perf_counter()
     with source.evaluation_batches(run.experiment.evaluation_batching(workers=0)) as batches:
@@ -226,7 +226,7 @@ def _evaluate(run: Run, state: TrainState, progress: Progress, step: int) -> tup
     )
     if improved:
         run.best.save(step, state, _about(run, progress))
-        run.best.wait()  # never a latest checkpoint that speaks of a best one that is not there
+        run.best.wait()  # "latest" must never reference an unsaved "best" checkpoint
     _save(run, state, progress, step)
     return state, progress
 
@@ -247,7 +247,7 @@ def _save(run: Run, state: TrainState, progress: Progress, step: int) -> None:
 
 
 class _Window:
-    """Metrics of the steps since the last log line; they stay on the device until they are wanted."""
+    """Metrics of the steps since the last log line; they stay on the device until they are needed."""
 
     def __init__(self, run: Run, step: int):
         self._run, self._step = run, step
@@ -262,14 +262,14 @@ class _Window:
         self._started = time.perf_counter()
 
     def add(self, step: int, index: np.ndarray, metrics: dict[str, jax.Array]) -> None:
-        """Keeps one step's metrics, and which images it saw."""
+        """Keeps one step's metrics and the indices of its images."""
         self._pending.append((step, index, metrics))
 
     def flush(self, bar: "tqdm[Any]") -> None:
-        """Fetches, checks and writes what is pending.
+        """Fetches, checks and writes the pending metrics.
 
         Raises:
-            BoneAgeError: a loss or gradient was not finite; step and images are named.
+            BoneAgeError: a loss or gradient was not finite; the message names the step and the images.
         """
         if not self._pending:
             return
@@ -292,7 +292,7 @@ class _Window:
 
 
 class _StopSignals:
-    """SIGTERM and SIGINT ask for a stop at the next step; a second one is handled as it was before."""
+    """SIGTERM and SIGINT request a stop at the next step; a second signal goes to the previous handler."""
 
     def __enter__(self) -> "_StopSignals":
         self._asked = 0
@@ -308,7 +308,7 @@ class _StopSignals:
         signal.signal(number, self._before[signal.Signals(number)])
 
     def agreed(self, step: int, every: int) -> int:
-        """The signal for which all processes stop now, or 0; several of them ask each other only every few steps."""
+        """The signal on which all processes stop now, or 0; several processes synchronise only every `every` steps."""
         if jax.process_count() == 1:
             return self._asked
         return int(parallel.gather_local(np.array([self._asked])).max()) if step % every == 0 else 0

@@ -24,16 +24,16 @@ def create(name: str, *, label_mean: float, label_std: float, label_sigma: float
     """A loss `(estimate, age in months [B]) -> [B]`.
 
     Args:
-        name: "mse", "mae" or "huber", on z-scores of the training labels, for every head; where the head reads parts
-            of the hand too, half of it is the mean of theirs. "cross_entropy", in nats, for heads that give a
-            distribution over months.
+        name: "mse", "mae" or "huber", on z-scores of the training labels, for every head; if the head also estimates
+            the age of parts of the hand, their mean loss makes up half of the loss. "cross_entropy", in nats, for heads
+            that predict a distribution over months.
         label_mean: of the training labels, months.
         label_std: of the training labels, months.
-        label_sigma: of the Gaussian that stands for a label in the cross-entropy, months; 0 for the month itself.
+        label_sigma: of the Gaussian that replaces a label in the cross-entropy, months; 0 for the month itself.
 
     Raises:
-        BoneAgeError: there is no loss of that name, `label_sigma` is no standard deviation, or (when the loss is
-            called) the head gives no distribution.
+        BoneAgeError: there is no loss of that name, `label_sigma` is not a valid standard deviation, or (when the loss
+            is called) the head predicts no distribution.
     """
     if name not in _NAMES:
         raise BoneAgeError(f"train.loss is {name!r}, expected one of {', '.join(_NAMES)}")
@@ -54,10 +54,10 @@ def create(name: str, *, label_mean: float, label_std: float, label_sigma: float
 
 
 def soft_label(age: Float[Array, " B"], sigma: float, classes: int) -> Float[Array, "B classes"]:
-    """A Gaussian of `sigma` months around the age, on the grid 0, 1, ... classes - 1 months, with the sum 1.
+    """A Gaussian of `sigma` months around the age, on the grid 0, 1, ... classes - 1 months, normalised to sum to 1.
 
-    Zero `sigma` gives the nearest month alone. Ages beyond the grid count as its last month, as adults: the grid
-    ends at 239 months, when the bones have fused and do not age any more, but labels of 240 are accepted.
+    A `sigma` of 0 gives a one-hot vector at the nearest month. Ages beyond the grid count as its last month, like
+    adults: the grid ends at 239 months, when the bones have fused and no longer change, but labels of 240 are accepted.
     """
     grid = jnp.arange(classes, dtype=jnp.float32)
     age = jnp.clip(age, 0.0, classes - 1.0)
@@ -69,7 +69,7 @@ def soft_label(age: Float[Array, " B"], sigma: float, classes: int) -> Float[Arr
 def _of_parts(
     distance: Callable[[jax.Array, jax.Array], jax.Array], z: Float[Array, "B R"], target: Float[Array, " B"]
 ) -> Float[Array, " B"]:
-    """The mean over the parts that are there (not NaN); 0 without any."""
+    """The mean over the parts that are present (not NaN); 0 if there are none."""
     there = ~jnp.isnan(z)
     target = target[:, None]
     each = distance(jnp.where(there, z, target), target)  # no NaN enters the gradient

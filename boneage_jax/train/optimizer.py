@@ -1,6 +1,6 @@
 """The optimiser: AdamW with linear warm-up and gradient clipping, and the plateau rule that scales its updates.
 
-For fine-tuning, the layers of the trunk may learn the more slowly the farther they are from the head, or not at all.
+For fine-tuning, the learning rate can decrease with a trunk layer's distance from the head, and layers can be frozen.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ def create(
 ) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019) after clipping the gradient's global norm.
 
-    Only kernels decay: biases, and the scales of normalisations, are not what overfits.
-    Frozen parameters count neither in the gradient's norm nor in the optimiser's memory.
+    Weight decay applies to kernels only: biases and normalisation scales are not a source of overfitting.
+    Frozen parameters are excluded from the gradient's norm and take no optimiser memory.
 
     Args:
         config: the section `optimizer`.
         steps_per_epoch: steps of one pass over the training split.
-        epochs: of the whole training; the end of the cosine.
-        trunk_layers: names of the trunk's layers from the image to the head, which `layer_decay` goes by.
+        epochs: of the whole training; the cosine ends with the last one.
+        trunk_layers: names of the trunk's layers in order from the image to the head, needed for `layer_decay`.
 
     Raises:
-        BoneAgeError: a value that makes no sense; on `init`, a frozen parameter that does not exist.
+        BoneAgeError: an invalid value; on `init`, a frozen parameter that does not exist.
     """
     transforms = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
     schedule = learning_rate(config, steps_per_epoch=steps_per_epoch, epochs=epochs)
@@ -85,7 +85,7 @@ def _without_norm(layer: str) -> str:
 
 
 def _labels(frozen: Sequence[str], params: Any) -> Any:
-    """Says "freeze" for every parameter under a path in `frozen`, such as "trunk/block1", "train" for the others."""
+    """Labels parameters under a path in `frozen`, such as "trunk/block1", with "freeze" and the others with "train"."""
     under = {path: tuple(path.split("/")) for path in frozen}
     paths = list(traverse_util.flatten_dict(params))
     for path, parts in under.items():
@@ -106,7 +106,7 @@ def _names(path: Any) -> list[str]:
 def plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs | None:
     """The rule that cuts the learning rate when the validation MAE has stopped falling; None when switched off.
 
-    It stands outside of the chain because it sees one value per evaluation, not one per step.
+    It is not part of the chain because it receives one value per evaluation, not one per step.
     """
     if config.plateau.factor == 1:
         return None

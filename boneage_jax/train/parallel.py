@@ -1,6 +1,6 @@
-"""Devices: how arrays are split over them and how functions are compiled for them. Nothing else knows.
+"""Multi-device code, all in this module: how arrays are split over devices and functions compiled for them.
 
-A state is one tree, the same on every device, with no leading device axis; a batch is split along its first axis
+A state is one tree, replicated on every device, with no leading device axis; a batch is split along its first axis
 over the processes (by the input pipeline) and over the devices of each process (here).
 """
 
@@ -19,13 +19,13 @@ from boneage_jax.errors import BoneAgeError
 
 AXIS = "data"
 
-# Left to itself, XLA's CPU compiler removes the barriers around rematerialised computations before it merges equal
-# computations and before it schedules, so that nothing would be rematerialised.
+# By default, XLA's CPU compiler removes the barriers around rematerialised computations before it merges common
+# subexpressions and before it schedules, so that nothing would be rematerialised.
 _REMATERIALISING = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 def connect(coordinator: str, processes: int, process: int) -> None:
-    """Joins this process with the others; nothing to do without a coordinator. Call it before anything else of jax."""
+    """Connects this process to the others; does nothing without a coordinator. Call it before any other use of jax."""
     if coordinator:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(coordinator, num_processes=processes, process_id=process)
@@ -41,7 +41,7 @@ def check_batch_size(name: str, batch_size: int) -> None:
 
 
 def replicate(tree: Any) -> Any:
-    """A tree on the host as the arrays that compiled steps take and give back, so that they compile once."""
+    """Replicates a host tree with the sharding that compiled steps take and return, so that they compile only once."""
     sharding = NamedSharding(Mesh(jax.devices(), (AXIS,)), P())
 
     def place(x: Any) -> jax.Array:
@@ -52,7 +52,7 @@ def replicate(tree: Any) -> Any:
 
 
 def keep(tree: Any) -> Any:
-    """Host arrays as [devices, ...], a whole copy on each device of this process: a part of a batch that stays."""
+    """Copies host arrays in full to each device of this process, as [devices, ...]: a part of a batch that stays."""
     sharding = _over_devices()
 
     def place(x: np.ndarray) -> jax.Array:
@@ -63,7 +63,7 @@ def keep(tree: Any) -> Any:
 
 
 def split(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays [b, ...] of this process to [devices, b / devices, ...]; a batch may hold dictionaries of arrays."""
+    """Splits this process's arrays [b, ...] into [devices, b / devices, ...]; a batch may hold dictionaries."""
     local = jax.local_device_count()
     parts = jax.tree.map(lambda values: values.reshape(local, -1, *values.shape[1:]), dict(batch))
     if _by_pmap() or jax.process_count() == 1:
@@ -72,12 +72,12 @@ def split(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mean(tree: Any) -> Any:
-    """The mean over the devices of a tree on each, inside a compiled step; for one device no copy is made."""
+    """Averages a tree over the devices, inside a compiled step; with one device no copy is made."""
     return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.pmean(tree, AXIS)
 
 
 def compile_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Any:
-    """Compiles `(state, batch) -> (state, metrics)`; the state's memory is reused (the caller's copy is gone).
+    """Compiles `(state, batch) -> (state, metrics)`; the state is donated, so the caller's copy becomes invalid.
 
     Inside, `AXIS` is the mapped axis; both results must be the same on all devices.
     """
@@ -99,7 +99,7 @@ def compile_inference(infer: Callable[[Any, Any], Any]) -> Any:
 
 
 def _by_pmap() -> bool:
-    """On CPUs, what `jax.pmap` is made of serves in its place: it passes no options to the compiler."""
+    """Whether to use `jax.pmap`: on CPUs, `jax.shard_map` replaces it, because `jax.pmap` takes no compiler options."""
     return jax.default_backend() != "cpu"
 
 
@@ -115,12 +115,12 @@ def _mapped(function: Callable[[Any, Any], Any], out_specs: P) -> Callable[[Any,
 
 
 def _over_devices() -> NamedSharding:
-    """Of a batch's first axis: over all devices, of which `jax.pmap` is given those of its own process."""
+    """Sharding of a batch's first axis: over all devices, or with `jax.pmap` over those of this process."""
     return NamedSharding(Mesh(jax.local_devices() if _by_pmap() else jax.devices(), (AXIS,)), P(AXIS))
 
 
 def gather(values: Any) -> np.ndarray:
-    """[devices, b / devices, ...] of every process to [global b, ...] on the host, in the order of the devices."""
+    """Gathers [devices, b / devices, ...] of every process as [global b, ...] on the host, in device order."""
     rows = (-1, *values.shape[2:])
     if jax.process_count() > 1:
         local = np.concatenate([np.asarray(shard.data) for shard in values.addressable_shards])
@@ -129,10 +129,10 @@ def gather(values: Any) -> np.ndarray:
 
 
 def gather_local(values: np.ndarray) -> np.ndarray:
-    """[b] of every process to one array [global b], in the order of the processes."""
+    """Gathers [b] of every process as one array [global b], in process order."""
     return multihost_utils.process_allgather(values, tiled=True) if jax.process_count() > 1 else values
 
 
 def to_host(tree: Any) -> Any:
-    """A replicated tree as numpy arrays of its own memory (a view would change when a step reuses the buffer)."""
+    """Copies a replicated tree to numpy arrays (a view would change when a step reuses the buffer)."""
     return jax.tree.map(lambda x: np.array(x.addressable_data(0) if isinstance(x, jax.Array) else x), tree)

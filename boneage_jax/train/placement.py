@@ -1,7 +1,7 @@
-"""Where the prepared images lie while a split is trained on or evaluated: with the host, or on every device.
+"""Where the prepared images are kept during training and evaluation: on the host, or on every device.
 
-Both places give batches of the same images, in the same order and with the same views; `resident.view` makes either
-of them into images inside the compiled step.
+Both placements give batches of the same images, in the same order and with the same views; inside the compiled step,
+`resident.view` turns either kind of batch into images.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -31,15 +31,15 @@ class Source(Protocol):
         ...
 
     def lay_out(self, batch: Batch) -> Batch:
-        """A batch as compiled steps take it: split over the devices of this process."""
+        """Splits a batch over the devices of this process, as compiled steps expect it."""
         ...
 
 
 def create(placement: str, split: views.Labelled) -> Source:
-    """The source of a split for `data.placement`.
+    """Creates the source of a split for `data.placement`.
 
     Raises:
-        BoneAgeError: there is no such place, or the device is too small for the images.
+        BoneAgeError: there is no such placement, or a device has too little free memory for the images.
     """
     if placement not in PLACEMENTS:
         raise BoneAgeError(f"data.placement is {placement!r}, expected one of {', '.join(PLACEMENTS)}")
@@ -47,7 +47,7 @@ def create(placement: str, split: views.Labelled) -> Source:
 
 
 class _OnHost:
-    """Images are read and augmented by the host and travel with each batch."""
+    """The host reads and augments the images and sends them with each batch."""
 
     def __init__(self, split: views.Labelled):
         self._split = split
@@ -63,7 +63,7 @@ class _OnHost:
 
 
 class _OnDevice:
-    """All images lie on every device; batches say which of them are seen, and how. Needs no workers."""
+    """All images are kept on every device; batches hold their indices and augmentations. Needs no workers."""
 
     def __init__(self, split: views.Labelled):
         self._split = split

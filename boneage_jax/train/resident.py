@@ -1,9 +1,9 @@
-"""Images that lie on the device: the jitted step picks and changes them as `data.augment.apply` does.
+"""Images kept on the device: the jitted step selects and augments them as `data.augment.apply` does.
 
-A batch whose images lie there has in place of "image" (and of the maps among "inputs"):
+Instead of "image" (and the maps among "inputs"), a batch of such images has:
   "resident": {"image": uint8 [N, S, S, C], "inputs": {name: uint8 [N, S, S, 1]}}, the whole split;
-  "index" [b] into it, and "mask" [b]: false for padding, whose images are black;
-  in training "source" [b, 2, 3], "kernel" [b, 3, 3] and "table" [b, 256], what `data.views.train_batches` has drawn.
+  "index" [b] into it, and "mask" [b]: false for padding (black images);
+  in training "source" [b, 2, 3], "kernel" [b, 3, 3] and "table" [b, 256], sampled by `data.views.train_batches`.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ Batch = Mapping[str, Any]
 
 
 def view(batch: Batch, side: int) -> Batch:
-    """The batch with its images: those that came with it, or those of the split on the device, seen as drawn.
+    """The batch with its images: those it already holds, or those selected on the device, with sampled augmentations.
 
     Args:
-        batch: from the pipeline, or as described above.
-        side: pixels per side of the window that training cuts.
+        batch: from the pipeline, or as described at the top of this module.
+        side: pixels per side of the window that training crops.
     """
     if "resident" not in batch:
         return batch
@@ -39,20 +39,20 @@ def view(batch: Batch, side: int) -> Batch:
 
 
 def _picked(images: jax.Array, index: jax.Array, mask: jax.Array) -> jax.Array:
-    # Whole images first: places within one image fit in 32 bits, places within a data set need not.
+    # Gather whole images first: offsets within one image fit in 32 bits, offsets within a data set may not.
     return jnp.where(mask[:, None, None, None], images.at[index].get(mode="clip"), jnp.uint8(0))
 
 
 @partial(jax.vmap, in_axes=(0, 0, None))
 def warp(image: UInt8[Array, "S S C"], source: Float[Array, "2 3"], side: int) -> UInt8[Array, "s s C"]:
-    """Bilinear, black beyond the edge, rounded to bytes: `cv2.warpAffine` (mapped over a batch).
+    """Bilinear warp, black outside the image, rounded to uint8, like `cv2.warpAffine` (mapped over a batch).
 
     With 1, 3 or 4 channels, cv2 computes in the same way, and one pixel in some thousands differs by one
-    grey, from rounding. With 2 it takes places to 1/32 of a pixel only, which this does not imitate.
+    intensity level, from rounding. With 2, cv2 rounds coordinates to 1/32 of a pixel, which is not reproduced here.
 
     Args:
         image: [B, S, S, C].
-        source: [B, 2, 3], from a pixel (x, y) of the window to its place in the image.
+        source: [B, 2, 3], affine map from a pixel (x, y) of the window to its position in the image.
         side: pixels of the window.
 
     Returns:
@@ -81,7 +81,7 @@ def warp(image: UInt8[Array, "S S C"], source: Float[Array, "2 3"], side: int) -
 
 @jax.vmap
 def sharpen(image: UInt8[Array, "S S C"], kernel: Float[Array, "3 3"]) -> UInt8[Array, "S S C"]:
-    """A filter over repeated edges, rounded to bytes: `cv2.filter2D` (mapped over a batch: [B, S, S, C], [B, 3, 3])."""
+    """Filters with replicated edges, rounded to uint8, like `cv2.filter2D` (mapped over [B, S, S, C] and [B, 3, 3])."""
     size = image.shape[0]
     wide = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(jnp.float32)
     taps = [kernel[i, j] * wide[i : i + size, j : j + size] for i in range(3) for j in range(3)]
@@ -90,5 +90,5 @@ def sharpen(image: UInt8[Array, "S S C"], kernel: Float[Array, "3 3"]) -> UInt8[
 
 @jax.vmap
 def recolour(image: UInt8[Array, "S S C"], table: UInt8[Array, "256"]) -> UInt8[Array, "S S C"]:
-    """The new intensity of every old one: `cv2.LUT` (mapped over a batch: [B, S, S, C] and [B, 256])."""
+    """Maps intensities through a lookup table, like `cv2.LUT` (mapped over a batch: [B, S, S, C] and [B, 256])."""
     return table.at[image.astype(jnp.int32)].get(mode="promise_in_bounds")

@@ -1,4 +1,4 @@
-"""What a training step reads and writes."""
+"""The training state, which a training step reads and updates."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from boneage_jax.models import Network
 
 
 class TrainState(struct.PyTreeNode):
-    """One tree, the same on every device.
+    """The training state: one pytree, replicated on every device.
 
-    The fields are typed as anything because JAX also fills such a tree with shapes, shardings and axes.
+    The fields are typed `Any` because JAX also builds such trees of shapes, shardings and axes.
     """
 
     step: Any  # steps done, []
@@ -25,7 +25,7 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What evaluation uses: the moving average if there is one."""
+        """The variables for evaluation: the moving average if there is one."""
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
     def starting_from(self, variables: dict[str, Any]) -> "TrainState":
@@ -62,10 +62,10 @@ def create(
 
 
 def trunk_layers(network: Network, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """Names of the trunk's layers from the image to the head: the order in which flax makes their parameters."""
+    """Names of the trunk's layers from the image to the head: the order in which flax creates their parameters."""
     order: list[str] = []
 
-    def trace() -> None:  # what it returned would come back in alphabetical order
+    def trace() -> None:  # a returned dictionary would come back in alphabetical order
         order.extend(_initial_variables(network, image_shape, seed=0)["params"]["trunk"])
 
     jax.eval_shape(trace)
@@ -79,5 +79,5 @@ def _initial_variables(network: Network, image_shape: tuple[int, int, int], seed
 
 
 def _own_memory(tree: Any) -> Any:
-    """Copies every leaf: a step that reuses the state's memory must not meet one buffer twice."""
+    """Copies every leaf: a step that donates the state must not receive the same buffer twice."""
     return jax.tree.map(jnp.array, tree)

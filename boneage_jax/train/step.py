@@ -27,8 +27,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The function to compile with `parallel.compile_step`.
 
-    A state whose loss or gradient is not finite is not taken over: parameters stay as they were, and
-    the metrics say so.
+    If the loss or the gradient is not finite, the update is skipped: parameters stay unchanged, and the metrics show
+    the value.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -79,11 +79,11 @@ def make_inference(
     Args:
         network: from `Description.network`.
         preprocessing: cuts the views and scales them.
-        loss: of one image.
-        views: whose estimates are averaged, see `Preprocessing.views`.
+        loss: one value per image.
+        views: the views to average over, see `Preprocessing.views`.
 
     Returns:
-        A function `(variables, batch) -> {"months" [B], "loss" [B], "std" [B] and "parts" [B, R] if the head knows
+        A function `(variables, batch) -> {"months" [B], "loss" [B], "std" [B] and "parts" [B, R] if the head predicts
         them}`.
     """
     estimates = make_estimate(network, preprocessing, views)
@@ -98,7 +98,7 @@ def make_inference(
 
 
 def _averaged(state: TrainState, params: Any, batch_stats: Any, decay: float) -> Any:
-    """Moving average; the decay grows with the step, so that the random start is soon forgotten."""
+    """Moving average; the decay grows with the step, so that the random initialisation is soon forgotten."""
     if state.ema is None:
         return None
     step = state.step.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""A drawn left-hand radiograph of a given bone age and sex, so that nothing needs a patient's picture.
+"""Synthetic left-hand radiographs of a given bone age and sex, for use where no patient images are available.
 
 >>> phantom = render(120, Sex.FEMALE, size=64, seed=0)
 >>> phantom.image.shape, phantom.growth_plates.dtype
@@ -29,14 +29,14 @@ KEY_POINTS = (
     "metacarpal1",
     *(f"{kind}{digit}" for digit, kinds in RAY_BONES.items() for kind in kinds if kind != "metacarpal"),
 )
-"""Bones whose joint nearer to the body is a key point: 17, like BoNet's, and there at every age."""
+"""Bones with a key point at the joint beside their growth plate: 17, as in BoNet, and present at every age."""
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """A drawn radiograph, the pixels in which its growth plates lie (none once all have fused), and its joints.
+    """A drawn radiograph, the mask of its open growth plates (empty once all have fused), and its joints.
 
-    `key_points` follows `KEY_POINTS`: pixels (right, down), the middle of the first one at (0, 0).
+    `key_points` has the order of `KEY_POINTS`: pixels (right, down); the centre of the first pixel is (0, 0).
     """
 
     image: UInt8[np.ndarray, "size size"]
@@ -45,16 +45,16 @@ class Phantom:
 
 
 def render(age: SupportsFloat, sex: SupportsInt, *, size: int, seed: int) -> Phantom:
-    """Draw the left hand of a child; the same arguments always give the same picture.
+    """Draw the left hand of a child; the same arguments always give the same image.
 
-    Maturity (carpals, epiphyses, plates) follows age and sex; pose, exposure, frame, marker and noise
-    follow the seed alone. One seed at several ages is one child growing up.
+    Maturity (carpals, epiphyses, plates) depends on age and sex; pose, exposure, frame, marker and noise
+    depend on the seed alone. One seed at several ages shows one child growing up.
 
     Args:
         age: bone age in months, 0 to 240.
-        sex: a `Sex` or its number.
+        sex: a `Sex` or its integer value.
         size: pixels per side, at least 32.
-        seed: any integer from 0.
+        seed: any integer >= 0.
 
     Raises:
         BoneAgeError: an argument is outside its range.
@@ -74,7 +74,7 @@ def render(age: SupportsFloat, sex: SupportsInt, *, size: int, seed: int) -> Pha
         raise BoneAgeError(f"phantom.render: seed is {seed}, expected 0 or more; choose another seed.")
     child, plate, film = (np.random.default_rng([seed, stream]) for stream in range(3))
     hand = build_hand(months, int(sex), child)
-    # Small pictures need finer drawing, or the growth plates fall between the pixels.
+    # Small images need more supersampling, or the growth plates fall between the pixels.
     view = make_view(size * (3 if size < 150 else 2), months, plate)
     soft, bone = attenuation(hand, view)
     return Phantom(
@@ -83,11 +83,11 @@ def render(age: SupportsFloat, sex: SupportsInt, *, size: int, seed: int) -> Pha
 
 
 def chronological_age(age: SupportsFloat, seed: int) -> float:
-    """The months that the child of this seed has lived when its bone age is `age` months.
+    """The chronological age in months of the child of this seed when its bone age is `age` months.
 
-    Bone age minus a normal deviation, whose standard deviation grows from 3 months at 1 year of bone age to 12 at
-    12 years and more: roughly how healthy children scatter. So a network that gets the age knows about what
-    to expect, and still has to read the picture.
+    This is the bone age minus a normally distributed deviation with a standard deviation that grows from 3 months at
+    1 year of bone age to 12 months at 12 years and above, roughly as in healthy children. A network that gets the
+    chronological age has a useful prior, but still has to read the image.
 
     Raises:
         BoneAgeError: `seed` is negative.
@@ -101,16 +101,16 @@ def chronological_age(age: SupportsFloat, seed: int) -> float:
 def sample_children(
     count: int, seed: int, *, even: SupportsFloat = 0.0
 ) -> tuple[Float32[np.ndarray, " count"], Int32[np.ndarray, " count"]]:
-    """Ages (months) and sexes of `count` children, roughly as RSNA: mean 127, sd 41, 12 to 228; 46 % girls.
+    """Ages (months) and sexes of `count` children, roughly as in RSNA: mean 127, sd 41, 12 to 228; 46 % girls.
 
     Args:
         count: number of children.
-        seed: any integer from 0.
-        even: share of the children, 0 to 1, whose ages are spread evenly over 12 to 228 months instead, so that a
+        seed: any integer >= 0.
+        even: fraction of the children (0 to 1) with ages drawn uniformly from 12 to 228 months instead, so that a
             network sees enough of the youngest and the oldest.
 
     Raises:
-        BoneAgeError: `count` or `seed` is negative, or `even` is not a share.
+        BoneAgeError: `count` or `seed` is negative, or `even` is not a fraction from 0 to 1.
     """
     share = float(even)
     if not 0 <= share <= 1:
@@ -118,7 +118,7 @@ def sample_children(
     if count < 0 or seed < 0:
         raise BoneAgeError(f"phantom.sample_children: count is {count} and seed {seed}, expected both 0 or more.")
     rng = np.random.default_rng(seed)
-    # Folding the tails back keeps the children inside the range without heaping them at its ends.
+    # Reflecting the tails keeps the ages inside the range without piling them up at its ends.
     ages = rng.normal(127, 41, size=count)
     ages = np.where(ages < 12, 24 - ages, ages)
     ages = np.where(ages > 228, 456 - ages, ages)

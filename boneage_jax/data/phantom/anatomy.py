@@ -13,7 +13,7 @@ import numpy as np
 from boneage_jax.data.phantom.bones import BONES, CARPAL_OUTLINES, OVERLAPPING, RAY_BONES, RAYS, LongBone
 from boneage_jax.data.phantom.maturity import CARPALS, SITES, progress_of_sites
 
-# Bones of one canvas replace each other where they meet; those of different canvases add up, as X-rays do.
+# Overlapping bones on one canvas replace each other; those on different canvases add up, as attenuation does.
 LONG, CARPAL, OVERLAPPING_CARPAL = 0, 1, 2
 CANVASES = 3
 
@@ -31,7 +31,7 @@ class Shape:
 class Hand:
     """One child's hand, ready to be drawn: bone shapes in painting order, growth plates, skin.
 
-    `joints` holds, by bone, the joint that its origin lies at.
+    `joints` maps each bone to the joint at its origin.
     """
 
     bones: list[Shape] = field(default_factory=list)
@@ -106,12 +106,12 @@ def _epiphysis(
 
 @dataclass(frozen=True)
 class _Growth:
-    """What all bones of a child have in common.
+    """Growth parameters shared by all bones of a child.
 
     Attributes:
         youth: 1 at birth, 0 in the adult.
-        width: factor of the widths of bones.
-        cortex: thickness in millimetres of the wall of a shaft that is 8 mm wide.
+        width: scale factor for bone widths.
+        cortex: cortical thickness in millimetres of a shaft that is 8 mm wide.
     """
 
     youth: float
@@ -120,15 +120,15 @@ class _Growth:
 
     @classmethod
     def at(cls, age: float, variation: float) -> _Growth:
-        """The growth at this age in months; `variation` is added to the factor of the widths."""
+        """The growth at this age in months; widths are multiplied by 1 + `variation`."""
         youth = 1 - _ramp(age, -40.0, 190.0)
-        # After the spurt, bones gain no more length, but their cortex goes on thickening into adulthood.
+        # After the growth spurt bones no longer lengthen, but their cortex thickens into adulthood.
         cortex = _mix(1.9, 1.1, youth) + 0.7 * max(age - 150.0, 0.0) / 90.0
         return cls(youth, _mix(1.04, 0.88, youth) * (1 + variation), cortex)
 
 
 def _add_long_bone(hand: Hand, frame: _Frame, bone: LongBone, progress: float, growth: _Growth) -> None:
-    """Add shaft, epiphysis, and growth plate or scar of one bone."""
+    """Add the shaft, the epiphysis, and the growth plate or its scar, of one bone."""
     thick, width = bone.epiphysis, bone.growing_width
     fused = _ramp(progress, 0.86, 1.0)
     grown = _ramp(progress, -0.05, 0.62) if progress > 0 else 0.0
@@ -151,7 +151,7 @@ def _add_long_bone(hand: Hand, frame: _Frame, bone: LongBone, progress: float, g
             points = _epiphysis(frame, half_width, near, plate_near, bone, cap, inset)
             hand.bones.append(Shape(points, density * bone.density))
     if fused > 0:
-        # Bone bridges the plate from its middle outwards, and leaves a dense line, the scar, that fades for years.
+        # Bone bridges the plate from the middle outwards and leaves a dense line, the scar, which fades over years.
         overlap = np.array([-0.6, -0.6, 0.6, 0.6])
         bridge = frame.place(band * fused, levels + overlap)
         scar = _mix(1.0, 0.7, min(max(progress - 1, 0.0) / 0.5, 1.0))
@@ -190,7 +190,7 @@ def _add_finger(hand: Hand, digit: int, progress: dict[str, float], growth: _Gro
         metacarpal = kind == "metacarpal"
         axis = _direction(ray + 0.3 * spread if metacarpal else finger + spread + bend)
         tip = point + bone.length * axis
-        # All but the four long metacarpals grow at the end nearer to the wrist.
+        # All bones but metacarpals 2 to 5 have their growth plate at the end nearer the wrist.
         at_tip = metacarpal and digit > 1
         frame = _Frame(tip, -axis) if at_tip else _Frame(point, axis)
         hand.joints[f"{kind}{digit}"] = frame.origin
@@ -224,7 +224,7 @@ def _add_carpals(hand: Hand, progress: dict[str, float], rng: np.random.Generato
         size = 1.10 * _mix(0.10, 1.0, grown) ** 0.7
         reach = _rounded(outline - centre)
         mean_reach = float(np.sqrt((reach**2).sum(axis=1)).mean())
-        # A young centre is a round dot; facets come with age.
+        # A young ossification centre is a round dot; facets develop with age.
         angle = np.arctan2(-reach[:, 1], reach[:, 0])
         circle = mean_reach * np.stack([np.cos(angle), -np.sin(angle)], axis=1)
         points = size * (grown * reach + (1 - grown) * circle)
@@ -237,7 +237,7 @@ def _add_carpals(hand: Hand, progress: dict[str, float], rng: np.random.Generato
 
 
 def _rounded(polygon: np.ndarray) -> np.ndarray:
-    """The closed polygon with its corners cut twice (Chaikin), a smooth outline."""
+    """Smooths a closed polygon by cutting its corners twice (Chaikin)."""
     for _ in range(2):
         following = np.roll(polygon, -1, axis=0)
         polygon = np.stack([0.78 * polygon + 0.22 * following, 0.22 * polygon + 0.78 * following], 1).reshape(-1, 2)
@@ -254,7 +254,7 @@ def _add_palm_and_forearm(hand: Hand, youth: float) -> None:
 
 
 def build_hand(age: float, sex: int, rng: np.random.Generator) -> Hand:
-    """The hand of one child; the same generator state gives the same child at any age."""
+    """Build the hand of one child; the same generator state gives the same child at any age."""
     progress = progress_of_sites(age, sex, rng.standard_normal(len(SITES)))
     growth = _Growth.at(age, rng.normal(0, 0.02))
     hand = Hand()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LongBone:
-    """Length and widths in millimetres; `epiphysis` is how thick the mature epiphysis is along the axis."""
+    """Length and widths in millimetres; `epiphysis` is the thickness of the mature epiphysis along the axis."""
 
     length: float
     growing_width: float
@@ -53,7 +53,7 @@ for _digit, _lengths, _scale in (
 BONES["proximal1"] = LongBone(28.0, 13.5, 8.5, 10.5, 5.0, 0.62)
 BONES["distal1"] = LongBone(20.0, 12.0, 6.0, 8.0, 4.2, 0.54)
 
-# Where each ray leaves the carpus (mm), its direction and its finger's (degrees, positive to the thumb).
+# Origin of each ray at the carpus (mm), direction of its metacarpal and of its finger (degrees, positive to the thumb).
 RAYS = {
     1: ((22.0, 3.0), 43.0, 38.0),
     2: ((10.5, 12.0), 9.5, 10.0),

@@ -1,4 +1,4 @@
-"""From a hand in millimetres to a radiograph: attenuation, film, collimation, marker, noise."""
+"""Renders a hand given in millimetres as a radiograph: attenuation, film, collimation, marker, noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from boneage_jax.data.phantom.anatomy import CANVASES, Hand
 
-# Millimetres that the picture is high, and the point of the hand (mm) in its middle.
+# Height of the image in millimetres, and the point of the hand (mm) at its centre.
 _FIELD = 256.0
 _MIDDLE = (9.0, 40.0)
 _SUBPIXEL_BITS = 4
@@ -33,14 +33,14 @@ class View:
 
 
 def make_view(side: int, age: float, rng: np.random.Generator) -> View:
-    """Lay the hand on the plate: rotation, shift, and a framing that hardly tells the age."""
+    """Place the hand on the plate: rotation, shift, and a zoom that reveals little about the age."""
     angle = np.radians(rng.normal(0, 5.0))
     zoom = rng.uniform(0.92, 1.03) * (0.98 + 0.03 * age / 240)
     stretch = rng.uniform(1.0, 1.18)
     shift = np.clip(rng.normal(0, 0.02, size=2), -0.04, 0.04)
     scale = zoom * side / _FIELD
     cos, sin = np.cos(angle), np.sin(angle)
-    # y points up on the hand and down in the picture.
+    # y points up on the hand and down in the image.
     linear = scale * np.array([[stretch * cos, -stretch * sin], [-sin, -cos]])
     offset = side * (0.5 + shift) - linear @ np.array(_MIDDLE)
     return View(side, np.concatenate([linear, offset[:, None]], axis=1), float(scale))
@@ -59,12 +59,12 @@ def _soft_tissue(hand: Hand, view: View) -> np.ndarray:
         centre = view.pixels(np.array([[x, y]]))[0]
         reach = round(radius * view.pixels_per_mm * (1 << _SUBPIXEL_BITS))
         cv2.circle(skin, (int(centre[0]), int(centre[1])), reach, 255, -1, cv2.LINE_8, _SUBPIXEL_BITS)
-    # Blurring and cutting rounds the webs between the fingers.
+    # Blurring and thresholding rounds the webs between the fingers.
     smooth = cv2.GaussianBlur(skin, (0, 0), 1.9 * view.pixels_per_mm)
     inside = cv2.threshold(smooth, 128, 255, cv2.THRESH_BINARY)[1]
     padded = cv2.copyMakeBorder(inside, 0, 40, 0, 0, cv2.BORDER_REPLICATE)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[: view.side]
-    # Fingers are round rods, the palm is a slab: path length through a rounded edge of 14 mm.
+    # Fingers are round rods and the palm is a slab, so the path length rises over a rounded edge of 14 mm.
     fraction = np.minimum(depth / np.float32(14 * view.pixels_per_mm), np.float32(1))
     return cv2.GaussianBlur(np.sqrt(fraction * (2 - fraction)), (0, 0), 1.3 * view.pixels_per_mm)
 
@@ -79,13 +79,13 @@ def _bone(hand: Hand, view: View) -> np.ndarray:
     for canvas in canvases[1:]:
         densest = cv2.max(densest, canvas)
         cv2.accumulate(canvas, total)
-    # Bones that overlap are thin where they do, so their shadows add up only in part.
+    # Bones are thin where they overlap, so their shadows only partly add up.
     shadow = cv2.addWeighted(densest.astype(np.float32), 0.6 / 255, total, 0.4 / 255, 0)
     return cv2.GaussianBlur(shadow, (0, 0), 0.45 * view.pixels_per_mm)
 
 
 def plate_mask(hand: Hand, view: View, size: int) -> np.ndarray:
-    """The growth plates that are still open, bool [size, size]: pixels of which a tenth or more is plate."""
+    """Mask of the open growth plates, bool [size, size]: pixels covered by at least a tenth."""
     mask = np.zeros((view.side, view.side), np.uint8)
     for plate in hand.plates:
         cv2.fillPoly(mask, [view.pixels(plate)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
@@ -95,7 +95,7 @@ def plate_mask(hand: Hand, view: View, size: int) -> np.ndarray:
 
 
 def key_points(hand: Hand, view: View, size: int, names: tuple[str, ...]) -> np.ndarray:
-    """The joints of these bones, float32 [N, 2]: pixels (right, down) of the picture."""
+    """The joints of these bones, float32 [N, 2]: pixels (right, down) of the image."""
     places = view.place(np.stack([hand.joints[name] for name in names]))
     return ((places + 0.5) * (size / view.side) - 0.5).astype(np.float32)
 
@@ -105,7 +105,7 @@ def _shrink(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def expose(soft: np.ndarray, bone: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The film, uint8 [size, size]: one of two hospitals' exposures, collimation, marker and noise."""
+    """The film, uint8 [size, size]: exposed as in one of two hospitals, with collimation, marker and noise."""
     soft, bone = _shrink(soft, size), _shrink(bone, size)
     crisp = bool(rng.random() < 0.6)
     grain = rng.standard_normal((2, size, size), dtype=np.float32)
@@ -148,7 +148,7 @@ def _collimate(film: np.ndarray, base: float, crisp: bool, rng: np.random.Genera
 
 
 def _mark(film: np.ndarray, base: float, contrast: float, rng: np.random.Generator) -> None:
-    """Put the side marker, an L of lead on a faint plate, into a corner the hand leaves free."""
+    """Put the laterality marker, a lead L (often on a faint plate), into a corner that the hand leaves free."""
     size = film.shape[0]
     spots = np.array([[0.10, 0.80], [0.86, 0.82], [0.86, 0.13], [0.10, 0.14]])
     centre = (spots[rng.integers(len(spots))] + rng.uniform(-0.02, 0.02, size=2)) * size

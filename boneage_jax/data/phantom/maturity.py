@@ -1,7 +1,7 @@
-"""When each bone of the hand appears and fuses: the timetable that makes the phantom's age readable.
+"""The timetable of ossification and fusion from which a phantom's bone age can be read.
 
 Months after birth, as (girl, boy). Approximate ages in the usual order of appearance and fusion (Gilsanz &
-Ratib, "Hand Bone Age", 2005; Greulich & Pyle's atlas, 1959), girls always ahead. A drawing aid,
+Ratib, "Hand Bone Age", 2005; Greulich & Pyle's atlas, 1959), with girls always ahead. A drawing aid,
 not a clinical reference.
 """
 
@@ -14,13 +14,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Site:
-    """One ossification centre: the months at which it appears and is mature (for an epiphysis: has fused)."""
+    """One ossification centre: the ages in months at which it appears and matures (an epiphysis: fuses)."""
 
     appears: tuple[float, float]
     matures: tuple[float, float]
 
     def progress(self, age: float, sex: int) -> float:
-        """How far the centre has come: below 0 not yet visible, 0 appears, 1 mature."""
+        """Progress of the centre: below 0 not yet visible, 0 appears, 1 mature."""
         start, end = self.appears[sex], self.matures[sex]
         return (age - start) / (end - start)
 
@@ -34,7 +34,7 @@ _FUSION = {
     "radius": (204.0, 224.0),
 }
 
-# The digit is the number at the end: 1 the thumb, 5 the little finger.
+# The number at the end of a name is the digit: 1 is the thumb, 5 the little finger.
 _EPIPHYSIS_APPEARS = {
     "radius": (11.0, 14.0),
     "ulna": (64.0, 84.0),
@@ -84,9 +84,9 @@ def progress_of_sites(age: float, sex: int, variation: np.ndarray) -> dict[str, 
 
     Args:
         age: bone age in months.
-        sex: its number, see `Sex`.
-        variation: [len(SITES)] standard normal; centres of one hand differ by half a month plus 2 % of the
-            age (standard deviation).
+        sex: integer value of `Sex`.
+        variation: [len(SITES)] standard normal; the centres of one hand deviate with a standard deviation of half a
+            month plus 2 % of the age.
     """
     timetable = {**EPIPHYSES, **CARPALS, "sesamoid": SESAMOID}
     spread = 0.02 * age + 0.5
@@ -97,5 +97,5 @@ def progress_of_sites(age: float, sex: int, variation: np.ndarray) -> dict[str, 
 
 
 def ossified_carpals(age: float, sex: int) -> list[str]:
-    """Names of the carpals that are visible in the typical child of this age (months) and sex."""
+    """Names of the carpals that are visible in a typical child of this age (months) and sex."""
     return [name for name, site in CARPALS.items() if site.progress(age, sex) > 0]

@@ -1,9 +1,9 @@
-// What XLA calls: kernels for x86 CPUs with AVX2, or with AVX-512 and bfloat16 products.
+// The functions that XLA calls: kernels for x86 CPUs with AVX2, or with AVX-512 and bfloat16 products.
 //
-// XLA's own convolutions on the CPU compute in float32 whatever their type and take every product, its depthwise ones
-// and the gradients of its max pools run at a fraction of what the processor can, and its sums over pixels on one core.
-// Everything here adds in float32, in an order that depends on the shapes alone: the same numbers to the bit for any
-// count of threads.
+// On the CPU, XLA's own convolutions compute in float32 whatever their type and do not use Winograd's algorithm. Its
+// depthwise convolutions and max-pool gradients reach a fraction of the processor's speed, and its sums over pixels use
+// one core. All kernels here add in float32, in an order that depends only on the shapes: results are bit-identical for
+// any number of threads.
 
 #include "convolution.h"
 #include "depthwise.h"
@@ -16,7 +16,7 @@
 
 namespace boneage {
 
-// ---- XLA's side --------------------------------------------------------------------------------------------
+// ---- Interface to XLA --------------------------------------------------------------------------------------
 
 using Matrices = ffi::Buffer<ffi::F32>;  // [..., channels]
 using Numbers = ffi::BufferR1<ffi::F32>;
@@ -296,5 +296,5 @@ BONEAGE_HANDLER(BoneageProductRelu6Gradients, ProductRelu6GradientsCall,
 BONEAGE_HANDLER(BoneageChannelSums, ChannelSumsCall,
                 Bind().Arg<Any>().Arg<Any>().Arg<boneage::Numbers>().Ret<Rank2>());
 
-// Whether `BoneageProduct` and its gradient take bfloat16 here.
+// Whether `BoneageProduct` and its gradient take bfloat16 on this machine.
 extern "C" bool BoneageTilesUsable() { return boneage::TilesUsable(); }

@@ -1,4 +1,4 @@
-// What all kernels share: threads, scratch memory, numbers.
+// Shared by all kernels: threads, scratch memory, number types.
 #pragma once
 
 #include <algorithm>
@@ -18,14 +18,14 @@ namespace boneage {
 
 namespace ffi = xla::ffi;
 
-constexpr int kPartials = 8;  // independent sums over the batch, added up in order
+constexpr int kPartials = 8;  // independent partial sums over the batch, added up in order
 
 inline int64_t PartsOf(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
 // ---- Threads ---------------------------------------------------------------------------------------------
 
-// Calls f(0) ... f(n - 1), on XLA's threads and this one. Never waits for a task that has not begun, so it
-// cannot lock up when all threads of the pool are in calls of their own.
+// Calls f(0) ... f(n - 1), on XLA's threads and the calling one. Never waits for a task that has not started, so
+// it cannot deadlock when all threads of the pool are busy with other calls.
 template <typename F>
 inline void ParallelFor(ffi::ThreadPool& pool, int64_t n, F&& f) {
   struct Job {
@@ -45,7 +45,7 @@ inline void ParallelFor(ffi::ThreadPool& pool, int64_t n, F&& f) {
   while (job->done.load(std::memory_order_acquire) < n) std::this_thread::yield();
 }
 
-// Memory of this thread that lasts from call to call, aligned to a cache line.
+// Thread-local memory that is reused across calls, aligned to a cache line.
 template <typename T, int kSlot>
 T* Scratch(size_t count) {
   static thread_local std::vector<char> memory;
@@ -55,7 +55,7 @@ T* Scratch(size_t count) {
   return reinterpret_cast<T*>(address);
 }
 
-// The first kLanes numbers at p, or as many as there are.
+// Loads the first kLanes numbers at p, or only `lanes` of them, padded with zeros.
 template <typename T>
 Vector LoadLanes(const typename T::Number* p, int64_t lanes) {
   if (lanes >= kLanes) return T::Load(p);
@@ -72,16 +72,16 @@ void StoreLanes(Vector value, int64_t lanes, typename T::Number* to) {
   std::copy_n(all, lanes, to);
 }
 
-// The bias that a layer adds before ReLU6, by channel; without one there is neither.
+// The bias per channel that a layer adds before ReLU6; without a bias, neither is applied.
 struct Relu6 {
   const float* bias = nullptr;
 
   static Vector Of(Vector sum, Vector bias) { return Clamp(Add(sum, bias), Zero(), Fill(6.0f)); }
-  // The part of a gradient that ReLU6 lets through, by its result.
+  // The gradient of ReLU6's input, from ReLU6's result and the gradient of that result.
   static Vector Through(Vector result, Vector gradient) { return Between(result, Zero(), Fill(6.0f), gradient); }
 };
 
-// ---- Numbers: how they are stored, and as what they are multiplied -----------------------------------------
+// ---- Number types: how they are stored and how they are multiplied ------------------------------------------
 
 // Products of float32.
 struct FloatProducts {
@@ -117,7 +117,7 @@ struct BFloat16Products {
   static uint16_t ToWork(uint16_t v) { return v; }
 };
 
-// kLanes numbers of each, side by side.
+// Interleaves kLanes numbers of a and of b.
 inline void StorePairs(const uint16_t* a, const uint16_t* b, uint16_t* out) {
   __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
   __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
@@ -136,7 +136,7 @@ struct BFloat16 : BFloat16Products {
   static float ToFloat(uint16_t v) { return BFloat16ToFloat(v); }
 };
 
-// So many numbers of a gradient, as far as ReLU6 lets them through to where `result` was computed, or all without it.
+// Copies `count` numbers of the gradient of `result`, zeroed where ReLU6 clipped `result`; unchanged without `result`.
 template <typename T>
 void CopyThrough(const typename T::Number* gradient, const typename T::Number* result, int64_t count,
                  typename T::Number* to) {

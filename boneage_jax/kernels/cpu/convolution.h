@@ -5,12 +5,12 @@
 
 namespace boneage {
 
-constexpr int kWidest = BONEAGE_AVX512 ? 14 : 6;  // pixels whose sums stay in registers, with two for each
-constexpr int kDeepest = BONEAGE_AVX512 ? 8 : 6;  // input channels, in the gradient of the kernel
+constexpr int kWidest = BONEAGE_AVX512 ? 14 : 6;  // pixels of a tile: their sums, two registers each, stay in registers
+constexpr int kDeepest = BONEAGE_AVX512 ? 8 : 6;  // input channels of a tile in the kernel gradient
 constexpr int kChunkPixels = 512;  // of the kernel gradient's inner loop: its operands stay in the L2 cache
 
-// Of a convolution or of its gradients: `top` and `left` zeros stand before the image, and as many behind it as the
-// output needs.
+// The shape of a convolution or of its gradients. The image is padded with `top` and `left` zeros before it, and with
+// as many after it as the output needs.
 struct Shape {
   int64_t batch, height, width, in, out_height, out_width, out, k, top, left;
   int64_t padded_width() const { return out_width + k - 1; }
@@ -18,8 +18,9 @@ struct Shape {
 
 // ---- Convolution: tiles of up to kWidest pixels of a row by two (or one) registers of output channels ------
 
-// kernel [k, k, Ci, Co] to [Co / tile][k * k][Ci / group][tile][group]; turned around and with the channels
-// exchanged for the gradient of the image, where `s.in` are the kernel's output channels.
+// Packs a kernel [k, k, Ci, Co] as [Co / tile][k * k][Ci / group][tile][group], one tile, from channel `first` on, per
+// call. With `transpose`, for the gradient of the image, the kernel is flipped and its input and output channels are
+// swapped: `s.in` are then the kernel's output channels.
 template <typename T>
 void PackKernel(const typename T::Number* kernel, const Shape& s, bool transpose, int64_t tile, int64_t first,
                 typename T::Work* packed) {
@@ -73,7 +74,7 @@ TileFunction<T, kRegisters> TileFor(int64_t pixels, std::integer_sequence<int, k
   return table[pixels - 1];
 }
 
-// One row of output pixels, as many channels as a tile has.
+// Computes one row of output pixels, for the channels of one tile.
 template <typename T, int kRegisters>
 void TileRow(const typename T::Work* image, const Shape& s, const typename T::Work* panel, typename T::Number* out) {
   using Counts = std::make_integer_sequence<int, kWidest>;
@@ -94,11 +95,11 @@ void Rows(const typename T::Work* padded, const Shape& s, int64_t rows, const ty
                              out + y * s.out_width * s.out + o);
 }
 
-// Lines first - top ... of one image (as many as `lines`) with zeros around it, `line` pixels long each.
+// Copies `lines` lines of one zero-padded image, from line first - top on; each is `line` pixels long.
 template <typename T>
 void PadLines(const typename T::Number* image, const Shape& s, int64_t first, int64_t lines, int64_t line,
               typename T::Work* padded) {
-  int64_t shown = std::min(s.width, line - s.left);  // pixels of the image; VALID strides may leave the last out
+  int64_t shown = std::min(s.width, line - s.left);  // pixels of the image that lie in the line
   int64_t before = s.left * s.in, within = shown * s.in, size = line * s.in;
   for (int64_t y = first - s.top; y < first - s.top + lines; ++y, padded += size) {
     if (y < 0 || y >= s.height) {
@@ -111,7 +112,7 @@ void PadLines(const typename T::Number* image, const Shape& s, int64_t first, in
   }
 }
 
-// `out` [B, H', W', Co]. With `transpose`, `kernel` [k, k, Co, Ci] is turned around and its channels are exchanged.
+// Computes `out` [B, H', W', Co]. With `transpose`, `kernel` [k, k, Co, Ci] is flipped and its channels are swapped.
 template <typename T>
 void Convolve(ffi::ThreadPool& pool, const typename T::Number* image, const typename T::Number* kernel,
               const Shape& s, bool transpose, typename T::Number* out) {
@@ -138,8 +139,8 @@ void Convolve(ffi::ThreadPool& pool, const typename T::Number* image, const type
 
 // ---- Gradient of the kernel: a product over all pixels, kDeepest (or 4) input by two (or one) registers of output channels
 
-// Pixels 0 ... count of an image [*, channels] side by side: [count / group][channels][group]. `shift` is 0 or
-// 1; reads pixel `count` too if that is 1.
+// Interleaves `count` pixels of an image [*, channels]: [count / group][channels][group]. In groups of 2, the first
+// pixel is `shift`, 0 or 1; with 1, pixel `count` is read too.
 template <typename T>
 void Interleave(const typename T::Work* image, int64_t count, int64_t channels, int shift, typename T::Work* out) {
   if constexpr (T::kGroup == 1) {
@@ -202,8 +203,8 @@ void AccumulateAll(const typename T::Work* x, const typename T::Work* g, const S
   }
 }
 
-// Adds the products of all taps to `sums` [k, k, Ci, Co], of an image x [pixels + 1, Ci] and a gradient g [inner, Co] with
-// lines of the same length; a tap is a shift of the image.
+// Adds the products of an image x [pixels + 1, Ci] and a gradient g [inner, Co] to `sums` [k, k, Ci, Co], for all taps.
+// Their lines have the same length, so that a tap is a shift of the image.
 template <typename T>
 void AddTaps(const typename T::Work* x, int64_t pixels, const typename T::Work* g, int64_t inner, int64_t line,
              const Shape& s, float* sums) {
@@ -230,8 +231,8 @@ template <typename T>
 using AddTapsFunction = void (*)(const typename T::Work*, int64_t, const typename T::Work*, int64_t, int64_t,
                                  const Shape&, float*);
 
-// A part of the batch: rows of one large image, or several small images with empty lines between them. Lines
-// are padded, so that all pixels of a part are one long axis and a tap is a shift along it.
+// Processes the batch in parts: rows of one large image, or several small images with empty lines between them. Lines
+// are padded, so that all pixels of a part form one long axis and a tap is a shift along it.
 template <typename T>
 class KernelGradient {
  public:
@@ -254,7 +255,7 @@ class KernelGradient {
                float* sums) {
     int64_t lines = images * (rows + s_.k - 1);
     int64_t inner = (lines - s_.k + 1) * line_;  // pixels of the gradient
-    int64_t pixels = (lines + 1) * line_;  // of the image; the last taps of the last pixels look beyond its lines
+    int64_t pixels = (lines + 1) * line_;  // of the image; the last taps of the last pixels read beyond its lines
     auto* x = Scratch<Work, 0>((pixels + 1) * s_.in);
     auto* g = Scratch<Work, 1>(inner * s_.out);
     std::fill(x + lines * line_ * s_.in, x + (pixels + 1) * s_.in, Work{0});
@@ -274,7 +275,7 @@ class KernelGradient {
   AddTapsFunction<T> add_taps_;
 };
 
-// Adds [parts][size] to `out`, in order.
+// Adds partial sums [parts][size] to `out`, in order.
 inline void AddParts(ffi::ThreadPool& pool, const std::vector<float>& sums, int64_t parts, int64_t size, float* out) {
   int64_t pieces = 16;
   ParallelFor(pool, pieces, [&](int64_t piece) {

@@ -1,5 +1,5 @@
-// Depthwise convolution: images [B, H, W, C], kernels [k, k, C]; any channels, a register of them at a time. With bias
-// and ReLU6 behind it too.
+// Depthwise convolution: images [B, H, W, C], kernels [k, k, C]; any number of channels, one register of them at a
+// time. Optionally followed by bias and ReLU6.
 #pragma once
 
 #include "common.h"
@@ -10,15 +10,15 @@ struct DepthwiseShape {
   int64_t batch, height, width, channels, out_height, out_width, k, stride, top, left;
 };
 
-constexpr int kRun = BONEAGE_AVX512 ? 8 : 4;       // neighbouring output pixels that share what they read
-constexpr int kMostSeen = BONEAGE_AVX512 ? 20 : 11;  // input pixels that fit into registers beside their sums
-constexpr int64_t kBandBytes = 512 * 1024;  // of an image that is worked on at a time: half of a usual L2 cache
-constexpr int64_t kWantedRows = 8;  // output lines of a band that make its rim worth while, before it takes all channels
-constexpr int64_t kSummedRun = 16;  // pixels that the gradient of the kernel sums at a time, in the L1 cache
+constexpr int kRun = BONEAGE_AVX512 ? 8 : 4;       // neighbouring output pixels that share the pixels they read
+constexpr int kMostSeen = BONEAGE_AVX512 ? 20 : 11;  // input pixels that fit into registers next to the sums
+constexpr int64_t kBandBytes = 512 * 1024;  // of a band, processed at a time: half of a typical L2 cache
+constexpr int64_t kWantedRows = 8;  // output lines that justify a band's rim; reached by taking fewer channels
+constexpr int64_t kSummedRun = 16;  // pixels that the kernel gradient sums at a time, in the L1 cache
 
-// How an image is cut: bands of output lines, groups of channels.
+// How an image is divided: bands of output lines, groups of channels.
 struct Bands {
-  int64_t rows, group;  // output lines and channels of a part; the channels are whole registers
+  int64_t rows, group;  // output lines and channels of a part; the channels fill whole registers
   int64_t line;         // pixels of a padded line
   int64_t row_parts, channel_parts;
 
@@ -36,16 +36,16 @@ struct Bands {
   }
 };
 
-// An image as a convolution reads it.
+// The input of a convolution: an image, or a gradient.
 template <typename T>
 struct Source {
   const typename T::Number* image;              // [B, H, W, C]
-  const typename T::Number* result = nullptr;   // as `image`, a gradient, which passes through the ReLU6 of this first
-  int64_t spread = 1;                           // zeros stand between the pixels of a gradient: this - 1 of them
+  const typename T::Number* result = nullptr;   // if given, `image` is its gradient, zeroed where ReLU6 clipped it
+  int64_t spread = 1;                           // dilation: there are spread - 1 zeros between the pixels of a gradient
 };
 
-// Lines of image `b` with zeros around them: [lines][line][group], from output line `row` and channel `channel` on.
-// `s` has the height and the width with the zeros between the pixels.
+// Copies zero-padded lines of image `b`: [lines][line][group], from output line `row` and channel `channel` on. The
+// height and width in `s` include the zeros between the pixels.
 template <typename T>
 void PadBand(const Source<T>& source, const DepthwiseShape& s, const Bands& bands, int64_t b, int64_t row,
              int64_t channel, int64_t lines, typename T::Number* band) {
@@ -78,7 +78,7 @@ void PadBand(const Source<T>& source, const DepthwiseShape& s, const Bands& band
   }
 }
 
-// kRun output pixels; `x` is where the first one's window begins, `line` numbers from line to line.
+// Computes kRun output pixels. The first pixel's window begins at `x`; lines are `line` numbers apart.
 template <typename T, int kSize, int kStride>
 inline void WindowSums(const typename T::Number* x, int64_t line, int64_t group, const float* kernel,
                        Vector (&sum)[kRun]) {
@@ -107,7 +107,7 @@ inline void WindowSums(const typename T::Number* x, int64_t line, int64_t group,
   }
 }
 
-// `turned`: with the kernel turned around, as for the gradient of an image.
+// With `turned`, the kernel is flipped, as for the gradient of an image.
 template <typename T, int kSize, int kStride>
 void DepthwiseOf(ffi::ThreadPool& pool, const Source<T>& source, const typename T::Number* kernel, bool turned,
                  const DepthwiseShape& s, Relu6 relu6, typename T::Number* out) {
@@ -149,11 +149,11 @@ void DepthwiseOf(ffi::ThreadPool& pool, const Source<T>& source, const typename 
   });
 }
 
-// Adds to `total` [k, k, group] the products of a run of pixels of a gradient, g [count][group], and what they saw.
+// Adds the products of a run of gradient pixels g [count][group] and their windows in x to `total` [k, k, group].
 template <typename T, int kSize, int kStride>
 void AddProducts(const typename T::Number* x, int64_t line, const typename T::Number* g, int64_t count, int64_t group,
                  float* total) {
-  constexpr int kLines = kSize * kSize <= (BONEAGE_AVX512 ? 25 : 9) ? kSize : 1;  // whose sums fit into registers
+  constexpr int kLines = kSize * kSize <= (BONEAGE_AVX512 ? 25 : 9) ? kSize : 1;  // kernel lines: sums fit in registers
   for (int64_t c = 0; c < group; c += kLanes)
     for (int ky = 0; ky < kSize; ky += kLines) {
       float* sums = total + ky * kSize * group + c;
@@ -178,7 +178,7 @@ void DepthwiseKernelGradientOf(ffi::ThreadPool& pool, const Source<T>& source, c
   using Number = typename T::Number;
   constexpr int kTaps = kSize * kSize;
   const Bands bands(s, sizeof(Number));
-  int64_t parts = std::min<int64_t>(kPartials, s.batch), size = (kTaps + 1) * bands.group;  // with those of the bias
+  int64_t parts = std::min<int64_t>(kPartials, s.batch), size = (kTaps + 1) * bands.group;  // including the bias
   std::vector<float> sums(parts * bands.channel_parts * size, 0.0f);
   ParallelFor(pool, parts * bands.channel_parts, [&](int64_t task) {
     int64_t part = task / bands.channel_parts, channel = task % bands.channel_parts * bands.group;
@@ -247,7 +247,7 @@ void DepthwiseConvolve(ffi::ThreadPool& pool, const typename T::Number* image, c
   });
 }
 
-// `out` [k, k, C], and the sums of the gradient [C] if `of_bias`; with `result`, the gradient is that of its ReLU6.
+// Computes `out` [k, k, C] and, with `of_bias`, the sums of the gradient [C]; `result` as in `Source`.
 template <typename T>
 void DepthwiseKernelGradient(ffi::ThreadPool& pool, const typename T::Number* image,
                              const typename T::Number* gradient, const typename T::Number* result,
@@ -257,7 +257,7 @@ void DepthwiseKernelGradient(ffi::ThreadPool& pool, const typename T::Number* im
   });
 }
 
-// `out` [B, H, W, C] of the convolution `s`, from the gradient of its output [B, H', W', C].
+// Computes the gradient `out` [B, H, W, C] of the image of convolution `s` from that of its output [B, H', W', C].
 template <typename T>
 void DepthwiseImageGradient(ffi::ThreadPool& pool, const typename T::Number* kernel, const typename T::Number* gradient,
                             const typename T::Number* result, const DepthwiseShape& s, typename T::Number* out) {

@@ -11,7 +11,7 @@ struct PoolShape {
   int64_t batch, height, width, channels, out_height, out_width, k, stride, top, left;
 };
 
-// `out` [B, H', W', C]; `winner` too, if it is given: which pixel of the window (k * row + column) is the largest.
+// Computes `out` [B, H', W', C] and, if given, `winner`: the largest pixel's index in its window (k * row + column).
 template <typename T>
 void MaxPool(ffi::ThreadPool& pool, const typename T::Number* image, const PoolShape& s, typename T::Number* out,
              uint8_t* winner) {
@@ -41,7 +41,7 @@ void MaxPool(ffi::ThreadPool& pool, const typename T::Number* image, const PoolS
   });
 }
 
-// For every pixel the sum of the gradients of those windows whose winner it is.
+// Sums, for every pixel, the gradients of the windows that it is the winner of.
 template <typename T>
 void MaxPoolGradient(ffi::ThreadPool& pool, const uint8_t* winner, const typename T::Number* gradient,
                      const PoolShape& s, typename T::Number* of_image) {

@@ -1,18 +1,18 @@
-// Products of float32 matrices of any size, which is what 1x1 convolutions are: [pixels, Ci] by [Ci, Co], and
-// their gradients; with bias and ReLU6 behind them too.
+// Products of float32 matrices of any size, for 1x1 convolutions ([pixels, Ci] by [Ci, Co]) and their gradients,
+// optionally followed by bias and ReLU6.
 #pragma once
 
 #include "convolution.h"
 
 namespace boneage {
 
-constexpr int64_t kPanel = 2 * kLanes;         // columns that are worked on at a time
-constexpr int64_t kRowBytes = 256 * 1024;      // of the rows of a task and of their results: half of a usual L2 cache
-constexpr int64_t kFewestRows = 8 * kWidest;   // of a task: as often each column is used
-constexpr int64_t kSmallKernel = 65536;        // numbers: with so few, parts of the pixels have sums of their own
-constexpr int64_t kSharePixels = 1024;         // of such a part, at least
+constexpr int64_t kPanel = 2 * kLanes;         // columns that are processed at a time
+constexpr int64_t kRowBytes = 256 * 1024;      // of a task's rows and their results: half of a typical L2 cache
+constexpr int64_t kFewestRows = 8 * kWidest;   // of a task, so that every loaded column is used that often
+constexpr int64_t kSmallKernel = 65536;        // numbers: up to this size, shares of the pixels have separate sums
+constexpr int64_t kSharePixels = 1024;         // of such a share, at least
 
-// b [depth, columns], or [columns, depth] with `transpose`, as [columns / kPanel][depth][kPanel], zeros behind it.
+// Packs a panel of b [depth, columns], or [columns, depth] with `transpose`, as [depth][kPanel], padded with zeros.
 inline void PackColumns(const float* b, int64_t depth, int64_t columns, bool transpose, int64_t panel, float* packed) {
   int64_t first = panel * kPanel, shown = std::min(kPanel, columns - first);
   for (int64_t d = 0; d < depth; ++d, packed += kPanel) {
@@ -24,7 +24,7 @@ inline void PackColumns(const float* b, int64_t depth, int64_t columns, bool tra
   }
 }
 
-// All columns of `b`, as `PackColumns` has them.
+// Packs all columns of `b` with `PackColumns`: [columns / kPanel][depth][kPanel].
 inline std::vector<float> PackMatrix(ffi::ThreadPool& pool, const float* b, int64_t depth, int64_t columns,
                                      bool transpose) {
   int64_t panels = PartsOf(columns, kPanel);
@@ -61,7 +61,7 @@ inline void AddBiasAndClamp(int64_t rows, int64_t columns, const float* bias, fl
 }
 
 // `out` [rows, columns] = a [rows, depth] by b [depth, columns], or the transpose of b [columns, depth]; with a bias
-// [columns], ReLU6 of the sum with it.
+// [columns], ReLU6 of the product plus the bias.
 inline void MultiplyMatrices(ffi::ThreadPool& pool, const float* a, const float* b, int64_t rows, int64_t depth,
                              int64_t columns, bool transpose, Relu6 relu6, float* out) {
   const std::vector<float> packed = PackMatrix(pool, b, depth, columns, transpose);
@@ -76,10 +76,10 @@ inline void MultiplyMatrices(ffi::ThreadPool& pool, const float* a, const float*
   });
 }
 
-// Channels first ... of so many pixels [pixels, channels] as [parts][pixels][kPart], zeros behind them.
+// Packs the channels of x [pixels, channels] from `first` on as [parts][pixels][kPart], padded with zeros.
 template <int64_t kPart>
 void PackChannels(const float* x, int64_t pixels, int64_t channels, int64_t first, int64_t parts, float* packed) {
-  for (int64_t p = 0; p < pixels; ++p, x += channels)  // reads along memory, for the sake of prefetching
+  for (int64_t p = 0; p < pixels; ++p, x += channels)  // reads memory in order, which helps prefetching
     for (int64_t part = 0; part < parts; ++part) {
       int64_t from = first + part * kPart, shown = std::clamp<int64_t>(channels - from, 0, kPart);
       float* to = packed + (part * pixels + p) * kPart;
@@ -92,12 +92,12 @@ void PackChannels(const float* x, int64_t pixels, int64_t channels, int64_t firs
     }
 }
 
-// How the product over all pixels is cut: shares of the pixels with sums of their own, strips of the input's channels.
-// The shares depend on the shapes alone, and so does the order of the sums.
+// How the product over all pixels is divided: shares of the pixels with separate sums, strips of the input's channels.
+// The shares, and therefore the order of the sums, depend only on the shapes.
 struct GradientCut {
   int64_t shares;    // of the pixels
-  int64_t channels;  // of a strip, so that its sums stay in the L2 cache beside what is rearranged
-  int64_t pixels;    // that are rearranged at a time
+  int64_t channels;  // of a strip, so that its sums stay in the L2 cache next to the packed pixels
+  int64_t pixels;    // that are packed at a time
 
   GradientCut(int64_t all, int64_t in, int64_t out_channels, int64_t threads) {
     bool small = in * out_channels <= kSmallKernel;
@@ -108,15 +108,15 @@ struct GradientCut {
   }
 };
 
-// What the gradients of a product need beyond x [pixels, in] and g [pixels, out_channels].
+// Optional arguments for the gradients of a product, besides x [pixels, in] and g [pixels, out_channels].
 struct ProductGradients {
-  const float* result = nullptr;  // [pixels, out_channels]; g passes through its ReLU6 first
-  const float* kernel = nullptr;  // packed for g by its transpose, where the gradient of x is computed as well
+  const float* result = nullptr;  // [pixels, out_channels]; if given, g is its gradient, zeroed where ReLU6 clipped it
+  const float* kernel = nullptr;  // its transpose, packed, if the gradient of x is computed as well
   float* of_x = nullptr;
 };
 
-// [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels], of pixels begin ... end and a strip
-// of channels from `first` on; with `of_bias`, the sums of g as well.
+// `out` [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels], for pixels begin ... end and
+// a strip of channels from `first` on; with `of_bias`, the sums of g as well.
 inline void MultiplyTransposedPart(const float* x, const float* g, int64_t begin, int64_t end, int64_t in,
                                    int64_t out_channels, int64_t first, const GradientCut& cut,
                                    const ProductGradients& more, float* out, float* of_bias) {
@@ -176,8 +176,8 @@ inline void MultiplyTransposed(ffi::ThreadPool& pool, const float* x, const floa
   if (of_bias) AddParts(pool, biases, cut.shares - 1, out_channels, of_bias);
 }
 
-// The gradients of ReLU6 of x [pixels, in] by kernel [in, out_channels] plus a bias, from its result and the gradient
-// of that. In one pass where the input's channels fit into one strip, which is where there are many pixels.
+// The gradients of ReLU6(x [pixels, in] by kernel [in, out_channels] + bias), from its result and the gradient of that
+// result. Takes one pass if the input's channels fit into one strip, as in layers with many pixels.
 inline void ProductRelu6Gradients(ffi::ThreadPool& pool, const float* x, const float* kernel, const float* result,
                                   const float* g, int64_t pixels, int64_t in, int64_t out_channels, float* of_x,
                                   float* of_kernel, float* of_bias) {

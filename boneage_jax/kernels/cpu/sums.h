@@ -7,7 +7,7 @@ namespace boneage {
 
 // ---- Sums over pixels: of a and of a * (b - centre), per channel -------------------------------------------
 
-constexpr int64_t kSummedPixels = 32;  // that stay in the L1 cache while a register of channels is summed at a time
+constexpr int64_t kSummedPixels = 32;  // that stay in the L1 cache while their channels are summed register by register
 
 template <typename T>
 void ChannelSums(ffi::ThreadPool& pool, const typename T::Number* a, const typename T::Number* b,

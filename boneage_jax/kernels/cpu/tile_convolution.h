@@ -8,7 +8,8 @@ namespace boneage {
 
 #if BONEAGE_AVX512
 
-// As `Convolve`: all pixels of a task are one long axis, so that kBlock neighbours are rows of tiles wherever lines end.
+// Computes the same as `Convolve`. All pixels of a task form one long axis, so that kBlock neighbours are rows of tiles
+// even across the ends of lines.
 inline void ConvolveInTiles(ffi::ThreadPool& pool, const uint16_t* image, const uint16_t* kernel, const Shape& s,
                             bool transpose, uint16_t* out) {
   int64_t taps = s.k * s.k, depth = PartsOf(s.in, kDepth) * kDepth, panels = PartsOf(s.out, kBlock);
@@ -34,7 +35,7 @@ inline void ConvolveInTiles(ffi::ThreadPool& pool, const uint16_t* image, const 
     int64_t b = task / pieces, first = task % pieces * rows, count = std::min(rows, s.out_height - first);
     int64_t seen = (count + s.k - 1) * width, blocks = PartsOf(count * width, kBlock);
     auto* plain = Scratch<uint16_t, 0>(seen * s.in);
-    auto* padded = Scratch<uint16_t, 1>((seen + kBlock + s.k) * depth);  // the last block looks beyond the last line
+    auto* padded = Scratch<uint16_t, 1>((seen + kBlock + s.k) * depth);  // the last block reads beyond the last line
     PadLines<BFloat16>(image + b * s.height * s.width * s.in, s, first, count + s.k - 1, width, plain);
     for (int64_t pixel = 0; pixel < seen; ++pixel) {
       std::copy_n(plain + pixel * s.in, s.in, padded + pixel * depth);
@@ -60,7 +61,7 @@ inline void ConvolveInTiles(ffi::ThreadPool& pool, const uint16_t* image, const 
   });
 }
 
-// Whether `AddTapsInTiles` can take the place of `AddTaps`.
+// Whether `AddTapsInTiles` can replace `AddTaps`.
 inline bool FitsTiles(const Shape& s) { return s.in % kBlock == 0 && s.out % kBlock == 0; }
 
 inline void AddTapsInTiles(const uint16_t* x, int64_t, const uint16_t* g, int64_t inner, int64_t line, const Shape& s,

@@ -1,5 +1,5 @@
-// Products of bfloat16 images and float32 kernels of any size in tile registers: what 1x1 convolutions are, [pixels, Ci]
-// by [Ci, Co], and their gradients; with bias and ReLU6 behind them too. Kernels are rounded to bfloat16, sums and
+// Products of bfloat16 images and float32 kernels of any size in tile registers, for 1x1 convolutions ([pixels, Ci] by
+// [Ci, Co]) and their gradients, optionally followed by bias and ReLU6. Kernels are rounded to bfloat16; sums and
 // gradients of kernels are float32.
 #pragma once
 
@@ -10,12 +10,12 @@ namespace boneage {
 
 #if BONEAGE_AVX512
 
-constexpr int64_t kTileRows = 8 * kBlock;     // rows of a task at most: with their results they fit the L2 cache
-constexpr int64_t kTilePixels = 16 * kDepth;  // that are rearranged at a time in the gradient of the kernel
-constexpr int64_t kTileShare = 4096;          // pixels that have sums of their own where the kernel is small
+constexpr int64_t kTileRows = 8 * kBlock;     // of a task, at most: with their results they fit into the L2 cache
+constexpr int64_t kTilePixels = 16 * kDepth;  // that are packed at a time in the kernel gradient
+constexpr int64_t kTileShare = 4096;          // pixels per separate sum if the kernel is small
 
 // `out` [rows, columns] = a [rows, depth] by b [depth, columns], or the transpose of b [columns, depth]; with a bias
-// [columns], ReLU6 of the sum with it. With `result`, `a` is the gradient of its ReLU6.
+// [columns], ReLU6 of the product plus the bias. With `result`, `a` is its gradient, zeroed where ReLU6 clipped it.
 inline void MultiplyInTiles(ffi::ThreadPool& pool, const uint16_t* a, const uint16_t* result, const float* b,
                             int64_t rows, int64_t depth, int64_t columns, bool transpose, Relu6 relu6, uint16_t* out) {
   int64_t panels = PartsOf(columns, kBlock), steps = PartsOf(depth, kDepth);
@@ -60,7 +60,7 @@ inline void MultiplyInTiles(ffi::ThreadPool& pool, const uint16_t* a, const uint
   });
 }
 
-// `out` [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels], of pixels begin ... end and
+// `out` [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels], for pixels begin ... end and
 // `strip` channels of x from `first` on; with `of_bias`, the sums of g as well.
 inline void MultiplyTransposedPartInTiles(Half x, Half g, int64_t begin, int64_t end, int64_t in, int64_t out_channels,
                                           int64_t first, int64_t strip, float* out, float* of_bias) {
@@ -78,7 +78,7 @@ inline void MultiplyTransposedPartInTiles(Half x, Half g, int64_t begin, int64_t
         PackLeftTransposed(x + ((p + i * kDepth) * in + first + c), in, end - p - i * kDepth, shown - c,
                            left + c / kBlock * kPanel + (i * 2 + c / kSide % 2) * kTileNumbers);
     for (int64_t c = 0; c < panels * kBlock; c += kSide) {
-      Vector even = LoadFloats(biases + c), odd = Zero();  // sums of the pixels of such numbers
+      Vector even = LoadFloats(biases + c), odd = Zero();  // sums over the even and the odd pixels
       for (int64_t i = 0; i < steps; ++i)
         PackRight(g + ((p + i * kDepth) * out_channels + c), out_channels, end - p - i * kDepth, out_channels - c,
                   right + c / kBlock * kPanel + (i * 2 + c / kSide % 2) * kTileNumbers, [&](__m512i pairs) {
@@ -103,8 +103,8 @@ inline void MultiplyTransposedPartInTiles(Half x, Half g, int64_t begin, int64_t
 }
 
 // `out` [in, out_channels] = the transpose of x [pixels, in] by g [pixels, out_channels]; with `of_bias`, the sums of g.
-// With `result`, g is the gradient of its ReLU6. The shares of the pixels depend on the shapes alone, and so does the
-// order of the sums.
+// With `result`, g is its gradient, zeroed where ReLU6 clipped it. The shares of the pixels, and therefore the
+// order of the sums, depend only on the shapes.
 inline void MultiplyTransposedInTiles(ffi::ThreadPool& pool, const uint16_t* x, const uint16_t* g, const uint16_t* result,
                                       int64_t pixels, int64_t in, int64_t out_channels, float* out, float* of_bias) {
   int64_t size = in * out_channels;

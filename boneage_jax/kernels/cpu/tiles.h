@@ -1,4 +1,4 @@
-// The tile registers of Intel's AMX: products of bfloat16 matrices with float32 sums, and how their sides are arranged.
+// The tile registers of Intel's AMX: products of bfloat16 matrices with float32 sums, and the layout of their operands.
 #pragma once
 
 #include "common.h"
@@ -13,10 +13,10 @@ namespace boneage {
 
 #define BONEAGE_TILES __attribute__((target("amx-tile,amx-bf16")))
 
-constexpr int64_t kSide = 16;                        // rows of a tile, and its columns where it holds sums
-constexpr int64_t kDepth = 2 * kSide;                // numbers that two tiles are multiplied along
+constexpr int64_t kSide = 16;                        // rows of a tile, and its columns if it holds sums
+constexpr int64_t kDepth = 2 * kSide;                // length of the summed axis in a product of two tiles
 constexpr int64_t kTileNumbers = kSide * kDepth;     // bfloat16 numbers in a tile; 1,024 bytes
-constexpr int64_t kBlock = 2 * kSide;                // rows and columns of the four tiles that are summed at a time
+constexpr int64_t kBlock = 2 * kSide;                // rows and columns of the 2x2 tiles that are summed at a time
 
 // Whether this processor has tiles and the system lets this process use them (Linux since 5.16).
 inline bool TilesUsable() {
@@ -34,14 +34,14 @@ struct alignas(64) TileLine {
   uint16_t numbers[kDepth];
 };
 
-// What the processor is told of its tiles: all eight are whole.
+// The tile configuration of the processor: all eight tiles have full size.
 struct alignas(64) TileShapes {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// The compiler does not see that the instructions of tiles read memory: what was stored before stays before.
+// The compiler does not know that tile instructions read memory: this keeps earlier stores in front of them.
 inline void StoresEnd() { asm volatile("" ::: "memory"); }
 
 BONEAGE_TILES inline void BeginTiles() {
@@ -51,7 +51,8 @@ BONEAGE_TILES inline void BeginTiles() {
 }
 BONEAGE_TILES inline void EndTiles() { _tile_release(); }
 
-// `sums` [kBlock][kBlock], rows `stride` apart, set to or increased by the product of `steps` pairs of tiles at each side.
+// Sets `sums` [kBlock][kBlock], rows `stride` apart, to the product of `steps` pairs of tiles of either operand; with
+// `add`, adds the product to `sums`.
 BONEAGE_TILES inline void MultiplyTiles(const uint16_t* left, const uint16_t* right, int64_t steps, bool add, float* sums,
                                         int64_t stride) {
   StoresEnd();
@@ -83,7 +84,8 @@ BONEAGE_TILES inline void MultiplyTiles(const uint16_t* left, const uint16_t* ri
   _tile_stored(3, lower + kSide, 4 * stride);
 }
 
-// `sums` [kBlock][kBlock] of kBlock neighbouring pixels of `depth` numbers each, whose windows of k lines begin at `pixels`.
+// Sets `sums` [kBlock][kBlock] to the convolution of kBlock neighbouring pixels of `depth` numbers each. The k x k
+// window of the first begins at `pixels`; lines are `line` pixels long.
 BONEAGE_TILES inline void ConvolveTiles(const uint16_t* pixels, int64_t depth, int64_t line, int64_t k,
                                         const uint16_t* right, float* sums) {
   StoresEnd();
@@ -115,7 +117,7 @@ BONEAGE_TILES inline void ConvolveTiles(const uint16_t* pixels, int64_t depth, i
 
 inline __mmask32 FirstOf(int64_t count) { return count >= 32 ? ~__mmask32{0} : (__mmask32{1} << std::max<int64_t>(count, 0)) - 1; }
 
-// A gradient, which passes through the ReLU6 of `result` first, or does not without it; `x` alone is an image.
+// bfloat16 numbers; with `result`, they are its gradient and are zeroed where ReLU6 clipped `result`.
 struct Half {
   const uint16_t* x;
   const uint16_t* result = nullptr;
@@ -136,10 +138,10 @@ struct Half {
     return _mm512_maskz_loadu_epi16(shown, x);
   }
 
-  static constexpr int16_t kSix = 0x40c0;  // as bfloat16, which integers are ordered like from zero on
+  static constexpr int16_t kSix = 0x40c0;  // 6 as bfloat16; bfloat16 numbers from zero on are ordered like integers
 };
 
-// A kernel, rounded when it is read.
+// A float32 kernel, rounded to bfloat16 when it is read.
 struct Rounded {
   const float* x;
 
@@ -154,7 +156,7 @@ struct Rounded {
   }
 };
 
-// Up to kSide numbers of each of two rows, side by side, zeros behind them; the second row may be missing.
+// Interleaves up to kSide numbers of two rows, padded with zeros; without `both`, the second row is zeros.
 template <typename Numbers>
 __m512i Pairs(Numbers a, Numbers b, bool both, int64_t count) {
   auto shown = static_cast<__mmask16>(FirstOf(std::min(count, kSide)));
@@ -163,7 +165,7 @@ __m512i Pairs(Numbers a, Numbers b, bool both, int64_t count) {
   return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_cvtepu16_epi32(b.Load(shown)), 16));
 }
 
-// Rows of kSide pairs become columns.
+// Transposes kSide rows of kSide pairs.
 inline void Transpose(const __m512i (&rows)[kSide], uint16_t* to) {
   __m512i a[kSide], b[kSide];
 #pragma GCC unroll 8
@@ -194,7 +196,7 @@ inline void Transpose(const __m512i (&rows)[kSide], uint16_t* to) {
   }
 }
 
-// kBlock rows of a [rows, depth] from row `first` on, as [depth / kDepth][2][kSide][kDepth], zeros behind them.
+// Packs kBlock rows of a [rows, depth] from row `first` on as [depth / kDepth][2][kSide][kDepth], padded with zeros.
 inline void PackRows(Half a, int64_t rows, int64_t depth, int64_t first, uint16_t* to) {
   for (int64_t row = 0; row < kBlock; ++row) {
     auto* out = to + row * kDepth;
@@ -204,8 +206,8 @@ inline void PackRows(Half a, int64_t rows, int64_t depth, int64_t first, uint16_
   }
 }
 
-// kDepth rows and kSide columns of b, whose rows are `stride` apart, as the right side wants them: pairs of rows side
-// by side. As many as `rows` and `columns` are there, zeros behind them. Calls `each` with the pairs.
+// Packs kDepth rows and kSide columns of b, rows `stride` apart, for the right operand: pairs of rows are interleaved.
+// Only `rows` and `columns` of them exist; the rest is padded with zeros. Calls `each` with the pairs.
 template <typename Numbers, typename Each>
 void PackRight(Numbers b, int64_t stride, int64_t rows, int64_t columns, uint16_t* to, Each&& each) {
   for (int64_t d = 0; d < kDepth; d += 2, to += kDepth) {
@@ -216,7 +218,7 @@ void PackRight(Numbers b, int64_t stride, int64_t rows, int64_t columns, uint16_
   }
 }
 
-// The same of the transpose of b: kSide rows and kDepth columns of it.
+// The same for the transpose of b: reads kSide rows and kDepth columns of b.
 template <typename Numbers>
 void PackRightTransposed(Numbers b, int64_t stride, int64_t rows, int64_t columns, uint16_t* to) {
   __m512i lines[kSide];
@@ -225,7 +227,8 @@ void PackRightTransposed(Numbers b, int64_t stride, int64_t rows, int64_t column
   Transpose(lines, to);
 }
 
-// kDepth rows and kSide columns of x as the left side wants them for a product along the rows: the columns are its rows.
+// Packs kDepth rows and kSide columns of x for the left operand of a product that sums over the rows of x: the columns
+// of x become the operand's rows.
 inline void PackLeftTransposed(Half x, int64_t stride, int64_t rows, int64_t columns, uint16_t* to) {
   __m512i lines[kSide];
   for (int64_t d = 0; d < kDepth; d += 2)

@@ -1,4 +1,4 @@
-// The registers of the processor, behind one set of functions: AVX-512 with bfloat16 products, else AVX2.
+// One set of functions for the vector registers: AVX-512 with bfloat16 products, else AVX2.
 #pragma once
 
 #include <immintrin.h>
@@ -53,7 +53,7 @@ inline Integers Select(Mask m, Integers yes, Integers no) { return _mm512_mask_m
 inline void StoreBytes(uint8_t* p, Integers v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
 }
-// Where v takes the place of `largest`. Unlike max, keeps a NaN of either, so that training sees it.
+// Where v replaces `largest`. Unlike max, propagates a NaN of either operand, so that training detects it.
 inline Mask Beats(Vector v, Vector largest) {
   return _mm512_cmp_ps_mask(v, largest, _CMP_NLE_UQ) & _mm512_cmp_ps_mask(largest, largest, _CMP_ORD_Q);
 }
@@ -88,7 +88,7 @@ inline Vector LoadBFloat16(const uint16_t* p) {
   __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
-// Rounds to the nearest, of two equally near ones to the even; a NaN stays one.
+// Rounds to nearest, ties to even; a NaN stays a NaN.
 inline void StoreBFloat16(uint16_t* p, Vector v) {
   __m256i bits = _mm256_castps_si256(v);
   __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

@@ -1,6 +1,6 @@
 // 3x3 convolution with stride 1 by Winograd's F(2x2, 3x3) (Lavin and Gray, CVPR 2016): a square of 2x2 output pixels
-// takes 16 products for each pair of channels, not 36. With images d of 4x4 pixels, kernels g and the constant
-// matrices A, B, G:
+// takes 16 products per pair of channels instead of 36. With image patches d of 4x4 pixels, kernels g and the
+// constant matrices A, B, G:
 //
 //   output square        y  = A^T [(G g G^T) * (B^T d B)] A
 //   gradient of g        g' = G^T [sum over squares of (B^T d B) * (A y' A^T)] G
@@ -12,8 +12,8 @@
 
 namespace boneage {
 
-constexpr int64_t kSquareBytes = 192 * 1024;  // of what is worked on at a time: most of a usual L2 cache
-constexpr int64_t kChannels = 64;             // of the output (both, in the gradient of the kernel) at a time
+constexpr int64_t kSquareBytes = 192 * 1024;  // of the data processed at a time: most of a typical L2 cache
+constexpr int64_t kChannels = 64;             // output channels at a time; in the kernel gradient, input channels too
 
 inline bool FitsWinograd(const Shape& s) {
   return s.k == 3 && s.in % 16 == 0 && s.out % 16 == 0 && s.out_height > 2 && s.out_width > 2;
@@ -27,7 +27,7 @@ struct Squares {
       : down((s.out_height + 1) / 2), right((s.out_width + 1) / 2), count(batch * down * right) {}
 };
 
-// As many squares as the cache holds with so many channels (of the input and of the output together), at least 12.
+// The number of squares of `channels` channels (input and output together) that fit into the cache, at least 12.
 inline int64_t SquaresAtATime(int64_t channels) {
   return std::clamp<int64_t>(kSquareBytes / (16 * 4 * channels) / kWidest, 12 / kWidest + 1, 16) * kWidest;
 }
@@ -39,7 +39,7 @@ inline void Transform(Vector a, Vector b, Vector c, Vector d, Vector (&to)[4]) {
   to[3] = Subtract(b, d);
 }
 
-// Squares first ... of channels `channel` ... : B^T d B as [16][count][channels].
+// B^T d B as [16][count][channels], for `count` squares from `first` on and channels from `channel` on.
 template <typename T>
 void TransformImage(const typename T::Number* image, const Shape& s, const Squares& squares, int64_t first,
                     int64_t count, int64_t channel, int64_t channels, float* out) {
@@ -70,7 +70,7 @@ void TransformImage(const typename T::Number* image, const Shape& s, const Squar
   }
 }
 
-// The same of the gradient of the output: A y' A^T as [16][count][channels].
+// The same for the gradient of the output: A y' A^T as [16][count][channels].
 template <typename T>
 void TransformGradient(const typename T::Number* gradient, const Shape& s, const Squares& squares, int64_t first,
                        int64_t count, int64_t channel, int64_t channels, float* out) {
@@ -99,7 +99,7 @@ void TransformGradient(const typename T::Number* gradient, const Shape& s, const
   }
 }
 
-// A^T m A of [16][count][channels], to channels `channel` ... of the output.
+// A^T m A of products [16][count][channels], written to the output's channels from `channel` on.
 template <typename T>
 void TransformOutput(const float* products, const Shape& s, const Squares& squares, int64_t first, int64_t count,
                      int64_t channel, int64_t channels, typename T::Number* out) {
@@ -128,7 +128,7 @@ void TransformOutput(const float* products, const Shape& s, const Squares& squar
   }
 }
 
-// G g G^T of a kernel packed as [9][Ci][tile], to [16][...][Ci][tile], `panel` numbers apart.
+// G g G^T of a kernel packed as [9][Ci][tile], written as 16 blocks [Ci][tile] that lie `panel` numbers apart.
 inline void TransformKernel(const float* packed, int64_t in, int64_t tile, int64_t panel, float* out) {
   const Vector half = Fill(0.5f);
   auto transform = [half](Vector a, Vector b, Vector c, Vector (&to)[4]) {
@@ -151,7 +151,7 @@ inline void TransformKernel(const float* packed, int64_t in, int64_t tile, int64
   }
 }
 
-// G^T m G of [16][size], added to [9][...], `tap` numbers apart, from lane to lane.
+// Adds G^T m G of kLanes products from [16][size], from `i` on, to the 9 taps of `out`, `tap` numbers apart.
 inline void AddKernelGradient(const float* products, int64_t size, int64_t i, int64_t tap, float* out) {
   const Vector half = Fill(0.5f);
   auto transform = [half](const Vector (&m)[4], Vector (&to)[3]) {
@@ -177,7 +177,7 @@ inline void AddKernelGradient(const float* products, int64_t size, int64_t i, in
   }
 }
 
-// As `Convolve`.
+// Computes the same as `Convolve`.
 template <typename T>
 void WinogradConvolve(ffi::ThreadPool& pool, const typename T::Number* image, const typename T::Number* kernel,
                       const Shape& s, bool transpose, typename T::Number* out) {
@@ -210,7 +210,7 @@ void WinogradConvolve(ffi::ThreadPool& pool, const typename T::Number* image, co
   });
 }
 
-// As `ConvolveKernelGradient`.
+// Computes the same as `ConvolveKernelGradient`.
 template <typename T>
 void WinogradKernelGradient(ffi::ThreadPool& pool, const typename T::Number* image, const typename T::Number* gradient,
                             const Shape& s, float* out) {

@@ -1,4 +1,4 @@
-"""A distribution over months: its expectation is the age, its spread says how sure the network is."""
+"""A distribution over months: its expectation is the bone age, its spread the uncertainty."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,9 @@ from boneage_jax.models.inputs import Input
 class Distribution(nn.Module):
     """A softmax over 0 to 239 months, its expectation and standard deviation.
 
-    Expected value after softmax as in DEX (Rothe et al., IJCV 2018; 126:144-157). Global average pool, the sex
-    (0 or 1) and every further input through a dense layer of its own, all concatenated, hidden layers, one logit
-    per month. Logits and what follows are float32 whatever `dtype` is.
+    Expected value after softmax as in DEX (Rothe et al., IJCV 2018; 126:144-157). Global average pool; one
+    dense layer each for the sex (0 or 1) and every further input; all concatenated; hidden layers; one logit per
+    month. The logits and everything after them are float32 whatever `dtype` is.
     """
 
     sex_units: int = 32  # of every branch
@@ -29,7 +29,7 @@ class Distribution(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses a dropout that is no share or has nothing to act on."""
+        """Rejects a dropout outside [0, 1) or without hidden layers to act on."""
         layers.check_dropout("distribution", self.dropout, self.hidden)
         super().__post_init__()
 

@@ -1,4 +1,4 @@
-"""What every head returns."""
+"""The output of every head."""
 
 from typing import Any
 
@@ -13,20 +13,20 @@ MONTHS = 240
 
 @struct.dataclass
 class Estimate:
-    """What every head returns: float32 arrays; None stands for what the head does not know.
+    """The output of every head: float32 arrays, or None for quantities that the head does not estimate.
 
-    The fields are typed as anything because JAX also fills such a tree with shapes, shardings and axes.
+    The fields are typed `Any` because JAX also builds such trees of shapes, shardings and axes.
     """
 
     months: Any  # [B] bone age
     std: Any = None  # [B] its standard deviation, months
     logits: Any = None  # [B, 240] of the bone ages 0, 1, ... 239 months
-    parts: Any = None  # [B, R] bone age of every part of the hand, months; NaN where the part is not there
+    parts: Any = None  # [B, R] bone age of every part of the hand, months; NaN where the part was not found
 
 
 def from_logits(logits: Float[Array, "B 240"]) -> Estimate:
     """The expectation and the standard deviation of the distribution softmax(logits) over 0 to 239 months."""
-    # Sums, not matrix products, which some GPUs round to ten bits: a tenth of a month.
+    # Sums, not matrix products: some GPUs round those to ten bits, which costs a tenth of a month.
     probability = jax.nn.softmax(logits)
     grid = jnp.arange(MONTHS, dtype=jnp.float32)[None]
     months = jnp.sum(probability * grid, axis=-1)

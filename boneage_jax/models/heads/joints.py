@@ -1,4 +1,4 @@
-"""A head that reads the bone age of every joint, and weighs the readings."""
+"""A head that estimates the bone age of every joint and averages the estimates with learned weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,15 +14,15 @@ from boneage_jax.models.inputs import Input
 
 
 class Joints(nn.Module):
-    """Reads every row of a feature map as one joint, and the hand as the mean of the readings, weighted by attention.
+    """Estimates the bone age of every joint (a row of the feature map); the hand's is their attention-weighted mean.
 
-    A row's mean, the sex, the further inputs and a vector that stands for the joint go through hidden layers that all
-    joints share; each joint has its own output layer, of the z-score of the age and of the attention (Ilse et al.,
-    "Attention-based deep multiple instance learning", ICML 2018, whose instances are the joints here). A row of zeros
-    is a joint that was not found: it has no reading, and no weight.
+    A row's mean, the sex, the further inputs and a learned embedding of the joint go through hidden layers that all
+    joints share. Each joint has its own output layer for the z-score of the age and the attention (Ilse et al.,
+    "Attention-based deep multiple instance learning", ICML 2018; the instances here are the joints). A row of zeros
+    is a joint that was not found: it has no estimate and no weight.
     """
 
-    sex_units: int = 32  # of every branch, and of the vector of each joint
+    sex_units: int = 32  # of every branch, and of the embedding of each joint
     hidden: tuple[int, ...] = (256,)
     dropout: float = 0.0  # share of the units dropped after each hidden layer
     inputs: tuple[Input, ...] = ()
@@ -31,7 +31,7 @@ class Joints(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses a dropout that is no share or has nothing to act on."""
+        """Rejects a dropout outside [0, 1) or without hidden layers to act on."""
         layers.check_dropout("joints", self.dropout, self.hidden)
         super().__post_init__()
 
@@ -57,7 +57,7 @@ class Joints(nn.Module):
         x = layers.hidden_layers(x, self.hidden, self.dropout, train=train, dtype=self.dtype)  # [B, R, 256]
         each = nn.DenseGeneral(2, batch_dims=(0,), dtype=jnp.float32, name="output")  # one layer for each joint
         z_scores, attention = jnp.moveaxis(each(jnp.moveaxis(x, 1, 0)), (2, 0), (0, 2))  # [B, R]
-        # Without any joint all count alike: the result is finite, and whoever asks for it must refuse it.
+        # If no joint was found, all joints count: the result is finite, and the caller must reject it.
         counted = found | ~found.any(axis=1, keepdims=True)
         weights = jax.nn.softmax(jnp.where(counted, attention, -jnp.inf), axis=1)
         months = z_scores * self.label_std + self.label_mean  # [B, R]

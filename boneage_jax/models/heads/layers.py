@@ -1,4 +1,4 @@
-"""Pieces that several heads share; the layers belong to the head that calls them."""
+"""Functions that several heads share; the layers they make belong to the calling head."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from boneage_jax.models.inputs import Input, encode
 
 
 def check_dropout(head: str, dropout: float, hidden: Sequence[int]) -> None:
-    """Raises BoneAgeError for a dropout that is no share, or that has no hidden layer to act on."""
+    """Raises BoneAgeError for a dropout outside [0, 1) or without hidden layers to act on."""
     if not 0 <= dropout < 1:
         raise BoneAgeError(f"dropout of the {head} head is {dropout}, expected 0 to below 1")
     if dropout and not hidden:
@@ -35,7 +35,7 @@ def beside_image(
 
 
 def branches(values: Mapping[str, Float[Array, "B _"]], units: int, dtype: Any) -> list[Float[Array, "B units"]]:
-    """Each value through a dense layer of its own, which has its name, and ReLU."""
+    """Passes each value through its own dense layer, which has the value's name, and ReLU."""
     return [nn.relu(nn.Dense(units, dtype=dtype, name=name)(value.astype(dtype))) for name, value in values.items()]
 
 

@@ -1,4 +1,4 @@
-"""The winner's head: one linear output, the z-score of the age."""
+"""The head of the RSNA challenge's winner: one linear output, the z-score of the age."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,10 +16,10 @@ class Regression(nn.Module):
     """The head of 16Bit, winner of the RSNA challenge 2017 (Halabi et al., Radiology 2019; 290:498-503).
 
     Global average pool, the sex (0 or 1) through a dense layer of its own, both concatenated, dense layers,
-    one linear output: the z-score of the age, which becomes months with the training labels' mean and
-    standard deviation. A further input gets a branch like that of the sex. The last layer is computed in
-    float32 whatever `dtype` is: a bfloat16 z-score would come in steps of a third of a month at the ends of
-    the scale.
+    one linear output: the z-score of the age, converted to months with the training labels' mean and
+    standard deviation. Every further input gets a branch like that of the sex. The last layer is computed in
+    float32 whatever `dtype` is: a bfloat16 z-score would have a resolution of a third of a month at the ends
+    of the scale.
     """
 
     sex_units: int = 32  # of every branch
@@ -31,7 +31,7 @@ class Regression(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses a dropout that is no share or has nothing to act on."""
+        """Rejects a dropout outside [0, 1) or without hidden layers to act on."""
         layers.check_dropout("regression", self.dropout, self.hidden)
         super().__post_init__()
 

@@ -1,4 +1,4 @@
-"""SIMBA's head: how far the bone age is from the chronological age."""
+"""SIMBA's head: the bone age relative to the chronological age."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,12 +18,13 @@ AGE = "chronological_age"
 class Relative(nn.Module):
     """The head of SIMBA (Gonzalez et al., "SIMBA: Specific Identity Markers for Bone Age Assessment", MICCAI 2020).
 
-    2x2 average pool, flattened (so a network takes images of one size); sex (0 or 1), chronological age and every
-    further input as markers, each times a learnable scalar of its own, concatenated; dense layers; one linear
-    output, the relative bone age: chronological age minus bone age, in standard deviations of the training labels.
+    2x2 average pool, flattened (so a network takes images of one size only); sex (0 or 1), chronological age and
+    every further input as markers, each multiplied by its own learnable scalar; concatenation; dense layers; one
+    linear output, the relative bone age: chronological age minus bone age, in standard deviations of the training
+    labels.
 
-    The original takes ages in months at both ends; here the marker is the z-score of the chronological age and
-    the output is in standard deviations, so that both are of the size of the features. The last layer is
+    In the original, the age marker and the output are in months; here the marker is the z-score of the chronological
+    age and the output is in standard deviations, so that both have the scale of the features. The last layer is
     computed in float32 whatever `dtype` is.
     """
 
@@ -36,7 +37,7 @@ class Relative(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses a network that is not given the chronological age."""
+        """Rejects inputs without the chronological age, and an invalid dropout."""
         if (AGE, "number") not in [(spec.name, spec.kind) for spec in self.inputs]:
             raise BoneAgeError(
                 f'the head "relative" gives the bone age relative to the further input "{AGE}" of kind "number", '

@@ -1,4 +1,4 @@
-"""Larson's head: a distribution over months for each sex, of which the sex picks one."""
+"""Larson's head: one distribution over months for each sex; the child's sex selects one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +16,9 @@ class SexSplitDistribution(nn.Module):
     """The head of Larson et al. (Radiology 2018; 287:313-322).
 
     Global average pool and one linear layer of 480 logits, 240 months for girls, then 240 for boys; softmax and
-    expectation over the half of the child's sex. A further input gets a dense layer with ReLU of its own, which
-    is concatenated to the pooled features. Logits and what follows are float32 whatever `dtype` is.
+    expectation over the half for the child's sex. Every further input passes through its own dense layer with
+    ReLU and is concatenated with the pooled features. The logits and everything after them are float32 whatever
+    `dtype` is.
     """
 
     input_units: int = 32  # of the branch of every further input
@@ -33,7 +34,7 @@ class SexSplitDistribution(nn.Module):
         """The same in training and evaluation."""
         pooled = layers.pool(features, self.dtype)  # [B, c]
         beside = layers.beside_image(sex, self.inputs, inputs)
-        del beside["sex"]  # it picks the half
+        del beside["sex"]  # it selects the half
         x = jnp.concatenate([pooled, *layers.branches(beside, self.input_units, self.dtype)], axis=-1)
         halves = nn.Dense(2 * MONTHS, dtype=jnp.float32, name="logits")(x).reshape(-1, 2, MONTHS)
         return from_logits(jnp.take_along_axis(halves, sex[:, None, None], axis=1)[:, 0])  # [B, 240]
