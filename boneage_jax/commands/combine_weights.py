@@ -4,12 +4,14 @@ import argparse
 from pathlib import Path
 
 NAME = "combine-weights"
-HELP = "one file of several networks, whose mean is calibrated"
+HELP = "combine several networks in one file, with a joint calibration"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command to its parser."""
-    parser.add_argument("weights", nargs="+", metavar="NAME|FILE", help="two or more; heat maps show the first one")
+    parser.add_argument(
+        "weights", nargs="+", metavar="NAME|FILE", help="two or more weights; heat maps show the first one"
+    )
     parser.add_argument("--out", type=Path, required=True, help="file to write, .safetensors")
     parser.add_argument("--data-dir", type=Path, required=True, help="the folder with the RSNA files")
 

@@ -29,22 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=Path,
         required=True,
-        help="csv or xlsx: id, boneage (months), male or sex; or the official test's",
+        help="csv or xlsx with the columns id, boneage (months), male or sex; or the official test labels",
     )
     parser.add_argument(
-        "--images", type=Path, required=True, help="folder with <id>.png and the like, or their zip archive"
+        "--images", type=Path, required=True, help="folder or zip archive of the images, such as <id>.png"
     )
-    parser.add_argument("--weights", help="name or file; default: the most accurate ones in the package")
-    parser.add_argument("--out", type=Path, help="folder for the report; default: evaluate-<name of the labels>")
+    parser.add_argument("--weights", help="name or file of the weights; default: the most accurate in the package")
+    parser.add_argument("--out", type=Path, help="folder for the report; default: evaluate-<name of the label file>")
     parser.add_argument(
         "--on-missing",
         choices=("error", "skip"),
         default="error",
-        help="images without labels and the reverse, and what cannot be read",
+        help="how to treat missing labels, missing images and unreadable files; default: error",
     )
-    parser.add_argument("--rsna", action="store_true", help="the ids are the challenge's: report its hospitals apart")
-    parser.add_argument("--keypoints", type=Path, help="key points, for networks that read a heat map of them")
-    parser.add_argument("--batch-size", type=int, default=16, help="images at once (default: 16)")
+    parser.add_argument(
+        "--rsna", action="store_true", help="the ids are those of the RSNA challenge: also report by hospital"
+    )
+    parser.add_argument("--keypoints", type=Path, help="file of key points, for networks with a heat-map input")
+    parser.add_argument("--batch-size", type=int, default=16, help="images per batch; default: %(default)s")
 
 
 def run(arguments: argparse.Namespace) -> int:

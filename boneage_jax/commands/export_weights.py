@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 NAME = "export-weights"
-HELP = "pack a run's best checkpoint as one file"
+HELP = "export a run's best checkpoint to one file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,19 +12,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the training run")
     parser.add_argument("--out", type=Path, required=True, help="file to write, .safetensors")
     parser.add_argument(
-        "--storage", default="float32", help="float32 (default), bfloat16 or float16; vectors stay float32"
+        "--storage",
+        default="float32",
+        help="dtype of the stored kernels: float32 (default), bfloat16 or float16; vectors stay float32",
     )
-    parser.add_argument("--split", help="on which to calibrate and measure; default: the run's evaluate.split")
-    parser.add_argument("--views", help="centre, flip, rotations or ten_crop; default: the run's evaluate.views")
-    parser.add_argument("--data-dir", help="folder of the data; default: where the run found them")
+    parser.add_argument("--split", help="split to calibrate and measure on; default: the run's evaluate.split")
+    parser.add_argument(
+        "--views", help="views to average: centre, flip, rotations or ten_crop; default: the run's evaluate.views"
+    )
+    parser.add_argument("--data-dir", help="folder of the data; default: the folder that the run used")
     parser.add_argument(
         "--checks",
         type=int,
         metavar="N",
-        help="radiographs of RSNA's training split on which to fit the checks of input images (8000); 0 for no checks",
+        help="number of RSNA training radiographs to fit the input checks on; 0 for no checks; default: 8000",
     )
     parser.add_argument(
-        "--no-calibration", action="store_true", help="without correction of bias and without intervals"
+        "--no-calibration", action="store_true", help="do not calibrate: no bias correction and no intervals"
     )
 
 

@@ -22,32 +22,36 @@ if TYPE_CHECKING:
     from boneage_jax.node.destinations import Destination
 
 NAME = "listen"
-HELP = "answer radiographs that a DICOM archive sends"
+HELP = "read the radiographs that a DICOM archive sends"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command to its parser."""
     parser.add_argument("--aet", type=_title, default="BONEAGE", help="AE title of the node; default: %(default)s")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
-    parser.add_argument("--port", type=int, default=11112, help="0 for any that is free; default: %(default)s")
+    parser.add_argument(
+        "--port", type=int, default=11112, help="port to listen on, 0 for any free one; default: %(default)s"
+    )
     parser.add_argument(
         "--allow",
         type=_title,
         action="append",
         default=[],
         metavar="AET",
-        help="AE title that may connect, once for each; may be left out on a loopback address alone",
+        help="AE title that may connect; repeat for several; optional only on a loopback address",
     )
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--send-to", type=_address, metavar="AET@HOST:PORT", help="archive that takes the results")
-    where.add_argument("--dicomweb", type=_url, metavar="URL", help="DICOMweb service that takes the results")
+    where.add_argument("--send-to", type=_address, metavar="AET@HOST:PORT", help="archive to send the results to")
+    where.add_argument("--dicomweb", type=_url, metavar="URL", help="DICOMweb service to send the results to")
     parser.add_argument(
         "--queue",
         type=Path,
         metavar="FILE",
-        help="SQLite file of the queue; default: one for the AE title, in the user's state folder",
+        help="SQLite file of the queue; default: one per AE title in the user's state folder",
     )
-    parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")
+    parser.add_argument(
+        "--weights", metavar="NAME|FILE", help="name or file of the weights; default: the most accurate in the package"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

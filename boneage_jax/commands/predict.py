@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sex",
         type=reading.sex,
         metavar="F|M|unknown",
-        help="of the children in all files that --labels does not list; unknown gives a reading of each; "
-        "may be left out for DICOM files that name it",
+        help="sex of the children in files that --labels does not list; unknown: one reading for each sex; optional "
+        "for DICOM files that name it in their header",
     )
     parser.add_argument(
         "--labels",
@@ -40,30 +40,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sexes and ages: columns id (file name); sex, gender or male; age (years), age_months, or date and "
         "birth_date",
     )
-    parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")
+    parser.add_argument(
+        "--weights", metavar="NAME|FILE", help="name or file of the weights; default: the most accurate in the package"
+    )
     parser.add_argument(
         "--age",
         type=reading.months,
         metavar="YEARS",
-        help="chronological age of the child in a single file, such as 9.5, to compare with; default: that of --labels "
-        "or the header of a DICOM",
+        help="chronological age to compare the bone age with, such as 9.5, for a single file; default: the age in "
+        "--labels or in the DICOM header",
     )
-    parser.add_argument("--heatmap", type=Path, metavar="DIR", help="folder for pictures of what moved the readings")
+    parser.add_argument(
+        "--heatmap",
+        type=Path,
+        metavar="DIR",
+        help="folder for heat maps: pictures of the regions that influenced the readings",
+    )
     parser.add_argument(
         "--regions",
         type=Path,
         metavar="DIR",
-        help="folder for pictures of the growth plates; JSON lists their boxes and bone ages",
+        help="folder for pictures of the ossification regions; --format json lists their boxes and bone ages",
     )
     parser.add_argument(
         "--dicom-out",
         type=Path,
         metavar="DIR",
-        help="folder for a Structured Report and a Secondary Capture of each DICOM image",
+        help="folder for a Structured Report and a Secondary Capture for each DICOM image",
     )
-    parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
     parser.add_argument(
-        "--accept-warnings", action="store_true", help="read images that the checks distrust too, with their warnings"
+        "--format", choices=("table", "json", "csv"), default="table", help="output format; default: table"
+    )
+    parser.add_argument(
+        "--accept-warnings", action="store_true", help="also read images that fail the input checks, with a warning"
     )
 
 

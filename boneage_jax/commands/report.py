@@ -24,29 +24,34 @@ _PACKAGES = {".html": ("jinja2",), ".pdf": ("jinja2", "weasyprint")}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command to its parser."""
     parser.add_argument(
-        "path", type=Path, metavar="FILE|FOLDER", help="a radiograph, or a folder with those of one child's visits"
+        "path",
+        type=Path,
+        metavar="FILE|FOLDER",
+        help="a radiograph, or a folder with the radiographs of one child's visits",
     )
     parser.add_argument(
-        "--sex", type=reading.sex, metavar="F|M", help="of the child; may be left out for DICOM files that name it"
+        "--sex", type=reading.sex, metavar="F|M", help="sex of the child; optional for DICOM files that name it"
     )
     parser.add_argument(
         "--age",
         type=reading.months,
         metavar="YEARS",
-        help="chronological age on the day of a single radiograph, such as 9.5; default: that of --labels or of the "
-        "header of a DICOM",
+        help="chronological age on the day of a single radiograph, such as 9.5; default: the age in --labels or in the "
+        "DICOM header",
     )
     parser.add_argument(
         "--labels",
         type=Path,
         metavar="CSV",
-        help="dates and ages of the visits: columns id (file name); date (such as 2024-05-31); birth_date, age (years) "
+        help="table of the visits, with the columns id (file name); date (such as 2024-05-31); birth_date, age (years) "
         "or age_months",
     )
-    parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")
+    parser.add_argument(
+        "--weights", metavar="NAME|FILE", help="name or file of the weights; default: the most accurate in the package"
+    )
     parser.add_argument("--out", type=_page, required=True, metavar="FILE", help="page to write, .html or .pdf")
     parser.add_argument(
-        "--accept-warnings", action="store_true", help="read images that the checks distrust too, with their warnings"
+        "--accept-warnings", action="store_true", help="also read images that fail the input checks, with a warning"
     )
 
 

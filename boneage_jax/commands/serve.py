@@ -16,7 +16,7 @@ from boneage_jax.commands import listening
 from boneage_jax.errors import BoneAgeError
 
 NAME = "serve"
-HELP = "serve a page and an HTTP interface"
+HELP = "serve a web page and an HTTP interface"
 _HIGHEST_PORT = 65535
 _SHORTEST = 16  # characters of a token
 
@@ -24,16 +24,25 @@ _SHORTEST = 16  # characters of a token
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command to its parser."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
-    parser.add_argument("--port", type=int, default=8080, help="0 for any that is free; default: %(default)s")
-    parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")
+    parser.add_argument(
+        "--port", type=int, default=8080, help="port to listen on, 0 for any free one; default: %(default)s"
+    )
+    parser.add_argument(
+        "--weights", metavar="NAME|FILE", help="name or file of the weights; default: the most accurate in the package"
+    )
     parser.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
-        help=f"file with a token of {_SHORTEST} or more characters that each request has to carry; may be left out on "
-        "a loopback address alone",
+        help=f"file with the token, {_SHORTEST} or more characters, that every request must send; optional only on a "
+        "loopback address",
     )
-    parser.add_argument("--queue", type=int, default=64, help="uploads at once, before 503; default: %(default)s")
+    parser.add_argument(
+        "--queue",
+        type=int,
+        default=64,
+        help="most uploads at the same time; further ones get status 503; default: %(default)s",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
