@@ -96,7 +96,7 @@ def in_torch(shape: Shape, name: str) -> list[float]:
 def main() -> None:
     """Measures all shapes and prints a Markdown table."""
     if not library.available():
-        raise SystemExit("the kernels cannot be used here; the log says why")
+        raise SystemExit("the kernels cannot be used here; see the log for the reason")
     contestants: dict[str, Callable[[Shape], list[float]]] = {
         "XLA float32": lambda shape: in_jax(lax.conv_general_dilated, shape, jnp.float32),
         "ours float32": lambda shape: in_jax(ours, shape, jnp.float32),

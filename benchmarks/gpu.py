@@ -171,7 +171,7 @@ class AgainstTorch:
             if not self._prepared:
                 self._prepare()
             if not self._prepared.get(name):
-                raise RuntimeError("nobody could do it; the reasons are printed above")
+                raise RuntimeError("no contestant could run it; the reasons are printed above")
             return compare.measure(self._tasks[name], self._prepared[name], self._plan.rounds, self._plan.seconds)
         except (RuntimeError, ValueError, OSError):
             self._clock.left()  # a failure after the time limit counts as out of time

@@ -156,7 +156,7 @@ def measure(
     """A row for each transform."""
     images = [read(one.file)[0] for one in labelled]
     if any(image.dtype != np.uint8 for image in images):
-        raise SystemExit("the radiographs must be 8-bit images; the transforms make the other depths")
+        raise SystemExit("the radiographs must be 8-bit images; the transforms produce the other bit depths")
     sexes, ages = [one.sex for one in labelled], np.array([one.age for one in labelled])
     plain = readings(predictor, images, sexes)
     rows = [row("as it is", "", plain, plain, ages)]

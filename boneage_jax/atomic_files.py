@@ -25,7 +25,9 @@ def write_whole(path: Path, write: Callable[[Path], None], move: Callable[[Path,
         move(temporary, path)
     except OSError as error:
         reason = error.strerror or error
-        raise BoneAgeError(f"cannot write {path}: {reason}; free or choose another place and run again") from error
+        raise BoneAgeError(
+            f"cannot write {path}: {reason}; correct this or choose another path, and run again"
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # such as a parent folder that is a file, already reported above
             temporary.unlink(missing_ok=True)
@@ -50,8 +52,8 @@ def storage_errors(folder: Path) -> Iterator[None]:
         free = shutil.disk_usage(parent).free / 2**20
         reason = "the disk is full" if full else str(error).splitlines()[0]
         raise BoneAgeError(
-            f"cannot write to {folder}: {reason} ({free:.0f} MiB free); what was saved before is intact: make room and "
-            "start the same command again"
+            f"cannot write to {folder}: {reason} ({free:.0f} MiB free); earlier files are intact: free some space "
+            "and run the same command again"
         ) from error
 
 
@@ -98,7 +100,7 @@ def _move_new(temporary: Path, path: Path) -> None:
 
 
 def _existing(path: Path) -> BoneAgeError:
-    return BoneAgeError(f"{path} exists and is not overwritten; move it away or choose another folder")
+    return BoneAgeError(f"{path} already exists and is not overwritten; move it or choose another folder")
 
 
 def _fill(path: Path, content: bytes) -> None:

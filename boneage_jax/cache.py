@@ -54,10 +54,10 @@ def check_own(path: Path) -> None:
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
     if status.st_uid != os.geteuid():
-        raise _refusal(path, f"belongs to another user (number {status.st_uid})")
+        raise _refusal(path, f"belongs to another user (uid {status.st_uid})")
 
 
 def _refusal(path: Path, reason: str) -> BoneAgeError:
     return BoneAgeError(
-        f"{path} {reason}, and code from there would run as yours; delete it, or correct its owner and permissions"
+        f"{path} {reason}, and code in it would run under your account; delete it, or correct its owner and permissions"
     )

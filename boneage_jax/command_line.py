@@ -34,7 +34,7 @@ def parse(argv: list[str]) -> None:
     early.add_argument("--workdir", "-workdir")
     known, _ = early.parse_known_args(argv[1:])
     if known.config is not None and not Path(known.config.partition(":")[0]).is_file():
-        raise BoneAgeError(f"--config names {known.config}, which is not a file; configs/ holds those to choose from")
+        raise BoneAgeError(f"--config is {known.config}, which is not a file; choose one from configs/")
     stored = Path(known.workdir, "config.json") if known.workdir else None
     if known.config is None and stored is not None and stored.exists():
         config_flags.DEFINE_config_dict("config", configuration.from_json(stored.read_text(), stored))
@@ -49,8 +49,8 @@ def parse(argv: list[str]) -> None:
     if len(rest) > 1:
         raise BoneAgeError(f"{rest[1]!r} is not a flag; settings are given as --config.section.key=value")
     if FLAGS.config is None:
-        where = f"; {FLAGS.workdir} holds no run either" if FLAGS.workdir else ""
-        raise BoneAgeError(f"no configuration is named{where}: add --config=configs/quickstart.py, for example")
+        where = f"; {FLAGS.workdir} contains no run either" if FLAGS.workdir else ""
+        raise BoneAgeError(f"no configuration is given{where}: add --config=configs/quickstart.py, for example")
     configuration.check(FLAGS.config)
 
 

@@ -35,13 +35,13 @@ def use_cache(folder: Path | None) -> None:
         cache.make_private(folder)
         cache.check_own(folder)
     except OSError as error:
-        logging.warning("Nothing compiled is kept: %s cannot be used (%s).", folder, error.strerror)
+        logging.warning("Compiled functions are not cached: %s cannot be used (%s).", folder, error.strerror)
         return
     except BoneAgeError as error:
-        logging.warning("Nothing compiled is kept: %s.", error)
+        logging.warning("Compiled functions are not cached: %s.", error)
         return
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        logging.warning("Nothing compiled is kept: %s cannot be written.", folder)
+        logging.warning("Compiled functions are not cached: %s cannot be written.", folder)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # By default, jax caches only what took a second to compile; the many small programs of a start take seconds too.

@@ -103,7 +103,7 @@ def run(main: Callable[[], int]) -> int:
         if error.errno not in _REFUSED:
             raise
         _discard_output()
-        return _fail(f"cannot go on: {error.strerror} ({error.filename or 'while writing output'})", 1)
+        return _fail(f"cannot continue: {error.strerror} ({error.filename or 'while writing output'})", 1)
     finally:
         sys.unraisablehook = hook
         for number, handler in before.items():

@@ -36,4 +36,4 @@ class Sex(enum.IntEnum):
         for sex in cls:
             if text.strip().lower() in (sex.letter.lower(), sex.word):
                 return sex
-        raise ValueError(f"{text!r} is none of F, M, female and male")
+        raise ValueError(f"{text!r} is not F, M, female or male")

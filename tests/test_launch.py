@@ -54,8 +54,8 @@ def assert_one_clear_error(found: subprocess.CompletedProcess[str], *words: str)
         ([TINY, "train"], ["'train' is not a flag", "--config.section.key=value"]),
         ([TINY, "--mode=predict"], ["mode", "predict", "benchmark"]),
         (["--config=configs/nothing.py"], ["configs/nothing.py"]),
-        ([], ["no configuration is named", "--config=configs/quickstart.py"]),
-        (["--mode=evaluate", "--workdir=nowhere"], ["nowhere holds no run"]),
+        ([], ["no configuration is given", "--config=configs/quickstart.py"]),
+        (["--mode=evaluate", "--workdir=nowhere"], ["nowhere contains no run"]),
     ],
     ids=[
         *("key", "option", "section", "key of one letter", "text", "fraction", "nothing", "no number", "no boolean"),

@@ -176,7 +176,7 @@ def test_a_full_output_is_one_sentence(flush):
     with open("/dev/full", "w") as full:
         found = ended(f"print('result', flush={flush}); return 0", stdout=full)
     assert found.returncode == 1
-    assert found.stderr == "error: cannot go on: No space left on device (while writing output)\n"
+    assert found.stderr == "error: cannot continue: No space left on device (while writing output)\n"
 
 
 def test_an_output_that_is_closed_early_needs_no_word():
@@ -190,7 +190,10 @@ def test_an_output_that_is_closed_early_needs_no_word():
 
 def test_a_system_that_refuses_is_one_sentence_with_the_file():
     found = ended("raise OSError(errno.ENOSPC, 'No space left on device', 'out/metrics.json')")
-    assert (found.returncode, found.stderr) == (1, "error: cannot go on: No space left on device (out/metrics.json)\n")
+    assert (found.returncode, found.stderr) == (
+        1,
+        "error: cannot continue: No space left on device (out/metrics.json)\n",
+    )
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback():

@@ -54,7 +54,7 @@ def add(name: str, root: Path) -> list[Path]:
         ValueError: `root` is no checkout, or the name is invalid or taken; nothing has been written then.
     """
     if not (root / REGISTRY).is_file():
-        raise ValueError(f"{root.absolute()} holds no {REGISTRY}; run the command in the root of the checkout")
+        raise ValueError(f"{root.absolute()} contains no {REGISTRY}; run the command in the root of the checkout")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ValueError(f"{name!r} cannot name a module; use small letters, digits and _, such as my_net2")
     targets = {template: Path(path.format(name=name)) for template, path in FILES.items()}

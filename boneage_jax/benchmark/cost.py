@@ -100,7 +100,7 @@ def _inside(equation: core.JaxprEqn, of_equation: Callable[[core.JaxprEqn], int]
     if name == "cond":
         return max(inner)
     if name == "while" and any(inner):
-        raise ValueError("operations inside a while loop cannot be counted: its number of turns is unknown")
+        raise ValueError("operations inside a while loop cannot be counted: its number of iterations is unknown")
     return _repeats(name, parameters) * sum(inner)
 
 

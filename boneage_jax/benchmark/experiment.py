@@ -62,7 +62,7 @@ def benchmark(config: ConfigDict, workdir: Path) -> report.Result:
 
 def _images(config: ConfigDict) -> data.Split:
     if config.data.name == "rsna_bone_age" and not config.data.dir:
-        logging.warning("data.dir is not given: measured on phantoms.")
+        logging.warning("data.dir is not set: phantoms are used.")
         config = config.copy_and_resolve_references().unlock()
         config.data.name = "phantom"
         config.data.options = ConfigDict({"count": {"train": max(64, config.train.batch_size), "validation": 8}})

@@ -56,7 +56,7 @@ def record(step: Callable[[], Any], folder: Path, *, steps: int, program_text: s
             jax.block_until_ready(step())
     traces = sorted(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
     if not traces:
-        raise BoneAgeError(f"the profiler has written no trace to {folder}; is the disk full?")
+        raise BoneAgeError(f"the profiler wrote no trace to {folder}; is the disk full?")
     return summarise(ProfileData.from_file(str(traces[-1])), str(folder), steps=steps, program_text=program_text)
 
 
@@ -70,7 +70,9 @@ def summarise(trace: Any, folder: str, *, steps: int, program_text: str) -> Prof
                 seconds[name] += nanoseconds / 1e9 / steps
     total = sum(seconds.values())
     if not total:
-        raise BoneAgeError(f"the trace in {folder} holds no operations: this JAX or this device does not tell them")
+        raise BoneAgeError(
+            f"the trace in {folder} contains no operations: this JAX version or device does not report them"
+        )
     costliest = sorted(seconds.items(), key=lambda item: -item[1])
     return Profile(tuple(Operation(n, sources.get(n, ""), s, s / total) for n, s in costliest), folder)
 

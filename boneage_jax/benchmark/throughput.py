@@ -48,7 +48,7 @@ def measure(step: Callable[[], Any], *, warmup: int, steps: int, ahead: int = 0)
             1 measures throughput as in a training loop, where the device never waits for Python.
     """
     if steps < 1 or warmup < 0 or ahead < 0:
-        raise ValueError(f"steps >= 1, warmup >= 0, ahead >= 0 expected, not {steps}, {warmup}, {ahead}")
+        raise ValueError(f"expected steps >= 1, warmup >= 0, ahead >= 0, got {steps}, {warmup}, {ahead}")
     for _ in range(warmup):
         jax.block_until_ready(step())
     seconds: list[float] = []

@@ -63,8 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     images = rsna.find_labelled(arguments.labels, arguments.images, arguments.on_missing, _columns(specs))
     if (oldest := max(image.age for image in images)) < _LEAST_OLDEST:
         print(
-            f"warning: the largest bone age in {arguments.labels} is {oldest:g}, and bone ages are taken for months; "
-            "multiply them by 12 if they are years",
+            f"warning: the largest bone age in {arguments.labels} is {oldest:g}, but bone ages must be in months; "
+            "multiply them by 12 if they are in years",
             file=sys.stderr,
         )
     predictions = predictor.predict_many(
@@ -113,11 +113,11 @@ def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints:
     if not heatmaps:
         return [Item(image.file, image.sex, image.inputs) for image in images]
     if keypoints is None:
-        raise BoneAgeError("these weights read a heat map of key points: name their file with --keypoints")
+        raise BoneAgeError("these weights read a heat map of key points: give the key-point file with --keypoints")
     marked = read_key_points(keypoints)
     if unmarked := [image.id for image in images if image.id not in marked]:
         first = ", ".join(unmarked[:10])
-        raise BoneAgeError(f"{keypoints} has no key points of {len(unmarked)} images: {first}; complete it")
+        raise BoneAgeError(f"{keypoints} has no key points for {len(unmarked)} images: {first}; add them")
     return [
         Item(image.file, image.sex, {**image.inputs, **dict.fromkeys(heatmaps, marked[image.id])}) for image in images
     ]

@@ -116,5 +116,5 @@ def _url(text: str) -> str:
             f"{text!r} is not the URL of a service, such as http://localhost:8042/dicom-web"
         )
     if parts.password is not None:
-        raise argparse.ArgumentTypeError("the URL holds a password, which other users can see; put it into ~/.netrc")
+        raise argparse.ArgumentTypeError("the URL contains a password, which other users can see; put it into ~/.netrc")
     return text

@@ -100,5 +100,5 @@ def _paths(flag: str, folder: Path, requests: Sequence[Request], ending: str) ->
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise BoneAgeError(f"the folder {folder} of {flag} cannot be made: {reason}; name another") from error
+        raise BoneAgeError(f"the folder {folder} for {flag} cannot be created: {reason}; choose another") from error
     return worklist.output_paths(folder, requests, ending)

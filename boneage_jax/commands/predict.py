@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
                     _print(writer.each(result))
                 bar.update()
         except KeyboardInterrupt:
-            print(f"stopped: {len(results)} of {len(work.requests)} files were looked at", file=sys.stderr)
+            print(f"stopped: {len(results)} of {len(work.requests)} files were processed", file=sys.stderr)
         finally:
             _print(writer.end())
     if interrupts.received is not None:

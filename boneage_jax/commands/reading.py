@@ -89,8 +89,8 @@ def refuse_further_inputs(predictor: "Predictor") -> None:
 
     if others := [spec.name for spec in predictor.network.inputs if spec.name != CHRONOLOGICAL_AGE]:
         raise BoneAgeError(
-            f"the weights {predictor.header.name!r} also read {', '.join(others)}, for which there is no flag; "
-            "in Python, boneage_jax.load(...).predict(..., inputs=...) takes them"
+            f"the weights {predictor.header.name!r} also read {', '.join(others)}, which no flag provides; "
+            "in Python, pass them to boneage_jax.load(...).predict(..., inputs=...)"
         )
 
 
@@ -98,7 +98,7 @@ def print_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
     """Prints the names of the skipped files, by folder, to stderr."""
     for folder, names in left_out.items():
         more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        what = "1 file is no image and was" if len(names) == 1 else f"{len(names)} files are no images and were"
+        what = "1 file is not an image and was" if len(names) == 1 else f"{len(names)} files are not images and were"
         print(printable(f"{folder}: note: {what} left out: {', '.join(names[:_NAMED])}{more}"), file=sys.stderr)
 
 

@@ -108,5 +108,5 @@ class _Images:
 def _page(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() not in _PACKAGES:
-        raise argparse.ArgumentTypeError(f"{text!r} is no page; expected a name that ends in .html or .pdf")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a page; expected a name that ends in .html or .pdf")
     return path

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     token = None if arguments.token_file is None else _read_token(arguments.token_file)
     if token is None and not listening.is_loopback(arguments.host):
         raise BoneAgeError(
-            f"--host {arguments.host} can be reached by other machines; name a file with a token with --token-file"
+            f"--host {arguments.host} can be reached by other machines; give a token file with --token-file"
         )
     if not 0 <= arguments.port <= _HIGHEST_PORT:
         raise BoneAgeError(f"--port is {arguments.port}, expected 0 to {_HIGHEST_PORT}")
@@ -93,8 +93,8 @@ def _read_token(path: Path) -> str:
         token = ""
     if len(token) < _SHORTEST or not token.isprintable() or " " in token:
         raise BoneAgeError(
-            f"{path} holds no token; expected one line of {_SHORTEST} or more ASCII characters without spaces, as "
-            "`openssl rand -hex 32` makes it"
+            f"{path} contains no token; expected one line of {_SHORTEST} or more ASCII characters without spaces, such "
+            "as the output of `openssl rand -hex 32`"
         )
     return token
 

@@ -117,7 +117,7 @@ class Archives:
             elif depth < _MAX_DEPTH:
                 yield from self.entries(found, found.name, problems, depth + 1)
             else:
-                problems[found.name] = f"{found.name} lies in {depth} archives, more than are looked into; unpack it."
+                problems[found.name] = f"{found.name} is nested too deeply, in {depth} archives; unpack it."
 
 
 def is_hidden(name: str) -> bool:
@@ -139,8 +139,8 @@ def _open_inner(entry: Entry) -> zipfile.ZipFile:
         _refuse_bomb(entry.name, info.file_size, _MAX_RATIO * info.compress_size)
     if info.file_size > (free := shutil.disk_usage(folder).free // 2):
         raise BoneAgeError(
-            f"{entry.name} needs {info.file_size:,} bytes in the temporary folder {folder}, of which {free:,} may be "
-            "used; unpack the archive around it, or name another folder in the environment variable TMPDIR."
+            f"{entry.name} needs {info.file_size:,} bytes in the temporary folder {folder}, but only {free:,} may be "
+            "used; unpack the outer archive, or choose another folder with the environment variable TMPDIR."
         )
     copy = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the archive that reads from it)
     try:
@@ -169,8 +169,8 @@ def _refuse_escape(entry: str, name: str) -> None:
     path = entry.replace("\\", "/")
     if path.startswith("/") or ".." in path.split("/") or ":" in path.split("/")[0]:
         raise BoneAgeError(
-            f"{name} holds the entry {entry!r}, which leaves the archive's folder; "
-            "it is refused: download the archive from its official source."
+            f"{name} is refused: its entry {entry!r} points outside the archive's folder; "
+            "download the archive from its official source."
         )
 
 

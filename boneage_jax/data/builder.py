@@ -201,7 +201,7 @@ class Records(Sequence[dict[str, np.ndarray]]):
 
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
-            raise IndexError(f"there is no record {index} among {len(self)}")
+            raise IndexError(f"record index {index} is out of range for {len(self)} records")
         try:
             return self._source[index]
         except (RuntimeError, OSError, ValueError) as error:  # ArrayRecord raises RuntimeError
@@ -239,7 +239,7 @@ def _check_complete(folder: pathlib.Path, split: str, count: int) -> None:
 
 
 def _announce_wait(holder: str) -> None:
-    logging.warning("Waiting for %s, which prepares the same images.", holder)
+    logging.warning("Waiting for %s, which is preparing the same images.", holder)
 
 
 def _full_disk(folder: pathlib.Path) -> str:

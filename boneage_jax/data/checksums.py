@@ -33,7 +33,7 @@ def verify(folder: Path) -> None:
         listed = dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
         for name, expected in listed.items():
             if _describe(folder / name) != expected:
-                refuse(folder, f"{name} is not as it was written")
+                refuse(folder, f"{name} has changed since it was written")
     except (OSError, ValueError, TypeError) as error:
         refuse(folder, str(error))
 
@@ -42,7 +42,7 @@ def refuse(folder: Path, reason: str) -> NoReturn:
     """Raises the BoneAgeError for a damaged dataset."""
     raise BoneAgeError(
         f"The prepared images in {folder} are damaged ({reason}); delete this folder and start again: "
-        "the images are then prepared anew."
+        "the images will be prepared again."
     )
 
 

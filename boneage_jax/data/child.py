@@ -17,7 +17,7 @@ def parse_sex(text: str) -> str:
     try:
         return Sex.parse(text).letter
     except ValueError:
-        raise ValueError(f"{text!r} is none of F, M and unknown") from None
+        raise ValueError(f"{text!r} is not F, M or unknown") from None
 
 
 def parse_age(text: str) -> float:
@@ -31,5 +31,5 @@ def parse_age(text: str) -> float:
     except ValueError:
         years = math.nan
     if not 0 <= years <= OLDEST:
-        raise ValueError(f"{text!r} is no age in years from 0 to {OLDEST:.0f}, such as 9.5")
+        raise ValueError(f"{text!r} is not an age in years from 0 to {OLDEST:.0f}, such as 9.5")
     return 12 * years

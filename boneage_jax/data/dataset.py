@@ -137,7 +137,7 @@ def load(
         raise BoneAgeError(f"There is no dataset {name!r}; data.name must be one of {', '.join(SOURCES)}.")
     source = SOURCES[name]
     if unknown := sorted(set(options) - set(source.options)):
-        raise BoneAgeError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(source.options)}.")
+        raise BoneAgeError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(source.options)}.")
     kinds = further.checked(inputs)
     examples, manifest = source.find(directory, preprocessing, kinds, **options)
     if kinds:

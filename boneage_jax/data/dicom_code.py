@@ -94,7 +94,7 @@ def _only_frame(dataset: Dataset, syntax: UID, name: str) -> bytes:
     starts = len(fragments) if syntax == RLELossless else sum(one.startswith(_STARTS) for one in fragments)
     if starts > 1:
         raise BoneAgeError(
-            f"{name} holds {starts} compressed images, but its header says one; export each as a file of its own."
+            f"{name} contains {starts} compressed images, but its header declares one; export each as a separate file."
         )
     code = next(generate_frames(dataset.PixelData, number_of_frames=1), b"")
     if syntax in JPEG2000TransferSyntaxes and code.startswith(_JP2):
@@ -128,8 +128,7 @@ def _check_rle(code: bytes, dataset: Dataset, name: str) -> None:
         # An excess of less than a row or a column is padding.
         if _unpacked(code[start:end]) >= rows * columns + min(rows, columns):
             raise BoneAgeError(
-                f"{name} says that it has {columns} x {rows} pixels, but its compressed image has more; "
-                "export it again."
+                f"{name} declares {columns} x {rows} pixels, but its compressed image has more; export it again."
             )
 
 
@@ -151,10 +150,12 @@ def _unpacked(segment: bytes) -> int:
 
 def _check(code: bytes, syntax: UID, dataset: Dataset, name: str) -> None:
     if _END not in code[-16:]:
-        raise BoneAgeError(f"{name} is truncated: its compressed pixels have no end; replace it with an intact copy.")
+        raise BoneAgeError(
+            f"{name} is truncated: its compressed pixels have no end marker; replace it with an intact copy."
+        )
     if syntax in JPEG2000TransferSyntaxes:
         if code[:4] != _SIZ:
-            raise BoneAgeError(f"{name} is damaged: its pixels are not JPEG 2000 code; replace it with an intact copy.")
+            raise BoneAgeError(f"{name} is damaged: its pixels are not JPEG 2000 data; replace it with an intact copy.")
         right, bottom, left, top = struct.unpack(">4I", code[8:24])
         bits, rows, columns = 0, bottom - top, right - left
     else:
@@ -162,18 +163,18 @@ def _check(code: bytes, syntax: UID, dataset: Dataset, name: str) -> None:
         if (frame == _LOSSLESS) != (_DECODERS[syntax] == "gdcm") or (frame == _JPEG_LS) != (
             syntax in JPEGLSTransferSyntaxes
         ):
-            raise BoneAgeError(f"{name} is compressed otherwise than its header says ({syntax.name}); export it again.")
+            raise BoneAgeError(f"{name} is not compressed as its header states ({syntax.name}); export it again.")
     if bits > dataset.BitsAllocated:
         raise BoneAgeError(
-            f"{name} has pixels of {bits} bits, but its header gives them {dataset.BitsAllocated}; export it again."
+            f"{name} has pixels of {bits} bits, but its header declares {dataset.BitsAllocated}; export it again."
         )
     if syntax == JPEGExtended12Bit and bits > 8:
         raise BoneAgeError(
-            f"{name} is compressed as lossy JPEG of {bits} bits, which is not read; export it without compression."
+            f"{name} is compressed as lossy JPEG of {bits} bits, which is not supported; export it without compression."
         )
     if (rows, columns) != (dataset.Rows, dataset.Columns):
         raise BoneAgeError(
-            f"{name} says that it has {dataset.Columns} x {dataset.Rows} pixels, but its compressed image has "
+            f"{name} declares {dataset.Columns} x {dataset.Rows} pixels, but its compressed image has "
             f"{columns} x {rows}; export it again."
         )
 
@@ -194,7 +195,7 @@ def _jpeg_frame(code: bytes, name: str) -> tuple[int, int, int, int]:
                 return found
             break
     raise BoneAgeError(
-        f"{name} is damaged: its compressed pixels are not intact JPEG code; replace it with an intact copy."
+        f"{name} is damaged: its compressed pixels are not intact JPEG data; replace it with an intact copy."
     )
 
 

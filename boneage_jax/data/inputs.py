@@ -27,8 +27,8 @@ def checked(inputs: Mapping[str, str | Sequence[str]]) -> dict[str, Kind]:
     for name in kinds:
         if not name.isidentifier() or name.lower() in _TAKEN:
             raise BoneAgeError(
-                f"data.inputs.{name} is no name for a further input: expected letters, digits and underscores, "
-                f"and none of {', '.join(sorted(_TAKEN))}, which every image has anyway."
+                f"data.inputs.{name} is not a valid name for a further input: expected letters, digits and "
+                f"underscores, and not {', '.join(sorted(_TAKEN))}, which every image already has."
             )
     if len(maps := [name for name, kind in kinds.items() if kind == KEYPOINTS]) > 1:
         raise BoneAgeError(f"data.inputs has several heat maps ({', '.join(maps)}); keep one.")
@@ -78,7 +78,7 @@ def _number(name: str, text: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        what = f"{text!r}, which is not a number" if text else "empty; a missing number is not guessed: give it"
+        what = f"{text!r}, which is not a number" if text else "empty; missing numbers are not imputed: enter a value"
         raise BoneAgeError(f"{where}: {name} is {what}.")
     low, high = _LIMITS.get(name.lower(), (-math.inf, math.inf))
     if not low <= value <= high:

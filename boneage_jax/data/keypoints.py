@@ -91,7 +91,7 @@ def read_key_points(path: str | pathlib.Path) -> dict[str, KeyPoints]:
     path = pathlib.Path(path).expanduser()
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
-        raise BoneAgeError(f"The folder {path} (data.keypoints) holds no .json file with key points.")
+        raise BoneAgeError(f"The folder {path} (data.keypoints) contains no .json file with key points.")
     found: dict[str, KeyPoints] = {}
     for file in files:
         for image, points in _read_file(file):
@@ -109,7 +109,7 @@ def _read_file(path: pathlib.Path) -> Iterator[tuple[str, KeyPoints]]:
     except OSError as error:
         raise BoneAgeError(f"The key points {path} (data.keypoints) cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise BoneAgeError(f"{path} holds no key points ({error!r}); expected {_FORM}.") from None
+        raise BoneAgeError(f"{path} contains no key points ({error!r}); expected {_FORM}.") from None
     for image_id, values in marks:
         if image_id not in images:
             raise BoneAgeError(f"{path} marks an image {image_id!r} that is not among its images; expected {_FORM}.")

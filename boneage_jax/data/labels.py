@@ -106,7 +106,7 @@ class LabelTable:
             rsna = " The RSNA files do not have it." if CHRONOLOGICAL_AGE in self.lacks else ""
             unit = " (in months)" if CHRONOLOGICAL_AGE in self.lacks else ""
             raise BoneAgeError(
-                f"{self.name} has no column {', '.join(map(repr, self.lacks))}, which data.inputs asks for.{rsna} "
+                f"{self.name} has no column {', '.join(map(repr, self.lacks))}, which data.inputs requires.{rsna} "
                 f"Give a label file with such a column{unit}, in its place or beside it."
             )
 
@@ -337,6 +337,6 @@ def _chronological_age(title: str, cell: str, where: str) -> float:
     except ValueError:
         raise BoneAgeError(f"{where}: the age {cell!r} is not a number.") from None
     if not 0 <= age <= 12 * OLDEST:
-        hint = "; ages in months belong into a column age_months" if unit == 12 else ""
+        hint = "; ages in months belong in a column age_months" if unit == 12 else ""
         raise BoneAgeError(f"{where}: the {title} {cell} lies outside 0 to {OLDEST:g} years{hint}.")
     return age

@@ -107,7 +107,7 @@ def _check_before_decoding(data: bytes, name: str) -> tuple[str, int]:
             kind = str(header.format)
             if kind != "MPO" and (pages := getattr(header, "n_frames", 1)) != 1:
                 raise BoneAgeError(
-                    f"{name} holds {pages} pages; expected one radiograph: save the page as its own file."
+                    f"{name} holds {pages} pages; expected one radiograph: save the page as a separate file."
                 )
             # Pillow would decode the whole PNG to look for EXIF after the pixels.
             orientation = 1 if kind == "PNG" and b"eXIf" not in data else header.getexif().get(_ORIENTATION, 1)
@@ -129,7 +129,9 @@ def _check_before_decoding(data: bytes, name: str) -> tuple[str, int]:
     if kind in ("JPEG", "MPO") and data.find(_JPEG_END, data.rfind(_JPEG_SCAN)) < 0:
         raise BoneAgeError(f"{name} is truncated: the JPEG has no end marker; replace it with an intact copy.")
     if kind == "WEBP" and len(data) < int.from_bytes(data[4:8], "little") + 8:
-        raise BoneAgeError(f"{name} is truncated: the WebP is shorter than it says; replace it with an intact copy.")
+        raise BoneAgeError(
+            f"{name} is truncated: the WebP is shorter than its header states; replace it with an intact copy."
+        )
     return kind, orientation
 
 
@@ -147,7 +149,7 @@ def _check_png(data: bytes, name: str) -> None:
         needed += rows * (1 + math.ceil(columns * per_pixel / 8)) if columns else 0
     if (found := _unpacked(data, needed + 1)) != needed:
         raise BoneAgeError(
-            f"{name} says that it has {width} x {height} pixels, but holds {'more' if found > needed else 'fewer'}; "
+            f"{name} declares {width} x {height} pixels, but contains {'more' if found > needed else 'fewer'}; "
             "replace it with an intact copy."
         )
 
@@ -175,7 +177,7 @@ def _check_bmp(data: bytes, name: str) -> None:
     row = (width * bits + 31) // 32 * 4
     if not packed and len(data) - start >= row * (abs(height) + 1):
         raise BoneAgeError(
-            f"{name} says that it has {width} x {abs(height)} pixels, but holds more; replace it with an intact copy."
+            f"{name} declares {width} x {abs(height)} pixels, but contains more; replace it with an intact copy."
         )
 
 
@@ -193,8 +195,8 @@ def _check_tiff(page: Image.Image, name: str) -> None:
         wrong |= not needed <= sum(tags[_STRIP_BYTES]) < needed + needed // height
     if wrong:
         raise BoneAgeError(
-            f"{name} says that it has {width} x {height} pixels, but holds another number; replace it with an intact "
-            "copy."
+            f"{name} declares {width} x {height} pixels, but contains a different number; "
+            "replace it with an intact copy."
         )
 
 
@@ -227,7 +229,7 @@ def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
             if mode in ("P", "RGB", "RGBA", "RGBX", "YCbCr"):
                 return cv2.cvtColor(np.asarray(page.convert("RGB")), cv2.COLOR_RGB2GRAY)
             if mode not in ("L", "LA") and not mode.startswith("I;16"):
-                raise BoneAgeError(f"{name} has pixels of the kind {mode!r}; expected 8 or 16 bits, or colour.")
+                raise BoneAgeError(f"{name} has pixels of type {mode!r}; expected 8 or 16 bits, or colour.")
             image = np.asarray(page)
     except _DAMAGED as error:
         raise _damaged(name, error) from None

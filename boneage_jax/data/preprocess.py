@@ -142,7 +142,7 @@ class Preprocessing:
         if self.region == "joints":
             return self._joints(image, points)
         if points is not None:
-            raise BoneAgeError(f"prepare() got key points, which preprocessing.region {self.region!r} does not take.")
+            raise BoneAgeError(f"prepare() got key points, which preprocessing.region {self.region!r} does not accept.")
         hand = self._hand(image)
         if hand is None:
             shown = _square(image, self.size)
@@ -202,7 +202,7 @@ class Preprocessing:
     def check_views(self, views: str) -> None:
         """Raises BoneAgeError unless `views` can be cut, so that a run fails before it trains."""
         if views not in VIEWS:
-            raise BoneAgeError(f"there are no views {views!r}; expected one of {', '.join(VIEWS)}.")
+            raise BoneAgeError(f"unknown views {views!r}; expected one of {', '.join(VIEWS)}.")
         if views == "ten_crop" and not self.crop:
             raise BoneAgeError("the views 'ten_crop' need preprocessing.crop above 0: the side of each crop in pixels.")
 
@@ -264,8 +264,8 @@ def check_grey(image: np.ndarray) -> None:
     """Raises BoneAgeError unless the image is as `decode` returns it: greyscale `[H, W]`, uint8 or uint16."""
     if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
         raise BoneAgeError(
-            "prepare() takes a grey image [H, W] of 8 or 16 bit without sign, "
-            f"not {image.dtype} of shape {image.shape}; decode() makes one."
+            "prepare() expects a greyscale image [H, W] of unsigned 8- or 16-bit integers, "
+            f"not {image.dtype} of shape {image.shape}; decode() returns one."
         )
 
 

@@ -72,7 +72,7 @@ def find(
         if pairs := _pair(f"{split} split", tables.get(split), _candidates(split, images), on_missing):
             found[split] = pairs
     if "train" not in found:
-        raise BoneAgeError(f"{directory} holds labels but no training image (<id>.png). {_WHERE_TO_GET_IT}")
+        raise BoneAgeError(f"{directory} contains labels but no training images (<id>.png). {_WHERE_TO_GET_IT}")
     return found if "validation" in found else {**found, **_hold_out(found["train"], tables["train"].labels)}
 
 
@@ -97,14 +97,18 @@ def find_labelled(
         raise BoneAgeError(f"The image folder {directory} does not exist.")
     table = read_labels(File(labels.name, labels.stat().st_size, 0, labels), inputs)
     if table is None:
-        raise BoneAgeError(f"{labels} is no label table; expected the columns id, boneage (months), and male or sex.")
+        raise BoneAgeError(
+            f"{labels} is not a label table; expected the columns id, boneage (months), and male or sex."
+        )
     if not table.labels or not table.has_ages:
         raise BoneAgeError(f"{labels} has no bone ages; expected a column boneage with a number of months in each row.")
     listing = list_files(directory)
     listing.refuse_problems()
     images = _images(listing.files, directory)
     if not images:
-        raise BoneAgeError(f"{directory} holds no image; expected files named by their id: {table.labels[0].id}.png.")
+        raise BoneAgeError(
+            f"{directory} contains no images; expected files named by their id: {table.labels[0].id}.png."
+        )
     pairs = _pair(f"table {labels.name}", table, _by_label(table, images), on_missing, skip="--on-missing=skip")
     if not pairs:
         raise BoneAgeError(f"No image in {directory} has a label in {labels}; expected files named by their id.")
@@ -122,7 +126,7 @@ def _images(files: Iterable[File], directory: pathlib.Path) -> list[File]:
         else:
             left_out.append(file.name)
     if left_out:
-        logging.info("%s: %d files are no images and are left out: %s", directory, len(left_out), first_ten(left_out))
+        logging.info("%s: %d files are not images and are left out: %s", directory, len(left_out), first_ten(left_out))
     images = [dataclasses.replace(file, original_size=sizes.get(_id(file))) for file in images]
     _warn_if_squashed(images)
     return images
@@ -205,7 +209,8 @@ def _by_label(table: LabelTable, images: Sequence[File]) -> dict[str, File]:
         if len(places) > 1:
             names = " and ".join(images[place].name for place in places)
             raise BoneAgeError(
-                f"The id {identifier} of {table.name} fits {names}; rename one, or write ids with folders and suffixes."
+                f"The id {identifier} of {table.name} matches {names}; rename one, or write ids with folders and "
+                "suffixes."
             )
     labelled = {places[0]: identifier for identifier, places in meant.items()}
     return {labelled.get(place, file.name): file for place, file in enumerate(images)}
@@ -223,7 +228,7 @@ def _pair(
     if not table or not labels or not files:
         if labels or files:
             missing = "labels" if files else "images"
-            logging.info("No %s of the %s found; it is left out.", missing, name)
+            logging.info("No %s found for the %s; it is left out.", missing, name)
         return []
     table.refuse_gaps()
     if faults := [label.fault for label in labels if label.fault]:

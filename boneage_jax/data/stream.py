@@ -53,10 +53,12 @@ class Batching:
         if self.workers < 0:
             raise BoneAgeError(f"The number of data workers must be 0 or more, not {self.workers}.")
         if not 0 <= self.process_index < self.process_count:
-            raise BoneAgeError(f"There is no process {self.process_index} among {self.process_count}.")
+            raise BoneAgeError(
+                f"Process index {self.process_index} is out of range for {self.process_count} processes."
+            )
         if self.batch_size % self.process_count:
             raise BoneAgeError(
-                f"A batch of {self.batch_size} cannot be shared evenly by {self.process_count} processes: "
+                f"A batch of {self.batch_size} cannot be divided evenly among {self.process_count} processes: "
                 f"choose a multiple of {self.process_count}."
             )
 

@@ -69,7 +69,7 @@ def read_table(file: File, known: Callable[[Sequence[str]], bool]) -> Table:
 def _lines(name: str, data: bytes) -> list[str]:
     """The lines of a text with their line ends; a first line such as "sep=;", meant for Excel, becomes blank."""
     if data[:4] == _OLD_WORKBOOK:
-        raise BoneAgeError(f"{name} is a workbook of Excel's old form (.xls); save it as .xlsx or csv.")
+        raise BoneAgeError(f"{name} is a workbook in the old Excel format (.xls); save it as .xlsx or csv.")
     try:
         text = data.decode("utf-16" if data[:2] in _UTF_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,7 +96,9 @@ def _csv(name: str, lines: list[str], delimiter: str) -> list[tuple[int, list[st
                 _refuse_long(name, reader.line_num)
                 rows.append((reader.line_num, [_text(cell) for cell in row]))
     except csv.Error as error:
-        raise BoneAgeError(f"{name}, row {reader.line_num}: this is no row of a csv table ({error}).") from None
+        raise BoneAgeError(
+            f"{name}, row {reader.line_num}: this is not a valid row of a csv table ({error})."
+        ) from None
     return rows
 
 
@@ -130,7 +132,7 @@ def _sheet(name: str, data: bytes) -> list[tuple[int, list[str]]]:
 
 def _refuse_large(name: str, size: int) -> None:
     if size > _MAX_BYTES:
-        raise BoneAgeError(f"{name} has {size:,} bytes, more than the {_MAX_BYTES:,} that a table of labels may have.")
+        raise BoneAgeError(f"{name} has {size:,} bytes, more than the limit of {_MAX_BYTES:,} for a label table.")
 
 
 def _refuse_long(name: str, number: int) -> None:

@@ -184,5 +184,5 @@ def _refuse(ids: Sequence[str], faulty: np.ndarray, what: str) -> None:
         more = ", ..." if count > 10 else ""
         raise BoneAgeError(
             f"evaluation of {what} for {count} of {len(ids)} images (ids {named}{more}); "
-            "nothing was written: look at these images and the checkpoint"
+            "nothing was written: check these images and the checkpoint"
         )

@@ -53,7 +53,7 @@ def fit(squares: Sequence[np.ndarray], seed: int = 0) -> Checks:
     """
     if len(squares) < _LEAST_IMAGES:
         raise BoneAgeError(
-            f"the checks cannot be fitted on {len(squares)} radiographs; at least {_LEAST_IMAGES} needed"
+            f"the checks cannot be fitted on {len(squares)} radiographs; at least {_LEAST_IMAGES} are needed"
         )
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(squares))

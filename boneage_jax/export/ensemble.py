@@ -93,15 +93,15 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
 
 def _check(files: Sequence[Path], members: Sequence[released.Weights]) -> None:
     if not 2 <= len(members) <= released.MOST_MEMBERS:
-        raise BoneAgeError(f"{len(members)} files of weights cannot be combined; name 2 to {released.MOST_MEMBERS}")
+        raise BoneAgeError(f"{len(members)} weights files cannot be combined; give 2 to {released.MOST_MEMBERS}")
     for file, member in zip(files, members, strict=True):
         header = member.header
         if header.members:
-            raise BoneAgeError(f"{file} combines several networks already; name the files that it was made of")
+            raise BoneAgeError(f"{file} already combines several networks; give the files that it was made from")
         if header.model["inputs"] or header.data.get("name") != "rsna_bone_age" or not header.calibration:
             raise BoneAgeError(
                 f"{file} cannot be combined: expected calibrated weights that were trained on rsna_bone_age and read "
-                "nothing but image and sex"
+                "only image and sex"
             )
         if header.storage != members[0].header.storage:
             raise BoneAgeError(f"{file} is stored in {header.storage}, {files[0]} in {members[0].header.storage}")

@@ -84,7 +84,7 @@ def export(
     splits = load_data(experiment.config)
     measured, found = evaluation.predict_split(experiment, state.variables, splits)
     if measured.name == "train":
-        raise BoneAgeError("figures of images that the network was trained on mean nothing; name another split")
+        raise BoneAgeError("metrics on images that the network was trained on are meaningless; choose another split")
     fitted, figures = None, {}
     if calibrated:
         parts = found.get("parts")

@@ -62,7 +62,7 @@ def loaded() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(find()))
     except (OSError, BoneAgeError) as error:
-        logging.warning("The CPU kernels are not used, networks run slower: %s", error)
+        logging.warning("The CPU kernels are not used, so networks run slower: %s", error)
         return None
     for target in TARGETS:
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")

@@ -70,7 +70,7 @@ class Archive:
             try:
                 status = association.send_c_store(pydicom.dcmread(io.BytesIO(content)))
             except ValueError as error:  # no presentation context
-                raise RejectedError("it does not take objects of this SOP class") from error
+                raise RejectedError("it does not accept objects of this SOP class") from error
             except RuntimeError as error:  # the association has ended
                 raise UnreachableError("it ended the association") from error
             if "Status" not in status:
@@ -113,4 +113,4 @@ class Service:
         except requests.RequestException as error:
             raise UnreachableError("it does not answer") from error
         if answer.get("FailedSOPSequence"):
-            raise RejectedError("it answers that storing failed")
+            raise RejectedError("it reports that storing failed")

@@ -236,10 +236,10 @@ def _open(path: Path) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
         reason = "another node uses it" if busy else str(error)
-        raise BoneAgeError(f"the queue {path} cannot be opened: {reason}; name another with --queue") from error
+        raise BoneAgeError(f"the queue {path} cannot be opened: {reason}; choose another with --queue") from error
     if version not in (0, _VERSION):
         raise BoneAgeError(
-            f"the queue {path} has version {version}, and this program reads {_VERSION}; let the program that made it "
-            "finish it, or name another with --queue"
+            f"the queue {path} has version {version}, but this program reads version {_VERSION}; finish it with the "
+            "program that created it, or choose another with --queue"
         )
     return file

@@ -31,7 +31,7 @@ class Reader:
         if further := [spec.name for spec in predictor.network.inputs]:
             raise BoneAgeError(
                 f"the weights {predictor.header.name!r} also read {', '.join(further)}, which radiographs do not "
-                "carry; name others with --weights"
+                "contain; choose others with --weights"
             )
         self._predictor = predictor
         self._maps = heatmap.Maps(predictor)
@@ -69,10 +69,10 @@ class Reader:
             _log.warning("image %d is refused: %s", entry.id, reason)
         except Exception as error:  # the node continues with the next image
             queue.fail(entry.id, type(error).__name__)
-            _log.error("image %d is put aside until the next start: %s", entry.id, where(error))
+            _log.error("image %d is set aside until the next start: %s", entry.id, where(error))
         else:
             queue.answer(entry.id, {"report": made.report, "capture": made.capture})
-            _log.info("image %d is read in %.1f s", entry.id, time.perf_counter() - start)
+            _log.info("image %d read in %.1f s", entry.id, time.perf_counter() - start)
 
 
 def where(error: BaseException) -> str:

@@ -50,7 +50,7 @@ def start(title: str, host: str, port: int, callers: Sequence[str], queue: Queue
         )
     except OSError as error:
         raise BoneAgeError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; name another address with --host and --port"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another address with --host and --port"
         ) from error
     assert server is not None  # start_server returns a server with block=False
     return server
@@ -62,12 +62,12 @@ def _store(event: evt.Event, queue: Queue) -> int:
     request = event.request
     assert isinstance(request, C_STORE)
     if request.AffectedSOPClassUID is None or request.AffectedSOPInstanceUID is None:
-        _log.warning("an object from %s is refused: the request names no UID", caller)
+        _log.warning("an object from %s is refused: the request has no UID", caller)
         return CANNOT_UNDERSTAND
     data = event.encoded_dataset()
     try:
         if reason := reason_to_ignore(request.AffectedSOPClassUID, data):
-            _log.info("an object from %s is left alone: %s", caller, reason)
+            _log.info("an object from %s is ignored: %s", caller, reason)
             return SUCCESS
         number = queue.accept(request.AffectedSOPInstanceUID, data)
     except BoneAgeError as error:
@@ -77,7 +77,7 @@ def _store(event: evt.Event, queue: Queue) -> int:
         _log.error("an image from %s cannot be queued: %s", caller, error)
         return OUT_OF_RESOURCES
     if number is None:
-        _log.info("an image from %s has come before and is not read again", caller)
+        _log.info("an image from %s was received before and is not read again", caller)
     else:
         _log.info("image %d accepted from %s", number, caller)
     return SUCCESS

@@ -22,13 +22,13 @@ def reason_to_ignore(sop_class: str, data: bytes) -> str:
         BoneAgeError: the header is damaged.
     """
     if sop_class not in CLASSES:
-        return "it is no CR, DX or Secondary Capture image"
+        return "it is not a CR, DX or Secondary Capture image"
     header = read_elements(data, _KEYWORDS, "the object")
     modality, part, *made_by = (str(header.get(keyword) or "").strip() for keyword in _KEYWORDS)
     if made_by == [EQUIPMENT, EQUIPMENT]:
         return "it is a result of this package"
     if modality.upper() not in _MODALITIES:
-        return "its modality is none of radiography"
+        return "its modality is not radiography"
     if not can_be_hand(part):
         return "its body part is not a hand"
     return ""

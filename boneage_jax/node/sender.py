@@ -46,6 +46,6 @@ class Sender:
                 "image %d: %s rejects a result (%s); next attempt in %.0f s", entry.id, self._destination, error, pause
             )
         else:
-            _log.info("image %d is answered", entry.id)
+            _log.info("image %d: results sent", entry.id)
         self._pause = 1.0
         return True

@@ -69,5 +69,5 @@ def _keep_running(work: Callable[[Queue, threading.Event], None], queue: Queue, 
             _log.error("the queue cannot be used: %s; next attempt in 10 s", error)
             stop.wait(10)
         except Exception as error:
-            _log.error("an error of the program: %s; next attempt in 10 s", where(error))
+            _log.error("internal error: %s; next attempt in 10 s", where(error))
             stop.wait(10)

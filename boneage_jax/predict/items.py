@@ -98,7 +98,7 @@ def read_sexes(sex: SexLike | None, header: Header | None, where: str) -> tuple[
         return (Sex(int(sex)) if number else Sex.parse(str(sex)),)
     except ValueError:
         expected = "expected 'F', 'M', or 'unknown' for a reading of each"
-        raise BoneAgeError(f"{where}: the sex {sex!r} is none; {expected}") from None
+        raise BoneAgeError(f"{where}: invalid sex {sex!r}; {expected}") from None
 
 
 def read_inputs(specs: Iterable[Input], given: Mapping[str, Any], picture: Picture, size: int) -> dict[str, Any]:

@@ -245,16 +245,16 @@ class Predictor:
         for values in (months, std):
             if values is not None and not (np.abs(values) <= LARGEST_MONTHS).all():
                 raise BoneAgeError(
-                    f"the weights {self.header.name!r} give {values.max():g} months, which is no bone age; their "
-                    "training has failed or their values were changed: use others"
+                    f"the weights {self.header.name!r} give {values.max():g} months, which is not a bone age; "
+                    "training has failed or the values were changed: use other weights"
                 )
         return Estimates(months, std, None if found.parts is None else np.asarray(found.parts))
 
     def _unfit(self, error: Exception) -> BoneAgeError:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         return BoneAgeError(
-            f"the weights {self.header.name!r}, written by version {self.header.version}, do not fit the network that "
-            f"this version makes ({reason})"
+            f"the weights {self.header.name!r}, written by version {self.header.version}, do not fit the network of "
+            f"this version ({reason})"
         )
 
     def _answers(self, futures: Sequence[Future[Prepared]], batch_size: int, on_error: str) -> Iterator[Any]:

@@ -81,7 +81,7 @@ def gather(paths: Iterable[Path], sex: str | None, age: float | None, labels: Pa
     found = [one for path in paths for one in _requests(path, left_out)]
     if age is not None and len(found) > 1:
         raise BoneAgeError(
-            f"--age is the age of one child, but there are {len(found)} files; give the ages in a table of --labels, "
+            f"--age is the age of one child, but there are {len(found)} files; give the ages in a table with --labels, "
             "in a column age (years) or age_months"
         )
     age_from = None if age is None else "--age"
@@ -117,7 +117,7 @@ def _requests(path: Path, left_out: dict[str, Sequence[str]]) -> list[Request]:
     if not requests and not problems:
         expected = ", ".join(ENDINGS)
         problems = [
-            Request(str(path), path.name, None, error=f"{path} holds no image; expected files ending in {expected}")
+            Request(str(path), path.name, None, error=f"{path} contains no image; expected files ending in {expected}")
         ]
     return sorted([*requests, *problems], key=lambda one: one.name)
 
@@ -132,15 +132,17 @@ def _with_labels(requests: Sequence[Request], path: Path) -> list[Request]:
         raise BoneAgeError(f"the label table {path} does not exist; expected a csv or xlsx file")
     labels = read_children(File(str(path), path.stat().st_size, 0, path))
     if labels is None:
-        raise BoneAgeError(f"{path} is no label table; expected the columns id, and male, sex, age, age_months or date")
+        raise BoneAgeError(
+            f"{path} is not a label table; expected the columns id, and male, sex, age, age_months or date"
+        )
     known, done = {label.id: label for label in labels}, list(requests)
     for identifier, places in match(known, [one.name for one in requests]).items():
         names = sorted({requests[place].name for place in places})
         for place in places:
             if len(names) > 1:
                 error = (
-                    f"{requests[place].name}: the id {identifier} of {path} fits {' and '.join(names)}; write the ids "
-                    "with folders or suffixes"
+                    f"{requests[place].name}: the id {identifier} of {path} matches {' and '.join(names)}; write the "
+                    "ids with folders or suffixes"
                 )
                 done[place] = dataclasses.replace(requests[place], error=requests[place].error or error)
             else:

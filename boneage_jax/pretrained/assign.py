@@ -47,7 +47,7 @@ def assign(arrays: Mapping[str, np.ndarray], names: Mapping[str, str], like: Any
         _listed("without a name in the original", unnamed),
         _listed("missing", missing),
         _listed("unexpected", unexpected),
-        _listed("of another shape", sorted(misshapen)),
+        _listed("of the wrong shape", sorted(misshapen)),
     ]
     if any(problems):
         raise BoneAgeError(f"the weights do not fit the network: {'; '.join(filter(None, problems))}")

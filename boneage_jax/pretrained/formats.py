@@ -37,12 +37,13 @@ def read(path: Path | str) -> tuple[Source, dict[str, np.ndarray]]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise BoneAgeError(
-            f"{path} does not exist or is no file; model.init_from names a file of weights, or those in the package"
+            f"{path} does not exist or is not a file; model.init_from must be a weights file, or the name of weights "
+            "in this package"
         )
     try:
         source, arrays = _read(path)
         if not arrays:
-            raise BoneAgeError("it holds no weights of layers")
+            raise BoneAgeError("it contains no layer weights")
         return source, {key: _as_float32(value) for key, value in arrays.items()}
     except BoneAgeError as error:
         raise BoneAgeError(f"{path} cannot be read: {error}") from error

@@ -30,5 +30,5 @@ def find(trunk: str) -> Path:
         ) from error
     weights = [Path(file.locate()) for file in files if file.suffix == ".pth"]
     if len(weights) != 1:
-        raise BoneAgeError(f"the package {package} holds {len(weights)} .pth files, expected one; install it again")
+        raise BoneAgeError(f"the package {package} contains {len(weights)} .pth files, expected one; install it again")
     return weights[0]

@@ -59,7 +59,7 @@ def read_hdf5(file: Path | io.BytesIO, config: Mapping[str, Any] | None = None) 
         for layer, variable, value in found:
             key = f"{layer}/{variable}"
             if key in arrays:
-                raise BoneAgeError(f"two layers are called {layer!r}; give them names of their own in Keras")
+                raise BoneAgeError(f"two layers are called {layer!r}; give them different names in Keras")
             arrays[key] = value
     return _numbered_afresh(_with_one_name_for_depthwise_kernels(arrays))
 
@@ -71,7 +71,7 @@ def read_archive(archive: zipfile.ZipFile) -> Arrays:
         BoneAgeError: they are not stored as HDF5, or the layers cannot be distinguished.
     """
     if "model.weights.h5" not in archive.namelist():
-        raise BoneAgeError('it holds no "model.weights.h5"; save the model again with Keras\' default settings')
+        raise BoneAgeError('it contains no "model.weights.h5"; save the model again with Keras\' default settings')
     config = json.loads(archive.read("config.json"))["config"]
     return read_hdf5(io.BytesIO(archive.read("model.weights.h5")), config)
 
@@ -101,7 +101,7 @@ def _new(opened: h5py.File, names: Mapping[str, str]) -> Iterator[tuple[str, str
     nameless = [_last(place) for place, name in named.items() if not name]
     if nameless and all(map(_AUTOMATIC.fullmatch, nameless)):
         raise BoneAgeError(
-            "it does not say what its layers are called (early versions of Keras 3 wrote such files); load it in "
+            "it does not contain the names of its layers (early versions of Keras 3 wrote such files); load it in "
             "Keras and save the model as .keras"
         )
     for place, group in places.items():

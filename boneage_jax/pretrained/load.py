@@ -124,7 +124,9 @@ def _fitting_table(name: str, trunk: nn.Module, source: str, stored: dict[str, n
         raise refusals[0]
     if fitting is None:
         known = ", ".join(functions) or "none"
-        raise BoneAgeError(f"it holds {source} weights, of which no names are known for {name}; known: {known}")
+        raise BoneAgeError(
+            f"it contains {source} weights, but no {source} layer names are known for {name}; known: {known}"
+        )
     return fitting
 
 
@@ -147,7 +149,7 @@ def _of_trunk(stored: dict[str, np.ndarray], names: Names, source: str) -> dict[
     broken = [key for key, value in arrays.items() if value.dtype != np.float32 or not np.isfinite(value).all()]
     if broken:
         listed = ", ".join(broken[:10])
-        raise BoneAgeError(f"not all numbers are finite floating-point numbers in {len(broken)} arrays: {listed}")
+        raise BoneAgeError(f"not all values are finite floating-point numbers in {len(broken)} arrays: {listed}")
     return arrays
 
 
@@ -167,6 +169,6 @@ def _for_our_channels(
         elif theirs[2] != value.shape[2] and theirs == (*value.shape[:2], theirs[2], value.shape[3]):
             raise BoneAgeError(
                 f"its layer {names['/'.join(path)]} takes {theirs[2]} input channels, the network's images have "
-                f"{value.shape[2]}; only three are turned into one, and equal numbers are taken as they are"
+                f"{value.shape[2]}; only three can be reduced to one, otherwise the two numbers must be equal"
             )
     return adapted

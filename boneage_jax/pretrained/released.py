@@ -33,9 +33,9 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
         raise BoneAgeError(f"{name} cannot start from {path}: {error}") from error
     try:
         loaded["head"] = _part(stored.variables, variables, "head")
-        logging.info("%s starts from %s, its trunk and its head.", name, path)
+        logging.info("%s starts from %s: trunk and head.", name, path)
     except BoneAgeError as error:
-        logging.info("%s starts from %s, its trunk alone; of its head, %s.", name, path, error)
+        logging.info("%s starts from %s: trunk only; for the head, %s.", name, path, error)
     return {
         kind: tree | {part: found[kind] for part, found in loaded.items() if kind in found}
         for kind, tree in variables.items()
@@ -45,15 +45,15 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
 def _check_same(their_name: str, our_name: str, theirs: nn.Module, ours: nn.Module) -> None:
     """Raises BoneAgeError, naming the differences, unless both trunks compute the same function."""
     if not isinstance(ours, type(theirs)):  # a trunk that extends theirs has its layers
-        raise BoneAgeError(f"it holds a {their_name}; set model.name to that, or take another file")
+        raise BoneAgeError(f"it contains a {their_name}; set model.name to that, or use another file")
     different = [
-        f"{field.name} is {getattr(theirs, field.name)!r} there, here {getattr(ours, field.name)!r}"
+        f"{field.name} is {getattr(theirs, field.name)!r} there, but {getattr(ours, field.name)!r} here"
         for field in dataclasses.fields(ours)
         if field.name not in _HOW and getattr(theirs, field.name) != getattr(ours, field.name)
     ]
     if different:
         raise BoneAgeError(
-            f"it holds a {their_name} with other options than the configured {our_name}: {'; '.join(different)}"
+            f"it contains a {their_name} with different options from the configured {our_name}: {'; '.join(different)}"
         )
 
 

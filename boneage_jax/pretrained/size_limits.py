@@ -7,4 +7,6 @@ from boneage_jax.released.weights import LARGEST
 def refuse_large(size: int) -> None:
     """Raises BoneAgeError for more bytes than any network has."""
     if size > LARGEST:
-        raise BoneAgeError(f"it holds {size:,} bytes, more than any network here has ({LARGEST:,}); use another file")
+        raise BoneAgeError(
+            f"it contains {size:,} bytes, more than any supported network has ({LARGEST:,}); use another file"
+        )

@@ -59,7 +59,7 @@ def read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     """
     pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise BoneAgeError("it is a zip archive that torch.save has not written: it has no NAME/data.pkl")
+        raise BoneAgeError("it is a zip archive not written by torch.save: it has no NAME/data.pkl")
     folder = pickles[0].removesuffix("data.pkl")
     byte_order = f"{folder}byteorder"  # of files since PyTorch 2.1
     order = archive.read(byte_order).decode() if byte_order in archive.namelist() else "little"
@@ -80,7 +80,7 @@ def read_sequence(path: Path) -> dict[str, np.ndarray]:
     """
     with path.open("rb") as file:
         if _Unpickler(file).load() != _MAGIC_NUMBER:
-            raise BoneAgeError("it is a pickle that torch.save has not written")
+            raise BoneAgeError("it is a pickle not written by torch.save")
         if (version := _Unpickler(file).load()) != _VERSION:
             raise BoneAgeError(f"it has the unknown version {version}, expected {_VERSION}; save it again with PyTorch")
         order = "little" if _Unpickler(file).load()["little_endian"] else "big"
@@ -127,7 +127,7 @@ class _Unpickler(pickle.Unpickler):
             return name
         if (module, name) not in _CONSTRUCTORS:
             raise BoneAgeError(
-                f"it holds Python objects beside its arrays, which could run anything ({module}.{name}); use the "
+                f"it contains Python objects besides its arrays, which could run any code ({module}.{name}); use the "
                 "model's .safetensors file, or save its state dict alone"
             )
         return _CONSTRUCTORS[module, name]
@@ -143,9 +143,9 @@ class _Unpickler(pickle.Unpickler):
 def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> _Tensor:
     """Describes a tensor; the remaining arguments are for training: gradients, hooks, metadata."""
     if not isinstance(storage, _Storage) or len(shape) != len(strides):
-        raise ValueError("a tensor without a storage, or with another number of strides than axes")
+        raise ValueError("a tensor has no storage, or its numbers of strides and axes differ")
     if any(type(number) is not int or number < 0 for number in (offset, *shape, *strides)):
-        raise ValueError(f"a tensor of the shape {shape}, the strides {strides} and the offset {offset}")
+        raise ValueError(f"a tensor has an invalid shape {shape}, strides {strides} or offset {offset}")
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -172,11 +172,13 @@ _CONSTRUCTORS: dict[tuple[str, str], Callable[..., Any]] = {
 def _state_dict(stored: Any) -> dict[str, _Tensor]:
     """Extracts the state dict from a `torch.save` object, which may hold several of them and other values."""
     if not isinstance(stored, Mapping):
-        raise BoneAgeError(f"it is no state dict, a dictionary of tensors, but a {type(stored).__name__}")
+        raise BoneAgeError(f"it is not a state dict (a dictionary of tensors) but a {type(stored).__name__}")
     inside = (stored[key] for key in WRAPPERS if isinstance(stored.get(key), Mapping))
     state = dict(next(inside, stored))
     if others := [str(key) for key, value in state.items() if not isinstance(value, _Tensor)]:
-        raise BoneAgeError(f"it is no state dict, a dictionary of tensors; it holds {', '.join(others[:10])}")
+        raise BoneAgeError(
+            f"it is not a state dict (a dictionary of tensors); it also contains {', '.join(others[:10])}"
+        )
     # The size as arrays: tensors can share a storage, and strides of 0 repeat one element any number of times.
     refuse_large(sum(math.prod(one.shape) * _TYPES[one.storage.type].itemsize for one in state.values()))
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}

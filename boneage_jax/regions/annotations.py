@@ -83,5 +83,7 @@ def _parse(row: dict[str, str], where: str) -> tuple[int, list[float], tuple[flo
         raise BoneAgeError(f"{where}: expected numbers of pixels in {', '.join(COLUMNS[4:])}.") from None
     inside = min(box) >= 0 and max(box[::2]) <= width and max(box[1::2]) <= height
     if not inside or not area(np.array([box]))[0] > 0:
-        raise BoneAgeError(f"{where}: the box {box} is empty or leaves its picture of {width:g} x {height:g} pixels.")
+        raise BoneAgeError(
+            f"{where}: the box {box} is empty or extends beyond its image of {width:g} x {height:g} pixels."
+        )
     return LABELS.index(row["label"]), box, (width, height)

@@ -87,7 +87,7 @@ class Detector:
     def __init__(self, path: Path = FILE):
         weights = released.read(path)
         if weights.header.model.get("name") != "region_net":
-            raise BoneAgeError(f"{path} holds the network {weights.header.name!r}, expected a detector of regions")
+            raise BoneAgeError(f"{path} contains the network {weights.header.name!r}, expected a region detector")
         self.header = weights.header
         self.preprocessing = Preprocessing.from_dict(weights.header.preprocessing)
         self._variables = jax.device_put(weights.variables)

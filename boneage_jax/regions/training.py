@@ -242,7 +242,7 @@ def initial(network: RegionNet, trunk: released.Weights, seed: int) -> Any:
     if trunk.header.model.get("name") != "efficientnet_lite0":
         raise BoneAgeError(
             f"the weights {trunk.header.name!r} have the trunk {trunk.header.model.get('name')}; the detector needs "
-            "those of an efficientnet_lite0"
+            "an efficientnet_lite0"
         )
     size = PREPROCESSING.size
     variables = network.init(jax.random.key(seed), jnp.zeros((1, size, size, 1)))

@@ -77,7 +77,7 @@ class Calibration:
         """
         known = len(self.parts or ())
         if known != parts.shape[1]:
-            raise BoneAgeError(f"the calibration knows {known} parts of the hand, the network reads {parts.shape[1]}")
+            raise BoneAgeError(f"the calibration has {known} parts of the hand, the network reads {parts.shape[1]}")
         return [part.apply(parts[:, place], None) for place, part in enumerate(self.parts or ())]
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Calibration:
             *(() if calibration.apart is None else (calibration.apart,)),
         )
         if not all(map(math.isfinite, numbers)) or min(numbers[2:]) < 0:
-            raise ValueError("its numbers are not finite, or negative where they measure an error")
+            raise ValueError("its values are not finite, or measures of error are negative")
         return calibration
 
 
@@ -160,8 +160,8 @@ def fit(
     """
     if len(age) < MINIMUM:
         raise BoneAgeError(
-            f"the calibration of intervals needs at least {MINIMUM} images that the network was not trained on, and "
-            f"there are {len(age)}; take a larger split, or do without intervals"
+            f"calibrating the intervals needs at least {MINIMUM} images that the network was not trained on, but "
+            f"there are {len(age)}; use a larger split, or do without intervals"
         )
     weight = np.ones(len(age)) if weight is None else weight
     plain, corrected = (_mean(_held_out(age, months, std, weight, correct=c), "mae") for c in (False, True))
@@ -264,7 +264,7 @@ def _spread(curve: tuple[float, ...] | None, months: Months, std: Months | None)
     elif std is not None:
         spread = std.astype(np.float64)
     else:
-        raise BoneAgeError("this calibration is for a network that knows its standard deviation; this one does not")
+        raise BoneAgeError("this calibration is for a network that predicts a standard deviation; this one does not")
     return np.maximum(spread, 0.01)
 
 

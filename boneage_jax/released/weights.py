@@ -113,7 +113,7 @@ def find(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     if path.suffix or path.name != text:
-        raise BoneAgeError(f"there is no file of weights {path}; those in the package: {_listed_names()}")
+        raise BoneAgeError(f"there is no weights file {path}; those in the package: {_listed_names()}")
     hint = did_you_mean(text, names())
     raise BoneAgeError(f"there are no weights {text!r}; those in the package: {_listed_names()}{hint}")
 
@@ -125,7 +125,7 @@ def most_accurate() -> str:
         BoneAgeError: the package has none.
     """
     if not names():
-        raise BoneAgeError("this copy of boneage_jax brings no weights along; name a file of weights")
+        raise BoneAgeError("this copy of boneage_jax contains no weights; give a weights file")
     return min(names(), key=lambda name: read_header(FOLDER / f"{name}{_SUFFIX}").figures["overall"]["mae"]["value"])
 
 
@@ -177,7 +177,7 @@ def read(path: Path | str) -> Weights:
     checks = {name.removeprefix(_CHECKS): x for name, x in tensors.items() if name.startswith(_CHECKS)}
     header = _header(path, fields)
     if sorted(others) != [str(place) for place in range(1, len(header.members))]:
-        raise BoneAgeError(f"{path} is damaged: it does not hold the {len(header.members)} networks it names")
+        raise BoneAgeError(f"{path} is damaged: it does not contain the {len(header.members)} networks that it lists")
     trees = [variables, *({name: {} for name in COLLECTIONS} | others[key] for key in sorted(others))]
     members = tuple(
         Weights(_header(path, {"members": [], **one}), each)
@@ -212,19 +212,19 @@ def is_released(path: Path | str) -> bool:
 
 def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.is_file():
-        raise BoneAgeError(f"there is no file of weights {path}")
+        raise BoneAgeError(f"there is no weights file {path}")
     if (size := path.stat().st_size) > LARGEST:
-        raise BoneAgeError(f"{path} has {size:,} bytes, more than any file of weights ({LARGEST:,}); fetch it again")
+        raise BoneAgeError(f"{path} has {size:,} bytes, more than any weights file ({LARGEST:,}); fetch it again")
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise BoneAgeError(f"{path} is no intact safetensors file ({error}); fetch or export it again") from error
+        raise BoneAgeError(f"{path} is not an intact safetensors file ({error}); fetch or export it again") from error
     if KEY not in metadata:
         raise BoneAgeError(
-            f"{path} holds no network of boneage_jax: its metadata lack the key {KEY!r}; `boneage export-weights` "
-            "makes such files, and model.init_from takes those of others"
+            f"{path} contains no network of boneage_jax: its metadata lack the key {KEY!r}; `boneage export-weights` "
+            "writes such files, and model.init_from reads those of other projects"
         )
     try:
         fields = dict(json.loads(metadata[KEY]))
@@ -234,7 +234,7 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, 
         raise BoneAgeError(f"{path} is damaged: its header cannot be read ({error}); fetch it again") from error
     if number > FORMAT:
         raise BoneAgeError(
-            f"{path} has format {number}, which a later version of boneage_jax ({fields.get('version')}) writes; this "
+            f"{path} has format {number}, written by a later version of boneage_jax ({fields.get('version')}); this "
             f"one ({__version__}) reads up to format {FORMAT}: update it"
         )
     return fields, tensors
@@ -249,7 +249,7 @@ def _header(path: Path | str, fields: Mapping[str, Any]) -> Header:
     known = {field.name for field in dataclasses.fields(Header)}
     if fields.keys() != known:
         different = ", ".join(sorted(fields.keys() ^ known))
-        raise BoneAgeError(f"{path} is damaged: its header lacks keys, or has others ({different}); fetch it again")
+        raise BoneAgeError(f"{path} is damaged: its header has missing or unknown keys ({different}); fetch it again")
     wrong = [name for name in _TEXTS if not isinstance(fields[name], str)]
     wrong += [name for name in _OBJECTS if not isinstance(fields[name], dict)]
     members = fields["members"]
@@ -260,7 +260,7 @@ def _header(path: Path | str, fields: Mapping[str, Any]) -> Header:
     ):
         wrong.append("members")
     if wrong:
-        raise BoneAgeError(f"{path} is damaged: {', '.join(wrong)} in its header have another type; fetch it again")
+        raise BoneAgeError(f"{path} is damaged: {', '.join(wrong)} in its header have the wrong type; fetch it again")
     return Header(**fields)
 
 
@@ -269,5 +269,5 @@ def _stored(name: str, value: Any, storage: str) -> np.ndarray:
     with np.errstate(over="ignore"):  # reported below
         stored = array.astype(STORAGES[storage]) if array.ndim > 1 else array
     if not np.isfinite(stored.astype(np.float32)).all():
-        raise BoneAgeError(f"{name} holds numbers that are not finite in {stored.dtype.name}, so that it is not stored")
+        raise BoneAgeError(f"{name} has values that are not finite in {stored.dtype.name} and cannot be stored")
     return np.asarray(stored, order="C")

@@ -76,7 +76,7 @@ class Reading:
         inputs = [spec.name for spec in predictor.network.inputs]
         if others := [name for name in inputs if name != CHRONOLOGICAL_AGE]:
             raise BoneAgeError(
-                f"the weights {predictor.header.name!r} also read {', '.join(others)}, which a request has no field for"
+                f"the weights {predictor.header.name!r} also read {', '.join(others)}, for which requests have no field"
             )
         self._predictor = predictor
         self._reads_age = bool(inputs)
@@ -153,7 +153,7 @@ class Reading:
             raise FailedUploadError(400, {"error": "The image is empty (0 bytes)."})
         if not is_dicom(data) and not is_picture(data):
             expected = "expected PNG, JPEG, WebP, TIFF, BMP, JPEG 2000 or DICOM"
-            raise FailedUploadError(415, {"error": f"The image is of no known format; {expected}."})
+            raise FailedUploadError(415, {"error": f"The image format is unknown; {expected}."})
         if self._reads_age and upload.age is None:
             raise FailedUploadError(400, {"error": "These weights also read the chronological age: add the field age."})
         provenance = self._predictor.provenance()

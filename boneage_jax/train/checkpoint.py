@@ -47,7 +47,7 @@ class Store:
         check_path(self.directory)
         _hide_tracebacks_of_writers()
         if not create and not self.directory.is_dir():
-            raise BoneAgeError(f"{self.directory} holds no checkpoint; train first, or name another --workdir")
+            raise BoneAgeError(f"{self.directory} contains no checkpoint; train first, or choose another --workdir")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, cleanup_tmp_directories=create)
         with storage_errors(self.directory):
             handlers = {"state": ocp.StandardCheckpointHandler(), "about": ocp.JsonCheckpointHandler()}
@@ -86,7 +86,7 @@ class Store:
             restored = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
             about = dict(restored["about"])
             if _CHECKSUM not in about:
-                absl.logging.warning("%s has no checksum of its metadata; they are not verified.", self._path(step))
+                absl.logging.warning("%s has no checksum for its metadata, which is not verified.", self._path(step))
             elif about.pop(_CHECKSUM) != digest_json(about):
                 raise ValueError("its metadata do not match their checksum")
             return about
@@ -138,7 +138,7 @@ class Store:
         if step not in steps:
             wanted = "a checkpoint" if step is None else f"checkpoint {step}"
             there = ", ".join(map(str, steps)) or "none"
-            raise BoneAgeError(f"{self.directory} does not hold {wanted}; there: {there}")
+            raise BoneAgeError(f"{self.directory} does not contain {wanted}; available: {there}")
         return step
 
     @contextmanager
@@ -149,9 +149,9 @@ class Store:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             before = [other for other in self.steps() if other < step]
             offer = (
-                f"the one before it is intact as far as known: go on from it with --config.checkpoint.step={before[-1]}"
+                f"the one before it appears to be intact: resume from it with --config.checkpoint.step={before[-1]}"
                 if before
-                else "there is none before it: delete it to start again"
+                else "there is no earlier one: delete it to start again"
             )
             raise BoneAgeError(f"checkpoint {self._path(step)} is damaged ({reason}); {offer}") from error
 
@@ -189,8 +189,8 @@ def check_path(directory: Path) -> None:
     """
     if found := [character for character in _UNSAFE if character in str(directory)]:
         raise BoneAgeError(
-            f"checkpoints cannot be kept in {directory}, whose name has {' '.join(found)}; choose a --workdir without "
-            f"any of {' '.join(_UNSAFE)}"
+            f"checkpoints cannot be stored in {directory}, because its path contains {' '.join(found)}; choose a "
+            f"--workdir without any of {' '.join(_UNSAFE)}"
         )
 
 

@@ -66,7 +66,7 @@ def predict_split(
     splits = splits or load_data(settings)
     name = settings.evaluate.split
     if name not in splits:
-        raise BoneAgeError(f"evaluate.split is {name!r}; the data have {', '.join(splits)}")
+        raise BoneAgeError(f"evaluate.split is {name!r}; available splits: {', '.join(splits)}")
     split = splits[name]
     source = placement.create(settings.data.placement, split)
     with source.evaluation_batches(experiment.evaluation_batching(workers=settings.data.workers)) as batches:
@@ -118,9 +118,9 @@ def stored_calibration(workdir: Path, experiment: Experiment, variables: Any) ->
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BoneAgeError(f"{path} is damaged ({error}); delete it, and export the weights again") from error
     if stored != _calibrated(experiment, variables):
-        logging.warning("%s is of another checkpoint or other views; it is not applied.", path)
+        logging.warning("%s belongs to another checkpoint or other views; it is not applied.", path)
         return None
-    logging.info("Months and intervals are calibrated by %s.", path)
+    logging.info("Ages and intervals are calibrated with %s.", path)
     return calibration
 
 

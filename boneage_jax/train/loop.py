@@ -40,7 +40,7 @@ class StoppedError(BoneAgeError):
 
     def __init__(self, step: int, number: int):
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} at step {step}, which is saved; the same command goes on from there")
+        super().__init__(f"stopped by {name} at step {step}, which is saved; run the same command to resume from there")
         self.exit_status = program.exit_status(number)
 
 
@@ -134,7 +134,7 @@ def _alone(workdir: Path) -> Iterator[None]:
         return
 
     def refuse(holder: str) -> None:
-        raise BoneAgeError(f"{workdir} is in use by {holder}; wait until it has ended, or name another --workdir")
+        raise BoneAgeError(f"{workdir} is in use by {holder}; wait until it has ended, or choose another --workdir")
 
     with contextlib.ExitStack() as stack:
         with storage_errors(workdir):
@@ -149,8 +149,8 @@ def _check_same_run(config: ConfigDict, workdir: Path) -> None:
         stored = configuration.from_json(path.read_text(), path)
         if different := configuration.differences(stored, config):
             raise BoneAgeError(
-                f"{workdir} holds a run of another configuration ({'; '.join(different)}); "
-                "name another --workdir, or delete it"
+                f"{workdir} contains a run with another configuration ({'; '.join(different)}); "
+                "choose another --workdir, or delete it"
             )
 
 
@@ -165,7 +165,7 @@ def _resume(latest: Store, best: Store, fresh: TrainState, step: int) -> tuple[T
         best.discard_after(progress.best_step)
         if progress.best_step not in best.steps():
             progress = dataclasses.replace(progress, best_mae=math.inf)
-    logging.info("Going on from step %d.", restored.step)
+    logging.info("Resuming from step %d.", restored.step)
     return restored.state, progress
 
 
@@ -279,7 +279,7 @@ class _Window:
                 ids = ", ".join(self._run.splits["train"].ids[i] for i in parallel.gather_local(index))
                 raise BoneAgeError(
                     f"loss {found['loss']}, gradient norm {found['gradient_norm']} at step {step}, images {ids}: not "
-                    "finite, and not saved; look at these images, or lower optimizer.learning_rate"
+                    "finite, and not saved; check these images, or lower optimizer.learning_rate"
                 )
         last = self._pending[-1][0]
         rate = len(values) * self._run.config.train.batch_size / (time.perf_counter() - self._started)

@@ -38,7 +38,7 @@ def create(name: str, *, label_mean: float, label_std: float, label_sigma: float
     if name not in _NAMES:
         raise BoneAgeError(f"train.loss is {name!r}, expected one of {', '.join(_NAMES)}")
     if not 0 <= label_sigma < float("inf"):
-        raise BoneAgeError(f"train.label_sigma is {label_sigma}, expected months: 0 (the month itself) or more")
+        raise BoneAgeError(f"train.label_sigma is {label_sigma}, expected 0 (the month itself) or more months")
     if name == "cross_entropy":
         return lambda estimate, age: _cross_entropy(estimate, age, label_sigma)
     distance = _ON_Z_SCORES[name]

@@ -36,7 +36,7 @@ def check_batch_size(name: str, batch_size: int) -> None:
     devices = jax.device_count()
     if batch_size < 1 or batch_size % devices:
         raise BoneAgeError(
-            f"{name} is {batch_size}, which {devices} devices do not divide; take a multiple of {devices}"
+            f"{name} is {batch_size}, which is not divisible by {devices} devices; use a multiple of {devices}"
         )
 
 

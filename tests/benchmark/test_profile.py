@@ -71,7 +71,7 @@ def test_the_table_holds_the_costliest_first():
 
 
 def test_a_trace_without_operations_is_an_error():
-    with pytest.raises(BoneAgeError, match="holds no operations"):
+    with pytest.raises(BoneAgeError, match="contains no operations"):
         summary([event("python", 0, 900, operation=False)])
 
 

@@ -175,7 +175,7 @@ def test_ages_that_look_like_years_are_warned_about(largest, warned, tiny, tmp_p
     (tmp_path / "labels.csv").write_text(f"id,boneage,male\n{rows}")
     arguments = [f"--labels={tmp_path / 'labels.csv'}", f"--images={tmp_path / 'in'}", f"--out={tmp_path / 'report'}"]
     assert main(["evaluate", f"--weights={tiny}", *arguments]) == 0
-    warning = f"is {largest:g}, and bone ages are taken for months; multiply them by 12 if they are years"
+    warning = f"is {largest:g}, but bone ages must be in months; multiply them by 12 if they are in years"
     assert (warning in capsys.readouterr().err) == warned
 
 
@@ -244,11 +244,17 @@ def test_too_few_images_need_a_word_that_there_are_no_intervals(exported, tmp_pa
     [
         (["export-weights", "--workdir=WORKDIR", "--out=a.bin"], "does not end in .safetensors"),
         (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--storage=int8"], "storage is 'int8'"),
-        (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--split=test"], "the data have train, valid"),
-        (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--split=train"], "name another split"),
+        (
+            ["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--split=test"],
+            "available splits: train, valid",
+        ),
+        (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--split=train"], "choose another split"),
         (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--views=ten_crop"], "need preprocessing.crop"),
         (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors"], "--checks=0 exports the weights without them"),
-        (["export-weights", "--workdir=absent", "--out=a.safetensors"], "absent/checkpoints/best holds no checkpoint"),
+        (
+            ["export-weights", "--workdir=absent", "--out=a.safetensors"],
+            "absent/checkpoints/best contains no checkpoint",
+        ),
         (["evaluate", "--labels=a.csv", "--images=.", "--weights=absent"], "there are no weights 'absent'"),
         (["evaluate", "--labels=a.csv", "--images=.", "--weights=WEIGHTS"], "label table a.csv does not exist"),
     ],

@@ -40,14 +40,14 @@ def folder(tmp_path):
 def test_images_are_read_by_their_contents_and_other_files_are_named(run, folder):
     status, out, err = run("in", "--sex=F", "--format=json")
     assert (status, [one["file"] for one in json.loads(out)]) == (0, ["in/1.png", "in/2.IMA", "in/3"])
-    assert err == "in: note: 2 files are no images and were left out: 1-heatmap.png, notes.txt\n"
+    assert err == "in: note: 2 files are not images and were left out: 1-heatmap.png, notes.txt\n"
 
 
 def test_many_files_that_are_left_out_are_counted(run, folder):
     for number in range(20):
         (folder / f"{number:02}.txt").write_text("text")
     _, _, err = run("in", "--sex=F")
-    assert "in: note: 22 files are no images and were left out: 00.txt, " in err
+    assert "in: note: 22 files are not images and were left out: 00.txt, " in err
     assert "08.txt, 09.txt, and 12 more\n" in err
 
 
@@ -69,7 +69,7 @@ def test_one_row_is_never_two_children(names, read, tmp_path):
     (tmp_path / "labels.csv").write_text("id,male\nhand,True\n")
     for paths in (["in"], [f"in/{name}" for name in names]):
         for one in read(*paths, "--labels=labels.csv", status=1):
-            assert f"the id hand of labels.csv fits in/{sorted(names)[0]} and in/{sorted(names)[1]}" in one["error"]
+            assert f"the id hand of labels.csv matches in/{sorted(names)[0]} and in/{sorted(names)[1]}" in one["error"]
             assert one["sex"] is None
     (tmp_path / "labels.csv").write_text(f"id,male\n{names[0]},True\n{names[1]},False\n")
     found = read("in", "--labels=labels.csv")
@@ -99,7 +99,7 @@ def test_ages_come_from_the_table_and_one_age_is_for_one_file(run, read, tmp_pat
     assert found[0]["difference"] == pytest.approx(found[0]["months"] - 102, abs=1e-3)
     status, out, err = run("in", "--sex=F", "--age=9")
     assert (status, out) == (1, "")
-    assert "--age is the age of one child, but there are 2 files; give the ages in a table of --labels" in err
+    assert "--age is the age of one child, but there are 2 files; give the ages in a table with --labels" in err
     (one,) = read("in/1.png", "--labels=labels.csv", "--age=8.5")
     assert one["age_from"] == "--labels"
     (one,) = read("in/1.png", "--labels=labels.csv", "--age=9", status=1)
@@ -210,7 +210,7 @@ def test_an_interrupt_leaves_valid_output(number, where, form, run, interrupt, t
     interrupt(number, where)
     status, out, err = run("in", "--sex=F", f"--format={form}")
     assert status == 128 + number
-    assert err == "stopped: 2 of 4 files were looked at\n"
+    assert err == "stopped: 2 of 4 files were processed\n"
     found = json.loads(out) if form == "json" else list(csv.DictReader(out.splitlines()))
     assert [one["file"] for one in found] == ["in/0.png", "in/1.png"]
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before

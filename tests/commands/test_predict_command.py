@@ -196,10 +196,10 @@ def test_a_decoder_that_fails_logs_no_traceback_beside_the_error(run, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["empty", "--sex=F"], "empty holds no image"),
+        (["empty", "--sex=F"], "empty contains no image"),
         (["absent", "--sex=F"], "absent cannot be read"),
         (["hand.png", "--labels=absent.csv"], "label table absent.csv does not exist"),
-        (["hand.png", "--labels=other.csv"], "other.csv is no label table"),
+        (["hand.png", "--labels=other.csv"], "other.csv is not a label table"),
         (["hand.png", "--labels=wrong.csv"], "wrong.csv, row 2: the sex 'x' is unknown"),
     ],
 )
@@ -218,9 +218,9 @@ def test_nothing_read_is_status_1(arguments, words, run, tmp_path):
     ("arguments", "words"),
     [
         (["--sex=F"], "FILE|FOLDER"),
-        (["hand.png", "--sex=girl"], "'girl' is none of F, M and unknown"),
-        (["hand.png", "--sex=F", "--age=96"], "no age in years from 0 to 25"),
-        (["hand.png", "--sex=F", "--age=nan"], "no age in years"),
+        (["hand.png", "--sex=girl"], "'girl' is not F, M or unknown"),
+        (["hand.png", "--sex=F", "--age=96"], "not an age in years from 0 to 25"),
+        (["hand.png", "--sex=F", "--age=nan"], "not an age in years"),
         (["hand.png", "--sex=F", "--format=xml"], "invalid choice"),
     ],
 )
@@ -377,7 +377,7 @@ def test_a_folder_of_heat_maps_that_cannot_be_made_is_one_line(run, tmp_path):
     (tmp_path / "maps").write_text("a file")
     status, out, err = run(write(tmp_path / "hand.png", hand(1)), "--sex=F", "--heatmap=maps")
     assert (status, out) == (1, "")
-    assert "the folder maps of --heatmap cannot be made" in err
+    assert "the folder maps for --heatmap cannot be created" in err
 
 
 def test_regions_are_listed_and_drawn(read, tmp_path):

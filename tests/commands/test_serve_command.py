@@ -41,7 +41,7 @@ def test_other_addresses_need_a_token(host, error):
 def test_a_file_without_a_token_is_refused(text, error, tmp_path):
     (tmp_path / "token").write_text(text)
     line = error("--host=0.0.0.0", "--token-file", tmp_path / "token")
-    assert "holds no token" in line
+    assert "contains no token" in line
     assert TOKEN not in line
 
 

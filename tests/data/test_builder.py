@@ -205,7 +205,7 @@ def test_an_edited_label_is_noticed(built, tmp_path):
     folder = shutil.copytree(built, tmp_path / "copy")
     labels = folder / "labels-train.csv"
     labels.write_text(labels.read_text().replace("7.1", "9.1"))
-    with pytest.raises(BoneAgeError, match=r"damaged \(labels-train\.csv is not as it was written\)"):
+    with pytest.raises(BoneAgeError, match=r"damaged \(labels-train\.csv has changed since it was written\)"):
         builder.read_labels(folder, "train")
 
 
@@ -229,7 +229,7 @@ def test_a_second_process_waits_for_the_first_and_names_it(tmp_path, caplog):
     assert first.returncode == 0
     assert [record["image"][0, 0, 0] for record in builder.Records(folder, "train")] == [0, 1, 2, 3, 4]
     assert f"Waiting for process {first.pid} on " in caplog.text
-    assert "which prepares the same images" in caplog.text
+    assert "which is preparing the same images" in caplog.text
 
 
 def test_records_that_did_not_reach_the_disk_are_noticed(tmp_path, monkeypatch):

@@ -135,7 +135,7 @@ def test_label_statistics_divide_by_n(source, tmp_path):
         ("phantom", {"count": {"train": 3, "dev": 2}}, "no split dev"),
         ("phantom", {"count": {"train": 3}}, "at least one training and one validation"),
         ("rsna_bone_age", {}, "data.dir is not set"),
-        ("phantom", {"inputs": {"sex": "number"}}, "no name for a further input"),
+        ("phantom", {"inputs": {"sex": "number"}}, "not a valid name for a further input"),
     ],
 )
 def test_a_wrong_request_says_what_exists(tmp_path, name, options, message):
@@ -225,12 +225,12 @@ def test_images_without_key_points_are_an_error_or_have_an_empty_map(source, tmp
         )
 
     path = mark(tmp_path / "a.json", forms.TRAIN_IDS[:18])
-    with pytest.raises(BoneAgeError, match=r"a\.json has no key points of 12 images: .*, \.\.\.; .*on_missing=skip"):
+    with pytest.raises(BoneAgeError, match=r"a\.json has no key points for 12 images: .*, \.\.\.; .*on_missing=skip"):
         load(keypoints=path)
     train = load(keypoints=path, on_missing="skip")["train"]
     for index, image_id in enumerate(train.ids):
         assert train[index]["inputs"]["hand"].any() == (image_id in forms.TRAIN_IDS[:18])
-    with pytest.raises(BoneAgeError, match=r"name their file in data\.keypoints"):
+    with pytest.raises(BoneAgeError, match=r"set data\.keypoints to their file"):
         load()
 
 

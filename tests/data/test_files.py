@@ -137,7 +137,7 @@ def test_an_inner_archive_that_would_fill_the_temporary_folder_is_a_problem(tmp_
     listing = list_files(tmp_path)
     assert names(listing) == ["outer.zip/a.png"]
     (sentence,) = listing.problems.values()
-    assert f"needs 9,000 bytes in the temporary folder {tempfile.gettempdir()}, of which 5,000 may be used" in sentence
+    assert f"needs 9,000 bytes in the temporary folder {tempfile.gettempdir()}, but only 5,000 may be used" in sentence
 
 
 def test_bombs_of_inner_archives_are_problems(tmp_path, monkeypatch):
@@ -158,7 +158,7 @@ def test_archives_in_archives_end_at_a_depth_and_at_a_number(tmp_path, monkeypat
     listing = list_files(tmp_path)
     assert [file.depth for file in listing.files] == [1, 2, 3, 4]
     (sentence,) = listing.problems.values()
-    assert "lies in 4 archives, more than are looked into; unpack it" in sentence
+    assert "is nested too deeply, in 4 archives; unpack it" in sentence
     monkeypatch.setattr(archives, "_MAX_ARCHIVES", 2)
     (sentence,) = list_files(tmp_path).problems.values()
     assert "is refused as a decompression bomb: there are over 2 archives" in sentence

@@ -52,7 +52,7 @@ def test_wrong_uses_are_refused():
         CROPS.prepare(drawn().image)
     with pytest.raises(BoneAgeError, match=r"not an array of shape \(3, 2\)"):
         CROPS.prepare(drawn().image, np.zeros((3, 2)))
-    with pytest.raises(BoneAgeError, match=r"got key points, which preprocessing.region 'hand' does not take"):
+    with pytest.raises(BoneAgeError, match=r"got key points, which preprocessing.region 'hand' does not accept"):
         data.Preprocessing(region="hand").prepare(drawn().image, drawn().key_points)
     with pytest.raises(BoneAgeError, match=r"clahe_clips must be one limit or none"):
         data.Preprocessing(region="joints", clahe_clips=(1.0, 2.0))
@@ -85,7 +85,7 @@ def test_the_phantom_brings_its_joints(tmp_path):
 
 def test_rsna_takes_them_from_the_file_of_key_points(tmp_path):
     rsna_forms.official(tmp_path / "rsna")
-    with pytest.raises(BoneAgeError, match=r"ask for key points: name their file in data.keypoints"):
+    with pytest.raises(BoneAgeError, match=r"require key points: set data.keypoints to their file"):
         data.load("rsna_bone_age", tmp_path / "rsna", CROPS, cache=tmp_path)
     ids = [i.id for split in rsna.find(tmp_path / "rsna").values() for i in split]
     file = {

@@ -60,10 +60,10 @@ def test_a_folder_holds_one_file_per_split(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("not json", r"a\.json holds no key points .*expected \{\"images\""),
-        ("[]", "holds no key points"),
-        ('{"images": []}', "holds no key points .*'annotations'"),
-        ('{"images": [{"id": 1}], "annotations": []}', "holds no key points .*'file_name'"),
+        ("not json", r"a\.json contains no key points .*expected \{\"images\""),
+        ("[]", "contains no key points"),
+        ('{"images": []}', "contains no key points .*'annotations'"),
+        ('{"images": [{"id": 1}], "annotations": []}', "contains no key points .*'file_name'"),
         ('{"images": [], "annotations": [{"image_id": 1, "keypoints": []}]}', "marks an image 1"),
     ],
 )
@@ -83,7 +83,7 @@ def test_wrong_points_are_named_by_their_image(tmp_path, values):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(BoneAgeError, match=r"absent\.json .*No such file"):
         keypoints.read_key_points(tmp_path / "absent.json")
-    with pytest.raises(BoneAgeError, match=r"holds no \.json file"):
+    with pytest.raises(BoneAgeError, match=r"contains no \.json file"):
         keypoints.read_key_points(tmp_path)
 
 

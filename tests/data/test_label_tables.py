@@ -91,8 +91,8 @@ def test_a_workbook_is_read_whatever_its_name_and_its_empty_rest():
         ("id,boneage,boneage,male\n7,1,2,True\n", r"has the column 'boneage' twice"),
         ("id,case id,male\n7,8,True\n", r"has the columns 'id' and 'case id'"),
         ("id,male\n7,Tr\xfce\n".encode("latin-1"), r"not a csv table in UTF-8 or UTF-16 .*; save it as 'CSV UTF-8'"),
-        (b"\xd0\xcf\x11\xe0" + bytes(600), r"old form \(.xls\); save it as"),
-        ('id,male\n"7,True\n', r"labels\.csv, row 2: this is no row of a csv table"),
+        (b"\xd0\xcf\x11\xe0" + bytes(600), r"old Excel format \(.xls\); save it as"),
+        ('id,male\n"7,True\n', r"labels\.csv, row 2: this is not a valid row of a csv table"),
     ],
 )
 def test_a_table_that_is_refused_has_the_true_reason(data, message):
@@ -147,7 +147,7 @@ def test_children_have_a_sex_or_an_age_or_both():
     [
         (
             "id,age\n1,114\n",
-            "row 2: the age 114 lies outside 0 to 25 years; ages in months belong into a column age_months",
+            "row 2: the age 114 lies outside 0 to 25 years; ages in months belong in a column age_months",
         ),
         ("id,age_months\n1,400\n", "row 2: the age months 400 lies outside 0 to 25 years."),
         ("id,age\n1,nan\n", "lies outside"),
@@ -171,7 +171,7 @@ def test_sizes_are_read_in_the_same_dialects():
 
 
 def test_tables_beyond_the_bounds_are_refused(monkeypatch):
-    with pytest.raises(BoneAgeError, match=r"labels\.csv has 33,554,433 bytes, more than the 33,554,432"):
+    with pytest.raises(BoneAgeError, match=r"labels\.csv has 33,554,433 bytes, more than the limit of 33,554,432"):
         read_labels(as_file(b" " * (32 * 2**20 + 1)))
     monkeypatch.setattr(tables, "_MAX_ROWS", 3)
     assert labels("id,boneage,male\n7,156,True\n8,100.5,False\n") == TWO
@@ -253,10 +253,10 @@ def test_a_date_alone_gives_no_age_and_an_age_in_whole_years_yields_to_the_dates
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("id,date\n7,31.05.2024\n", r"row 2: the date '31\.05\.2024' is no date such as 2024-05-31"),
-        ("id,date,birth_date\n7,2024-05-31,05/31/2014\n", "the birth date '05/31/2014' is no date"),
-        ("id,date,birth_date\n7,2014-05-31,2024-05-31\n", "is an age of -10.0 years"),
-        ("id,date,birth_date\n7,2024-05-31,1964-05-31\n", "is an age of 60.0 years"),
+        ("id,date\n7,31.05.2024\n", r"row 2: the date '31\.05\.2024' is not a date such as 2024-05-31"),
+        ("id,date,birth_date\n7,2024-05-31,05/31/2014\n", "the birth date '05/31/2014' is not a date"),
+        ("id,date,birth_date\n7,2014-05-31,2024-05-31\n", "give an age of -10.0 years"),
+        ("id,date,birth_date\n7,2024-05-31,1964-05-31\n", "give an age of 60.0 years"),
         ("id,age,date,birth_date\n7,8,2024-05-31,2014-05-31\n", "the age is 96 months, but the dates are 120 months"),
     ],
 )

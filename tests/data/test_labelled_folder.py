@@ -44,7 +44,7 @@ def test_what_has_no_partner_is_named_and_may_be_skipped(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([["name", "age"], ["12", "100"]], r"labels\.csv is no label table; expected the columns id, boneage"),
+        ([["name", "age"], ["12", "100"]], r"labels\.csv is not a label table; expected the columns id, boneage"),
         ([["Case ID", "Sex"], ["12", "F"]], r"labels\.csv has no bone ages"),
         ([["id", "boneage", "sex"]], r"labels\.csv has no bone ages"),
         ([["id", "boneage", "sex"], ["12", "100", "x"]], r"labels\.csv, row 2: the sex 'x' is unknown"),
@@ -58,7 +58,7 @@ def test_a_table_that_is_none_is_refused(tmp_path, rows, message):
 def test_a_folder_without_images_and_missing_places_are_refused(tmp_path):
     path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"]])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BoneAgeError, match=r"holds no image; expected files named by their id: 12\.png"):
+    with pytest.raises(BoneAgeError, match=r"contains no images; expected files named by their id: 12\.png"):
         rsna.find_labelled(path, tmp_path / "empty")
     with pytest.raises(BoneAgeError, match=r"The image folder .* does not exist"):
         rsna.find_labelled(path, tmp_path / "absent")
@@ -69,7 +69,7 @@ def test_a_folder_without_images_and_missing_places_are_refused(tmp_path):
 def test_an_id_that_several_images_fit_is_an_error_that_names_them(tmp_path):
     forms.write(tmp_path, {"A/hand.png": forms.png(1), "B/hand.png": forms.png(2), "1.png": forms.png(3)})
     for ids, message in (
-        (["hand", "1"], r"The id hand of labels\.csv fits A/hand\.png and B/hand\.png; rename one"),
+        (["hand", "1"], r"The id hand of labels\.csv matches A/hand\.png and B/hand\.png; rename one"),
         (["A/hand", "1"], r"1 images without a label: B/hand\.png"),
     ):
         forms.write(tmp_path, {"labels.csv": forms.table([["id", "boneage", "sex"], *([i, "9", "F"] for i in ids)])})
@@ -87,7 +87,7 @@ def test_an_id_that_several_images_fit_is_an_error_that_names_them(tmp_path):
 def test_the_same_child_as_two_forms_is_an_error(tmp_path):
     path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"]])
     forms.write(tmp_path, {"train/12.tif": forms.png(12, ".tif")})
-    with pytest.raises(BoneAgeError, match=r"The id 12 of labels\.csv fits train/12\.png and train/12\.tif"):
+    with pytest.raises(BoneAgeError, match=r"The id 12 of labels\.csv matches train/12\.png and train/12\.tif"):
         found(path)
 
 

@@ -277,8 +277,8 @@ def test_an_unreadable_image_is_reported_as_the_split_words_it(workers):
     [
         ({"batch_size": 21}, "20 images, fewer than one batch of 21"),
         ({"batch_size": 0}, "batch size must be 1 or more"),
-        ({"process_count": 3}, "8 cannot be shared evenly by 3 processes"),
-        ({"process_count": 2, "process_index": 2}, "no process 2 among 2"),
+        ({"process_count": 3}, "8 cannot be divided evenly among 3 processes"),
+        ({"process_count": 2, "process_index": 2}, "Process index 2 is out of range for 2 processes"),
         ({"workers": -1}, "workers must be 0 or more"),
         ({"start_step": -1}, "must be 0 or more"),
         ({"seed": 2**32}, "seed of the training data"),

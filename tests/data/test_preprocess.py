@@ -206,7 +206,7 @@ def test_a_wrong_field_is_named(wrong):
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.float32)])
 def test_prepare_takes_grey_integers_only(image):
-    with pytest.raises(BoneAgeError, match="grey image"):
+    with pytest.raises(BoneAgeError, match="greyscale image"):
         Preprocessing(size=64).prepare(image)
 
 
@@ -287,7 +287,7 @@ def test_views_are_the_same_for_numpy_and_inside_a_compiled_function(views):
 @pytest.mark.parametrize(
     ("crop", "views", "size", "message"),
     [
-        (4, "five_crop", 6, "no views 'five_crop'; expected one of centre, flip, rotations, ten_crop"),
+        (4, "five_crop", 6, "unknown views 'five_crop'; expected one of centre, flip, rotations, ten_crop"),
         (0, "ten_crop", 6, r"need preprocessing\.crop above 0"),
         (4, "centre", 5, r"prepared images \[B, 6, 6, C\], not of shape \(2, 5, 5, 1\)"),
     ],

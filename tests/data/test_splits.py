@@ -70,5 +70,5 @@ def test_a_fold_of_rsna_is_a_split_of_its_own(tmp_path):
     assert set(folded["train"].ids) | set(folded["fold"].ids) == set(whole["train"].ids)
     assert len(folded["fold"]) == 9
     assert folded["validation"].ids == whole["validation"].ids
-    with pytest.raises(BoneAgeError, match=r"27 training images are too few; name fewer folds"):
+    with pytest.raises(BoneAgeError, match=r"27 training images are too few; choose fewer folds"):
         data.load("rsna_bone_age", tmp_path / "rsna", small, cache=tmp_path, fold="40/50")

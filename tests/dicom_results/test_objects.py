@@ -231,7 +231,7 @@ def test_the_files_are_new_and_whole(tmp_path):
 @pytest.mark.parametrize("existing", ["a.dcm", "b.dcm"])
 def test_no_file_is_overwritten_and_none_written_beside_it(tmp_path, existing):
     (tmp_path / existing).write_bytes(b"mine")
-    with pytest.raises(BoneAgeError, match=rf"{existing} exists and is not overwritten"):
+    with pytest.raises(BoneAgeError, match=rf"{existing} already exists and is not overwritten"):
         objects.Objects(b"sr", b"sc").write(tmp_path / "a.dcm", tmp_path / "b.dcm")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {existing: b"mine"}
 

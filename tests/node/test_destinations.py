@@ -126,7 +126,7 @@ def test_an_archive_without_structured_reports_rejects_them_alone(archive, made)
     destination, received = archive(kinds=[SecondaryCaptureImageStorage])
     with destination.connect() as send:
         send(made.capture)
-        with pytest.raises(RejectedError, match="it does not take objects of this SOP class"):
+        with pytest.raises(RejectedError, match="it does not accept objects of this SOP class"):
             send(made.report)
     assert len(received) == 1
 
@@ -170,7 +170,7 @@ def test_a_service_with_another_status_rejects(status, service, made):
 
 def test_a_service_that_lists_the_object_as_failed_rejects(service, made):
     destination, _ = service(202, FAILED)
-    with destination.connect() as send, pytest.raises(RejectedError, match="it answers that storing failed"):
+    with destination.connect() as send, pytest.raises(RejectedError, match="it reports that storing failed"):
         send(made.report)
 
 

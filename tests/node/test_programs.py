@@ -78,19 +78,19 @@ def test_images_are_answered_and_everything_else_is_left_alone(tmp_path, weights
         others = [write(tmp_path / "chest", 1, BodyPartExamined="CHEST"), write(tmp_path / "sex", 1, PatientSex="")]
         assert send(port, *(file for files, _ in [*others, *images] for file in files))
         assert not send(port, images[0][0][0], caller="INTRUDER")
-        wait_for(lambda: node.log.count("is answered") == 3)
+        wait_for(lambda: node.log.count(": results sent") == 3)
         uids = [uid for _, found in images for uid in found]
         assert sources(store.files()) == one_of_each(uids)
         for path in store.files():
             assert "Error" not in programs.run("dciodvfy", path)[1]
         assert send(port, *store.files(), caller="ARCHIVE")  # its own results
         assert send(port, images[0][0][0])  # an image that it has answered
-        wait_for(lambda: "has come before" in node.log)
+        wait_for(lambda: "was received before" in node.log)
         assert node.end() == 0
         assert len(store.files()) == 6
-        assert node.log.count("left alone: it is a result of this package") == 3
-        assert node.log.count("left alone: it is no CR, DX or Secondary Capture image") == 3
-        assert node.log.count("left alone: its body part is not a hand") == 1
+        assert node.log.count("is ignored: it is a result of this package") == 3
+        assert node.log.count("is ignored: it is not a CR, DX or Secondary Capture image") == 3
+        assert node.log.count("is ignored: its body part is not a hand") == 1
         assert node.log.count("is refused: the image: the sex is not given") == 1
         assert "an association from INTRUDER is rejected" in node.log
         assert not any(word in node.log for word in ("Doe", "P4711", "20100310", *uids))
@@ -105,7 +105,7 @@ def test_the_months_are_those_of_the_predictor(tmp_path, weights):
         node.wait()
         (file,), _ = write(tmp_path / "images", 1)
         assert send(port, file)
-        wait_for(lambda: "is answered" in node.log)
+        wait_for(lambda: ": results sent" in node.log)
         (report,) = [path for path in store.files() if pydicom.dcmread(path).Modality == "SR"]
         expected = predictor.load(weights).predict(file, sex=None).months
         assert radiographs.bone_age(report.read_bytes()) == pytest.approx(expected, abs=0.01)
@@ -118,7 +118,7 @@ def test_results_wait_for_a_destination_that_is_away(tmp_path, weights):
         assert send(node.wait().port, *files)
         wait_for(lambda: node.log.count("cannot be reached") >= 2)
         with Store(tmp_path / "archive", archive) as store:
-            wait_for(lambda: node.log.count("is answered") == 3)
+            wait_for(lambda: node.log.count(": results sent") == 3)
             assert sources(store.files()) == one_of_each(uids)
 
 
@@ -134,7 +134,7 @@ def test_the_loop_from_orthanc_to_the_node_and_back(way, tmp_path, weights):
             node.wait()
             files, uids = write(tmp_path / "images", 2)
             assert send(orthanc.dicom_port, *files, called="ORTHANC")
-            wait_for(lambda: node.log.count("is answered") == 2)
+            wait_for(lambda: node.log.count(": results sent") == 2)
             time.sleep(3)  # for a loop to begin
             stored = orthanc.tags()
             assert Counter(one["Modality"] for one in stored) == {"CR": 2, "SR": 2, "OT": 2}

@@ -116,7 +116,7 @@ def test_pauses_grow_to_the_longest_one(queue, monkeypatch):
 
 
 def test_a_second_process_is_refused(queue, path):
-    with pytest.raises(BoneAgeError, match="another node uses it; name another with --queue"):
+    with pytest.raises(BoneAgeError, match="another node uses it; choose another with --queue"):
         Queue(path, "weights-a")
 
 
@@ -140,7 +140,7 @@ def test_a_queue_of_a_later_version_is_left_alone(queue, path):
     with sqlite3.connect(path) as file:
         file.execute("PRAGMA user_version = 9")
     file.close()
-    with pytest.raises(BoneAgeError, match="has version 9, and this program reads 1"):
+    with pytest.raises(BoneAgeError, match="has version 9, but this program reads version 1; finish it with"):
         Queue(path, "weights-a")
 
 

@@ -96,7 +96,7 @@ def test_an_unexpected_error_keeps_the_image_and_the_node_goes_on(reader, queue,
     queue.accept("1.2.3", b"broken")
     queue.accept("1.2.4", radiographs.file("CR"))
     run(reader, queue, lambda: queue.counts() == {State.FAILED: 1, State.ANSWERED: 1})
-    assert "image 1 is put aside until the next start: ValueError at" in caplog.text
+    assert "image 1 is set aside until the next start: ValueError at" in caplog.text
     assert "Doe" not in caplog.text
 
 

@@ -121,6 +121,6 @@ def test_deflated_objects_are_not_taken(start):
 def test_an_address_in_use_is_an_error(start, queue):
     port = start()
     with pytest.raises(
-        BoneAgeError, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use; name another"
+        BoneAgeError, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use; choose another"
     ):
         receiver.start("BONEAGE", "127.0.0.1", port, (), queue)

@@ -30,9 +30,9 @@ def test_dx_images_for_processing_are_read():
 @pytest.mark.parametrize(
     ("kind", "elements", "why"),
     [
-        ("CR", {"SOPClassUID": CTImageStorage}, "it is no CR, DX or Secondary Capture image"),
+        ("CR", {"SOPClassUID": CTImageStorage}, "it is not a CR, DX or Secondary Capture image"),
         ("CR", {"BodyPartExamined": "CHEST"}, "its body part is not a hand"),
-        ("SC", {"Modality": "CT"}, "its modality is none of radiography"),
+        ("SC", {"Modality": "CT"}, "its modality is not radiography"),
     ],
 )
 def test_other_objects_are_left_alone(kind, elements, why):
@@ -43,7 +43,7 @@ def test_its_own_results_are_left_alone():
     made = objects.make(radiographs.file("CR"), "hand.dcm", radiographs.result(), radiographs.overlay)
     capture, report = (pydicom.dcmread(io.BytesIO(content)) for content in (made.capture, made.report))
     assert reason_to_ignore(capture.SOPClassUID, made.capture) == "it is a result of this package"
-    assert reason_to_ignore(report.SOPClassUID, made.report) == "it is no CR, DX or Secondary Capture image"
+    assert reason_to_ignore(report.SOPClassUID, made.report) == "it is not a CR, DX or Secondary Capture image"
 
 
 def test_a_damaged_header_is_an_error():

@@ -103,7 +103,7 @@ def test_a_file_of_several_networks_reads_as_before(tmp_path):
 def test_a_file_that_lacks_a_network_is_refused(tmp_path):
     short = dataclasses.replace(together(), members=together().members[:1])
     weights.write(tmp_path / "short.safetensors", short)
-    with pytest.raises(BoneAgeError, match="does not hold the 2 networks it names"):
+    with pytest.raises(BoneAgeError, match="does not contain the 2 networks that it lists"):
         weights.read(tmp_path / "short.safetensors")
 
 
@@ -128,10 +128,10 @@ def test_weights_that_do_not_fit_together_are_refused(tmp_path):
     ):
         with pytest.raises(BoneAgeError, match=words):
             combine([good, other], tmp_path / "out.safetensors", data_dir=tmp_path)
-    with pytest.raises(BoneAgeError, match="1 files of weights cannot be combined"):
+    with pytest.raises(BoneAgeError, match="1 weights files cannot be combined"):
         combine([good], tmp_path / "out.safetensors", data_dir=tmp_path)
     with pytest.raises(BoneAgeError, match=r"does not end in \.safetensors"):
         combine([good, good], tmp_path / "out.bin", data_dir=tmp_path)
     weights.write(tmp_path / "both.safetensors", together())
-    with pytest.raises(BoneAgeError, match="combines several networks already"):
+    with pytest.raises(BoneAgeError, match="already combines several networks"):
         combine([tmp_path / "both.safetensors", good], tmp_path / "out.safetensors", data_dir=tmp_path)

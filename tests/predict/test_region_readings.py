@@ -76,7 +76,7 @@ def test_a_picture_without_joints_is_refused_with_their_number():
 
 def test_a_calibration_of_other_parts_is_refused():
     other = predictor(dataclasses.replace(WHOLE, parts=(PART,)))
-    with pytest.raises(BoneAgeError, match="the calibration knows 1 parts of the hand, the network reads 17"):
+    with pytest.raises(BoneAgeError, match="the calibration has 1 parts of the hand, the network reads 17"):
         other.predict(hand(), sex="F")
 
 

@@ -91,7 +91,7 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
 @pytest.mark.parametrize("files", [(), ("a.pth", "b.pth")])
 def test_a_package_with_no_or_several_files_of_weights_is_refused(install, files):
     install({name: {"_bn0.weight": np.zeros(1, np.float32)} for name in files})
-    with pytest.raises(BoneAgeError, match=rf"holds {len(files)} \.pth files, expected one; install it again"):
+    with pytest.raises(BoneAgeError, match=rf"contains {len(files)} \.pth files, expected one; install it again"):
         imagenet.find("efficientnet_lite0")
 
 

@@ -116,7 +116,7 @@ def test_missing_unexpected_and_misshapen_keys_are_counted_and_listed(tmp_path):
     assert "6 missing: blocks.0.0.fn.0.bias, blocks.0.0.fn.0.weight, " in str(error.value)
     assert "12 unexpected: extra.0, extra.1, extra.10, extra.11, " in str(error.value)
     assert "extra.9" not in str(error.value)
-    assert "1 of another shape: blocks.1.1.bias (9, expected 8)" in str(error.value)
+    assert "1 of the wrong shape: blocks.1.1.bias (9, expected 8)" in str(error.value)
 
 
 def test_weights_of_a_deeper_network_are_refused(tmp_path):
@@ -133,7 +133,9 @@ def test_numbers_that_are_no_weights_are_refused(tmp_path, value):
 
 def test_weights_of_a_framework_without_a_table_are_refused(tmp_path):
     weight_files.write_old(tmp_path / "weights.h5", {"stem": weight_files.norm(8)})
-    with pytest.raises(BoneAgeError, match=r"it holds keras weights, of which no names are known .*; known: timm"):
+    with pytest.raises(
+        BoneAgeError, match=r"it contains keras weights, but no keras layer names are known .*; known: timm"
+    ):
         start(tmp_path / "weights.h5")
 
 
@@ -157,7 +159,7 @@ def test_every_trunk_that_others_have_weights_of_has_a_table():
 
 def test_a_trunk_that_nobody_else_has_takes_no_foreign_weights():
     trunk = models.create("compact_resnet").trunk
-    with pytest.raises(BoneAgeError, match="no names are known for compact_resnet; known: none"):
+    with pytest.raises(BoneAgeError, match="no torch layer names are known for compact_resnet; known: none"):
         load._fitting_table("compact_resnet", trunk, "torch", {"conv1.weight": np.zeros(1, np.float32)})
 
 

@@ -58,13 +58,15 @@ def test_a_head_of_another_kind_stays_as_it_was_made(path):
 
 def test_another_model_is_refused(path):
     trunk = models.create("convnextv2_atto").trunk
-    with pytest.raises(BoneAgeError, match=r"convnextv2_atto cannot start from .*: it holds a convmixer; set model\.n"):
+    with pytest.raises(
+        BoneAgeError, match=r"convnextv2_atto cannot start from .*: it contains a convmixer; set model\.n"
+    ):
         start_from(path, "convnextv2_atto", trunk, zeros())
 
 
 def test_other_options_are_refused_by_name(path):
     options = {**random_weights.weights().header.model["options"], "dim": 16, "activation": "relu"}
-    with pytest.raises(BoneAgeError, match=r"other options .*: dim is 8 there, here 16; activation is 'gelu'"):
+    with pytest.raises(BoneAgeError, match=r"different options .*: dim is 8 there, but 16 here; activation is 'gelu'"):
         start_from(path, "convmixer", network(options=options).trunk, zeros())
 
 
@@ -77,7 +79,9 @@ def test_options_of_training_alone_may_differ(changed):
 def test_images_of_more_channels_are_refused(path):
     ours = zeros()
     ours["params"]["trunk"]["patch_embedding"]["kernel"] = np.zeros((8, 8, 3, 8), np.float32)
-    with pytest.raises(BoneAgeError, match=r"1 of another shape: patch_embedding/kernel \(8x8x1x8, expected 8x8x3x8\)"):
+    with pytest.raises(
+        BoneAgeError, match=r"1 of the wrong shape: patch_embedding/kernel \(8x8x1x8, expected 8x8x3x8\)"
+    ):
         start_from(path, "convmixer", network().trunk, ours)
 
 

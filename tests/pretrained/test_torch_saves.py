@@ -56,7 +56,7 @@ def test_the_state_and_the_parameters_of_a_module_are_read(path, zipped):
 @each_form
 def test_a_whole_module_is_refused(path, zipped):
     torch.save(torch.nn.Linear(2, 2), path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(BoneAgeError, match=r"holds Python objects .*\(torch\.nn\.modules\.linear\.Linear\)"):
+    with pytest.raises(BoneAgeError, match=r"contains Python objects .*\(torch\.nn\.modules\.linear\.Linear\)"):
         read(path)
 
 

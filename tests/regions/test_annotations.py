@@ -41,7 +41,7 @@ def test_boxes_follow_the_size_of_a_copy(tmp_path):
         ("1,train,,Thumb,0,0,1,1,9,9", "row 2: the label 'Thumb' is unknown"),
         ("1,train,,DIP,0,0,x,1,9,9", "row 2: expected numbers"),
         ("1,train,,DIP,5,0,5,1,9,9", "row 2: the box .* is empty"),
-        ("1,train,,DIP,0,0,10,1,9,9", "leaves its picture of 9 x 9 pixels"),
+        ("1,train,,DIP,0,0,10,1,9,9", "extends beyond its image of 9 x 9 pixels"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path, row, message):

@@ -73,10 +73,10 @@ def test_a_blank_image_has_no_region(detector, dtype):
 
 
 def test_colour_is_refused(detector):
-    with pytest.raises(BoneAgeError, match="takes a grey image"):
+    with pytest.raises(BoneAgeError, match="expects a greyscale image"):
         detector.find(np.zeros((120, 90, 3), np.uint8))
 
 
 def test_bone_age_weights_are_no_detector():
-    with pytest.raises(BoneAgeError, match="expected a detector"):
+    with pytest.raises(BoneAgeError, match="expected a region detector"):
         Detector(released.find(released.most_accurate()))

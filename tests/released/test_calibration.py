@@ -117,13 +117,13 @@ def test_the_measure_is_of_images_that_the_fit_has_not_seen():
 
 
 def test_too_few_images_are_refused():
-    with pytest.raises(BoneAgeError, match="at least 100 images that the network was not trained on, and there are 99"):
+    with pytest.raises(BoneAgeError, match="at least 100 images that the network was not trained on, but there are 99"):
         calibration.fit(*drawn(99))
 
 
 def test_a_network_without_std_is_refused_by_the_calibration_of_one_that_has_it():
     fitted = Calibration(1.0, 0.0, None, std_scale=1.0, quantile=2.0, images=100)
-    with pytest.raises(BoneAgeError, match="knows its standard deviation; this one does not"):
+    with pytest.raises(BoneAgeError, match="predicts a standard deviation; this one does not"):
         fitted.apply(np.ones(2), None)
 
 

@@ -83,7 +83,7 @@ def test_the_heat_map_is_a_png_with_the_radiograph_beside_it(client):
         (png(hand(1)), {}, 400, "add the field sex"),
         (png(hand(1)), {"sex": "F", SECRET: "x"}, 400, "Expected the fields"),
         (b"", {"sex": "F"}, 400, "empty"),
-        (b"%PDF-1.7" + SECRET.encode(), {"sex": "F"}, 415, "no known format"),
+        (b"%PDF-1.7" + SECRET.encode(), {"sex": "F"}, 415, "format is unknown"),
         (png(hand(1))[:-200], {"sex": "F"}, 422, "truncated or damaged"),
         (dicom_files.make(hand(1), PatientName=SECRET)[:-5000], {"sex": "F"}, 422, "DICOM file cannot be read"),
     ],

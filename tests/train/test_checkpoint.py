@@ -106,7 +106,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_offered(store):
 def test_a_damaged_only_checkpoint_offers_a_new_start(store):
     store.discard_after(EARLIER)
     damage(store.directory / str(EARLIER))
-    with pytest.raises(BoneAgeError, match="there is none before it: delete it to start again"):
+    with pytest.raises(BoneAgeError, match="there is no earlier one: delete it to start again"):
         store.restore(empty(state(0)))
 
 
@@ -129,7 +129,7 @@ def test_metadata_without_a_checksum_are_read_with_a_warning(store, caplog):
     del fields["sha256"]
     path.write_text(json.dumps(fields))
     assert store.restore(empty(state(0))).about == fields
-    assert f"latest/{STEP} has no checksum of its metadata" in caplog.text
+    assert f"latest/{STEP} has no checksum for its metadata" in caplog.text
 
 
 def test_a_description_with_any_json_value_is_intact(store):
@@ -143,7 +143,7 @@ def test_a_description_with_any_json_value_is_intact(store):
 
 @pytest.mark.parametrize("name", ["a[1]", "b\\c", "d*", "e?"])
 def test_a_folder_that_orbax_would_take_for_a_pattern_is_refused(tmp_path, name):
-    with pytest.raises(BoneAgeError, match=r"checkpoints cannot be kept in .* choose a --workdir without any of"):
+    with pytest.raises(BoneAgeError, match=r"checkpoints cannot be stored in .* choose a --workdir without any of"):
         Store(tmp_path / name / "latest")
     assert not list(tmp_path.iterdir())
 
@@ -185,16 +185,16 @@ def test_a_checkpoint_of_another_network_is_refused_by_the_name_of_the_parameter
 
 
 def test_an_empty_folder_says_that_there_is_none(tmp_path):
-    with pytest.raises(BoneAgeError, match=r"missing holds no checkpoint; train first, or name another --workdir"):
+    with pytest.raises(BoneAgeError, match=r"missing contains no checkpoint; train first, or choose another --workdir"):
         Store(tmp_path / "missing", create=False)
     nothing = Store(tmp_path)
-    with pytest.raises(BoneAgeError, match="does not hold a checkpoint; there: none"):
+    with pytest.raises(BoneAgeError, match="does not contain a checkpoint; available: none"):
         nothing.restore(state(0))
     nothing.close()
 
 
 def test_a_step_that_is_not_there_lists_those_that_are(store):
-    with pytest.raises(BoneAgeError, match=f"does not hold checkpoint 15; there: {EARLIER}, {STEP}"):
+    with pytest.raises(BoneAgeError, match=f"does not contain checkpoint 15; available: {EARLIER}, {STEP}"):
         store.restore(state(0), 15)
 
 

@@ -127,12 +127,12 @@ def test_evaluation_needs_nothing_but_the_workdir(copied, config, trained):
 
 def test_evaluation_of_a_split_that_is_not_there_names_those_that_are(trained, config):
     config.evaluate.split = "test"
-    with pytest.raises(BoneAgeError, match=r"evaluate\.split is 'test'; the data have train, validation"):
+    with pytest.raises(BoneAgeError, match=r"evaluate\.split is 'test'; available splits: train, validation"):
         evaluate_checkpoint(trained[0], config)
 
 
 def test_a_workdir_without_a_run_cannot_be_evaluated(tmp_path):
-    with pytest.raises(BoneAgeError, match="holds no checkpoint; train first"):
+    with pytest.raises(BoneAgeError, match="contains no checkpoint; train first"):
         restore_best(tmp_path)
 
 
@@ -213,7 +213,7 @@ def test_a_batch_size_that_the_devices_do_not_divide_is_refused_before_anything_
     config, tmp_path, section, size
 ):
     config[section].batch_size = size
-    with pytest.raises(BoneAgeError, match=f"{section}.batch_size is {size}, which 4 devices do not divide"):
+    with pytest.raises(BoneAgeError, match=f"{section}.batch_size is {size}, which is not divisible by 4 devices"):
         loop.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -226,7 +226,7 @@ def test_values_that_make_no_sense_are_refused_before_anything_is_written(config
 
 
 def test_a_workdir_that_cannot_hold_checkpoints_is_refused_before_anything_is_written(config, tmp_path):
-    with pytest.raises(BoneAgeError, match=r"whose name has \[ \]; choose a --workdir without any of"):
+    with pytest.raises(BoneAgeError, match=r"because its path contains \[ \]; choose a --workdir without any of"):
         loop.train_and_evaluate(config, tmp_path / "run[1]")
     assert not list(tmp_path.iterdir())
 

@@ -33,7 +33,7 @@ def test_an_unknown_loss_is_refused():
 
 @pytest.mark.parametrize("sigma", [-1.0, float("nan"), float("inf")])
 def test_a_label_sigma_that_is_none_is_refused(sigma):
-    with pytest.raises(BoneAgeError, match=r"train.label_sigma is .*, expected months"):
+    with pytest.raises(BoneAgeError, match=r"train.label_sigma is .*, expected 0 .* or more months"):
         losses.create("cross_entropy", **LABELS, label_sigma=sigma)
 
 
