@@ -19,7 +19,7 @@ from boneage_jax.train import evaluation, parallel
 from boneage_jax.train.experiment import Experiment, describe_network, load_data
 from boneage_jax.version import __version__
 
-CHECKS_IMAGES = 8000  # radiographs for fitting the checks, as for the published rates
+CHECKS_IMAGES = 8000  # radiographs to fit the checks on; the documented rates are for this number
 
 # Settings with local paths, which are removed from exported configurations.
 _PATHS = ("data.dir", "data.cache", "data.keypoints")
