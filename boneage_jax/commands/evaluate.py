@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.terminal import printable
 
 if TYPE_CHECKING:
@@ -116,8 +116,7 @@ def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints:
         raise BoneAgeError("these weights read a heat map of key points: give the key-point file with --keypoints")
     marked = read_key_points(keypoints)
     if unmarked := [image.id for image in images if image.id not in marked]:
-        first = ", ".join(unmarked[:10])
-        raise BoneAgeError(f"{keypoints} has no key points for {len(unmarked)} images: {first}; add them")
+        raise BoneAgeError(f"{keypoints} has no key points for {len(unmarked)} images: {listed(unmarked)}; add them")
     return [
         Item(image.file, image.sex, {**image.inputs, **dict.fromkeys(heatmaps, marked[image.id])}) for image in images
     ]

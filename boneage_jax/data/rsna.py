@@ -13,7 +13,7 @@ from boneage_jax.data.labels import Label, LabelTable, read_labels, read_sizes, 
 from boneage_jax.data.matching import match
 from boneage_jax.data.radiograph import pixel_size, select_images
 from boneage_jax.data.tables import SUFFIXES
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.sex import Sex
 
 SPLITS = ("train", "validation", "test")
@@ -126,7 +126,7 @@ def _images(files: Iterable[File], directory: pathlib.Path) -> list[File]:
         else:
             left_out.append(file.name)
     if left_out:
-        logging.info("%s: %d files are not images and are left out: %s", directory, len(left_out), first_ten(left_out))
+        logging.info("%s: %d files are not images and are left out: %s", directory, len(left_out), listed(left_out))
     images = [dataclasses.replace(file, original_size=sizes.get(_id(file))) for file in images]
     _warn_if_squashed(images)
     return images
@@ -241,7 +241,7 @@ def _pair(
         ("images without a label", set(files) - known),
     ):
         if unpaired:
-            message = f"The {name} has {len(unpaired)} {what}: {first_ten(sorted(unpaired, key=_id_order))}"
+            message = f"The {name} has {len(unpaired)} {what}: {listed(sorted(unpaired, key=_id_order))}"
             if on_missing == "error":
                 raise BoneAgeError(f"{message}; complete the data, or set {skip}.")
             logging.warning("%s; they are skipped.", message)
@@ -250,11 +250,6 @@ def _pair(
         for label in sorted(labels, key=_order)
         if label.id in files and isinstance(label.sex, Sex) and label.age is not None
     ]
-
-
-def first_ten(names: Sequence[str]) -> str:
-    """The first ten names, followed by an ellipsis if there are more."""
-    return ", ".join(names[:10]) + ", ..." * (len(names) > 10)
 
 
 def _hold_out(train: Sequence[LabelledImage], labels: Sequence[Label]) -> dict[str, list[LabelledImage]]:

@@ -17,7 +17,7 @@ from boneage_jax.data.keypoints import POINTS, KeyPoints, draw_heatmap, read_key
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
 from boneage_jax.data.splits import hospital
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.sex import Sex
 
 PHANTOM_COUNT = {"train": 2000, "validation": 400}
@@ -102,8 +102,7 @@ def _key_points(ids: Sequence[str], path: str | pathlib.Path, on_missing: str) -
         )
     marked = read_key_points(path)
     if unmarked := [image_id for image_id in ids if image_id not in marked]:
-        first = ", ".join(unmarked[:10]) + ", ..." * (len(unmarked) > 10)
-        message = f"{path} has no key points for {len(unmarked)} images: {first}"
+        message = f"{path} has no key points for {len(unmarked)} images: {listed(unmarked)}"
         if on_missing == "error":
             raise BoneAgeError(f"{message}; complete it, or set data.on_missing=skip.")
         logging.warning("%s; they are read without key points.", message)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from boneage_jax.atomic_files import write_text, write_whole
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.evaluate import metrics, plots
 from boneage_jax.sex import Sex
 
@@ -180,9 +180,8 @@ def _check(*, split: str, ids: Sequence[str], **columns: Sequence[str] | np.ndar
 def _refuse(ids: Sequence[str], faulty: np.ndarray, what: str) -> None:
     count = int(faulty.sum())
     if count:
-        named = ", ".join(ids[i] for i in np.flatnonzero(faulty)[:10])
-        more = ", ..." if count > 10 else ""
+        named = listed(ids[i] for i in np.flatnonzero(faulty))
         raise BoneAgeError(
-            f"evaluation of {what} for {count} of {len(ids)} images (ids {named}{more}); "
+            f"evaluation of {what} for {count} of {len(ids)} images (ids {named}); "
             "nothing was written: check these images and the checkpoint"
         )

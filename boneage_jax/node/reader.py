@@ -6,7 +6,7 @@ import time
 
 from boneage_jax.dicom_results import objects
 from boneage_jax.dicom_results.source import SourceError
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, where
 from boneage_jax.node.queue import Entry, Queue
 from boneage_jax.predict import heatmap, results
 from boneage_jax.predict.items import Item
@@ -73,12 +73,3 @@ class Reader:
         else:
             queue.answer(entry.id, {"report": made.report, "capture": made.capture})
             _log.info("image %d read in %.1f s", entry.id, time.perf_counter() - start)
-
-
-def where(error: BaseException) -> str:
-    """Type and source line of an unexpected error, without its message, which may quote a header."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    line = "" if place is None else f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
-    return f"{type(error).__name__}{line}"

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from boneage_jax.errors import where
 from boneage_jax.node import receiver
 from boneage_jax.node.destinations import Destination
 from boneage_jax.node.queue import Queue
-from boneage_jax.node.reader import Reader, where
+from boneage_jax.node.reader import Reader
 from boneage_jax.node.sender import Sender
 from boneage_jax.predict.predictor import Predictor
 

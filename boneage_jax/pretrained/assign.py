@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, listed
 
 SOURCES = ("keras", "torch", "ours")
-_LISTED = 10
 
 
 def assign(arrays: Mapping[str, np.ndarray], names: Mapping[str, str], like: Any, source: str) -> dict[str, Any]:
@@ -44,10 +43,10 @@ def assign(arrays: Mapping[str, np.ndarray], names: Mapping[str, str], like: Any
             else:
                 found[path] = value.astype(np.float32)
     problems = [
-        _listed("without a name in the original", unnamed),
-        _listed("missing", missing),
-        _listed("unexpected", unexpected),
-        _listed("of the wrong shape", sorted(misshapen)),
+        _counted("without a name in the original", unnamed),
+        _counted("missing", missing),
+        _counted("unexpected", unexpected),
+        _counted("of the wrong shape", sorted(misshapen)),
     ]
     if any(problems):
         raise BoneAgeError(f"the weights do not fit the network: {'; '.join(filter(None, problems))}")
@@ -75,8 +74,8 @@ def _as_ours(value: np.ndarray, shape: tuple[int, ...], source: str) -> np.ndarr
     return value.reshape(shape)
 
 
-def _listed(what: str, keys: Iterable[str]) -> str:
+def _counted(what: str, keys: Iterable[str]) -> str:
     keys = list(keys)
     if not keys:
         return ""
-    return f"{len(keys)} {what}: {', '.join(keys[:_LISTED])}{', ...' if len(keys) > _LISTED else ''}"
+    return f"{len(keys)} {what}: {listed(keys)}"

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from flax import traverse_util
 
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.models.bonet import BoNet
 from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.models.convnextv2 import ConvNeXtV2
@@ -148,8 +148,9 @@ def _of_trunk(stored: dict[str, np.ndarray], names: Names, source: str) -> dict[
     arrays = {key: value for key, value in stored.items() if key in known or not left_out(key)}
     broken = [key for key, value in arrays.items() if value.dtype != np.float32 or not np.isfinite(value).all()]
     if broken:
-        listed = ", ".join(broken[:10])
-        raise BoneAgeError(f"not all values are finite floating-point numbers in {len(broken)} arrays: {listed}")
+        raise BoneAgeError(
+            f"not all values are finite floating-point numbers in {len(broken)} arrays: {listed(broken)}"
+        )
     return arrays
 
 

@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import load_file
 
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.pretrained.size_limits import refuse_large
 
 # Keys under which training scripts store the state dict, in timm's order of search: averaged weights first.
@@ -176,9 +176,7 @@ def _state_dict(stored: Any) -> dict[str, _Tensor]:
     inside = (stored[key] for key in WRAPPERS if isinstance(stored.get(key), Mapping))
     state = dict(next(inside, stored))
     if others := [str(key) for key, value in state.items() if not isinstance(value, _Tensor)]:
-        raise BoneAgeError(
-            f"it is not a state dict (a dictionary of tensors); it also contains {', '.join(others[:10])}"
-        )
+        raise BoneAgeError(f"it is not a state dict (a dictionary of tensors); it also contains {listed(others)}")
     # The size as arrays: tensors can share a storage, and strides of 0 repeat one element any number of times.
     refuse_large(sum(math.prod(one.shape) * _TYPES[one.storage.type].itemsize for one in state.values()))
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}

@@ -27,7 +27,7 @@ from boneage_jax.data import rsna
 from boneage_jax.data.augment import Augmentation, apply
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.regions import metrics
 from boneage_jax.regions.annotations import TRAIN, Annotation, read_annotations
 from boneage_jax.regions.boxes import COUNTS, LABELS, REGIONS, centres, moved, rescaled, whole
@@ -109,7 +109,7 @@ def radiographs(directory: pathlib.Path, annotations: Sequence[Annotation]) -> I
     """
     files = {image.id: image.file for split in rsna.find(directory).values() for image in split}
     if missing := [one.id for one in annotations if one.id not in files]:
-        raise BoneAgeError(f"{directory} lacks the annotated radiographs {rsna.first_ten(missing)}; complete the data.")
+        raise BoneAgeError(f"{directory} lacks the annotated radiographs {listed(missing)}; complete the data.")
     for one in annotations:
         yield read(files[one.id])[0]
 
