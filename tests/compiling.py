@@ -1,8 +1,8 @@
-"""How tests compile."""
+"""Compiler options for tests."""
 
 import os
 
-# Options of XLA's compiler for CPUs; `benchmarks/gpu.py` runs some tests on others.
+# XLA options for CPUs; `benchmarks/gpu.py` runs some tests on other platforms.
 QUICK = (
     {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     if os.environ["JAX_PLATFORMS"] == "cpu"

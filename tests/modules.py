@@ -1,4 +1,4 @@
-"""Modules that are in no package."""
+"""Imports modules that belong to no package."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def load(path: Path) -> Any:
-    """The module in this file."""
+    """Imports the module in this file."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

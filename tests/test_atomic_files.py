@@ -1,4 +1,4 @@
-"""Files are replaced as a whole: whatever stops the writing, the previous file stays."""
+"""Files are replaced atomically: if writing fails, the previous file stays."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from boneage_jax.atomic_files import write_whole
 from boneage_jax.errors import BoneAgeError
 
 
-def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
+def test_a_file_appears_under_its_name_only_when_complete(tmp_path):
     target = tmp_path / "new folder" / "metrics.json"
 
     def write(path):
@@ -36,7 +36,7 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_previous_file(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_any_other_failure_leaves_no_part_behind(tmp_path):
+def test_any_other_failure_leaves_no_partial_file_behind(tmp_path):
     def write(path):
         path.write_text("half")
         raise KeyboardInterrupt

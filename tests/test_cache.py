@@ -1,4 +1,4 @@
-"""Who may read and write the cache folder."""
+"""Permissions of the cache folder."""
 
 import os
 import stat
@@ -16,7 +16,7 @@ def mode(path) -> int:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of the user's own with one file."""
+    """A folder owned by the user, with one file."""
     path = tmp_path / "kernels"
     cache.make_private(path)
     (path / "library.so").write_bytes(b"code")
@@ -24,7 +24,7 @@ def folder(tmp_path):
     return path
 
 
-def test_the_folders_that_are_made_are_open_to_the_user_alone(tmp_path):
+def test_new_folders_are_accessible_only_to_the_user(tmp_path):
     tmp_path.chmod(0o755)
     before = os.umask(0)
     try:
@@ -41,7 +41,7 @@ def test_a_folder_that_exists_keeps_its_permissions(tmp_path):
     assert mode(tmp_path) == 0o750
 
 
-def test_a_folder_of_ones_own_is_accepted(folder):
+def test_a_folder_owned_by_the_user_is_accepted(folder):
     cache.check_own(folder)
     folder.chmod(0o755)
     cache.check_own(folder)
@@ -54,7 +54,7 @@ def test_a_folder_that_others_can_write_to_is_refused(folder, bits):
         cache.check_own(folder)
 
 
-def test_a_file_that_others_can_write_to_is_refused_where_they_can_reach_it(folder):
+def test_a_file_that_others_can_reach_and_write_to_is_refused(folder):
     (folder / "library.so").chmod(0o666)
     cache.check_own(folder)
     folder.chmod(0o711)
@@ -62,7 +62,7 @@ def test_a_file_that_others_can_write_to_is_refused_where_they_can_reach_it(fold
         cache.check_own(folder)
 
 
-def test_a_link_is_refused(folder, tmp_path):
+def test_a_symbolic_link_is_refused(folder, tmp_path):
     (tmp_path / "elsewhere.so").write_bytes(b"code")
     (folder / "link.so").symlink_to(tmp_path / "elsewhere.so")
     with pytest.raises(BoneAgeError, match=r"link\.so is a link"):
@@ -70,7 +70,7 @@ def test_a_link_is_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "library.so"])
-def test_what_belongs_to_another_user_is_refused(folder, name, monkeypatch):
+def test_a_folder_or_file_of_another_user_is_refused(folder, name, monkeypatch):
     owner = (folder / name).stat().st_uid
     if name:
         original = Path.lstat

@@ -15,7 +15,7 @@ SETTINGS = (
 
 @pytest.fixture(autouse=True)
 def enabled():
-    """The cache allowed and no folder named, as outside of tests; everything as before afterwards."""
+    """Enables the cache without a folder, as outside tests; restores the settings afterwards."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     jax.config.update(FOLDER, None)
     jax.config.update("jax_enable_compilation_cache", True)
@@ -27,16 +27,16 @@ def enabled():
 
 
 def named() -> str | None:
-    """The folder that jax uses."""
+    """The cache folder that JAX uses."""
     return getattr(jax.config, FOLDER)
 
 
 def compile_afresh():
-    """Compiles the same program as the last call, from another function."""
+    """Compiles the same program as the last call, from a new function."""
     jax.jit(lambda x: jnp.sin(x) * 3)(jnp.ones(5)).block_until_ready()
 
 
-def test_what_was_compiled_once_is_found_again(tmp_path):
+def test_a_compiled_program_is_found_in_the_cache(tmp_path):
     events = []
     jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
     try:
@@ -50,7 +50,7 @@ def test_what_was_compiled_once_is_found_again(tmp_path):
         jax.monitoring.clear_event_listeners()
 
 
-def test_a_folder_that_cannot_be_made_is_told_and_left_alone(tmp_path, caplog):
+def test_a_folder_that_cannot_be_created_is_reported_and_not_used(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     compilation.use_cache(tmp_path / "file/compiled")
 
@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_made_is_told_and_left_alone(tmp_path, caplog):
     compile_afresh()
 
 
-def test_a_folder_that_cannot_be_written_is_told_and_left_alone(tmp_path, caplog, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_reported_and_not_used(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)  # as for anybody but root
     compilation.use_cache(tmp_path)
 
@@ -75,7 +75,7 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path, caplog):
     assert named() is None
 
 
-def test_a_folder_that_the_user_has_named_to_jax_stays(tmp_path):
+def test_a_cache_folder_already_set_in_jax_is_kept(tmp_path):
     jax.config.update(FOLDER, str(tmp_path))
     compilation.use_cache(tmp_path / "ours")
 
@@ -83,12 +83,12 @@ def test_a_folder_that_the_user_has_named_to_jax_stays(tmp_path):
     assert not (tmp_path / "ours").exists()
 
 
-def test_without_a_folder_nothing_is_kept():
+def test_without_a_folder_no_cache_is_set():
     compilation.use_cache(None)
     assert named() is None
 
 
-def test_the_configuration_names_the_folder(tmp_path, monkeypatch):
+def test_the_configuration_sets_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache.folder() == tmp_path / "boneage_jax"
     assert compilation.cache_folder("") == tmp_path / "boneage_jax/compiled"

@@ -1,4 +1,4 @@
-"""Every file in `configs/`: it is the network that it says, and nothing in it is unknown to the base."""
+"""Every file in `configs/`: its name and command, its keys, and the network that it describes."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ OPEN_SECTIONS = ("data.inputs.", "data.options.", "model.options.", "model.head_
 
 
 def every_config():
-    """Each configuration: its module, what stands after --config=, and itself."""
+    """Yields each configuration with its module and the value of --config."""
     for path in FILES:
         module = modules.load(path)
         for variant in getattr(module, "VARIANTS", (None,)):
@@ -33,13 +33,13 @@ each_config = pytest.mark.parametrize(("module", "flag", "config"), list(every_c
 
 
 @each_config
-def test_it_bears_its_name_and_says_how_it_is_run(module, flag, config):
+def test_name_and_documented_command_match_the_file(module, flag, config):
     assert config.name == flag.removeprefix("configs/").replace(".py:", "_").removesuffix(".py")
     assert f"python launch.py --config={flag}" in module.__doc__
 
 
 @each_config
-def test_it_changes_only_keys_that_the_base_has(module, flag, config):
+def test_only_keys_of_the_base_are_changed(module, flag, config):
     known = set(configuration.keys(configuration.base()))
     assert {key for key in configuration.keys(config) if not key.startswith(OPEN_SECTIONS)} <= known
     text = configuration.to_json(config)
@@ -47,7 +47,7 @@ def test_it_changes_only_keys_that_the_base_has(module, flag, config):
 
 
 @each_config
-def test_its_network_reads_its_images_and_its_loss_reads_its_network(module, flag, config):
+def test_the_network_accepts_its_images_and_the_loss_its_output(module, flag, config):
     numbers = {name: (130.0, 45.0) for name, kind in config.data.inputs.items() if kind == "number"}
     experiment = Experiment.create(config, Statistics(127.3, 41.2, numbers))
     prepared, channels = experiment.preprocessing.size, experiment.preprocessing.channels
@@ -71,14 +71,14 @@ def test_its_network_reads_its_images_and_its_loss_reads_its_network(module, fla
     assert isinstance(optimizer.learning_rate(config.optimizer, steps_per_epoch=10, epochs=2)(3), float | jax.Array)
 
 
-def test_the_heat_map_of_bonet_is_switched_on_by_its_argument():
+def test_the_argument_of_the_bonet_config_enables_the_heat_map():
     module = modules.load(next(path for path in FILES if path.stem == "bonet"))
     config: ConfigDict = module.get_config("heatmap")
     assert config.model.options.heatmap
     assert config.data.inputs.to_dict() == {"heatmap": "keypoints"}
 
 
-def test_estimates_of_distributions_have_a_loss_for_every_age():
+def test_the_loss_of_the_resnet50_config_is_defined_at_every_age():
     config = modules.load(next(path for path in FILES if path.stem == "resnet50")).get_config()
     loss = Experiment.create(config, Statistics(127.3, 41.2, {})).loss
     estimate = Estimate(months=jnp.zeros(3), logits=jnp.zeros((3, 240)))

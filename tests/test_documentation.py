@@ -1,4 +1,4 @@
-"""What the documentation takes from the code agrees with it, and links of the files at the root lead somewhere."""
+"""Documentation taken from the code is up to date, and links in the files at the root resolve."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_every_key_of_the_configuration_is_listed_with_its_default():
     assert set(configuration.keys(configuration.base())) <= set(found)
 
 
-def test_comments_above_and_behind_a_key_are_its_meaning():
+def test_comments_above_and_beside_a_key_become_its_description():
     source = (
         "def base():\n    config.data = ConfigDict()\n    # Above it,\n    # in two lines.\n"
         "    config.data.name = 1  # behind it\n    config.seed = 0\n    return config\n"
@@ -40,14 +40,14 @@ def test_comments_above_and_behind_a_key_are_its_meaning():
     ]
 
 
-def test_the_command_line_has_every_command_and_flag():
+def test_the_command_line_page_lists_every_command():
     page = load("generate").command_line()
     for command in COMMANDS:
         assert f"## boneage {command.NAME}\n" in page
     assert "--accept-warnings" in page
 
 
-def test_the_picture_of_the_layers_is_that_of_the_contract():
+def test_the_layer_diagram_matches_the_import_contract():
     diagram = load("make_layers_diagram")
     rows = diagram.layers((ROOT / "pyproject.toml").read_text())
     assert (DOCS / "layers.svg").read_text() == diagram.svg(rows), "run python docs/make_layers_diagram.py"
@@ -55,7 +55,7 @@ def test_the_picture_of_the_layers_is_that_of_the_contract():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorials/first-reading.md", "docs/explanations/uncertainty.md"])
-def test_the_quoted_reading_is_that_of_the_default_weights(page):
+def test_quoted_readings_match_the_default_weights(page):
     drawn = phantom.render(96, Sex.MALE, size=512, seed=7).image
     answer = boneage_jax.load(weights.most_accurate()).predict(drawn, sex="M")
     text = (ROOT / page).read_text()
@@ -69,7 +69,7 @@ def test_the_quoted_reading_is_that_of_the_default_weights(page):
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
-def test_links_to_files_of_the_repository_lead_to_them(name):
+def test_links_to_repository_files_resolve(name):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text())
     assert [link for link in links if not (ROOT / link).exists()] == []
 

@@ -1,4 +1,4 @@
-"""The command line: what a user sees after a mistake, in a process of its own as the user starts it."""
+"""`launch.py` started as a user does, in its own process: what is shown after a mistake."""
 
 import os
 import subprocess
@@ -62,16 +62,16 @@ def assert_one_clear_error(found: subprocess.CompletedProcess[str], *words: str)
         *("range", "whole section", "flag", "positional", "mode", "missing file", "no config", "no run"),
     ],
 )
-def test_a_mistake_in_the_flags_is_one_line(arguments, words):
+def test_invalid_flags_give_a_one_line_error(arguments, words):
     assert_one_clear_error(launch(*arguments), *words)
 
 
-def test_a_stored_configuration_that_is_damaged_is_one_line(tmp_path):
+def test_a_damaged_stored_configuration_gives_a_one_line_error(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": 0')
     assert_one_clear_error(launch("--mode=evaluate", f"--workdir={tmp_path}"), str(tmp_path / "config.json"))
 
 
-def test_a_missing_data_folder_is_one_line(tmp_path):
+def test_a_missing_data_folder_gives_a_one_line_error(tmp_path):
     found = launch(
         "--config=configs/convmixer_cpu.py",
         f"--config.data.dir={tmp_path / 'absent'}",
@@ -82,12 +82,12 @@ def test_a_missing_data_folder_is_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_no_data_folder_at_all_is_one_line(tmp_path):
+def test_an_unset_data_folder_gives_a_one_line_error(tmp_path):
     found = launch("--config=configs/convmixer_cpu.py", f"--workdir={tmp_path / 'run'}")
     assert_one_clear_error(found, "data.dir")
 
 
 @pytest.mark.slow
-def test_a_batch_size_that_the_devices_do_not_divide_is_one_line(tmp_path):
+def test_an_indivisible_batch_size_gives_a_one_line_error(tmp_path):
     found = launch(TINY, "--config.train.batch_size=7", f"--workdir={tmp_path / 'run'}", devices=2)
     assert_one_clear_error(found, "train.batch_size is 7", "2 devices", "multiple of 2")

@@ -1,4 +1,4 @@
-"""`python -m tools.new_model`: what it writes is a model that trains and whose tests pass."""
+"""`python -m tools.new_model` writes a model that trains and whose tests pass."""
 
 import importlib.util
 import os
@@ -66,7 +66,7 @@ def test_the_registry_stays_in_alphabetical_order(name):
         ("resnet50", "is taken by configs/resnet50.py"),
     ],
 )
-def test_a_name_that_cannot_be_used_is_refused_in_one_line(name, message, capsys):
+def test_an_invalid_or_taken_name_gives_a_one_line_error(name, message, capsys):
     before = subprocess.run(["git", "status", "--short"], cwd=ROOT, capture_output=True, text=True).stdout
     assert new_model.main([name], ROOT) == 1
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The notebooks of the documentation run from top to bottom, on drawn hands."""
+"""The notebooks of the documentation run from top to bottom on phantom hands."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs(notebook, tmp_path):
+def test_the_notebook_runs(notebook, tmp_path):
     environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     found = subprocess.run(
         [sys.executable, "-W", "ignore:FigureCanvasAgg", str(notebook)],
@@ -26,5 +26,5 @@ def test_it_runs(notebook, tmp_path):
     assert found.returncode == 0, found.stderr
 
 
-def test_there_are_notebooks():
+def test_all_notebooks_are_found():
     assert [path.stem for path in NOTEBOOKS] == ["first_reading", "train_and_inspect"]

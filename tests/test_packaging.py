@@ -1,4 +1,4 @@
-"""What `pip install .` takes along beside the modules."""
+"""What `pip install .` installs besides the modules."""
 
 import tomllib
 from pathlib import Path, PurePosixPath
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def test_weights_and_their_cards_are_data_of_the_package():
+def test_weights_and_model_cards_are_package_data():
     patterns = SETTINGS["tool"]["setuptools"]["package-data"]["boneage_jax"]
     folder = weights.FOLDER.relative_to(Path(boneage_jax.__file__).parent)
     for ending in (".safetensors", ".md"):

@@ -1,4 +1,4 @@
-"""How a command ends, in a process of its own: its exit status and what stands on stderr."""
+"""How a command ends, in its own process: exit status and stderr."""
 
 import signal
 import subprocess
@@ -22,18 +22,18 @@ def ended(body: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, **options)
 
 
-def test_the_status_of_the_body_is_that_of_the_command():
+def test_the_return_value_is_the_exit_status():
     found = ended("print('done'); return 2")
     assert (found.returncode, found.stdout, found.stderr) == (2, "done\n", "")
 
 
-def test_an_error_is_one_sentence():
+def test_an_error_is_reported_in_one_line():
     found = ended("raise BoneAgeError('hand.png is empty')")
     assert (found.returncode, found.stderr) == (1, "error: hand.png is empty\n")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_is_one_sentence_and_its_own_status(number, status):
+def test_a_signal_gives_a_one_line_error_and_its_own_status(number, status):
     found = ended(
         f"""
         try:
@@ -47,7 +47,7 @@ def test_a_signal_is_one_sentence_and_its_own_status(number, status):
     assert found.stderr == f"error: stopped by {number.name}\n"
 
 
-def test_a_signal_that_arrives_where_python_drops_exceptions_ends_the_command_all_the_same():
+def test_a_signal_during_a_destructor_still_ends_the_command():
     found = ended(
         """
         class Dropping:
@@ -62,7 +62,7 @@ def test_a_signal_that_arrives_where_python_drops_exceptions_ends_the_command_al
     assert (found.returncode, found.stderr) == (143, "error: stopped by SIGTERM\n")
 
 
-def test_what_else_goes_wrong_in_a_destructor_is_shown():
+def test_other_exceptions_in_a_destructor_are_shown():
     found = ended("""
         class Failing:
             def __del__(self):
@@ -74,7 +74,7 @@ def test_what_else_goes_wrong_in_a_destructor_is_shown():
     assert (found.returncode, "ValueError: seen" in found.stderr) == (0, True)
 
 
-def test_a_second_signal_ends_at_once():
+def test_a_second_signal_ends_the_command_at_once():
     found = ended(
         """
         try:
@@ -91,7 +91,7 @@ def test_a_second_signal_ends_at_once():
 @pytest.mark.parametrize(
     ("ending", "stderr"), [("return 0", ""), ("raise BoneAgeError('stopped')", "error: stopped\n")]
 )
-def test_ctrl_c_while_python_waits_for_a_thread_ends_at_once(ending, stderr):
+def test_ctrl_c_while_python_waits_for_a_thread_ends_the_command_at_once(ending, stderr):
     found = ended(
         f"""
         def outlasting():
@@ -108,7 +108,7 @@ def test_ctrl_c_while_python_waits_for_a_thread_ends_at_once(ending, stderr):
     assert (found.returncode, found.stderr) == (-signal.SIGINT, stderr)
 
 
-def test_a_signal_that_python_dropped_is_not_raised_again_once_the_command_has_ended():
+def test_a_dropped_signal_is_not_raised_again_after_the_command_has_ended():
     found = ended(
         """
         class Dropping:
@@ -132,7 +132,7 @@ def test_a_crash_in_native_code_leaves_a_traceback():
     assert "in main" in found.stderr
 
 
-def test_the_interpreter_is_not_taken_apart_under_native_threads():
+def test_the_interpreter_is_not_finalised():
     found = ended(
         """
         class Crashing:
@@ -149,7 +149,7 @@ def test_the_interpreter_is_not_taken_apart_under_native_threads():
 @pytest.mark.parametrize(
     ("ending", "status"), [("return 3", 3), ("sys.exit()", 0), ("sys.exit(4)", 4), ("sys.exit('no')", 1), ("1 / 0", 1)]
 )
-def test_what_is_registered_for_the_end_is_done_and_output_is_written(tmp_path, ending, status):
+def test_exit_handlers_run_and_output_is_flushed(tmp_path, ending, status):
     found = ended(
         f"""
         import atexit, tempfile
@@ -166,20 +166,20 @@ def test_what_is_registered_for_the_end_is_done_and_output_is_written(tmp_path, 
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("log", "logged\n")]
 
 
-def test_handlers_of_a_caller_come_back():
+def test_signal_handlers_of_the_caller_are_restored():
     code = BEGINNING + "signal.signal(15, signal.SIG_IGN); program.run(lambda: 0); print(signal.getsignal(15).name)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "SIG_IGN\n"
 
 
 @pytest.mark.parametrize("flush", [True, False])
-def test_a_full_output_is_one_sentence(flush):
+def test_a_full_output_device_gives_a_one_line_error(flush):
     with open("/dev/full", "w") as full:
         found = ended(f"print('result', flush={flush}); return 0", stdout=full)
     assert found.returncode == 1
     assert found.stderr == "error: cannot continue: No space left on device (while writing output)\n"
 
 
-def test_an_output_that_is_closed_early_needs_no_word():
+def test_an_output_that_is_closed_early_gives_no_message():
     reader = "import sys; sys.stdin.readline()"
     with subprocess.Popen([sys.executable, "-c", reader], stdin=subprocess.PIPE) as head:
         assert head.stdin is not None
@@ -188,7 +188,7 @@ def test_an_output_that_is_closed_early_needs_no_word():
     assert (found.returncode, found.stderr) == (1, "")
 
 
-def test_a_system_that_refuses_is_one_sentence_with_the_file():
+def test_an_os_error_gives_a_one_line_error_with_the_file():
     found = ended("raise OSError(errno.ENOSPC, 'No space left on device', 'out/metrics.json')")
     assert (found.returncode, found.stderr) == (
         1,
@@ -196,7 +196,7 @@ def test_a_system_that_refuses_is_one_sentence_with_the_file():
     )
 
 
-def test_a_mistake_of_the_program_keeps_its_traceback():
+def test_a_programming_error_keeps_its_traceback():
     found = ended("raise ValueError('never')")
     assert found.returncode == 1
     assert "Traceback" in found.stderr

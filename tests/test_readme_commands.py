@@ -1,4 +1,4 @@
-"""`python -m tools.readme_commands`: the commands that it finds, how it runs them, the files that it makes."""
+"""`python -m tools.readme_commands`: finding commands, running them, and making their input files."""
 
 import os
 import sys
@@ -33,7 +33,7 @@ boneage predict FOLDER > ages.csv
 """
 
 
-def test_commands_are_the_lines_of_sh_blocks_without_installations():
+def test_commands_are_the_lines_of_sh_blocks_except_installations():
     assert readme_commands.commands(DOCUMENT) == [
         "boneage predict hand.png --sex F",
         "python launch.py --config=configs/quickstart.py",
@@ -42,11 +42,11 @@ def test_commands_are_the_lines_of_sh_blocks_without_installations():
     ]
 
 
-def test_a_number_sign_inside_a_word_is_no_comment():
+def test_a_hash_inside_a_word_does_not_start_a_comment():
     assert readme_commands.commands("```sh\ncurl localhost/#top # why\n```\n") == ["curl localhost/#top"]
 
 
-def test_long_commands_are_reduced_before_their_redirection(monkeypatch):
+def test_reductions_are_inserted_before_a_redirection(monkeypatch):
     monkeypatch.setattr(readme_commands, "REDUCTIONS", {"train --fast": "", "train": "--epochs=1"})
     assert readme_commands.reduced("train --big > log") == "train --big --epochs=1 > log"
     assert readme_commands.reduced("train | tail") == "train --epochs=1 | tail"
@@ -67,13 +67,13 @@ def test_the_first_failure_ends_the_run_with_its_output(folder):
     assert [path.name for path in folder.iterdir()] == ["one"]
 
 
-def test_a_command_that_does_not_end_is_stopped(folder, monkeypatch):
+def test_a_command_that_exceeds_the_time_limit_is_stopped(folder, monkeypatch):
     monkeypatch.setattr(readme_commands, "LIMIT", 0.5)
     with pytest.raises(readme_commands.CommandError, match=r"did not end within 0\.5 s"):
         readme_commands.run_all(["sleep 60"], folder, dict(os.environ))
 
 
-def test_a_server_is_up_for_the_commands_behind_it_and_ends_with_them(folder, monkeypatch, unused_port):
+def test_a_server_runs_for_the_commands_after_it_and_ends_with_them(folder, monkeypatch, unused_port):
     server = f"{sys.executable} -m http.server {unused_port} --bind 127.0.0.1"
     monkeypatch.setattr(readme_commands, "SERVERS", (sys.executable,))
     (folder / "page").write_text("answer")
@@ -100,7 +100,7 @@ def unused_port():
         return probe.getsockname()[1]
 
 
-def test_the_inputs_are_hands_and_rsnas_files_with_their_three_splits(tmp_path):
+def test_the_inputs_include_a_dicom_hand_and_the_three_rsna_splits(tmp_path):
     readme_inputs.make(tmp_path)
     pixels, header = read(tmp_path / "hand.dcm")
     assert (pixels.shape, header.sex) == ((512, 512), Sex.FEMALE)

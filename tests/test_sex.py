@@ -9,7 +9,7 @@ def test_every_spelling_is_read(sex):
         assert Sex.parse(text) is sex
 
 
-def test_names_and_numbers_are_those_of_the_tables():
+def test_codes_and_words_of_each_sex():
     assert [(int(sex), sex.letter, sex.word, sex.children) for sex in Sex] == [
         (0, "F", "female", "girls"),
         (1, "M", "male", "boys"),
@@ -17,6 +17,6 @@ def test_names_and_numbers_are_those_of_the_tables():
 
 
 @pytest.mark.parametrize("text", ["", "O", "unknown", "fem", "0"])
-def test_what_is_no_sex_is_refused(text):
+def test_an_invalid_sex_is_refused(text):
     with pytest.raises(ValueError, match="is not F, M, female or male"):
         Sex.parse(text)

@@ -1,4 +1,4 @@
-"""The pipeline's rate and the waiting of a training loop, on iterators whose speed is known."""
+"""Pipeline throughput and the share of time that a training loop waits for data, on iterators of known speed."""
 
 import itertools
 import time
@@ -11,7 +11,7 @@ from boneage_jax.errors import BoneAgeError
 
 
 class Clock:
-    """Time that passes only when a test sleeps: exact, and deaf to how busy the machine is."""
+    """A fake clock that advances only on `sleep`: exact, however busy the machine is."""
 
     def __init__(self):
         self.now = 0.0
@@ -36,21 +36,21 @@ def batches(pause, images=4, clock=time):
         yield {"age": np.zeros(images, np.float32), "index": step}
 
 
-def test_the_rate_is_that_of_the_iterator(clock):
+def test_throughput_equals_the_rate_of_the_iterator(clock):
     assert pipeline.images_per_second(batches(0.5, clock=clock), warmup=1, count=5) == pytest.approx(4 / 0.5)
 
 
-def test_the_clock_is_real_time():
+def test_throughput_is_measured_in_real_time():
     assert 0 < pipeline.images_per_second(batches(0.02), warmup=0, count=2) <= 4 / 0.02
 
 
-def test_the_warmup_and_the_count_are_all_that_is_taken():
+def test_exactly_warmup_plus_count_batches_are_consumed():
     stream = batches(0)
     pipeline.images_per_second(stream, warmup=3, count=5)
     assert next(stream)["index"] == 8
 
 
-def test_a_slow_start_does_not_count(clock):
+def test_startup_time_is_excluded_by_the_warmup(clock):
     def slow_start():
         clock.sleep(30)
         yield from batches(0.5, clock=clock)
@@ -59,9 +59,9 @@ def test_a_slow_start_does_not_count(clock):
 
 
 @pytest.mark.parametrize(("wait", "work", "share"), [(3, 1, 0.75), (1, 3, 0.25), (0, 1, 0)])
-def test_the_share_of_waiting_is_measured(clock, wait, work, share):
+def test_share_of_time_waiting_for_data_is_measured(clock, wait, work, share):
     class Handle:
-        """The work is done only when it is waited for, as on a device."""
+        """Work that finishes only in `block_until_ready`, as on a device."""
 
         def block_until_ready(self):
             clock.sleep(work)
@@ -71,7 +71,7 @@ def test_the_share_of_waiting_is_measured(clock, wait, work, share):
     assert pipeline.data_wait_share(stream, lambda _: Handle(), warmup=1, steps=6) == pytest.approx(share)
 
 
-def test_a_slow_first_step_does_not_count(clock):
+def test_a_slow_first_step_is_excluded_by_the_warmup(clock):
     work = iter([90, 1, 1, 1])
 
     def step(batch):
@@ -82,7 +82,7 @@ def test_a_slow_first_step_does_not_count(clock):
     assert share == pytest.approx(0.5)
 
 
-def test_every_batch_is_used_once_in_order_and_waited_for():
+def test_every_batch_is_used_once_in_order_and_blocked_on():
     seen: list[int] = []
     waited: list[int] = []
 
@@ -100,6 +100,6 @@ def test_every_batch_is_used_once_in_order_and_waited_for():
     assert waited == [1, 2, 3, 4, 5]
 
 
-def test_data_that_end_too_early_are_an_error():
+def test_an_iterator_that_ends_too_early_is_an_error():
     with pytest.raises(BoneAgeError, match="ended after 3 batches, the benchmark needs 5"):
         pipeline.images_per_second(itertools.islice(batches(0), 3), warmup=1, count=4)

@@ -1,4 +1,4 @@
-"""`benchmarks/compare.py`: who ran, and what it says of those that did not."""
+"""`benchmarks/compare.py`: which contestants ran, and how failures are reported."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from contestants import NETWORKS
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
-    """The exit status of the command with these flags, where those in `running` take a second an image."""
+    """Runs the command and returns its exit status; contestants not in `running` give no result."""
 
     def command(*flags: str, running: tuple[str, ...]) -> int:
         def rows(task, names, rounds, seconds):
@@ -35,7 +35,7 @@ def test_a_named_contestant_that_does_not_run_is_an_error(command, tmp_path, cap
     flags = ("--tasks", "xception-training", "convmixer-inference", "--contestants", "ours", "torch", "keras on jax")
     assert command(*flags, running=("ours", "torch")) == 1
     assert "error: did not run: keras on jax (xception-training)\n" in capsys.readouterr().err
-    # What the others did is written all the same.
+    # Results of the other contestants are still written.
     assert len(json.loads((tmp_path / "latest.json").read_text())["rows"]) == 4
 
 
@@ -44,11 +44,11 @@ def test_a_named_contestant_without_a_network_for_any_task_is_an_error(command, 
     assert "keras on jax (no network for any of the tasks)" in capsys.readouterr().err
 
 
-def test_those_that_are_not_named_may_be_missing(command):
+def test_contestants_that_are_not_named_may_be_missing(command):
     assert command("--tasks", "xception-training", running=("ours",)) == 0
 
 
-def test_named_contestants_that_run_are_no_error(command):
+def test_named_contestants_that_all_run_give_exit_status_zero(command):
     named = ("--contestants", "ours", "torch")
     assert command("--tasks", "efficientnet_lite0-training", *named, running=("ours", "torch")) == 0
 
@@ -65,9 +65,9 @@ def test_named_contestants_that_run_are_no_error(command):
         ("terminate called after throwing an instance of 'std::bad_alloc'\n @ 0x1 main\n", "terminate called after "),
     ],
 )
-def test_the_reason_of_a_crash_is_not_the_end_of_its_stack(printed, why):
+def test_crash_reason_is_the_error_message_not_the_end_of_the_stack(printed, why):
     assert compare.reason(printed).startswith(why)
 
 
-def test_every_network_that_is_compared_is_known_to_the_contestants():
+def test_every_compared_network_is_defined_for_the_contestants():
     assert set(compare.SIZES) <= set(NETWORKS)

@@ -1,4 +1,4 @@
-"""Arithmetic counted exactly, on any platform's form of a product; compiled programs with their memory."""
+"""Exact FLOP counts of products in every transformation, and memory use of compiled programs."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ A, B = np.ones((3, 5), np.float32), np.ones((5, 7), np.float32)
 PRODUCT = 2 * 3 * 5 * 7
 
 
-def test_a_matrix_product_counts_two_operations_per_multiply_add():
+def test_a_matrix_product_counts_two_flops_per_multiply_add():
     assert cost.count_flops(jnp.dot, A, B) == PRODUCT
 
 
@@ -38,13 +38,13 @@ def test_a_grouped_convolution_counts_only_the_channels_of_its_group():
     assert cost.count_flops(layer.apply, variables, image) == 2 * (6 * 6 * 8) * (3 * 3 * 2)
 
 
-def test_the_depthwise_convolution_counts_alike_whatever_form_the_platform_takes():
+def test_flops_of_a_depthwise_convolution_are_exact():
     image, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4))
     assert cost.count_flops(jax.jit(depthwise_conv), image, kernel) == 2 * (8 * 8 * 4) * 9
 
 
 @pytest.mark.parametrize("layer", ["depthwise", "pointwise", "dense"])
-def test_the_gradients_of_every_convolution_count_twice_its_operations(layer):
+def test_gradients_of_a_convolution_add_twice_its_forward_flops(layer):
     image = jnp.ones((1, 8, 8, 16))
     kernels_of = {"depthwise": jnp.ones((3, 3, 16)), "pointwise": jnp.ones((16, 16)), "dense": jnp.ones((3, 3, 16, 16))}
     convolve = {
@@ -60,7 +60,7 @@ def test_the_gradients_of_every_convolution_count_twice_its_operations(layer):
 
 
 @needs_kernels
-def test_a_kernel_of_our_own_reads_its_arguments_and_writes_its_result():
+def test_custom_kernel_bytes_are_those_of_arguments_and_result():
     image, kernel = jnp.ones((1, 8, 8, 16)), jnp.ones((16, 32))
     assert cost.count_kernel_bytes(kernels.pointwise, image, kernel) == 4 * (8 * 8 * 16 + 16 * 32 + 8 * 8 * 32)
     assert cost.count_kernel_bytes(jnp.dot, A, B) == 0
@@ -76,11 +76,11 @@ def test_a_kernel_of_our_own_reads_its_arguments_and_writes_its_result():
     ],
     ids=["jit", "remat", "nested", "cond"],
 )
-def test_products_inside_transformations_are_found_once(wrap):
+def test_products_inside_transformations_are_counted_once(wrap):
     assert cost.count_flops(wrap(jnp.dot), A, B) == PRODUCT
 
 
-def test_products_inside_custom_derivatives_are_found_once():
+def test_products_inside_custom_derivatives_are_counted_once():
     product = jax.custom_vjp(jnp.dot)
     product.defvjp(lambda a, b: (jnp.dot(a, b), (a, b)), lambda kept, g: (g @ kept[1].T, kept[0].T @ g))
     assert cost.count_flops(product, A, B) == PRODUCT
@@ -88,7 +88,7 @@ def test_products_inside_custom_derivatives_are_found_once():
     assert cost.count_flops(gradient, A, B) == 3 * PRODUCT
 
 
-def test_a_scan_counts_every_turn():
+def test_a_scan_counts_every_iteration():
     square = np.ones((4, 4), np.float32)
     turns = lambda x: jax.lax.scan(lambda y, _: (y @ x, None), x, None, length=6)[0]  # noqa: E731
     assert cost.count_flops(turns, square) == 6 * 2 * 4**3
@@ -106,7 +106,7 @@ def test_a_loop_of_unknown_length_is_refused():
         cost.count_flops(loop, square)
 
 
-def test_a_program_is_compiled_once_and_knows_its_memory():
+def test_a_program_is_compiled_once_and_reports_its_memory():
     traced = []
 
     @jax.jit
@@ -137,11 +137,11 @@ def test_parameters_are_counted_over_the_whole_tree():
     assert cost.count_parameters(tree) == 17
 
 
-def test_the_cpu_counts_no_device_peak():
+def test_device_peak_memory_is_none_on_cpu():
     assert cost.device_peak_bytes() is None
 
 
-def test_the_device_peak_is_that_of_the_fullest_device(monkeypatch):
+def test_device_peak_memory_is_the_maximum_over_devices(monkeypatch):
     class Device:
         def __init__(self, statistics):
             self.memory_stats = lambda: statistics

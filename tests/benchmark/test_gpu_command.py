@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.py`: everything is measured or its absence is told."""
+"""`benchmarks/gpu.py`: every part is measured or listed as missing with a reason."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def command(out, *flags):
 
 
 @pytest.mark.slow
-def test_the_whole_command_runs_in_miniature(tmp_path):
+def test_the_whole_command_runs_at_tiny_size(tmp_path):
     done = command(tmp_path / "gpu.json")
     found = json.loads((tmp_path / "gpu.json").read_text())
 
@@ -40,7 +40,7 @@ def test_the_whole_command_runs_in_miniature(tmp_path):
 
 
 def measured(monkeypatch, tmp_path, *parts):
-    """What the command writes when its parts are these: (section, name, function)."""
+    """Exit status and JSON of the command with these parts: (section, name, function)."""
     monkeypatch.setattr(gpu, "parts", lambda plan, clock: list(parts))
     monkeypatch.setattr(sys, "argv", ["gpu.py", f"--out={tmp_path / 'gpu.json'}"])
     with pytest.raises(SystemExit) as stopped:
@@ -56,7 +56,7 @@ def late():
     raise gpu.OutOfTimeError
 
 
-def test_what_fails_is_told_and_the_rest_is_measured_all_the_same(monkeypatch, tmp_path):
+def test_a_failed_part_is_reported_and_the_rest_is_still_measured(monkeypatch, tmp_path):
     code, found = measured(monkeypatch, tmp_path, ("depthwise", "shapes", fail), ("tests", "tests", lambda: "3 passed"))
 
     assert code == 1
@@ -65,7 +65,7 @@ def test_what_fails_is_told_and_the_rest_is_measured_all_the_same(monkeypatch, t
     assert "- not measured: depthwise: shapes (no kernel for this card)" in (tmp_path / "gpu.md").read_text()
 
 
-def test_what_no_longer_fits_into_the_time_is_left_out(monkeypatch, tmp_path):
+def test_parts_that_no_longer_fit_the_time_limit_are_skipped(monkeypatch, tmp_path):
     code, found = measured(monkeypatch, tmp_path, ("tests", "tests", late))
     assert (code, found["missing"]) == (0, {"tests: tests": "no time left"})
 
@@ -88,18 +88,18 @@ class Sleeper:
         self._process.communicate()
 
 
-def test_contestants_that_are_not_ready_in_time_are_ended(monkeypatch):
+def test_contestants_that_are_not_ready_in_time_are_killed(monkeypatch):
     monkeypatch.setattr(gpu.compare, "Contestant", Sleeper)
     against = gpu.AgainstTorch(["tiny"], gpu.TINY, Clock(seconds=0.3))
     started = time.monotonic()
     for _, _, measure in against.parts():
         with pytest.raises(gpu.OutOfTimeError):
             measure()
-    assert time.monotonic() - started < 30  # not the minute for which each of them sleeps
+    assert time.monotonic() - started < 30  # each contestant would sleep for a minute
 
 
 class Clock(gpu.Clock):
-    """One that has time enough whatever is asked for, until its end."""
+    """A clock that grants any request until its end."""
 
     def __init__(self, seconds):
         super().__init__(seconds / 60)
@@ -110,16 +110,16 @@ class Clock(gpu.Clock):
         return seconds
 
 
-def test_a_program_that_fails_tells_its_last_line():
+def test_a_failed_program_reports_its_last_line_of_output():
     with pytest.raises(RuntimeError, match=r"^out of paper$"):
         gpu.run(["-c", "import sys; sys.exit('first\\nout of paper')"], gpu.Clock(1), needed=1)
 
 
-def test_a_program_that_takes_longer_than_is_left_is_stopped():
+def test_a_program_that_exceeds_the_time_left_is_stopped():
     with pytest.raises(gpu.OutOfTimeError):
         gpu.run(["-c", "import time; time.sleep(60)"], gpu.Clock(1.2 / 60), needed=1)
 
 
-def test_nothing_is_started_without_time_for_it():
+def test_asking_for_more_time_than_is_left_raises():
     with pytest.raises(gpu.OutOfTimeError):
         gpu.Clock(1).left(needed=61)

@@ -32,18 +32,18 @@ def seconds(found):
     return {operation.name: pytest.approx(operation.seconds * 1e9) for operation in found.operations}
 
 
-def test_operations_are_added_up_over_threads_and_averaged_over_steps():
+def test_operation_times_are_summed_over_threads_and_averaged_over_steps():
     found = summary([event("dot.1", 0, 600), event("add.3", 600, 100)], [event("dot.1", 0, 200)], steps=2)
 
     assert seconds(found) == {"dot.1": 400, "add.3": 50}
     assert [operation.share for operation in found.operations] == pytest.approx([8 / 9, 1 / 9])
 
 
-def test_what_is_no_operation_does_not_count():
+def test_events_that_are_not_operations_are_ignored():
     assert seconds(summary([event("python", 0, 900, operation=False), event("dot.1", 100, 50)])) == {"dot.1": 50}
 
 
-def test_a_loop_counts_without_what_is_inside_it():
+def test_time_of_a_loop_excludes_the_operations_inside_it():
     nested = [event("while.2", 0, 100), event("dot.1", 10, 30), event("fusion", 15, 5), event("dot.1", 50, 20)]
     assert seconds(summary([*nested, event("add.3", 100, 10)])) == {
         "dot.1": 45,
@@ -53,7 +53,7 @@ def test_a_loop_counts_without_what_is_inside_it():
     }
 
 
-def test_operations_are_told_by_the_layer_that_they_came_from():
+def test_operations_are_labelled_with_their_source_layer():
     found = summary([event("dot.1", 0, 3), event("while.2", 3, 2), event("copy", 5, 1)])
     assert [operation.source for operation in found.operations] == [
         "step/shard_map/Network/trunk/block1/dot",
@@ -62,7 +62,7 @@ def test_operations_are_told_by_the_layer_that_they_came_from():
     ]
 
 
-def test_the_table_holds_the_costliest_first():
+def test_the_table_lists_the_ten_costliest_operations_in_order():
     found = summary([event(f"op.{i}", 100 * i, i) for i in range(1, 13)])
     lines = found.table().splitlines()
 
@@ -75,7 +75,7 @@ def test_a_trace_without_operations_is_an_error():
         summary([event("python", 0, 900, operation=False)])
 
 
-def test_a_real_step_is_traced_and_read(tmp_path):
+def test_a_real_program_is_traced_and_summarised(tmp_path):
     compiled = jax.jit(lambda a: jnp.sin(a @ a).sum()).lower(jnp.ones((64, 64))).compile()
     text = compiled.as_text()
     assert text is not None

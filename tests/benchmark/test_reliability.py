@@ -1,4 +1,4 @@
-"""`benchmarks/reliability.py`: how outcomes are judged, and a short campaign."""
+"""`benchmarks/reliability.py`: how outcomes are classified, and a short campaign with damaged inputs."""
 
 import json
 import logging
@@ -50,15 +50,15 @@ def test_each_outcome_is_recognised(ask, outcome):
     assert judge(ask, WHOLE, seconds=0.5 if outcome == "hang" else 30) == outcome
 
 
-def test_memory_beyond_the_bound_is_recognised():
+def test_memory_growth_beyond_the_bound_is_recognised():
     def ask():
         return Answer(int(np.ones(2**26, np.uint8).sum()) // 2**26 + 6)
 
-    np.ones(2**28, np.uint8)  # what was held before does not count
+    np.ones(2**28, np.uint8)  # memory allocated earlier does not count
     assert judge(ask, WHOLE, growth=2**24) == "memory"
 
 
-def test_damage_is_the_same_for_one_seed_and_changes_the_content():
+def test_damage_is_reproducible_by_seed_and_changes_the_content():
     content = bytes(range(256)) * 20
     made = [mutations.damaged(content, np.random.default_rng([1, number])) for number in range(60)]
     assert made == [mutations.damaged(content, np.random.default_rng([1, number])) for number in range(60)]

@@ -80,7 +80,7 @@ def result(arguments):
     return run(**arguments, state=state_of(arguments["variables"]), batches=Stream())
 
 
-def test_every_measure_is_there_and_plausible(result):
+def test_every_measurement_is_present_and_plausible(result):
     assert (result.model, result.image_size, result.channels, result.batch_size) == ("toy", SIZE, 1, 8)
     assert result.parameters == SIZE * SIZE + 1
     assert result.gflops_per_image == 2 * SIZE * SIZE / 1e9
@@ -101,11 +101,11 @@ def test_every_measure_is_there_and_plausible(result):
     assert result.inference_memory_bytes >= 8 * SIZE * SIZE + 4 * result.parameters
 
 
-def test_training_and_data_run_exactly_the_steps_that_are_reported(arguments):
+def test_training_and_data_loops_run_exactly_the_reported_steps(arguments):
     calls = []
 
     class Counted:
-        """The training step, counting the calls of what it compiles to."""
+        """The training step, counting calls of its compiled program."""
 
         def lower(self, *values):
             compiled = arguments["train_step"].lower(*values).compile()
@@ -129,23 +129,23 @@ def test_training_and_data_run_exactly_the_steps_that_are_reported(arguments):
     result = run(**counted, state=state_of(arguments["variables"]), batches=stream)
     loop = result.warmup + result.steps
     assert stream.taken == 2 * loop
-    # One loop on a fixed batch, one fed by the stream, and the state goes through both.
+    # One loop runs on a fixed batch and one on the stream; the state is carried through both.
     assert calls == list(range(1, 2 * loop + 1))
 
 
-def test_without_a_stream_the_pipeline_is_left_out(arguments):
+def test_without_a_stream_the_pipeline_is_not_measured(arguments):
     result = run(**arguments, state=state_of(arguments["variables"]))
     assert result.pipeline_images_per_second is None
     assert result.data_wait_share is None
     assert "not measured" in result.table()
 
 
-def test_the_json_holds_every_field(result, tmp_path):
+def test_the_json_file_round_trips_every_field(result, tmp_path):
     result.write(tmp_path / "benchmark" / "toy.json")
     assert Result(**json.loads((tmp_path / "benchmark" / "toy.json").read_text())) == result
 
 
-def test_the_table_shows_the_measures(result):
+def test_the_table_shows_the_measurements(result):
     text = dataclasses.replace(
         result, train_images_per_second=12.345, latency_p50_seconds=0.0123, latency_p95_seconds=0.02
     ).table()
@@ -154,19 +154,19 @@ def test_the_table_shows_the_measures(result):
         assert expected in text
 
 
-def test_hardware_and_versions_are_named(result):
+def test_hardware_and_versions_are_recorded(result):
     assert result.hardware.startswith("4 x cpu; ")
     assert result.hardware.endswith(" cores")
     assert result.versions["jax"] == jax.__version__
     assert math.isfinite(result.gflops_per_image)
 
 
-def test_a_profile_names_the_costliest_operations_and_the_floor(arguments, monkeypatch, tmp_path):
+def test_a_profile_reports_the_costliest_operations_and_the_floor(arguments, monkeypatch, tmp_path):
     monkeypatch.setattr(floor, "flops_per_second", lambda dtype: 1e9)
     monkeypatch.setattr(floor, "bytes_per_second", lambda: 1e9)
     found = run(**arguments, state=state_of(arguments["variables"]), profile=tmp_path / "profile")
 
-    # Forward 2 per weight and image, gradient of the weights the same; two images on each device.
+    # 2 FLOPs per weight and image forward, as many for the weight gradient; two images per device.
     assert found.train_floor is not None
     assert found.train_floor.flops == 2 * 2 * SIZE * SIZE * 2
     assert found.train_floor.bytes > 2 * SIZE * SIZE

@@ -1,4 +1,4 @@
-"""Timed loops: as many steps as reported, each waited for, none of the warm-up counted."""
+"""Timed loops: exactly the reported steps run, each is blocked on, and the warm-up is not timed."""
 
 import time
 
@@ -10,7 +10,7 @@ from boneage_jax.benchmark.throughput import Timing, measure
 
 
 class Handle:
-    """A result that is ready only `seconds` after it was asked for, as a device's is."""
+    """A result that takes `seconds` to become ready, like one on a device."""
 
     def __init__(self, seconds=0.0):
         self.seconds, self.waited = seconds, False
@@ -36,7 +36,7 @@ def test_the_loop_runs_exactly_the_steps_it_reports(warmup, ahead):
     assert all(handle.waited for handle in handles)
 
 
-def test_the_times_include_waiting_for_results():
+def test_step_times_include_waiting_for_results():
     timing = measure(lambda: {"months": Handle(0.02)}, warmup=1, steps=4)
     assert min(timing.seconds) >= 0.02
     assert timing.images_per_second(8) <= 8 / 0.02
@@ -48,7 +48,7 @@ def test_the_warmup_is_not_timed():
 
 
 @pytest.mark.parametrize(("ahead", "most"), [(0, 1), (1, 2), (2, 3)])
-def test_no_more_steps_are_under_way_than_allowed(ahead, most):
+def test_steps_in_flight_reach_but_never_exceed_the_limit(ahead, most):
     handles, under_way = [], []
 
     def step():
@@ -60,7 +60,7 @@ def test_no_more_steps_are_under_way_than_allowed(ahead, most):
     assert max(under_way) == most
 
 
-def test_the_step_times_add_up_to_the_time_of_the_loop():
+def test_the_sum_of_step_times_lies_within_the_loop_time():
     start = time.perf_counter()
     timing = measure(lambda: Handle(0.005), warmup=0, steps=6, ahead=1)
     elapsed = time.perf_counter() - start
@@ -88,6 +88,6 @@ def test_percentiles_and_rate_follow_from_the_step_times():
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"warmup": -1}, {"ahead": -1}])
-def test_impossible_counts_are_refused(bad):
+def test_invalid_counts_are_refused(bad):
     with pytest.raises(ValueError, match="expected"):
         measure(Handle, **{"warmup": 0, "steps": 1, "ahead": 0, **bad})

@@ -1,4 +1,4 @@
-"""`boneage predict` with random weights, in an empty folder."""
+"""Fixtures that run `boneage predict` with random weights in an empty folder."""
 
 import json
 
@@ -33,7 +33,7 @@ def run(tiny, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def read(run):
-    """Runs it with --format=json and returns the objects."""
+    """Runs the command with --format=json and returns the parsed results."""
 
     def read(*arguments, status=0):
         found, out, _ = run(*arguments, "--format=json")

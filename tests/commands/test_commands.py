@@ -1,4 +1,4 @@
-"""From a run to a file to a report: the same months everywhere, and mistakes that are one line."""
+"""From a training run to weights to a report: consistent bone ages, and one-line errors."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ TRAIN, VALIDATION = 24, 120
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Phantoms in the form of the challenge: some to train on, and an official validation set of both hospitals."""
+    """Phantoms in the layout of the challenge: a training set and a validation set with ids of both hospitals."""
     folder = tmp_path_factory.mktemp("rsna")
     training = ["id,boneage,male", *drawn(folder / "boneage-training-dataset", 9000, TRAIN, "{id},{age},{male}")]
     (folder / "boneage-training-dataset.csv").write_text("\n".join(training))
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 
 def drawn(folder, first_id: int, count: int, row: str) -> list[str]:
-    """Draws files and returns their rows."""
+    """Renders image files and returns their table rows."""
     folder.mkdir()
     ages, sexes = phantom.sample_children(count, seed=first_id)
     rows = []
@@ -53,7 +53,7 @@ def drawn(folder, first_id: int, count: int, row: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def config(folder, tmp_path_factory) -> ConfigDict:
-    """Three steps, of which nothing is learnt but that everything is in the file."""
+    """Three steps: too few to learn anything, but enough to fill every field of the weights file."""
     config = get_config()
     config.data.name = "rsna_bone_age"
     config.data.dir = str(folder)
@@ -69,7 +69,7 @@ def config(folder, tmp_path_factory) -> ConfigDict:
 
 @pytest.fixture(scope="module")
 def exported(config, tmp_path_factory):
-    """The work directory of a run, and its weights."""
+    """The work directory of a run, and its exported weights."""
     folder = tmp_path_factory.mktemp("runs")
     loop.train_and_evaluate(config, folder / "run")
     flags = [f"--workdir={folder / 'run'}", f"--out={folder / 'tiny.safetensors'}", "--checks=0"]
@@ -81,7 +81,7 @@ def predictions_csv(folder) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
 
 
-def test_the_same_file_has_the_same_age_in_an_evaluation_and_by_the_predictor(exported, folder, config):
+def test_evaluation_and_predictor_give_the_same_bone_ages(exported, folder, config):
     workdir, path = exported
     evaluate_checkpoint(workdir, config)
     rows = predictions_csv(workdir / "evaluate/validation")
@@ -98,7 +98,7 @@ def test_the_same_file_has_the_same_age_in_an_evaluation_and_by_the_predictor(ex
         np.testing.assert_allclose([float(row[name]) for row in rows], values, atol=0.01, err_msg=name)
 
 
-def test_boneage_evaluate_writes_what_the_evaluation_of_the_run_writes(exported, folder, config, tmp_path, capsys):
+def test_boneage_evaluate_matches_the_evaluation_of_the_run(exported, folder, config, tmp_path, capsys):
     workdir, path = exported
     expected = evaluate_checkpoint(workdir, config)
     labels, images = folder / "Validation Dataset.csv", folder / "boneage-validation-dataset"
@@ -108,13 +108,13 @@ def test_boneage_evaluate_writes_what_the_evaluation_of_the_run_writes(exported,
     written = {file.name for file in tmp_path.iterdir()}
     assert written == {"bland_altman.png", "metrics.json", "predictions.csv", "scatter.png"}
     found = json.loads((tmp_path / "metrics.json").read_text())
-    del expected["overall"]["loss"]  # which only training knows
+    del expected["overall"]["loss"]  # computed only from a run
     assert found["overall"].keys() == expected["overall"].keys()
     for group in ("by_sex", "by_hospital", "by_age_in_years"):
         assert {name: one["count"] for name, one in found[group].items()} == {
             name: one["count"] for name, one in expected[group].items()
         }
-    # The error that the interval was made of lies on its end: rounding decides whether this one image counts.
+    # The image that sets the interval's width lies on its end, so rounding decides whether it is covered.
     for name, tolerance in {"mae": 0.01, "bias": 0.01, "coverage": 2 / 120, "upper_limit": 0.01}.items():
         found_interval, expected_interval = (one["overall"][name]["interval"] for one in (found, expected))
         assert found_interval == pytest.approx(expected_interval, abs=tolerance + 1e-6), name
@@ -126,7 +126,7 @@ def test_boneage_evaluate_writes_what_the_evaluation_of_the_run_writes(exported,
     assert "within its 90 % interval" in capsys.readouterr().out
 
 
-def test_the_header_tells_everything_and_no_path(exported, config):
+def test_the_header_has_all_metadata_and_no_local_paths(exported, config):
     workdir, path = exported
     header = weights.read(path).header
     assert header.name == "tiny"
@@ -152,7 +152,7 @@ def test_the_weights_are_the_moving_average(exported):
     assert (kernel != np.asarray(state.params["head"]["logits"]["kernel"])).any()
 
 
-def test_the_card_lies_beside_the_weights(exported):
+def test_a_model_card_is_written_beside_the_weights(exported):
     _, path = exported
     text = path.with_suffix(".md").read_text()
     for words in (
@@ -179,7 +179,7 @@ def test_ages_that_look_like_years_are_warned_about(largest, warned, tiny, tmp_p
     assert (warning in capsys.readouterr().err) == warned
 
 
-def test_a_damaged_image_is_an_error_or_is_left_out(tiny, tmp_path, capsys):
+def test_a_damaged_image_is_an_error_or_is_skipped(tiny, tmp_path, capsys):
     rsna_forms.write(tmp_path, {f"in/{number}.png": rsna_forms.png(number) for number in range(4)})
     (tmp_path / "in/2.png").write_bytes(b"no image")
     rows = "".join(f"{number},{60 + number},True\n" for number in range(4))
@@ -192,7 +192,7 @@ def test_a_damaged_image_is_an_error_or_is_left_out(tiny, tmp_path, capsys):
     assert [row["id"] for row in predictions_csv(tmp_path / "b")] == ["0", "1", "3"]
 
 
-def test_half_precision_gives_nearly_the_same_months(exported, tmp_path):
+def test_half_precision_gives_nearly_the_same_bone_age(exported, tmp_path):
     workdir, path = exported
     export(workdir, tmp_path / "half.safetensors", storage="float16", checks=0)
     whole, half = (boneage_jax.load(file) for file in (path, tmp_path / "half.safetensors"))
@@ -201,7 +201,7 @@ def test_half_precision_gives_nearly_the_same_months(exported, tmp_path):
     assert (tmp_path / "half.safetensors").stat().st_size < path.stat().st_size
 
 
-def test_what_was_trained_in_bfloat16_is_exported_to_compute_in_float32(config, tmp_path):
+def test_a_bfloat16_run_is_exported_to_compute_in_float32(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.model.dtype = "bfloat16"
     loop.train_and_evaluate(config, tmp_path / "run")
@@ -220,14 +220,14 @@ def test_a_calibration_of_another_checkpoint_is_not_applied(exported, config, tm
 
 
 @pytest.mark.parametrize("change", [lambda text: "{", lambda text: text.replace('"slope": ', '"slope": 9')])
-def test_a_calibration_that_has_been_changed_is_refused(exported, config, tmp_path, change):
+def test_a_modified_calibration_is_rejected(exported, config, tmp_path, change):
     path = shutil.copytree(exported[0], tmp_path / "run") / "calibration.json"
     path.write_text(change(path.read_text()))
     with pytest.raises(BoneAgeError, match=r"calibration\.json is damaged"):
         evaluate_checkpoint(path.parent, config)
 
 
-def test_too_few_images_need_a_word_that_there_are_no_intervals(exported, tmp_path, monkeypatch, capsys):
+def test_too_few_images_require_the_no_calibration_flag(exported, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(calibration, "MINIMUM", VALIDATION + 1)
     workdir = shutil.copytree(exported[0], tmp_path / "run")
     (workdir / "calibration.json").unlink()
@@ -259,7 +259,7 @@ def test_too_few_images_need_a_word_that_there_are_no_intervals(exported, tmp_pa
         (["evaluate", "--labels=a.csv", "--images=.", "--weights=WEIGHTS"], "label table a.csv does not exist"),
     ],
 )
-def test_a_mistake_is_one_line(exported, arguments, words, tmp_path, monkeypatch, capsys):
+def test_user_errors_are_reported_in_one_line(exported, arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     places = {"WORKDIR": str(exported[0]), "WEIGHTS": str(exported[1])}
     for name, place in places.items():
@@ -273,7 +273,7 @@ def test_a_mistake_is_one_line(exported, arguments, words, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("arguments", [[], ["predict-nothing"], ["evaluate"]])
-def test_wrong_arguments_end_with_status_1(arguments, capsys):
+def test_invalid_arguments_exit_with_status_1(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 1
@@ -294,7 +294,7 @@ class OneConvolution(nn.Module):
         return nn.Conv(4, (16, 16), (16, 16), name="patches")(each).reshape(batch, crops, -1, 4)
 
 
-def test_a_network_of_joints_brings_the_calibration_and_the_figures_of_every_region(tmp_path, monkeypatch):
+def test_exported_joint_networks_have_calibration_and_figures_per_region(tmp_path, monkeypatch):
     monkeypatch.setitem(TRUNKS, "one_convolution", OneConvolution)
     config = get_config()
     config.data.cache = str(tmp_path / "cache")
@@ -321,7 +321,7 @@ def test_a_network_of_joints_brings_the_calibration_and_the_figures_of_every_reg
     assert "| Radius | 104 |" in (tmp_path / "joints.md").read_text()
 
 
-def test_two_files_become_one_whose_mean_is_measured(exported, folder, tmp_path, capsys):
+def test_combined_weights_are_evaluated_as_an_ensemble(exported, folder, tmp_path, capsys):
     _, path = exported
     out = tmp_path / "both.safetensors"
     assert main(["combine-weights", str(path), str(path), f"--out={out}", f"--data-dir={folder}"]) == 0

@@ -1,4 +1,4 @@
-"""`boneage info`: provenance, figures and environment, for people and as JSON."""
+"""`boneage info`: provenance, figures and environment, as text and as JSON."""
 
 import json
 
@@ -25,7 +25,7 @@ def test_json_has_provenance_figures_data_and_environment(capsys):
     assert len(found["environment"]["devices"]) == jax.device_count()
 
 
-def test_the_text_has_the_figures_of_the_card(capsys):
+def test_text_output_has_the_figures_of_the_model_card(capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
     header = weights.read_header(weights.find(weights.most_accurate()))
@@ -35,7 +35,7 @@ def test_the_text_has_the_figures_of_the_card(capsys):
     assert "Research use only" in out
 
 
-def test_weights_without_figures_have_a_provenance_all_the_same(tiny, capsys):
+def test_weights_without_figures_still_have_provenance(tiny, capsys):
     assert main(["info", f"--weights={tiny}"]) == 0
     out = capsys.readouterr().out
     assert "weights tiny, SHA-256" in out

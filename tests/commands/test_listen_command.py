@@ -1,4 +1,4 @@
-"""`boneage listen`: its flags, and what it refuses before it starts."""
+"""`boneage listen`: its flags, and the errors before it starts."""
 
 import importlib.util
 
@@ -24,7 +24,7 @@ PACS = "--send-to=PACS@127.0.0.1:104"
         ([PACS, "--allow=a\\b"], "is not an AE title"),
     ],
 )
-def test_wrong_flags_are_errors(flags, message, capsys):
+def test_invalid_flags_are_errors(flags, message, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["listen", *flags])
     err = capsys.readouterr().err
@@ -34,17 +34,17 @@ def test_wrong_flags_are_errors(flags, message, capsys):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "archive.example"])
-def test_an_address_that_others_reach_needs_a_list_of_callers(host, capsys):
+def test_a_non_loopback_address_requires_a_list_of_callers(host, capsys):
     assert main(["listen", PACS, f"--host={host}"]) == 1
     assert f"--host {host} can be reached by other machines; list those that may connect" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
-def test_loopback_addresses_need_none(host):
+def test_loopback_addresses_are_recognised(host):
     assert listening.is_loopback(host)
 
 
-def test_a_missing_extra_is_named_in_one_sentence(monkeypatch, capsys):
+def test_a_missing_extra_is_named_in_one_line(monkeypatch, capsys):
     original = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "pynetdicom" else original(name, *rest)
@@ -55,11 +55,11 @@ def test_a_missing_extra_is_named_in_one_sentence(monkeypatch, capsys):
     )
 
 
-def test_the_queue_lies_in_the_users_state_folder(monkeypatch, tmp_path):
+def test_the_default_queue_folder_follows_xdg_state_home(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert listen._state_folder() == tmp_path / "boneage_jax"
 
 
-def test_addresses_of_archives_are_read():
+def test_archive_addresses_are_parsed():
     assert listen._address("PACS@10.0.0.5:104") == ("PACS", "10.0.0.5", 104)
     assert listen._address("MY PACS@[::1]:11112") == ("MY PACS", "::1", 11112)

@@ -1,4 +1,4 @@
-"""`boneage predict` on many files: one that is wrong stops no other, and what is printed stays valid."""
+"""`boneage predict` on many files: a bad file does not stop the others, and the output stays valid."""
 
 import csv
 import io
@@ -37,13 +37,13 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-def test_images_are_read_by_their_contents_and_other_files_are_named(run, folder):
+def test_images_are_detected_by_content_and_other_files_are_listed(run, folder):
     status, out, err = run("in", "--sex=F", "--format=json")
     assert (status, [one["file"] for one in json.loads(out)]) == (0, ["in/1.png", "in/2.IMA", "in/3"])
     assert err == "in: note: 2 files are not images and were left out: 1-heatmap.png, notes.txt\n"
 
 
-def test_many_files_that_are_left_out_are_counted(run, folder):
+def test_many_skipped_files_are_counted(run, folder):
     for number in range(20):
         (folder / f"{number:02}.txt").write_text("text")
     _, _, err = run("in", "--sex=F")
@@ -51,7 +51,7 @@ def test_many_files_that_are_left_out_are_counted(run, folder):
     assert "08.txt, 09.txt, and 12 more\n" in err
 
 
-def test_archives_are_read_like_folders_and_a_damaged_one_beside_them_is_reported(run, read, tmp_path):
+def test_archives_are_read_and_a_damaged_one_is_reported(run, read, tmp_path):
     rsna_forms.write(tmp_path, {"in/a.png": png(1), "in/rest.zip": rsna_forms.archive({"c.png": png(3)})[:200]})
     rsna_forms.write(tmp_path, {"two.zip": rsna_forms.archive({"b.png": png(2), "c/d.png": png(3)})})
     found = read("in", "two.zip", "--sex=F", status=2)
@@ -62,7 +62,7 @@ def test_archives_are_read_like_folders_and_a_damaged_one_beside_them_is_reporte
 
 
 @pytest.mark.parametrize("names", [("A/hand.png", "B/hand.png"), ("hand.png", "hand.dcm")])
-def test_one_row_is_never_two_children(names, read, tmp_path):
+def test_a_row_matching_two_files_is_an_error(names, read, tmp_path):
     for name in names:
         content = png() if name.endswith("png") else dicom_files.make(hand(1))
         rsna_forms.write(tmp_path, {f"in/{name}": content})
@@ -76,12 +76,12 @@ def test_one_row_is_never_two_children(names, read, tmp_path):
     assert {one["file"]: one["sex"] for one in found} == {f"in/{names[0]}": "M", f"in/{names[1]}": "F"}
 
 
-def test_a_file_that_is_named_twice_is_one_child(read, tmp_path):
+def test_a_file_given_twice_is_not_ambiguous(read, tmp_path):
     rsna_forms.write(tmp_path, {"hand.png": png(), "labels.csv": b"id,male\nhand,True\n"})
     assert [one["sex"] for one in read("hand.png", "./hand.png", "--labels=labels.csv")] == ["M", "M"]
 
 
-def test_a_bad_row_refuses_its_own_file_alone(read, tmp_path):
+def test_a_bad_row_affects_only_its_own_file(read, tmp_path):
     rsna_forms.write(tmp_path, {f"in/{number}.png": png(number) for number in range(1, 6)})
     (tmp_path / "labels.csv").write_text("id;sex;gender\n1;F;\n2;O;O\n3;x;\n4;M;F\n5;;\n")
     found = read("in", "--labels=labels.csv", status=2)
@@ -91,7 +91,7 @@ def test_a_bad_row_refuses_its_own_file_alone(read, tmp_path):
         assert words in found[place]["error"]
 
 
-def test_ages_come_from_the_table_and_one_age_is_for_one_file(run, read, tmp_path):
+def test_ages_come_from_the_table_and_the_age_flag_needs_a_single_file(run, read, tmp_path):
     rsna_forms.write(tmp_path, {"in/1.png": png(1), "in/2.png": png(2)})
     (tmp_path / "labels.csv").write_text("id,sex,age\n1,F,8.5\n2,M,\n")
     found = read("in", "--labels=labels.csv")
@@ -106,7 +106,7 @@ def test_ages_come_from_the_table_and_one_age_is_for_one_file(run, read, tmp_pat
     assert "--age says 108 months, but the label table says 102" in one["error"]
 
 
-def test_the_age_of_the_header_is_that_of_the_stated_year_if_the_birth_date_is_made_up(read, tmp_path):
+def test_the_stated_age_is_used_if_the_birth_date_is_a_placeholder(read, tmp_path):
     elements = {"PatientSex": "M", "PatientAge": "010Y", "PatientBirthDate": "20060101", "StudyDate": "20161125"}
     (tmp_path / "hand.dcm").write_bytes(dicom_files.make(hand(1), **elements))
     (found,) = read("hand.dcm")
@@ -116,7 +116,7 @@ def test_the_age_of_the_header_is_that_of_the_stated_year_if_the_birth_date_is_m
     assert not any("birth date" in note for note in found["notes"])
 
 
-def test_a_picture_that_exif_turns_is_read_upright_with_a_note(read, tmp_path):
+def test_an_exif_rotated_image_is_read_upright_with_a_note(read, tmp_path):
     from PIL import Image
 
     exif = Image.Exif()
@@ -140,7 +140,7 @@ ODD = {
 }
 
 
-def test_odd_names_forge_no_row_and_reach_no_terminal(run, tmp_path):
+def test_control_characters_in_file_names_are_escaped(run, tmp_path):
     for name in ODD:
         rsna_forms.write(tmp_path, {os.fsencode(f"in/{name}").decode("utf-8", "surrogateescape"): b"no image"})
     for form in ("csv", "table", "json"):
@@ -159,7 +159,7 @@ def test_odd_names_forge_no_row_and_reach_no_terminal(run, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_a_terminal_of_ascii_shows_every_name(form, tiny, tmp_path):
+def test_non_ascii_names_are_escaped_on_an_ascii_terminal(form, tiny, tmp_path):
     rsna_forms.write(tmp_path, {"\u00fc\udcff.png": png()})
     command = [sys.executable, "-m", "boneage_jax", "predict", "\u00fc\udcff.png", "--sex=F", f"--weights={tiny}"]
     environment = {
@@ -177,7 +177,7 @@ def test_a_terminal_of_ascii_shows_every_name(form, tiny, tmp_path):
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Sends a signal while the result of the second file is reported, or before the third one is made."""
+    """Sends a signal while the result of the second file is reported, or before the third is computed."""
 
     def interrupt(number, where):
         results, report = reading.read, reading.print_messages
@@ -216,7 +216,7 @@ def test_an_interrupt_leaves_valid_output(number, where, form, run, interrupt, t
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_heat_map_that_cannot_be_written_is_a_warning_and_status_2(run, tmp_path):
+def test_an_unwritable_heat_map_is_a_warning_and_status_2(run, tmp_path):
     rsna_forms.write(tmp_path, {"in/1.png": png(1), "in/2.png": png(2)})
     (tmp_path / "maps/1-heatmap.png").mkdir(parents=True)
     status, out, err = run("in", "--sex=F", "--heatmap=maps", "--format=json")
@@ -228,14 +228,14 @@ def test_a_heat_map_that_cannot_be_written_is_a_warning_and_status_2(run, tmp_pa
     assert "in/1.png: warning: There is no heat map" in err
 
 
-def test_a_heat_map_shows_the_picture_that_was_read(run, tmp_path, monkeypatch):
+def test_heat_maps_use_the_image_that_was_read_even_if_the_file_is_gone(run, tmp_path, monkeypatch):
     rsna_forms.write(tmp_path, {"in/1.png": png(1), "in/2.png": png(2)})
     seen = []
     real = heatmap.Maps.overlay
 
     def overlay(maps, item):
         seen.append(item.image)
-        for name in ("1", "2"):  # Changed and deleted before its own turn.
+        for name in ("1", "2"):  # Both files are deleted before any heat map is drawn.
             (tmp_path / f"in/{name}.png").unlink(missing_ok=True)
         return real(maps, item)
 

@@ -1,4 +1,4 @@
-"""`boneage predict`: every format, every source of sex and age, every form of output, and what goes wrong."""
+"""`boneage predict`: file formats, sources of sex and age, output formats, and errors."""
 
 import csv
 import datetime
@@ -40,7 +40,7 @@ def dicom(path, **elements):
     ("ending", "bits"),
     [*((ending, 8) for ending in ("png", "jpg", "jpeg", "webp", "tif", "dcm")), ("png", 16), ("tif", 16), ("dcm", 16)],
 )
-def test_every_format_has_the_age_that_the_predictor_reads(ending, bits, read, tiny, tmp_path):
+def test_every_file_format_gives_the_bone_age_of_the_predictor(ending, bits, read, tiny, tmp_path):
     image = hand(1) if bits == 8 else hand(1).astype(np.uint16) * 257
     (found,) = read(write(tmp_path / f"hand.{ending}", image), "--sex=F")
     assert found["months"] == pytest.approx(cached_load(tiny).predict(tmp_path / f"hand.{ending}", sex="F").months)
@@ -48,7 +48,7 @@ def test_every_format_has_the_age_that_the_predictor_reads(ending, bits, read, t
         assert found["months"] == pytest.approx(cached_load(tiny).predict(image, sex="F").months, abs=0.01)
 
 
-def test_a_reading_has_age_deviation_and_interval_in_stable_keys(read, tiny, tmp_path):
+def test_json_keys_are_stable_and_hold_the_prediction(read, tiny, tmp_path):
     (found,) = read(write(tmp_path / "hand.png", hand(1)), "--sex=m")
     expected = cached_load(tiny).predict(hand(1), sex="M")
     assert list(found) == [
@@ -77,14 +77,14 @@ def test_the_chronological_age_gives_difference_and_sd_score(read, tmp_path):
     assert found["conclusion"] in ("delayed", "normal", "advanced", "cannot be decided")
 
 
-def test_an_age_outside_the_table_has_a_difference_and_the_reason_why_no_more(read, tmp_path):
+def test_an_age_outside_the_table_gives_a_difference_but_no_sd_score(read, tmp_path):
     (found,) = read(write(tmp_path / "hand.png", hand(1)), "--sex=F", "--age=17")
     assert found["difference"] == pytest.approx(found["months"] - 204, abs=1e-3)
     assert (found["sd_score"], found["sd_table"]) == (None, None)
     assert "covers 3 to 192 months for female children" in found["notes"][0]
 
 
-def test_an_unknown_sex_gives_both_readings_and_says_so(run, read, tiny, tmp_path):
+def test_an_unknown_sex_gives_both_readings_with_a_note(run, read, tiny, tmp_path):
     path = write(tmp_path / "hand.png", hand(1))
     (found,) = read(path, "--sex=unknown", "--age=8")
     assert found["months"] is None
@@ -102,7 +102,7 @@ def test_an_unknown_sex_gives_both_readings_and_says_so(run, read, tiny, tmp_pat
     assert "note: The sex is unknown" in err
 
 
-def test_without_a_sex_there_is_no_reading(run, tmp_path):
+def test_a_missing_sex_is_an_error(run, tmp_path):
     status, out, err = run(write(tmp_path / "hand.png", hand(1)))
     assert status == 1
     assert "hand.png" not in out
@@ -111,7 +111,7 @@ def test_without_a_sex_there_is_no_reading(run, tmp_path):
     assert "--labels" in err
 
 
-def test_labels_name_the_sex_of_each_file(read, tmp_path):
+def test_the_label_table_supplies_the_sex_of_each_file(read, tmp_path):
     for name in ("1377", "1378", "1379"):
         write(tmp_path / f"images/{name}.png", hand(1))
     (tmp_path / "a.csv").write_text("id,male\n1377,True\n1378,False\n")
@@ -128,7 +128,7 @@ def test_labels_name_the_sex_of_each_file(read, tmp_path):
     assert "--sex says F, but the label table says M" in found[0]["error"]
 
 
-def test_the_header_of_a_dicom_names_sex_and_age(read, tmp_path):
+def test_the_dicom_header_supplies_sex_and_age(read, tmp_path):
     path = dicom(tmp_path / "hand.dcm", PatientSex="M", PatientBirthDate="20100101", StudyDate="20180101")
     (found,) = read(path)
     assert (found["sex"], found["sex_from"], found["age_from"]) == ("M", "header", "header")
@@ -137,13 +137,13 @@ def test_the_header_of_a_dicom_names_sex_and_age(read, tmp_path):
     assert found["warnings"] == []
 
 
-def test_an_age_in_whole_years_is_said_to_be_coarse(read, tmp_path):
+def test_an_age_in_whole_years_gets_a_note(read, tmp_path):
     (found,) = read(dicom(tmp_path / "hand.dcm", PatientSex="M", PatientAge="008Y"))
     assert found["age"] == 96
     assert "up to 12 months older" in found["notes"][0]
 
 
-def test_a_contradiction_with_the_header_is_a_warning_and_does_not_refuse(run, read, tmp_path):
+def test_a_contradiction_with_the_header_is_only_a_warning(run, read, tmp_path):
     path = dicom(tmp_path / "hand.dcm", PatientSex="M", PatientAge="008Y")
     (found,) = read(path, "--sex=F", "--age=12")
     assert (found["sex"], found["age"], found["refused"]) == ("F", 144, False)
@@ -154,7 +154,7 @@ def test_a_contradiction_with_the_header_is_a_warning_and_does_not_refuse(run, r
     assert "hand.dcm: warning: The given sex is female" in err
 
 
-def test_a_folder_is_read_recursively_in_order_and_only_its_images(read, tmp_path):
+def test_a_folder_is_searched_recursively_for_images_in_order(read, tmp_path):
     names = ["a/2.png", "a/10.jpg", "b/c/1.tif", "b/IM0001", "z.dcm"]
     for number, name in enumerate(names):
         write(tmp_path / "in" / name, hand(number))
@@ -186,7 +186,7 @@ def test_a_bad_file_does_not_stop_the_rest(run, tmp_path):
     assert "2 of 7 read, 5 not" in err
 
 
-def test_a_decoder_that_fails_logs_no_traceback_beside_the_error(run, tmp_path, caplog):
+def test_a_decoder_failure_logs_no_traceback(run, tmp_path, caplog):
     whole = dicom_files.make_rle(hand(1))
     (tmp_path / "damaged.dcm").write_bytes(whole[:-600] + bytes(600))
     status, _, err = run("damaged.dcm", "--sex=F")
@@ -203,7 +203,7 @@ def test_a_decoder_that_fails_logs_no_traceback_beside_the_error(run, tmp_path, 
         (["hand.png", "--labels=wrong.csv"], "wrong.csv, row 2: the sex 'x' is unknown"),
     ],
 )
-def test_nothing_read_is_status_1(arguments, words, run, tmp_path):
+def test_status_is_1_if_nothing_was_read(arguments, words, run, tmp_path):
     write(tmp_path / "hand.png", hand(1))
     (tmp_path / "empty").mkdir()
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
@@ -224,20 +224,20 @@ def test_nothing_read_is_status_1(arguments, words, run, tmp_path):
         (["hand.png", "--sex=F", "--format=xml"], "invalid choice"),
     ],
 )
-def test_wrong_usage_is_status_1(arguments, words, run, capsys):
+def test_invalid_usage_exits_with_status_1(arguments, words, run, capsys):
     with pytest.raises(SystemExit) as ended:
         run(*arguments)
     assert ended.value.code == 1
     assert words in capsys.readouterr().err
 
 
-def test_missing_weights_are_one_line(run, tmp_path):
+def test_missing_weights_are_an_error(run, tmp_path):
     status, out, err = run(write(tmp_path / "hand.png", hand(1)), "--sex=F", "--weights=absent")
     assert (status, out) == (1, "")
     assert "there are no weights 'absent'" in err
 
 
-def test_weights_that_read_what_no_flag_gives_are_refused(run, tmp_path):
+def test_weights_with_unsupported_inputs_are_rejected(run, tmp_path):
     path = tmp_path / "race.safetensors"
     weights.write(path, random_weights.weights(inputs=(Input("race", "category", categories=("a", "b")),)))
     status, _, err = run(write(tmp_path / "hand.png", hand(1)), "--sex=F", f"--weights={path}")
@@ -245,7 +245,7 @@ def test_weights_that_read_what_no_flag_gives_are_refused(run, tmp_path):
     assert "also read race" in err
 
 
-def test_weights_that_read_the_chronological_age_take_that_of_the_flag(read, tmp_path):
+def test_weights_with_chronological_age_input_use_the_age_flag(read, tmp_path):
     path = tmp_path / "age.safetensors"
     weights.write(path, random_weights.weights(inputs=random_weights.AGE))
     image = write(tmp_path / "hand.png", hand(1))
@@ -258,13 +258,13 @@ def test_weights_that_read_the_chronological_age_take_that_of_the_flag(read, tmp
 
 @pytest.fixture
 def checked(tmp_path):
-    """Weights with checks that take bright pictures for inverted ones."""
+    """Weights with image checks that classify bright images as inverted."""
     path = tmp_path / "checked.safetensors"
     weights.write(path, random_weights.checked())
     return f"--weights={path}"
 
 
-def test_an_image_that_the_checks_distrust_is_refused_and_the_others_are_read(run, read, checked, tmp_path):
+def test_an_image_that_fails_the_checks_is_refused_and_others_are_read(run, read, checked, tmp_path):
     write(tmp_path / "in/1.png", hand(1))
     write(tmp_path / "in/2.png", grainy(0.4))
     write(tmp_path / "in/3.png", hand(1)[:60])
@@ -281,13 +281,13 @@ def test_an_image_that_the_checks_distrust_is_refused_and_the_others_are_read(ru
     assert "--accept-warnings" in err
 
 
-def test_a_refused_image_alone_is_status_2_and_status_1_is_for_what_cannot_be_read(run, checked, tmp_path):
+def test_status_is_2_for_a_refused_image_and_1_for_an_unreadable_one(run, checked, tmp_path):
     blank, text = write(tmp_path / "1.png", grainy(0.4)), tmp_path / "2.png"
     text.write_text("not an image")
     assert [run(*paths, "--sex=F", checked)[0] for paths in ([blank], [blank, text], [text])] == [2, 2, 1]
 
 
-def test_accepted_warnings_give_a_reading_and_stay(run, read, checked, tmp_path):
+def test_accepted_warnings_are_kept_beside_the_reading(run, read, checked, tmp_path):
     path = write(tmp_path / "1.png", hand(1)[:60])
     (found,) = read(path, "--sex=F", checked, "--accept-warnings")
     assert found["months"] > 0
@@ -296,7 +296,7 @@ def test_accepted_warnings_give_a_reading_and_stay(run, read, checked, tmp_path)
     assert "1.png: warning: The image has very few pixels" in run(path, "--sex=F", checked, "--accept-warnings")[2]
 
 
-def test_an_inverted_image_is_read_as_its_negative_with_a_note(run, read, checked, tmp_path):
+def test_an_inverted_image_is_corrected_with_a_note(run, read, checked, tmp_path):
     paths = write(tmp_path / "1.png", hand(1)), write(tmp_path / "2.png", 255 - hand(1))
     plain, inverted = read(*paths, "--sex=F", checked)
     assert plain["warnings"] == plain["notes"] == inverted["warnings"] == []
@@ -304,7 +304,7 @@ def test_an_inverted_image_is_read_as_its_negative_with_a_note(run, read, checke
     assert inverted["months"] == pytest.approx(plain["months"], abs=1e-3)
     read(*paths, "--sex=F", checked, f"--heatmap={tmp_path / 'maps'}")
     first, second = (pictures.read(tmp_path / f"maps/{number}-heatmap.png") for number in (1, 2))
-    np.testing.assert_array_equal(first, second)  # drawn on the picture that was read
+    np.testing.assert_array_equal(first, second)  # drawn on the corrected image
 
 
 def test_every_result_carries_its_provenance(run, read, checked, tmp_path):
@@ -360,7 +360,7 @@ def test_csv_has_one_header_and_a_row_per_reading(run, tmp_path):
     assert all(float(row["low"]) < float(row["months"]) < float(row["high"]) for row in rows)
 
 
-def test_heat_maps_are_written_beside_each_other(read, tmp_path):
+def test_heat_map_names_are_unique_across_subfolders(read, tmp_path):
     names = ["a/1.png", "a/1.dcm", "2.png"]
     for name in names:
         write(tmp_path / "in" / name, hand(1))
@@ -373,16 +373,16 @@ def test_heat_maps_are_written_beside_each_other(read, tmp_path):
     assert (picture[:, :80] != picture[:, 80:]).any()
 
 
-def test_a_folder_of_heat_maps_that_cannot_be_made_is_one_line(run, tmp_path):
+def test_an_uncreatable_heat_map_folder_is_an_error(run, tmp_path):
     (tmp_path / "maps").write_text("a file")
     status, out, err = run(write(tmp_path / "hand.png", hand(1)), "--sex=F", "--heatmap=maps")
     assert (status, out) == (1, "")
     assert "the folder maps for --heatmap cannot be created" in err
 
 
-def test_regions_are_listed_and_drawn(read, tmp_path):
+def test_regions_are_listed_and_an_overlay_is_written(read, tmp_path):
     path = write(tmp_path / "in/1.png", hand(1))
-    write(tmp_path / "in/1-regions.png", hand(1))  # an overlay of before is not read
+    write(tmp_path / "in/1-regions.png", hand(1))  # an overlay from an earlier run is not read
     (found,) = read("in", "--sex=F", "--regions=overlays")
     assert found["file"] == "in/1.png"
     keys = ["found", "missing", "surplus", "months", "interval", "weights", "picture"]
@@ -393,7 +393,7 @@ def test_regions_are_listed_and_drawn(read, tmp_path):
     assert pictures.read(tmp_path / "overlays/1-regions.png").shape == pictures.read(path).shape
 
 
-def test_an_overlay_that_cannot_be_written_is_a_warning_and_status_2(run, tmp_path):
+def test_an_unwritable_overlay_is_a_warning_and_status_2(run, tmp_path):
     path = write(tmp_path / "1.png", hand(1))
     (tmp_path / "overlays/1-regions.png").mkdir(parents=True)
     status, out, err = run(path, "--sex=F", "--regions=overlays", "--format=json")

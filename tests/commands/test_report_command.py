@@ -1,4 +1,4 @@
-"""`boneage report`: the page of one radiograph and of several visits, with the figures of `boneage predict`."""
+"""`boneage report`: pages for one radiograph and for several visits, with the values of `boneage predict`."""
 
 import functools
 import importlib.util
@@ -45,7 +45,7 @@ def run(tiny, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def text(run, tmp_path):
-    """Writes a page and returns its text; of a PDF, as pdftotext reads it."""
+    """Writes a page and returns its text; pdftotext extracts that of a PDF."""
 
     def text(*arguments, out="page.html", status=0):
         assert run("report", *arguments, f"--out={out}")[0] == status
@@ -71,7 +71,7 @@ def dicom(path, number=1, **elements):
 
 
 def figures(found):
-    """What a page has to say of an object of the JSON."""
+    """The values that a page must show for one JSON result."""
     signed = (f"{found['difference']:+.1f} months", f"{found['sd_score']:+.2f}")
     return [
         f"{found['months']:.1f} months",
@@ -89,7 +89,7 @@ def figures(found):
 
 @pytest.mark.parametrize("out", ["page.html", "page.pdf"])
 @pytest.mark.parametrize("age", ["5", "9.5", "15"])
-def test_the_figures_of_the_page_equal_those_of_the_json(age, out, run, text, tmp_path):
+def test_the_page_shows_the_values_of_the_json(age, out, run, text, tmp_path):
     path = png(tmp_path / "hand.png")
     (found,) = json.loads(run("predict", path, "--sex=F", f"--age={age}", "--format=json")[1])
     page = text(path, "--sex=F", f"--age={age}", out=out)
@@ -101,23 +101,23 @@ def test_the_figures_of_the_page_equal_those_of_the_json(age, out, run, text, tm
     assert str(tmp_path) not in page
 
 
-def test_a_dicom_file_names_sex_and_age_itself(text, tmp_path):
+def test_sex_and_age_are_taken_from_the_dicom_header(text, tmp_path):
     page = text(dicom(tmp_path / "x.dcm", PatientSex="M", PatientBirthDate="20140531", StudyDate="20240531"))
     assert "male from the file's header" in page
     assert "120.0 months 10 years 0 months, from the file's header" in page
 
 
-def test_an_age_in_whole_years_leads_to_no_conclusion_that_a_year_would_change(run, tmp_path):
+def test_a_whole_year_age_gives_the_exact_conclusion_or_none(run, tmp_path):
     whole = dicom(tmp_path / "whole.dcm", PatientSex="M", PatientAge="010Y")
     exact = dicom(tmp_path / "exact.dcm", PatientSex="M", PatientBirthDate="20140531", StudyDate="20240531")
     one, other = json.loads(run("predict", whole, exact, "--format=json")[1])
     assert one["age"] == pytest.approx(other["age"], abs=0.1)
     low, high = one["low"], one["high"]
-    assert (low - 100.4) * (high - 100.4) < 0 or low > 139.6  # What the exact age decides, if it decides anything.
+    assert (low - 100.4) * (high - 100.4) < 0 or low > 139.6  # The exact age gives undecided or advanced.
     assert one["conclusion"] in ("cannot be decided", other["conclusion"])
 
 
-def test_a_folder_of_visits_is_one_page_in_the_order_of_age(run, text, tmp_path):
+def test_a_folder_of_visits_becomes_one_page_in_order_of_age(run, text, tmp_path):
     born = {"PatientSex": "F", "PatientBirthDate": "20140101", "PatientID": "secret-7"}
     for name, date, number in (("c", "20200101", 2), ("a", "20230101", 4), ("b", "20220101", 3)):
         dicom(tmp_path / f"visits/{name}.dcm", number, StudyDate=date, **born)
@@ -132,7 +132,7 @@ def test_a_folder_of_visits_is_one_page_in_the_order_of_age(run, text, tmp_path)
     assert "not an image" not in page
 
 
-def test_a_table_gives_dates_and_ages_of_pictures(text, tmp_path):
+def test_a_table_supplies_dates_and_ages_of_images(text, tmp_path):
     png(tmp_path / "visits/1.png", 3)
     png(tmp_path / "visits/2.png", 4)
     (tmp_path / "visits.csv").write_text(
@@ -144,7 +144,7 @@ def test_a_table_gives_dates_and_ages_of_pictures(text, tmp_path):
     assert "108.0 months 9 years 0 months, from the table" in page
 
 
-def test_visits_without_ages_or_of_two_children_have_no_page(run, tmp_path):
+def test_visits_without_ages_or_of_two_children_are_rejected(run, tmp_path):
     png(tmp_path / "visits/1.png")
     png(tmp_path / "visits/2.png")
     status, _, err = run("report", "visits", "--sex=F", "--out=page.html")
@@ -156,7 +156,7 @@ def test_visits_without_ages_or_of_two_children_have_no_page(run, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_file_that_cannot_be_read_is_named_on_the_page_of_the_others(text, tmp_path):
+def test_an_unreadable_file_is_listed_on_the_page_of_the_others(text, tmp_path):
     dicom(tmp_path / "visits/a.dcm", PatientSex="F", PatientAge="010Y")
     (tmp_path / "visits/b.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture")
     page = text("visits", status=2)
@@ -164,7 +164,7 @@ def test_a_file_that_cannot_be_read_is_named_on_the_page_of_the_others(text, tmp
     assert "File a.dcm" in page
 
 
-def test_an_image_that_the_checks_distrust_has_no_page_unless_warnings_are_accepted(run, text, tmp_path):
+def test_an_image_that_fails_the_checks_needs_accept_warnings_for_a_page(run, text, tmp_path):
     cv2.imwrite(str(tmp_path / "small.png"), hand(1)[:60])
     status, _, err = run("report", "small.png", "--sex=F", "--out=page.html")
     assert (status, "is refused" in err) == (2, True)
@@ -172,7 +172,7 @@ def test_an_image_that_the_checks_distrust_has_no_page_unless_warnings_are_accep
     assert "very few pixels" in text("small.png", "--sex=F", "--accept-warnings")
 
 
-def test_an_unknown_sex_has_no_page(run, tmp_path):
+def test_an_unknown_or_missing_sex_is_rejected(run, tmp_path):
     png(tmp_path / "hand.png")
     for arguments, words in ((("--sex=unknown",), "needs --sex F or --sex M"), ((), "the sex is not given")):
         status, _, err = run("report", "hand.png", *arguments, "--out=page.html")
@@ -180,13 +180,13 @@ def test_an_unknown_sex_has_no_page(run, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
-def test_another_ending_is_refused_before_anything_is_read(run):
+def test_an_unsupported_output_suffix_is_rejected(run):
     with pytest.raises(SystemExit) as caught:
         run("report", "hand.png", "--sex=F", "--out=page.docx")
     assert caught.value.code == 1
 
 
-def test_a_missing_extra_is_named_in_one_sentence(run, tmp_path, monkeypatch):
+def test_a_missing_extra_is_named_in_one_line(run, tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "weasyprint" else found(name))
     png(tmp_path / "hand.png")
@@ -197,7 +197,7 @@ def test_a_missing_extra_is_named_in_one_sentence(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow  # starts a browser
-def test_a_browser_shows_the_page(text, tmp_path):
+def test_a_browser_renders_the_page(text, tmp_path):
     text(png(tmp_path / "hand.png"), "--sex=F", "--age=9.5")
     shot = tmp_path / "shot.png"
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=900,1300"]

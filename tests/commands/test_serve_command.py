@@ -1,4 +1,4 @@
-"""What `boneage serve` refuses before it loads anything, and how it ends."""
+"""`boneage serve`: errors before it loads weights, and how it shuts down."""
 
 import importlib.util
 import signal
@@ -32,13 +32,13 @@ def error(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
-def test_other_addresses_need_a_token(host, error):
+def test_non_loopback_addresses_require_a_token(host, error):
     assert f"--host {host} can be reached by other machines" in error("--host", host)
     assert "--token-file" in error("--host", host)
 
 
 @pytest.mark.parametrize("text", ["", "short", f"{TOKEN} {TOKEN}", f"{TOKEN}\n{TOKEN}", f"{TOKEN}é"])
-def test_a_file_without_a_token_is_refused(text, error, tmp_path):
+def test_an_invalid_token_file_is_rejected(text, error, tmp_path):
     (tmp_path / "token").write_text(text)
     line = error("--host=0.0.0.0", "--token-file", tmp_path / "token")
     assert "contains no token" in line
@@ -49,18 +49,18 @@ def test_a_missing_token_file_is_named(error, tmp_path):
     assert f"{tmp_path / 'none'} cannot be read" in error("--token-file", tmp_path / "none")
 
 
-def test_a_port_in_use_is_named_at_once(error):
+def test_a_port_in_use_is_reported_before_loading(error):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"cannot listen on 127.0.0.1, port {port}" in error("--port", port)
 
 
-def test_an_impossible_port_or_queue_is_an_error(error):
+def test_an_out_of_range_port_or_queue_size_is_an_error(error):
     assert "--port is 70000" in error("--port=70000")
     assert "--queue is 0" in error("--queue=0")
 
 
-def test_a_missing_extra_is_named_in_one_sentence(error, monkeypatch):
+def test_a_missing_extra_is_named_in_one_line(error, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "uvicorn" else find(name, *rest)
@@ -71,8 +71,8 @@ def test_a_missing_extra_is_named_in_one_sentence(error, monkeypatch):
 
 
 @pytest.mark.parametrize(("signalled", "status"), [(None, 0), (signal.SIGINT, 130)])
-def test_the_thread_of_the_network_has_ended_however_the_server_ends(signalled, status, monkeypatch):
-    """As after a second Ctrl-C, uvicorn does not tell the application. A thread left in jax would abort the process."""
+def test_the_inference_thread_is_closed_however_the_server_ends(signalled, status, monkeypatch):
+    """After a second Ctrl-C, uvicorn skips the application's shutdown; a thread left in JAX would abort the process."""
     done = []
 
     class Recorded(reading.Reading):

@@ -1,4 +1,4 @@
-"""DICOM files for tests, written in memory; gdcm compresses what pydicom cannot."""
+"""Builds DICOM files for tests; gdcm writes the compressed forms that pydicom cannot."""
 
 import io
 import warnings
@@ -22,7 +22,7 @@ GDCM_SYNTAXES = {
 
 
 def dataset(pixels, *, bits=None, **elements):
-    """A radiograph `[H, W]` or `[H, W, 3]` with the given elements; None leaves one out."""
+    """A radiograph `[H, W]` or `[H, W, 3]` with the given elements; None removes an element."""
     made = Dataset()
     made.SOPClassUID, made.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", generate_uid()
     made.PatientName, made.PatientID = "Doe^Jane", "secret-4711"
@@ -42,13 +42,13 @@ def dataset(pixels, *, bits=None, **elements):
             del made[key]
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Some are wrong on purpose.
+                warnings.simplefilter("ignore")  # Some values are invalid on purpose.
                 setattr(made, key, value)
     return made
 
 
 def write(made, syntax=ExplicitVRLittleEndian):
-    """The bytes of the file in this transfer syntax; the pixels have to fit it already."""
+    """The bytes of the file in this transfer syntax; the pixel data must already be encoded in it."""
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = syntax
     file = io.BytesIO()
@@ -71,7 +71,7 @@ def make_rle(pixels, **options):
 
 
 def make_with_code(code, syntax, pixels, **options):
-    """A file whose compressed pixels are `code`; `pixels` give the shape and the type it claims to have."""
+    """A file with the compressed pixels `code`; its header describes the shape and type of `pixels`."""
     made = dataset(pixels, **options)
     made.PixelData = encapsulate([code])
     made["PixelData"].VR, made["PixelData"].is_undefined_length = "OB", True
@@ -79,7 +79,7 @@ def make_with_code(code, syntax, pixels, **options):
 
 
 def make_by_gdcm(pixels, kind, folder, **options):
-    """A file compressed by gdcm, which reads and writes files only."""
+    """A file compressed by gdcm, which works only with files on disk."""
     plain, compressed = folder / "plain.dcm", folder / "compressed.dcm"
     plain.write_bytes(make(pixels, **options))
     reader = gdcm.ImageReader()

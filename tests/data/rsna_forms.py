@@ -1,4 +1,4 @@
-"""Small forged RSNA folders: random images under realistic ids, in the forms that go round."""
+"""Small synthetic RSNA folders: random images with realistic ids, in the layouts in circulation."""
 
 import csv
 import io
@@ -52,6 +52,6 @@ def images(ids, prefix="", **options):
 
 
 def official(folder):
-    """The training set as RSNA hands it out: one archive, one table."""
+    """The training set as RSNA distributes it: one archive and one table."""
     packed = archive(images(TRAIN_IDS, "boneage-training-dataset/"))
     return write(folder, {"boneage-training-dataset.zip": packed, TRAIN_CSV: table(train_rows())})

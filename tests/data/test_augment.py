@@ -31,7 +31,7 @@ def test_every_channel_count_keeps_shape_and_type(channels):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_default_changes_nothing(channels):
+def test_default_augmentation_changes_nothing(channels):
     image = picture(channels)
     view = Augmentation().sample(np.random.default_rng(0), 21)
     assert view == View()
@@ -45,32 +45,32 @@ def test_a_flip_is_the_exact_mirror_image(size):
 
 
 @pytest.mark.parametrize("size", [20, 21])
-def test_a_quarter_turn_is_counter_clockwise(size):
+def test_a_rotation_by_90_degrees_is_counter_clockwise(size):
     image = picture(1, size)
     difference = apply(image, View(angle=90.0)).astype(int) - np.rot90(image).astype(int)
     assert np.abs(difference).max() <= 1
 
 
 @pytest.mark.parametrize("size", [20, 21])
-def test_the_flip_comes_before_the_turn(size):
+def test_flip_is_applied_before_rotation(size):
     image = picture(1, size)
     result = apply(image, View(flip=True, angle=90.0)).astype(int)
     assert np.abs(result - np.rot90(image[:, ::-1]).astype(int)).max() <= 1
 
 
-def test_a_shift_moves_a_dot_right_and_down_by_whole_pixels():
+def test_a_whole_pixel_shift_moves_a_dot_exactly():
     np.testing.assert_array_equal(apply(dot(5, 8), View(shift=(3.0, -2.0))), dot(8, 6))
 
 
-def test_half_a_pixel_is_shared_between_neighbours():
+def test_a_half_pixel_shift_is_split_between_two_pixels():
     result = apply(dot(5, 8), View(shift=(0.5, 0.0)))
     np.testing.assert_allclose(result[8, 5:7, 0], [100, 100], atol=1)
 
 
-def test_the_shift_is_applied_after_flip_turn_and_zoom():
+def test_shift_is_applied_after_flip_rotation_and_zoom():
     view = View(flip=True, angle=90.0, scale=2.0, shift=(1.0, 0.0))
     centre = np.array([10.0, 10.0])
-    # 3 right of the centre: flipped 3 left, turned counter-clockwise 3 below, zoomed 6 below, then 1 right.
+    # 3 right of the centre: flipped 3 left, rotated counter-clockwise 3 below, zoomed 6 below, then 1 right.
     place = view.matrix(21) @ np.array([13.0, 10.0, 1.0])
     np.testing.assert_allclose(place - centre, [1.0, 6.0], atol=1e-12)
     assert apply(dot(13, 10), view)[16, 11, 0] == 200
@@ -81,20 +81,20 @@ def test_zoom_enlarges_about_the_centre():
     assert np.array_equal(np.unravel_index(result.argmax(), result.shape), (10, 16, 0))
 
 
-def test_what_comes_from_beyond_the_edge_is_black():
+def test_pixels_from_outside_the_image_are_black():
     white = np.full((20, 20, 1), 255, np.uint8)
     result = apply(white, View(shift=(4.0, 0.0)))
     assert not result[:, :4].any()
     assert (result[:, 4:] == 255).all()
 
 
-def test_the_rim_takes_the_grey_of_the_background():
+def test_pixels_from_outside_get_the_same_brightness_offset():
     black = np.zeros((20, 20, 1), np.uint8)
     result = apply(black, View(shift=(4.0, 0.0), offset=30.0))
     assert (result == 30).all()
 
 
-def test_grey_values_follow_the_formula_and_stay_within_bytes():
+def test_gain_and_offset_follow_the_formula_and_clip_to_uint8():
     image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     result = apply(image, View(gain=1.5, offset=10.0)).ravel()
     for old in (0, 50, 100, 127, 128, 200, 255):
@@ -103,13 +103,13 @@ def test_grey_values_follow_the_formula_and_stay_within_bytes():
     assert (np.diff(result.astype(int)) >= 0).all()
 
 
-def test_gamma_comes_before_gain_and_offset():
+def test_gamma_is_applied_before_gain_and_offset():
     table = View(gamma=2.0, gain=1.5, offset=10.0).table()
     assert table[128] == round((255 * (128 / 255) ** 2 - 127.5) * 1.5 + 127.5 + 10)
     np.testing.assert_array_equal(View(gamma=0.5).table()[[0, 64, 255]], [0, round(255 * (64 / 255) ** 0.5), 255])
 
 
-def test_sharpness_adds_or_takes_away_what_the_blur_removes():
+def test_sharpness_adds_or_removes_detail_finer_than_the_blur():
     point = np.zeros((5, 5, 1), np.uint8)
     point[2, 2] = 160
     blurred = apply(point, View(sharpness=-1.0))[..., 0]
@@ -120,7 +120,7 @@ def test_sharpness_adds_or_takes_away_what_the_blur_removes():
     np.testing.assert_array_equal(apply(flat, View(sharpness=39 / 64)), flat)
 
 
-def test_draws_cover_their_ranges_and_stay_within():
+def test_sampled_views_cover_their_ranges_without_exceeding_them():
     rng = np.random.default_rng(0)
     views = [ALL.sample(rng, 100) for _ in range(2000)]
     for values, low, high in [
@@ -140,13 +140,13 @@ def test_draws_cover_their_ranges_and_stay_within():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_window_of_an_image_that_stays_is_cut_out(channels):
+def test_crop_without_warp_is_a_slice_of_the_image(channels):
     image = picture(channels)
     result = apply(image, View(crop=5, corner=(3, 9), offset=10.0))
     np.testing.assert_array_equal(result, apply(image, View(offset=10.0))[9:14, 3:8])
 
 
-def test_a_window_of_an_image_that_moves_is_the_window_of_the_moved_image():
+def test_crop_with_warp_matches_the_crop_of_the_warped_image():
     image = cv2.GaussianBlur(picture(3, 41), (0, 0), 3)
     moving = View(flip=True, angle=12.0, scale=1.1, shift=(2.5, -1.0), gain=1.2)
     whole = apply(image, moving)
@@ -155,7 +155,7 @@ def test_a_window_of_an_image_that_moves_is_the_window_of_the_moved_image():
     assert np.abs(window.astype(int) - whole[15:35, 7:27]).max() <= 1
 
 
-def test_windows_cover_every_place_evenly_and_leave_the_other_draws_alone():
+def test_crop_positions_are_uniform_and_leave_other_draws_unchanged():
     rngs = np.random.default_rng(0), np.random.default_rng(0)
     corners = []
     for _ in range(3000):
@@ -169,23 +169,23 @@ def test_windows_cover_every_place_evenly_and_leave_the_other_draws_alone():
 
 
 @pytest.mark.parametrize("crop", [-1, 11])
-def test_a_window_larger_than_the_image_is_refused(crop):
+def test_an_invalid_crop_size_is_rejected(crop):
     with pytest.raises(BoneAgeError, match=f"crop is {crop} pixels, expected 0 to the image's 10"):
         ALL.sample(np.random.default_rng(0), 10, crop)
 
 
-def test_a_map_takes_the_geometry_of_a_view_and_nothing_else():
+def test_heat_maps_get_only_the_geometry_of_a_view():
     view = View(angle=10.0, shift=(1.0, 0.0), crop=9, corner=(2, 3), sharpness=0.5, gain=1.5, offset=9.0, gamma=0.8)
     assert view.geometry() == View(angle=10.0, shift=(1.0, 0.0), crop=9, corner=(2, 3))
 
 
-def test_certain_flip_and_no_flip():
+def test_flip_probabilities_of_one_and_zero_are_exact():
     rng = np.random.default_rng(0)
     assert all(Augmentation(flip=1.0).sample(rng, 8).flip for _ in range(50))
     assert not any(Augmentation(rotation=5.0).sample(rng, 8).flip for _ in range(50))
 
 
-def test_switching_one_change_off_leaves_the_others():
+def test_disabling_rotation_leaves_the_other_draws_unchanged():
     quiet = dataclasses.replace(ALL, rotation=0.0)
     rngs = np.random.default_rng(1), np.random.default_rng(1)
     for _ in range(3):
@@ -194,14 +194,14 @@ def test_switching_one_change_off_leaves_the_others():
         assert dataclasses.replace(full, angle=0.0) == less
 
 
-def test_the_input_image_is_left_alone():
+def test_the_input_image_is_not_modified():
     image = picture(3)
     before = image.copy()
     apply(image, ALL.sample(np.random.default_rng(0), 21))
     np.testing.assert_array_equal(image, before)
 
 
-def test_survives_pickling():
+def test_augmentation_survives_pickling():
     assert pickle.loads(pickle.dumps(ALL)) == ALL
 
 
@@ -218,6 +218,6 @@ def test_survives_pickling():
         ("zoom", float("nan")),
     ],
 )
-def test_an_impossible_amount_is_named(field, value):
+def test_an_out_of_range_setting_is_named(field, value):
     with pytest.raises(BoneAgeError, match=rf"augmentation\.{field} must be a number from 0"):
         Augmentation(**{field: value})

@@ -32,7 +32,7 @@ def make(folder, train=20, **options):
     return builder.RsnaBoneAge(examples=splits, shapes=SHAPES, data_dir=str(folder))
 
 
-def test_records_keep_the_order_of_the_examples_and_labels_need_no_image(tmp_path):
+def test_records_and_labels_keep_the_order_of_the_examples(tmp_path):
     folder = make(tmp_path, train=200).build()  # More than one chunk.
     records = builder.Records(folder, "train")
     assert [records[i]["image"][0, 0, 0] for i in range(200)] == list(range(200))
@@ -42,7 +42,7 @@ def test_records_keep_the_order_of_the_examples_and_labels_need_no_image(tmp_pat
     assert len(builder.read_labels(folder, "validation")) == 3
 
 
-def test_further_inputs_stand_beside_the_labels_and_maps_beside_the_images(tmp_path):
+def test_further_inputs_are_stored_with_labels_and_heat_maps_with_images(tmp_path):
     def prepare(number):
         return {"image": np.full(SHAPE, number, np.uint8), "heatmap": np.full((4, 4, 1), 9 - number, np.uint8)}
 
@@ -59,7 +59,7 @@ def test_further_inputs_stand_beside_the_labels_and_maps_beside_the_images(tmp_p
     assert record["heatmap"].shape == (4, 4, 1)
 
 
-def test_large_splits_keep_their_order_over_several_files(tmp_path, monkeypatch):
+def test_splits_keep_their_order_across_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(builder, "_SHARD_BYTES", 500)
     folder = make(tmp_path, train=50).build()
     assert len(list(folder.glob("*-train.array_record*"))) == 8
@@ -67,7 +67,7 @@ def test_large_splits_keep_their_order_over_several_files(tmp_path, monkeypatch)
     assert [records[i]["image"][0, 0, 0] for i in range(50)] == list(range(50))
 
 
-def test_tensorflow_is_not_needed_even_over_several_files(tmp_path):
+def test_tensorflow_is_not_imported_even_with_several_shards(tmp_path):
     code = f"""
         import sys
         import numpy as np
@@ -83,19 +83,19 @@ def test_tensorflow_is_not_needed_even_over_several_files(tmp_path):
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
 
 
-def test_a_built_dataset_is_opened_not_built_again(tmp_path):
+def test_an_existing_dataset_is_opened_and_not_rebuilt(tmp_path):
     make(tmp_path).build()
     assert make(tmp_path, fail_at=0, error=AssertionError("built again")).build().is_dir()
 
 
-def test_a_failure_midway_leaves_no_dataset(tmp_path):
+def test_a_failed_build_leaves_no_dataset(tmp_path):
     with pytest.raises(BoneAgeError, match=r"7\.png is empty"):
         make(tmp_path, fail_at=15, error=BoneAgeError("7.png is empty")).build()
     assert not list(tmp_path.rglob("*.array_record*"))
     assert len(builder.Records(make(tmp_path).build(), "train")) == 20
 
 
-def test_a_killed_build_is_not_taken_for_a_dataset_and_is_cleared_away(tmp_path):
+def test_leftovers_of_a_killed_build_are_ignored_and_removed(tmp_path):
     code = f"""
         import os, signal
         import numpy as np
@@ -119,7 +119,7 @@ def test_a_killed_build_is_not_taken_for_a_dataset_and_is_cleared_away(tmp_path)
     assert not any(path.exists() for path in leftovers)
 
 
-def test_a_full_disk_is_told_before_and_during_the_build(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_and_during_the_build(tmp_path, monkeypatch):
     with pytest.raises(BoneAgeError, match=r"disk .* is full"):
         make(tmp_path, fail_at=15, error=OSError(errno.ENOSPC, "No space left on device")).build()
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
@@ -129,7 +129,7 @@ def test_a_full_disk_is_told_before_and_during_the_build(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.array_record*"))
 
 
-def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+def test_an_unwritable_cache_folder_is_a_clear_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         BoneAgeError, match=r"cache folder \S+file/cache/rsna_bone_age cannot be used \(Not a directory\)"
@@ -146,7 +146,7 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
         make(tmp_path / "other").build()
 
 
-def test_the_folder_is_made_for_the_user_alone(tmp_path):
+def test_cache_folders_are_accessible_only_to_the_user(tmp_path):
     tmp_path.chmod(0o755)
     folder = make(tmp_path / "rsna-8px").build()
     assert [part.stat().st_mode & 0o777 for part in (tmp_path / "rsna-8px", folder.parent)] == [0o700, 0o700]
@@ -158,7 +158,7 @@ def built(tmp_path_factory):
 
 
 def read_all(folder):
-    """Everything that training takes from a dataset."""
+    """Everything that training reads from a dataset."""
     records = builder.Records(folder, "train")
     return builder.read_labels(folder, "train"), [record["image"].tobytes() for record in records]
 
@@ -174,14 +174,14 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["labels", "dataset_info", "features", "checksums", "array_record"])
-def test_damage_to_any_file_is_one_sentence(built, tmp_path, name, damage):
+def test_damage_to_any_file_is_a_clear_error(built, tmp_path, name, damage):
     folder = shutil.copytree(built, tmp_path / "copy")
     path = next(path for path in sorted(folder.iterdir()) if name in path.name)
     changed = DAMAGES[damage](path.read_bytes())
     path.unlink()
     if changed is not None:
         path.write_bytes(changed)
-    if (name, damage) == ("checksums", "longer"):  # white space only
+    if (name, damage) == ("checksums", "longer"):  # only white space is added
         assert read_all(folder) == read_all(built)
         return
     with pytest.raises(BoneAgeError, match=rf"prepared images in {folder} are damaged .*delete this folder and start"):
@@ -190,7 +190,7 @@ def test_damage_to_any_file_is_one_sentence(built, tmp_path, name, damage):
 
 @pytest.mark.parametrize("damage", ["lost", "empty", "half", "one bit"])
 @pytest.mark.parametrize("name", ["dataset_info", "features"])
-def test_a_damaged_description_is_one_sentence_when_the_dataset_is_asked_for_again(tmp_path, name, damage):
+def test_damaged_metadata_is_a_clear_error_when_the_dataset_is_reopened(tmp_path, name, damage):
     folder = make(tmp_path).build()
     path = folder / f"{name}.json"
     changed = DAMAGES[damage](path.read_bytes())
@@ -201,7 +201,7 @@ def test_a_damaged_description_is_one_sentence_when_the_dataset_is_asked_for_aga
         make(tmp_path).build()
 
 
-def test_an_edited_label_is_noticed(built, tmp_path):
+def test_an_edited_label_is_detected(built, tmp_path):
     folder = shutil.copytree(built, tmp_path / "copy")
     labels = folder / "labels-train.csv"
     labels.write_text(labels.read_text().replace("7.1", "9.1"))
@@ -232,7 +232,7 @@ def test_a_second_process_waits_for_the_first_and_names_it(tmp_path, caplog):
     assert "which is preparing the same images" in caplog.text
 
 
-def test_records_that_did_not_reach_the_disk_are_noticed(tmp_path, monkeypatch):
+def test_records_missing_on_disk_are_detected(tmp_path, monkeypatch):
     adapter = "tensorflow_datasets.core.file_adapters.ArrayRecordFileAdapter.write_examples"
 
     def lossy(path, iterator):

@@ -41,7 +41,7 @@ def test_rsna_items_are_the_prepared_images_with_their_labels(source, tmp_path):
     assert [h == "Stanford" for h in train.hospital] == [int(i) < 4560 for i in train.ids]
 
 
-def test_one_hospitals_images_are_shown_several_times_and_keep_their_place(source, tmp_path):
+def test_repeated_images_of_one_hospital_keep_their_index(source, tmp_path):
     train = dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache")["train"]
     stanford = [i for i, name in enumerate(train.hospital) if name == "Stanford"]
     repeated = dataset.Repeated(train, "Stanford", 3)
@@ -54,7 +54,7 @@ def test_one_hospitals_images_are_shown_several_times_and_keep_their_place(sourc
     assert [int(dataset.Repeated(train, "Stanford", 1).labels(i)["index"]) for i in range(len(train))] == shown[:27]
 
 
-def test_a_split_pickles_small_and_reopens_its_records(source, tmp_path):
+def test_a_pickled_split_is_small_and_reopens_its_records(source, tmp_path):
     train = dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache")["train"]
     image = train[3]["image"]
     copy = pickle.loads(pickle.dumps(train))
@@ -63,13 +63,13 @@ def test_a_split_pickles_small_and_reopens_its_records(source, tmp_path):
 
 
 def replace(folder, image_id, content):
-    """Puts another file in the place of an image of the training archive."""
+    """Replaces one image in the training archive."""
     entries = forms.images(forms.TRAIN_IDS, "boneage-training-dataset/")
     entries[f"boneage-training-dataset/{image_id}.png"] = content
     forms.write(folder, {"boneage-training-dataset.zip": forms.archive(entries)})
 
 
-def test_the_cache_is_used_again_unless_what_it_holds_would_change(source, tmp_path):
+def test_the_cache_is_reused_unless_its_contents_would_change(source, tmp_path):
     def cached(preprocessing):
         dataset.load("rsna_bone_age", source, preprocessing, cache=tmp_path / "cache")
         return folders(tmp_path / "cache")
@@ -86,13 +86,13 @@ def test_the_cache_is_used_again_unless_what_it_holds_would_change(source, tmp_p
     assert len(cached(SMALL)) == 4
 
 
-def test_a_damaged_image_ends_the_build_by_name(source, tmp_path):
+def test_a_damaged_image_stops_the_build_and_is_named(source, tmp_path):
     replace(source, "1377", forms.png(1377)[:-20])
     with pytest.raises(BoneAgeError, match=r"boneage-training-dataset/1377\.png is truncated"):
         dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache")
 
 
-def test_the_phantom_is_reproducible_and_its_splits_share_no_child(tmp_path):
+def test_phantom_splits_are_reproducible_and_disjoint(tmp_path):
     preprocessing = Preprocessing(size=48, clahe_clips=())
     count = {"train": 4, "validation": 3, "test": 2}
 
@@ -110,7 +110,7 @@ def test_the_phantom_is_reproducible_and_its_splits_share_no_child(tmp_path):
     assert splits["train"].hospital == [""] * 4
 
 
-def test_only_the_training_hands_of_the_phantom_have_even_ages(tmp_path):
+def test_phantom_option_even_changes_only_the_training_ages(tmp_path):
     preprocessing, count = Preprocessing(size=48, clahe_clips=()), {"train": 20, "validation": 20}
     plain, even = (
         dataset.load("phantom", None, preprocessing, cache=tmp_path / "cache", count=count, even=share)
@@ -120,7 +120,7 @@ def test_only_the_training_hands_of_the_phantom_have_even_ages(tmp_path):
     np.testing.assert_array_equal(plain["validation"].age, even["validation"].age)
 
 
-def test_label_statistics_divide_by_n(source, tmp_path):
+def test_label_statistics_use_the_population_standard_deviation(source, tmp_path):
     train = dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache")["train"]
     mean, sd = dataset.label_statistics(train)
     assert mean == pytest.approx(sum(train.age) / 27)
@@ -138,7 +138,7 @@ def test_label_statistics_divide_by_n(source, tmp_path):
         ("phantom", {"inputs": {"sex": "number"}}, "not a valid name for a further input"),
     ],
 )
-def test_a_wrong_request_says_what_exists(tmp_path, name, options, message):
+def test_an_invalid_load_request_is_rejected_with_the_reason(tmp_path, name, options, message):
     with pytest.raises(BoneAgeError, match=message):
         dataset.load(name, None, SMALL, cache=tmp_path, **options)
 
@@ -154,7 +154,7 @@ def add_inputs(source, age=60.0):
 
 
 def mark(path, ids=forms.TRAIN_IDS, x=5):
-    """Key points of the forged images, which are 20 pixels wide and 24 high."""
+    """Writes key points for the synthetic images, which are 20 pixels wide and 24 high."""
     points = [value for n in range(17) for value in (x, n + 1, 2)]
     images = [{"id": n, "file_name": f"{i}.png"} for n, i in enumerate(ids)]
     annotations = [{"image_id": n, "keypoints": points, "bbox": [0, 0, 20, 24]} for n in range(len(ids))]
@@ -162,7 +162,7 @@ def mark(path, ids=forms.TRAIN_IDS, x=5):
     return path
 
 
-def test_further_inputs_come_with_their_image(source, tmp_path):
+def test_further_inputs_are_loaded_with_their_image(source, tmp_path):
     add_inputs(source)
     splits = dataset.load(
         "rsna_bone_age",
@@ -189,13 +189,13 @@ def test_further_inputs_come_with_their_image(source, tmp_path):
         assert item["image"].shape == (16, 16, 2)
 
 
-def test_without_further_inputs_an_item_has_none(source, tmp_path):
+def test_items_have_no_further_inputs_unless_requested(source, tmp_path):
     train = dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache")["train"]
     assert (train.inputs, train.heatmap, train[0]["inputs"]) == ({}, None, {})
     assert dataset.input_statistics(train) == {}
 
 
-def test_the_cache_is_built_anew_for_other_further_inputs(source, tmp_path):
+def test_the_cache_is_rebuilt_when_the_further_inputs_change(source, tmp_path):
     def cached(inputs, **options):
         dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache", inputs=inputs, **options)
         return len(folders(tmp_path / "cache"))
@@ -218,7 +218,7 @@ def test_the_cache_is_built_anew_for_other_further_inputs(source, tmp_path):
     assert len(folders(tmp_path / "cache")) == 7
 
 
-def test_images_without_key_points_are_an_error_or_have_an_empty_map(source, tmp_path):
+def test_images_without_key_points_are_an_error_or_get_an_empty_heat_map(source, tmp_path):
     def load(**options):
         return dataset.load(
             "rsna_bone_age", source, SMALL, cache=tmp_path / "cache", inputs={"hand": "keypoints"}, **options
@@ -234,7 +234,7 @@ def test_images_without_key_points_are_an_error_or_have_an_empty_map(source, tmp
         load()
 
 
-def test_the_phantom_knows_the_chronological_age_and_its_joints(tmp_path):
+def test_the_phantom_provides_chronological_age_and_key_points(tmp_path):
     inputs = {"chronological_age": "number", "hand": "keypoints"}
     preprocessing = Preprocessing(size=64, clahe_clips=())
     count = {"train": 3, "validation": 1}
@@ -253,7 +253,7 @@ def test_the_phantom_knows_the_chronological_age_and_its_joints(tmp_path):
             dataset.load("phantom", None, preprocessing, cache=tmp_path, inputs=wrong, count=count)
 
 
-def test_input_statistics_are_those_of_the_numbers(source, tmp_path):
+def test_input_statistics_are_mean_and_std_of_numeric_inputs(source, tmp_path):
     add_inputs(source)
     inputs = {name: kind for name, kind in INPUTS.items() if name != "hand"}
     train = dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache", inputs=inputs)["train"]

@@ -34,7 +34,7 @@ SIXTEEN = SMOOTH.astype(np.uint16) * 257
 
 
 def of_pydicom(name: str) -> str:
-    """The path of a file that comes with pydicom."""
+    """The path of a test file that ships with pydicom."""
     path = get_testdata_file(name)
     assert isinstance(path, str)
     return path
@@ -51,32 +51,32 @@ def table(values, bits, first=0):
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
 @pytest.mark.parametrize(("image", "bits"), [(SMOOTH, 8), (TWELVE, 12), (SIXTEEN, 16)])
-def test_uncompressed_pixels_arrive_as_stored(syntax, image, bits):
+def test_uncompressed_pixels_decode_exactly(syntax, image, bits):
     decoded = decode(files.make(image, syntax, bits=bits), "a.dcm")
     assert decoded.dtype == image.dtype
     np.testing.assert_array_equal(decoded, image)
 
 
-def test_big_endian_pixels_arrive_as_stored():
+def test_big_endian_pixels_decode_exactly():
     made = files.dataset(TWELVE, bits=12)
     made.PixelData = TWELVE.astype(">u2").tobytes()
     np.testing.assert_array_equal(decode(files.write(made, ExplicitVRBigEndian), "a.dcm"), TWELVE)
 
 
 @pytest.mark.parametrize(("image", "bits"), [(SMOOTH, 8), (TWELVE, 12), (SIXTEEN, 16)])
-def test_rle_arrives_as_stored(image, bits):
+def test_rle_decodes_exactly(image, bits):
     np.testing.assert_array_equal(decode(files.make_rle(image, bits=bits), "a.dcm"), image)
 
 
 @pytest.mark.parametrize("kind", [k for k in files.GDCM_SYNTAXES if k not in ("jpeg_baseline", "jpeg_extended_12_bit")])
 @pytest.mark.parametrize(("image", "bits"), [(SMOOTH, 8), (TWELVE, 12), (SIXTEEN, 16), (TWELVE.astype(np.int16), 16)])
-def test_lossless_jpeg_of_every_kind_arrives_as_stored(kind, image, bits, tmp_path):
+def test_every_lossless_jpeg_syntax_decodes_exactly(kind, image, bits, tmp_path):
     data = files.make_by_gdcm(image, kind, tmp_path, bits=bits)
     plain = decode(files.make(image, bits=bits), "plain.dcm")
     np.testing.assert_array_equal(decode(data, "a.dcm"), plain)
 
 
-def test_lossy_jpeg_encoded_by_opencv_arrives_nearly_as_stored():
+def test_lossy_jpeg_decodes_approximately():
     code = cv2.imencode(".jpg", SMOOTH, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
     decoded = decode(files.make_with_code(code, JPEGBaseline8Bit, SMOOTH), "a.dcm")
     assert np.abs(decoded.astype(int) - SMOOTH).mean() < 2
@@ -92,20 +92,20 @@ def test_lossy_jpeg_encoded_by_opencv_arrives_nearly_as_stored():
         ("MR_small_bigendian.dcm", "MR_small.dcm"),
     ],
 )
-def test_files_of_other_programs_equal_their_uncompressed_copies(compressed, plain):
+def test_pydicom_files_decode_alike_in_every_transfer_syntax(compressed, plain):
     found, expected = (read(of_pydicom(name))[0] for name in (compressed, plain))
     assert found.std() > 0
     np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["JPGExtended.dcm", "JPEG-lossy.dcm"])
-def test_lossy_jpeg_of_twelve_bits_is_refused_with_advice(name):
+def test_12_bit_lossy_jpeg_is_rejected_with_advice(name):
     with pytest.raises(BoneAgeError, match="lossy JPEG of 12 bits, which is not supported; export it without"):
         read(of_pydicom(name))
 
 
 def expected(stored, *, slope, intercept, modality, voi, window, inverted, bits):
-    """The standard in few lines, for unsigned and signed values alike."""
+    """Reference implementation of the standard's display pipeline, for unsigned and signed values."""
     low, high = 0, 2**bits - 1
     values = stored.astype(float)
     if np.issubdtype(stored.dtype, np.signedinteger):
@@ -138,7 +138,7 @@ def expected(stored, *, slope, intercept, modality, voi, window, inverted, bits)
 )
 @pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (2.5, -1000), (-1, 4095)])
 @pytest.mark.parametrize("lut", ["none", "window", "two windows", "voi", "modality", "modality+window"])
-def test_pixels_are_shown_as_the_standard_says_and_inverted_once(photometric, shape, inverted, slope, intercept, lut):
+def test_display_pipeline_follows_the_standard_and_inverts_once(photometric, shape, inverted, slope, intercept, lut):
     modality = np.minimum(np.arange(3000) // 3, 1023) if "modality" in lut else None
     voi = (np.sqrt(np.arange(2000) / 1999) * 255).astype(int) if lut == "voi" else None
     window = {"window": (1500, 1600), "two windows": (1500, 1600), "modality+window": (400, 300)}.get(lut)
@@ -185,12 +185,12 @@ def test_pixels_are_shown_as_the_standard_says_and_inverted_once(photometric, sh
         ({"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095}, "contains only padding"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_by_name_and_reason(elements, message):
+def test_files_that_cannot_be_displayed_are_rejected_with_the_reason(elements, message):
     with pytest.raises(BoneAgeError, match=rf"^7\.dcm .*{message}"):
         decode(files.make(TWELVE, bits=12, **elements), "7.dcm")
 
 
-def test_padding_takes_the_darkest_level_even_where_white_is_zero():
+def test_pixel_padding_becomes_the_darkest_level_even_in_monochrome1():
     padded = TWELVE // 2 + 1000
     padded[:5] = 77
     inverse = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 77}
@@ -199,12 +199,12 @@ def test_padding_takes_the_darkest_level_even_where_white_is_zero():
     assert (shown[:5] == shown[5:].min()).all()
 
 
-def test_bits_above_the_stored_ones_are_ignored():
+def test_constant_bits_above_the_stored_bits_are_ignored():
     np.testing.assert_array_equal(decode(files.make(TWELVE | 0xA000, bits=12), "a.dcm"), TWELVE)
 
 
 @pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
-def test_colour_becomes_grey(photometric):
+def test_colour_images_become_greyscale(photometric):
     colour = np.stack([SMOOTH] * 3, axis=-1)
     if photometric == "YBR_FULL":
         colour[..., 1:] = 128
@@ -214,7 +214,7 @@ def test_colour_becomes_grey(photometric):
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
 @pytest.mark.parametrize("kind", ["plain", "deflated", "rle", "jpeg_lossless", "jpeg_ls", "jpeg_2000"])
-def test_a_truncated_file_is_refused(kind, share, tmp_path):
+def test_a_truncated_file_is_rejected(kind, share, tmp_path):
     noise = np.random.default_rng(1).integers(0, 4096, (41, 30)).astype(np.uint16)
     make = {
         "plain": lambda: files.make(noise, bits=12),
@@ -226,7 +226,7 @@ def test_a_truncated_file_is_refused(kind, share, tmp_path):
         decode(data[: int(len(data) * share)], "7.dcm")
 
 
-def test_a_compressed_image_that_is_larger_than_the_header_says_is_refused_before_decoding(monkeypatch):
+def test_compressed_size_above_the_header_is_rejected_before_decoding(monkeypatch):
     monkeypatch.setattr(dicom_pixels, "pixel_array", lambda *_, **__: pytest.fail("it was decoded"))
     for ending, syntax in ((".jpg", JPEGBaseline8Bit), (".jp2", JPEG2000Lossless)):
         code = cv2.imencode(ending, np.zeros((900, 800), np.uint8))[1].tobytes()
@@ -235,7 +235,7 @@ def test_a_compressed_image_that_is_larger_than_the_header_says_is_refused_befor
             decode(files.make_with_code(code, syntax, SMOOTH), "a.dcm")
 
 
-def test_damaged_lossless_jpeg_is_refused_before_the_decoder_that_it_would_crash(monkeypatch, tmp_path):
+def test_damaged_lossless_jpeg_is_rejected_before_the_decoder_can_crash(monkeypatch, tmp_path):
     data = bytearray(files.make_by_gdcm(TWELVE, "jpeg_lossless", tmp_path, bits=12))
     data[data.find(b"\xff\xc4")] = 0x6E
     monkeypatch.setattr(dicom_pixels, "pixel_array", lambda *_, **__: pytest.fail("it was decoded"))
@@ -243,7 +243,7 @@ def test_damaged_lossless_jpeg_is_refused_before_the_decoder_that_it_would_crash
         decode(bytes(data), "a.dcm")
 
 
-def test_lossless_jpeg_with_bytes_missing_or_left_over_is_refused(tmp_path):
+def test_lossless_jpeg_with_missing_or_many_extra_bytes_is_rejected(tmp_path):
     intact = files.make_by_gdcm(TWELVE, "jpeg_lossless", tmp_path, bits=12)
     code = next(generate_frames(pydicom.dcmread(io.BytesIO(intact)).PixelData, number_of_frames=1)).rstrip(b"\0")
     middle = len(code) // 2
@@ -259,18 +259,18 @@ def test_lossless_jpeg_with_bytes_missing_or_left_over_is_refused(tmp_path):
     assert re.search("may be damaged: libjpeg reports .* [5-9] extraneous bytes", header.warnings[0])
 
 
-def test_lossy_code_in_a_lossless_syntax_is_refused():
+def test_lossy_jpeg_in_a_lossless_syntax_is_rejected():
     code = cv2.imencode(".jpg", SMOOTH)[1].tobytes()
     with pytest.raises(BoneAgeError, match="not compressed as its header states"):
         decode(files.make_with_code(code, JPEGLossless, SMOOTH), "a.dcm")
 
 
-def test_video_is_refused_by_the_name_of_its_syntax():
+def test_video_is_rejected_with_the_name_of_its_transfer_syntax():
     with pytest.raises(BoneAgeError, match="compressed as 'MPEG2 Main Profile"):
         decode(files.make_with_code(b"\0" * 20, MPEG2MPML, SMOOTH), "a.dcm")
 
 
-def test_a_deflated_bomb_is_refused(monkeypatch):
+def test_a_deflated_bomb_is_rejected(monkeypatch):
     from boneage_jax.data import dicom
 
     monkeypatch.setattr(dicom, "MAX_FILE_BYTES", 1000)
@@ -288,13 +288,13 @@ def test_a_file_without_preamble_or_meta_information_is_read():
 @pytest.mark.parametrize(
     "name", ["rtplan.dcm", "test-SR.dcm", "waveform_ecg.dcm", "examples_ybr_color.dcm", "badVR.dcm"]
 )
-def test_dicom_files_of_other_kinds_are_refused(name):
+def test_unsupported_dicom_files_are_rejected(name):
     with pytest.raises(BoneAgeError, match=name):
         read(of_pydicom(name))
 
 
-def test_pictures_have_an_empty_header(tmp_path):
-    path = tmp_path / "a.dcm"  # The bytes count, not the name.
+def test_non_dicom_images_have_an_empty_header(tmp_path):
+    path = tmp_path / "a.dcm"  # The format is detected from the bytes, not from the name.
     path.write_bytes(cv2.imencode(".png", SMOOTH)[1].tobytes())
     image, header = read(path)
     assert header == Header()
@@ -306,7 +306,7 @@ def test_a_missing_file_is_named(tmp_path):
         read(tmp_path / "nowhere.dcm")
 
 
-def test_noise_never_raises_anything_but_a_clear_error():
+def test_random_damage_gives_an_image_or_a_clear_error():
     data = files.make(TWELVE, bits=12, WindowCenter=2000, WindowWidth=900)
     for seed, start in itertools.product(range(30), (0, 132)):
         rng = np.random.default_rng(seed)

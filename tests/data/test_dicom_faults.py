@@ -1,4 +1,4 @@
-"""DICOM files whose header and pixels do not fit each other: refused or set right, never read as something else."""
+"""DICOM files whose header contradicts the pixel data are rejected or corrected, never misread."""
 
 import io
 
@@ -32,7 +32,7 @@ def jpeg2000(image, **options):
 
 
 def stored(kind, image, **options):
-    """The image uncompressed, deflated, as RLE or as a code stream of JPEG 2000."""
+    """The image uncompressed, deflated, RLE-encoded, or as a JPEG 2000 codestream."""
     if kind == "jpeg_2000":
         return files.make_with_code(jpeg2000(image, no_jp2=True), JPEG2000Lossless, image, **options)
     if kind == "rle":
@@ -53,7 +53,7 @@ KINDS = ["plain", "deflated", "rle", "jpeg_2000"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pixels_beyond_the_stored_bits_are_refused_in_every_form(kind):
+def test_pixels_beyond_the_stored_bits_are_rejected_in_every_encoding(kind):
     sixteen = NOISE.astype(np.uint16) * 257
     np.testing.assert_array_equal(decode(stored(kind, sixteen), "a.dcm"), sixteen)
     with pytest.raises(BoneAgeError, match=r"7\.dcm holds pixels beyond its 12 bits; export it again"):
@@ -61,7 +61,7 @@ def test_pixels_beyond_the_stored_bits_are_refused_in_every_form(kind):
 
 
 @pytest.mark.parametrize("kind", ["plain", "deflated", "rle"])
-def test_signed_pixels_may_repeat_their_sign_or_leave_it_out(kind):
+def test_signed_pixels_decode_with_or_without_sign_extension(kind):
     signed = TWELVE.astype(np.int16) - 2048
     for image in (signed, signed & 0x0FFF):
         np.testing.assert_array_equal(decode(stored(kind, image, bits=12), "a.dcm"), TWELVE)
@@ -76,7 +76,7 @@ def overlay(made, allocated=16, bit=12, group=0x6000):
 
 
 @pytest.mark.parametrize("group", [0x6000, 0x601E])
-def test_the_bit_of_an_overlay_is_masked_in_every_form(group):
+def test_the_overlay_bit_is_masked_in_native_and_encapsulated_pixels(group):
     drawn = TWELVE.copy()
     drawn[10:20, 10:20] |= 0x1000
     plain = overlay(files.dataset(drawn, bits=12), group=group)
@@ -88,7 +88,7 @@ def test_the_bit_of_an_overlay_is_masked_in_every_form(group):
 
 
 @pytest.mark.parametrize("wrong", [{"bit": 13}, {"allocated": 1}])
-def test_an_overlay_excuses_no_other_bit(wrong):
+def test_an_overlay_masks_only_its_own_bit(wrong):
     drawn = TWELVE.copy()
     drawn[10:20, 10:20] |= 0x1000
     with pytest.raises(BoneAgeError, match="pixels beyond its 12 bits"):
@@ -97,19 +97,19 @@ def test_an_overlay_excuses_no_other_bit(wrong):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [{"Rows": 45}, {"Columns": 30}, {"Rows": 30}, {"Rows": 59}, {"Columns": 39}])
-def test_more_pixels_than_rows_and_columns_are_refused(kind, size):
+def test_more_pixels_than_the_header_declares_are_rejected(kind, size):
     with pytest.raises(BoneAgeError, match=r"7\.dcm (has|declares).* pixels"):
         decode(stored(kind, NOISE, **size), "7.dcm")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [{"Rows": 61}, {"Columns": 41}])
-def test_fewer_pixels_than_rows_and_columns_are_refused(kind, size):
+def test_fewer_pixels_than_the_header_declares_are_rejected(kind, size):
     with pytest.raises(BoneAgeError, match=r"7\.dcm"):
         decode(stored(kind, NOISE, **size), "7.dcm")
 
 
-def test_zeros_behind_the_pixels_are_padding_and_anything_else_is_not():
+def test_trailing_bytes_after_the_pixels_are_accepted_only_if_zero():
     made = files.dataset(NOISE)
     made.PixelData = NOISE.tobytes() + bytes(64)
     np.testing.assert_array_equal(decode(files.write(made), "a.dcm"), NOISE)
@@ -118,7 +118,7 @@ def test_zeros_behind_the_pixels_are_padding_and_anything_else_is_not():
         decode(files.write(made), "a.dcm")
 
 
-def test_two_images_in_the_place_of_one_are_refused():
+def test_two_compressed_images_are_rejected_if_the_header_declares_one():
     for kind, syntax in ((".jpg", JPEGBaseline8Bit), (".jp2", JPEG2000Lossless)):
         code = jpeg2000(SMOOTH, no_jp2=True) if kind == ".jp2" else cv2.imencode(kind, SMOOTH)[1].tobytes()
         made = files.dataset(SMOOTH)
@@ -137,19 +137,19 @@ def test_an_image_in_several_fragments_is_read():
 
 
 @pytest.mark.parametrize("image", [NOISE, TWELVE, TWELVE * 16], ids=["8 bits", "12 bits", "16 bits"])
-def test_a_jp2_file_in_the_place_of_a_code_stream_is_read(image):
+def test_a_jp2_file_in_place_of_a_codestream_is_read(image):
     bits = 8 if image.dtype == np.uint8 else 12 if image.max() < 4096 else 16
     data = files.make_with_code(jpeg2000(image), JPEG2000Lossless, image, bits=bits)
     np.testing.assert_array_equal(decode(data, "a.dcm"), image)
 
 
-def test_a_jp2_file_without_an_image_is_refused():
+def test_a_jp2_file_without_an_image_is_rejected():
     code = jpeg2000(NOISE).replace(b"jp2c", b"free")
     with pytest.raises(BoneAgeError, match="the JP2 file in it has no image"):
         decode(files.make_with_code(code, JPEG2000Lossless, NOISE), "a.dcm")
 
 
-def test_damage_that_libjpeg_reports_is_refused():
+def test_damage_reported_by_libjpeg_is_rejected_or_warned_about():
     code = cv2.imencode(".jpg", SMOOTH)[1].tobytes()
     scan = code.rfind(b"\xff\xda") + 10
     damaged = code[: (scan + len(code)) // 2] + b"\xff\xd9"
@@ -168,7 +168,7 @@ def test_damage_that_libjpeg_reports_is_refused():
         "PhotometricInterpretation",
     ],
 )
-def test_a_missing_element_is_named_in_plain_words(word):
+def test_a_missing_required_element_is_named(word):
     with pytest.raises(BoneAgeError) as caught:
         decode(files.make(NOISE, **{word: None}), "7.dcm")
     assert str(caught.value) == (
@@ -176,11 +176,11 @@ def test_a_missing_element_is_named_in_plain_words(word):
     )
 
 
-def test_an_element_of_several_values_is_named():
+def test_a_multi_valued_element_is_named():
     with pytest.raises(BoneAgeError, match=r"7\.dcm has \[60, 60\] in the element Rows; expected one value"):
         decode(files.make(NOISE, Rows=[60, 60]), "7.dcm")
 
 
-def test_good_files_have_no_warnings():
+def test_valid_files_have_no_warnings():
     for kind in KINDS:
         assert read(stored(kind, TWELVE, bits=12))[1].warnings == ()

@@ -1,4 +1,4 @@
-"""Which table and which window a DICOM image is shown by."""
+"""Which VOI table or window a DICOM image is displayed with."""
 
 import re
 
@@ -17,7 +17,7 @@ FUNCTIONS = st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 
 
 @given(st.floats(-5000, 5000), st.floats(1, 5000), FUNCTIONS, st.lists(st.integers(-40000, 40000), min_size=2))
-def test_a_window_rises_stays_within_its_bounds_and_is_half_at_its_centre(centre, width, function, values):
+def test_window_is_monotonic_bounded_and_half_at_its_centre(centre, width, function, values):
     shown = dicom_shown.window(np.sort(np.array(values, float)), centre, width, function)
     assert (np.diff(shown) >= 0).all()
     assert ((shown >= 0) & (shown <= 1)).all()
@@ -29,12 +29,12 @@ def test_a_window_rises_stays_within_its_bounds_and_is_half_at_its_centre(centre
 @pytest.mark.parametrize(
     ("function", "at", "shown"),
     [
-        ("LINEAR", [1023.5, 2048 - 0.5, 3071.5], [0, 0.5, 1]),  # From c - 0.5 - (w - 1) / 2 on, PS3.3 C.11.2.1.2.1.
+        ("LINEAR", [1023.5, 2048 - 0.5, 3071.5], [0, 0.5, 1]),  # PS3.3 C.11.2.1.2.1: from c - 0.5 - (w - 1) / 2.
         ("LINEAR_EXACT", [1024, 2048, 3072], [0, 0.5, 1]),
         ("SIGMOID", [2048 - 512, 2048, 2048 + 512], [1 / (1 + np.e), 0.5, 1 / (1 + 1 / np.e)]),
     ],
 )
-def test_window_functions_take_the_values_of_the_standard(function, at, shown):
+def test_window_functions_match_the_standard(function, at, shown):
     width = 2049 if function == "LINEAR" else 2048
     np.testing.assert_allclose(
         dicom_shown.window(np.array(at, float), 2048.0, float(width), function), shown, atol=1e-12
@@ -73,27 +73,27 @@ def table(values, bits, first=0):
         ({"WindowCenter": 0, "WindowWidth": 500000}, "window .* it shows next to nothing of the pixels"),
     ],
 )
-def test_what_cannot_be_used_is_left_out_with_a_warning(elements, reason):
+def test_an_unusable_window_or_voi_table_is_ignored_with_a_warning(elements, reason):
     image, header = shown(**elements)
     np.testing.assert_array_equal(image, RAMP)
     (warning,) = header.warnings
     assert re.fullmatch(rf"The .*{reason}.*\.", warning)
 
 
-def test_a_window_in_the_place_of_a_voi_table_without_data_is_used():
+def test_the_window_is_used_if_the_voi_table_has_no_data():
     image, header = shown(VOILUTSequence=[Dataset()], WindowCenter=1000, WindowWidth=2000)
     np.testing.assert_array_equal(image, shown(WindowCenter=1000, WindowWidth=2000)[0])
     assert len(header.warnings) == 1
 
 
-def test_the_function_may_be_written_in_small_letters():
+def test_voi_function_names_are_case_insensitive():
     for written, function in (("linear", "LINEAR"), ("sigmoid", "SIGMOID"), ("Linear_Exact", "LINEAR_EXACT")):
         image, header = shown(WindowCenter=1000, WindowWidth=2000, VOILUTFunction=written)
         np.testing.assert_array_equal(image, shown(WindowCenter=1000, WindowWidth=2000, VOILUTFunction=function)[0])
         assert header.warnings == ()
 
 
-def test_a_picture_of_one_value_keeps_its_window():
+def test_a_constant_image_keeps_its_window():
     image, header = read(files.make(np.full((41, 30), 700, np.uint16), bits=12, WindowCenter=1000, WindowWidth=2000))
     assert header.warnings == ()
     assert (image == round((700 - 999.5) / 1999 * 4095 + 4095 / 2)).all()
@@ -106,7 +106,7 @@ def test_windows_agree_with_pydicom(function, slope, intercept):
     image, _ = shown(**elements, RescaleSlope=slope, RescaleIntercept=intercept)
     made = files.dataset(RAMP, bits=12, **elements, RescaleSlope=slope, RescaleIntercept=intercept)
     levels = apply_voi_lut(apply_modality_lut(RAMP, made), made)
-    # pydicom's range is that of the stored values after the rescale, ours that of the bits.
+    # pydicom's output range is that of the rescaled stored values; ours is that of the bit depth.
     ends = np.array([0, 4095]) * slope + intercept
     expected = (levels - ends[0]) / (ends[1] - ends[0]) * 4095
     assert np.abs(image - expected).max() <= 0.51

@@ -1,4 +1,4 @@
-"""Listing folders and archives: what cannot be read is named and hides nothing else."""
+"""Listing folders and archives: unreadable entries are reported and do not hide the others."""
 
 import gc
 import io
@@ -21,7 +21,7 @@ def names(listing):
     return [file.name for file in listing.files]
 
 
-def test_files_below_folders_and_in_archives_are_listed_by_name_and_hidden_ones_are_not(tmp_path):
+def test_files_in_folders_and_nested_archives_are_listed_unless_hidden(tmp_path):
     inner = forms.archive({"d.png": b"d", "__MACOSX/._d.png": b"", ".hidden": b""})
     forms.write(
         tmp_path, {"b/a.png": b"a", "c.ZIP": forms.archive({"x/inner.zip": inner, "y.png": b"yy"}), ".x/a": b""}
@@ -44,7 +44,7 @@ def test_an_archive_is_listed_like_a_folder(tmp_path):
     assert [file.read() for file in listing.files] == [b"a", b"c"]
 
 
-def test_what_cannot_be_read_is_a_problem_and_the_rest_is_listed(tmp_path):
+def test_unreadable_entries_are_reported_and_the_rest_is_listed(tmp_path):
     whole = forms.archive({"a.png": b"a" * 999})
     nested = forms.archive({"good.png": b"g", "broken.zip": whole[:50]})
     forms.write(tmp_path, {"a.png": b"a", "half.zip": whole[:100], "empty.zip": b"", "outer.zip": nested})
@@ -66,11 +66,11 @@ def test_what_cannot_be_read_is_a_problem_and_the_rest_is_listed(tmp_path):
         listing.refuse_problems()
 
 
-def test_a_folder_that_cannot_be_read_is_a_problem(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_reported(tmp_path, monkeypatch):
     forms.write(tmp_path, {"a/1.png": b"", "b/2.png": b"", "c.png": b""})
     real = os.scandir
 
-    def scandir(path):  # Root may read everything.
+    def scandir(path):  # Simulated, because root can read every folder.
         if os.path.basename(path) == "a":
             raise PermissionError(13, "Permission denied", os.fspath(path))
         return real(path)
@@ -83,7 +83,7 @@ def test_a_folder_that_cannot_be_read_is_a_problem(tmp_path, monkeypatch):
         rsna.find(tmp_path)
 
 
-def test_linked_folders_are_followed_and_circles_end(tmp_path):
+def test_symlinked_folders_are_followed_without_endless_loops(tmp_path):
     forms.write(tmp_path, {"real/1.png": b"", "listed/2.png": b""})
     (tmp_path / "listed/link").symlink_to(tmp_path / "real")
     (tmp_path / "real/back").symlink_to(tmp_path / "listed")
@@ -91,7 +91,7 @@ def test_linked_folders_are_followed_and_circles_end(tmp_path):
     assert names(list_files(tmp_path / "listed")) == ["2.png", "link/1.png"]
 
 
-def test_400_archives_need_few_descriptors(tmp_path):
+def test_400_archives_need_few_file_descriptors(tmp_path):
     for number in range(400):
         forms.write(tmp_path, {f"{number:03}.zip": forms.archive({"in.zip": forms.archive({"a.png": b"%d" % number})})})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -106,7 +106,7 @@ def test_400_archives_need_few_descriptors(tmp_path):
     assert listing.problems == {}
 
 
-def test_reading_in_any_order_and_from_several_threads_gives_the_contents(tmp_path):
+def test_files_can_be_read_in_any_order_and_from_several_threads(tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
     for number in range(40):
@@ -121,7 +121,7 @@ def test_reading_in_any_order_and_from_several_threads_gives_the_contents(tmp_pa
 def test_inner_archives_leave_no_temporary_files_open(tmp_path):
     entries = {f"{number}.zip": forms.archive({"a.png": bytes(5000)}) for number in range(90)}
     forms.write(tmp_path, {"outer.zip": forms.archive(entries)})
-    gc.collect()  # Archives and their entries refer to each other; those of other tests may still be open.
+    gc.collect()  # Archives and entries form reference cycles; those of other tests may still be open.
     before = len(os.listdir("/proc/self/fd"))
     listing = list_files(tmp_path)
     assert len(listing.files) == 90
@@ -131,7 +131,7 @@ def test_inner_archives_leave_no_temporary_files_open(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_an_inner_archive_that_would_fill_the_temporary_folder_is_a_problem(tmp_path, monkeypatch):
+def test_an_inner_archive_too_large_for_the_temporary_folder_is_reported(tmp_path, monkeypatch):
     forms.write(tmp_path, {"outer.zip": forms.archive({"in.zip": bytes(9000), "a.png": b"a"})})
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10_000}))
     listing = list_files(tmp_path)
@@ -140,7 +140,7 @@ def test_an_inner_archive_that_would_fill_the_temporary_folder_is_a_problem(tmp_
     assert f"needs 9,000 bytes in the temporary folder {tempfile.gettempdir()}, but only 5,000 may be used" in sentence
 
 
-def test_bombs_of_inner_archives_are_problems(tmp_path, monkeypatch):
+def test_inner_archives_that_are_decompression_bombs_are_reported(tmp_path, monkeypatch):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("in.zip", bytes(3_000_000))
@@ -150,7 +150,7 @@ def test_bombs_of_inner_archives_are_problems(tmp_path, monkeypatch):
     assert "bomb.zip/in.zip is refused as a decompression bomb: 3,000,000 bytes once unpacked" in sentence
 
 
-def test_archives_in_archives_end_at_a_depth_and_at_a_number(tmp_path, monkeypatch):
+def test_nesting_depth_and_number_of_archives_are_limited(tmp_path, monkeypatch):
     data = forms.archive({"a.png": b"a"})
     for _ in range(6):
         data = forms.archive({"in.zip": data, "b.png": b"b"})
@@ -164,7 +164,7 @@ def test_archives_in_archives_end_at_a_depth_and_at_a_number(tmp_path, monkeypat
     assert "is refused as a decompression bomb: there are over 2 archives" in sentence
 
 
-def test_a_sparse_file_and_an_endless_one_are_refused_unread(tmp_path, monkeypatch):
+def test_sparse_and_endless_files_are_rejected(tmp_path, monkeypatch):
     with open(tmp_path / "sparse.png", "wb") as file:
         file.truncate(2**40)
     with pytest.raises(BoneAgeError, match=r"sparse\.png has more than 536,870,912 bytes"):
@@ -174,14 +174,14 @@ def test_a_sparse_file_and_an_endless_one_are_refused_unread(tmp_path, monkeypat
         File("/dev/zero", 0, 0, pathlib.Path("/dev/zero")).read()
 
 
-def test_a_held_file_reads_alike_whatever_becomes_of_it(tmp_path):
+def test_a_held_file_is_unaffected_by_changes_on_disk(tmp_path):
     forms.write(tmp_path, {"a.png": b"before"})
     held = list_files(tmp_path).files[0].held()
     (tmp_path / "a.png").write_bytes(b"after")
     assert (held.read(), held.head(3), held.name) == (b"before", b"bef", "a.png")
 
 
-def test_an_archive_that_is_replaced_while_it_is_read_is_a_clear_error(tmp_path):
+def test_an_archive_replaced_after_listing_is_a_clear_error(tmp_path):
     forms.write(tmp_path, {"a.zip": forms.archive({"a.png": b"a" * 500})})
     (file,) = list_files(tmp_path).files
     (tmp_path / "a.zip").write_bytes(b"no archive any more")

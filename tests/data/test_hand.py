@@ -1,4 +1,4 @@
-"""Finding the hand: on phantoms, whose joints are known, with borders, markers and grey backgrounds like real ones."""
+"""Finding the hand on phantoms, which have known joints, and borders, markers and backgrounds like real films."""
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ def window_of(box):
 
 
 @pytest.mark.parametrize(("age", "seed"), CHILDREN)
-def test_all_joints_lie_in_the_box_and_little_else(age, seed):
+def test_the_box_contains_all_joints_and_excludes_a_quarter_of_the_image(age, seed):
     phantom = render(age, seed % 2, size=256, seed=seed)
     hand = found_in(phantom.image)
     left, top, right, bottom = hand.box
@@ -34,7 +34,7 @@ def test_all_joints_lie_in_the_box_and_little_else(age, seed):
 
 
 @pytest.mark.parametrize("seed", [3, 4, 5])
-def test_the_hand_is_the_same_in_copies_of_other_exposure_depth_and_size(seed):
+def test_the_box_does_not_depend_on_exposure_bit_depth_or_size(seed):
     image = render(120, 0, size=256, seed=seed).image
     fractions = image / 255
     copies = {
@@ -52,7 +52,7 @@ def test_the_hand_is_the_same_in_copies_of_other_exposure_depth_and_size(seed):
 
 @pytest.mark.parametrize("level", [0, 200])
 @pytest.mark.parametrize("sides", [(0, 0, 128, 128), (60, 0, 0, 0), (0, 100, 0, 0), (0, 0, 0, 90), (77, 0, 0, 31)])
-def test_flat_padding_moves_the_hand_and_changes_nothing_else(sides, level):
+def test_flat_padding_shifts_the_box_and_barely_changes_the_input(sides, level):
     image = render(120, 1, size=256, seed=6).image
     top, bottom, left, right = sides
     padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=level)
@@ -60,21 +60,21 @@ def test_flat_padding_moves_the_hand_and_changes_nothing_else(sides, level):
     np.testing.assert_allclose(np.array(found.box) - [left, top, left, top], expected.box, atol=2)
     preprocessing = Preprocessing(size=128, region="hand", clahe_clips=())
     difference = preprocessing.prepare(padded).astype(int) - preprocessing.prepare(image)
-    # Beyond the image the network sees the background, whatever the padding was.
+    # Outside the image the network sees the background intensity, whatever the padding was.
     assert np.abs(difference[32:96, 32:96]).mean() < 2
 
 
-def test_content_is_what_lies_inside_flat_borders():
+def test_content_excludes_flat_borders():
     image = np.zeros((40, 60), np.uint16)
     image[10:25, 12:50] = np.random.default_rng(0).integers(0, 4096, (15, 38))
-    image[:, :5] = 3000  # a bright strip beside the picture is flat too, once the rows above and below are gone
+    image[:, :5] = 3000  # a bright strip beside the image is also flat once the rows above and below are cut
     assert content(image) == (12, 10, 50, 25)
     assert content(image[10:25, 12:50]) == (0, 0, 38, 15)
     assert content(np.full((7, 9), 3, np.uint8)) == (0, 0, 9, 7)
 
 
 @pytest.mark.parametrize("level", [0, 77, 255])
-def test_a_constant_picture_has_no_hand_and_is_taken_whole(level):
+def test_a_constant_image_has_no_hand_and_is_used_whole(level):
     image = np.full((90, 80), level, np.uint8)
     assert find_hand(image) is None
     np.testing.assert_array_equal(
@@ -82,7 +82,7 @@ def test_a_constant_picture_has_no_hand_and_is_taken_whole(level):
     )
 
 
-def test_the_crop_shows_the_hand_larger_and_in_the_middle():
+def test_the_crop_enlarges_and_centres_the_hand():
     phantom = render(150, 1, size=256, seed=5)
     small = cv2.copyMakeBorder(phantom.image, 128, 0, 128, 0, cv2.BORDER_REPLICATE)
     before = np.array(found_in(small).box) / len(small)
@@ -94,7 +94,7 @@ def test_the_crop_shows_the_hand_larger_and_in_the_middle():
     np.testing.assert_allclose([found[0] + found[2], found[1] + found[3]], [1, 1], atol=0.15)
 
 
-def test_exposure_is_for_the_hand_whatever_surrounds_it():
+def test_hand_exposure_barely_depends_on_a_bright_frame():
     image = render(100, 0, size=256, seed=8).image
     framed = cv2.copyMakeBorder(image, 40, 40, 40, 40, cv2.BORDER_CONSTANT, value=255)
     preprocessing = Preprocessing(size=96, region="hand", clahe_clips=())

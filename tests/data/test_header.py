@@ -1,4 +1,4 @@
-"""What a header says of the child and of the view, and how that contradicts what was given."""
+"""Metadata in the header about the child and the view, and contradictions to the values given by the user."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.data import dicom_files as files
 SMOOTH = np.add.outer(np.arange(41), np.arange(30)).astype(np.uint8)
 
 
-def test_the_header_gives_what_matters_and_no_name():
+def test_header_has_the_relevant_fields_and_no_patient_identity():
     elements = {"PatientSex": "F", "PatientAge": "012Y", "Laterality": "L", "BodyPartExamined": "HAND"}
     data = files.make(SMOOTH, **elements, ViewPosition="PA", PixelSpacing=[0.15, 0.2])
     _, header = read(data)
@@ -32,7 +32,7 @@ def test_ages_are_read_in_every_unit(text, months, step):
     assert header.age_step == pytest.approx(step, abs=0.01)
 
 
-def test_dates_are_finer_than_the_stated_age_and_their_contradiction_is_told():
+def test_dates_override_the_stated_age_and_a_contradiction_is_reported():
     dates = {"PatientBirthDate": "20100115", "StudyDate": "20200715"}
     _, header = read(files.make(SMOOTH, PatientAge="010Y", **dates))
     assert header.age == pytest.approx(126, abs=0.1)
@@ -46,7 +46,7 @@ def test_dates_are_finer_than_the_stated_age_and_their_contradiction_is_told():
 
 
 @pytest.mark.parametrize("born", ["20990101", "19000230", "", "x"])
-def test_impossible_dates_are_left_out(born):
+def test_impossible_dates_are_ignored(born):
     _, header = read(files.make(SMOOTH, PatientAge="010Y", PatientBirthDate=born, StudyDate="20200715"))
     assert header.age == 120
 
@@ -58,7 +58,7 @@ def test_an_unknown_sex_is_none_and_contradicts_nothing(sex):
     assert contradictions(header, Sex.MALE, 100.0) == []
 
 
-def test_contradictions_are_told_in_sentences():
+def test_contradictions_are_reported_as_sentences():
     header = Header(sex=Sex.FEMALE, age=144.0, age_step=12.0, laterality="R", body_part="CHEST")
     assert contradictions(header, Sex.MALE, 100.0) == [
         "The given sex is male, but the file's header says female.",
@@ -74,7 +74,7 @@ def aged(**elements):
 
 
 @pytest.mark.parametrize("born", ["19000101", "18581117", "19500310"])
-def test_a_birth_date_that_makes_a_child_an_adult_gives_way_to_the_stated_age(born):
+def test_the_stated_age_overrides_a_birth_date_that_implies_an_adult(born):
     header = aged(PatientAge="011Y", PatientBirthDate=born, StudyDate="20170505")
     assert (header.age, header.age_step) == (132, 12)
     (warning,) = contradictions(header, None, 140.0)
@@ -84,14 +84,14 @@ def test_a_birth_date_that_makes_a_child_an_adult_gives_way_to_the_stated_age(bo
 @pytest.mark.parametrize(
     ("born", "taken"), [("19000101", "20170505"), ("18581117", "20170505"), ("20170505", "20170505")]
 )
-def test_dates_that_are_no_childs_give_no_age(born, taken):
+def test_dates_that_do_not_imply_a_childs_age_give_no_age(born, taken):
     header = aged(PatientBirthDate=born, StudyDate=taken)
     assert header.age is None
     assert "which is no child's age; no age is taken from them" in header.warnings[0]
 
 
 @pytest.mark.parametrize("day", ["0101", "0701", "0615"])
-def test_a_birth_date_of_which_only_the_year_is_true_is_noted_and_the_stated_age_is_used(day):
+def test_a_birth_date_accurate_only_to_the_year_yields_to_the_stated_age(day):
     header = aged(PatientAge="010Y", PatientBirthDate=f"2006{day}", StudyDate="20161125")
     assert (header.age, header.age_step, header.warnings) == (120, 12, ())
     assert "Only the year of the birth date in the file's header seems true" in header.age_notes[0]
@@ -102,7 +102,7 @@ def test_a_birth_date_of_which_only_the_year_is_true_is_noted_and_the_stated_age
     assert len(contradictions(header, None, header.age - 14)) == 1
 
 
-def test_a_stated_age_that_no_year_of_birth_explains_is_warned_about():
+def test_a_stated_age_inconsistent_with_the_birth_year_is_warned_about():
     header = aged(PatientAge="004Y", PatientBirthDate="20060101", StudyDate="20161125")
     assert header.age == pytest.approx(130.8, abs=0.1)
     assert "but the stated age is 004Y; the dates are used" in header.warnings[0]
@@ -111,7 +111,7 @@ def test_a_stated_age_that_no_year_of_birth_explains_is_warned_about():
 @pytest.mark.parametrize(
     "elements", [{"PatientAge": "045Y"}, {"PatientBirthDate": "19720310", "StudyDate": "20170505"}]
 )
-def test_the_age_of_an_adult_is_warned_about(elements):
+def test_an_adult_age_is_warned_about(elements):
     assert contradictions(aged(**elements)) == [
         "The file's header gives the age of an adult, 45 years; a child's is expected."
     ]
@@ -156,7 +156,7 @@ def test_an_impossible_stated_age_is_not_used():
         ),
     ],
 )
-def test_vendors_words_for_a_left_hand_are_known(part):
+def test_vendor_terms_for_a_hand_give_no_warning(part):
     assert contradictions(Header(body_part=part)) == []
 
 
@@ -181,10 +181,10 @@ def test_other_body_parts_are_warned_about(part):
         ({"body_part": "BOTH HANDS"}, "both sides"),
         ({"body_part": "HAND L+R"}, "both sides"),
         *(({"laterality": word}, None) for word in ("L", "LEFT", "Left", "U", "")),
-        ({"laterality": "L", "body_part": "RHAND"}, None),  # The element that is meant for it counts.
+        ({"laterality": "L", "body_part": "RHAND"}, None),  # Laterality takes precedence over the body part.
     ],
 )
-def test_the_right_side_is_warned_about_in_every_word(elements, side):
+def test_right_or_both_sides_are_warned_about_in_every_spelling(elements, side):
     expected = [f"The file's header says {side}; a left hand is expected."] if side else []
     assert contradictions(Header(**elements)) == expected
 
@@ -196,11 +196,11 @@ def test_lateral_and_oblique_views_are_warned_about(view):
 
 
 @pytest.mark.parametrize("view", ["AP", "PA", "DP", "PALMAR", "postero-anterior", "BILATERAL PA", ""])
-def test_views_from_the_front_are_not(view):
+def test_frontal_views_give_no_warning(view):
     assert contradictions(Header(view=view)) == []
 
 
-def test_the_codes_of_digital_radiography_count_where_the_words_are_missing():
+def test_code_sequences_replace_missing_body_part_and_view_position():
     region, view = Dataset(), Dataset()
     region.CodeMeaning, view.CodeMeaning = "Foot", "lateral"
     _, header = read(files.make(SMOOTH, AnatomicRegionSequence=[region], ViewCodeSequence=[view]))

@@ -6,7 +6,7 @@ from boneage_jax.errors import BoneAgeError
 WARDS = ("Day clinic", "ward", "unknown")
 
 
-def test_categories_become_tuples_and_the_order_in_which_inputs_are_written_is_nothing():
+def test_input_order_does_not_matter_and_categories_become_tuples():
     kinds = inputs.checked({"ward": ["a", "b"], "hand": "keypoints", "age_at_visit": "number"})
     assert list(kinds.items()) == [("age_at_visit", "number"), ("hand", "keypoints"), ("ward", ("a", "b"))]
     assert inputs.columns(kinds) == {"age_at_visit": "number", "ward": ("a", "b")}
@@ -28,7 +28,7 @@ def test_categories_become_tuples_and_the_order_in_which_inputs_are_written_is_n
         ({"a": "keypoints", "b": "keypoints"}, r"several heat maps \(a, b\)"),
     ],
 )
-def test_a_wrong_request_is_named(wrong, message):
+def test_invalid_input_specifications_are_rejected(wrong, message):
     with pytest.raises(BoneAgeError, match=message):
         inputs.checked(wrong)
 
@@ -44,7 +44,7 @@ def test_a_wrong_request_is_named(wrong, message):
         (WARDS, "", "unknown"),
     ],
 )
-def test_cells_are_read(kind, text, expected):
+def test_valid_cells_are_parsed(kind, text, expected):
     assert inputs.read_cell("weight", kind, text, "a.csv, row 2") == expected
 
 
@@ -62,6 +62,6 @@ def test_cells_are_read(kind, text, expected):
         ("ward", ("a", "b"), "unknown", "ward 'unknown' is not known"),
     ],
 )
-def test_a_wrong_cell_is_named_by_file_and_row(name, kind, text, message):
+def test_an_invalid_cell_is_reported_with_file_and_row(name, kind, text, message):
     with pytest.raises(BoneAgeError, match=rf"a\.csv, row 2: {message}"):
         inputs.read_cell(name, kind, text, "a.csv, row 2")

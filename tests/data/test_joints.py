@@ -1,4 +1,4 @@
-"""Crops around the joints of a hand: preparation, augmentation, and the data sets that have key points."""
+"""Crops around the joints of a hand: preparation, augmentation, and the datasets with key points."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_each_channel_shows_the_square_around_its_joint():
     np.testing.assert_allclose([x - 24 + 12, y - 24 + 12], middle, atol=0.5)
 
 
-def test_joints_that_are_not_known_or_lie_far_outside_are_black():
+def test_crops_of_unknown_or_far_outside_joints_are_black():
     points = drawn().key_points.astype(float)
     points[3], points[4] = np.nan, (-500, 5000)
     prepared = CROPS.prepare(drawn().image, points)
@@ -42,12 +42,12 @@ def test_joints_that_are_not_known_or_lie_far_outside_are_black():
     assert prepared[..., 5].any()
 
 
-def test_a_picture_without_a_hand_has_crops_too():
+def test_an_image_without_a_hand_still_has_crops():
     flat = np.full((50, 70), 9, np.uint8)
     assert CROPS.prepare(flat, np.full((POINTS, 2), 20.0)).shape == (24, 24, POINTS)
 
 
-def test_wrong_uses_are_refused():
+def test_invalid_arguments_and_settings_are_rejected():
     with pytest.raises(BoneAgeError, match=r'"joints" takes 17 key points \[17, 2\], not none'):
         CROPS.prepare(drawn().image)
     with pytest.raises(BoneAgeError, match=r"not an array of shape \(3, 2\)"):
@@ -70,20 +70,20 @@ def test_augmentation_treats_all_channels_alike():
     np.testing.assert_array_equal(apply(image, view), each)
 
 
-def test_points_follow_a_resized_copy():
+def test_key_points_scale_with_a_resized_copy():
     points = np.array([[-0.5, -0.5], [99.5, 49.5], [np.nan, np.nan]])
     found = KeyPoints("hand", points, (50, 100)).on((100, 200))
     np.testing.assert_allclose(found, [[-0.5, -0.5], [199.5, 99.5], [np.nan, np.nan]])
 
 
-def test_the_phantom_brings_its_joints(tmp_path):
+def test_the_phantom_provides_joint_crops(tmp_path):
     splits = data.load("phantom", None, CROPS, cache=tmp_path, count={"train": 2, "validation": 1})
     image = splits["train"][0]["image"]
     assert image.shape == (24, 24, POINTS)
     assert all(channel.any() for channel in np.moveaxis(image, -1, 0))
 
 
-def test_rsna_takes_them_from_the_file_of_key_points(tmp_path):
+def test_rsna_joint_crops_need_a_key_point_file(tmp_path):
     rsna_forms.official(tmp_path / "rsna")
     with pytest.raises(BoneAgeError, match=r"require key points: set data.keypoints to their file"):
         data.load("rsna_bone_age", tmp_path / "rsna", CROPS, cache=tmp_path)

@@ -9,7 +9,7 @@ from boneage_jax.errors import BoneAgeError
 
 
 def hand(shift=0.0):
-    """17 points, all different, within 300 x 400 pixels."""
+    """17 distinct points within 300 x 400 pixels."""
     return np.array([[20.0 + 15 * n + shift, 30.0 + 20 * n] for n in range(17)])
 
 
@@ -27,7 +27,7 @@ def write_one(path, points, **image):
 
 
 @pytest.mark.parametrize("name", ["1377.png", "boneage-training-dataset/1377.png"])
-def test_points_are_read_by_the_name_of_their_image(tmp_path, name):
+def test_key_points_are_read_by_image_name(tmp_path, name):
     images = [{"id": 7, "file_name": name}, {"id": 8, "file_name": "1378.png"}]
     marks = [{"image_id": i, "keypoints": marked(hand(i)), "bbox": [0, 0, 9, 9]} for i in (8, 7)]
     found = keypoints.read_key_points(write(tmp_path / "a.json", images, marks))
@@ -36,7 +36,7 @@ def test_points_are_read_by_the_name_of_their_image(tmp_path, name):
     assert found["1378"].shape is None
 
 
-def test_a_point_at_the_origin_is_not_marked_and_an_image_without_points_is_left_out(tmp_path):
+def test_points_at_the_origin_are_unmarked_and_unmarked_images_left_out(tmp_path):
     points = hand()
     points[3] = 0
     path = write_one(tmp_path / "a.json", marked(points))
@@ -44,7 +44,7 @@ def test_a_point_at_the_origin_is_not_marked_and_an_image_without_points_is_left
     assert keypoints.read_key_points(write_one(path, [0] * 51)) == {}
 
 
-def test_a_folder_holds_one_file_per_split(tmp_path):
+def test_a_folder_may_hold_one_file_per_split(tmp_path):
     write_one(tmp_path / "train.json", marked(hand()))
     write(
         tmp_path / "validation.json",
@@ -67,7 +67,7 @@ def test_a_folder_holds_one_file_per_split(tmp_path):
         ('{"images": [], "annotations": [{"image_id": 1, "keypoints": []}]}', "marks an image 1"),
     ],
 )
-def test_another_format_is_refused(tmp_path, text, message):
+def test_another_format_is_rejected(tmp_path, text, message):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(BoneAgeError, match=message):
@@ -75,19 +75,19 @@ def test_another_format_is_refused(tmp_path, text, message):
 
 
 @pytest.mark.parametrize("values", [[1, 2, 3], ["x"] * 51, [float("nan")] * 51, None])
-def test_wrong_points_are_named_by_their_image(tmp_path, values):
+def test_invalid_key_points_are_reported_with_their_image(tmp_path, values):
     with pytest.raises(BoneAgeError, match=r"a\.json, 1377\.png: expected 17 key points"):
         keypoints.read_key_points(write_one(tmp_path / "a.json", values))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_key_point_file_is_named(tmp_path):
     with pytest.raises(BoneAgeError, match=r"absent\.json .*No such file"):
         keypoints.read_key_points(tmp_path / "absent.json")
     with pytest.raises(BoneAgeError, match=r"contains no \.json file"):
         keypoints.read_key_points(tmp_path)
 
 
-def test_the_heat_map_is_that_of_the_original_squashed_like_the_radiograph():
+def test_the_heat_map_matches_the_resized_heat_map_of_the_original():
     height, width, size = 400, 300, 100
     y, x = np.mgrid[:height, :width]
     original = np.zeros((height, width))
@@ -98,12 +98,12 @@ def test_the_heat_map_is_that_of_the_original_squashed_like_the_radiograph():
     assert found.shape == (size, size, 1)
     assert found.dtype == np.uint8
     difference = np.abs(found[..., 0] - expected)
-    # Largest where two points meet: the squash rounds that edge off.
+    # Largest where two Gaussians meet: resizing smooths that edge.
     assert difference.max() < 4
     assert difference.mean() < 0.5
 
 
-def test_a_point_is_bright_and_one_sigma_away_it_is_a_factor_of_root_e_darker():
+def test_heat_map_peaks_at_255_and_falls_by_root_e_at_one_sigma():
     found = keypoints.draw_heatmap(np.array([[100.0, 60.0]]), (200, 200), 200)[..., 0]
     assert found[60, 100] == 255
     np.testing.assert_allclose(found[[60, 60, 35, 85], [75, 125, 100, 100]], 255 * np.exp(-0.5), atol=0.6)

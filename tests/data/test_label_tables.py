@@ -1,4 +1,4 @@
-"""Label tables as spreadsheets of all countries write them, and rows that cannot be used."""
+"""Label tables as spreadsheet programs of any locale write them, and unusable rows."""
 
 import datetime
 import io
@@ -71,12 +71,12 @@ TWO = [("7", Sex.MALE, 156.0), ("8", Sex.FEMALE, 100.5)]
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-with-mark"])
-def test_the_dialects_of_spreadsheets_are_read(text, encoding):
+def test_spreadsheet_dialects_are_read(text, encoding):
     data = b"\xfe\xff" + text.encode("utf-16-be") if encoding.endswith("mark") else text.encode(encoding)
     assert labels(data) == TWO
 
 
-def test_a_workbook_is_read_whatever_its_name_and_its_empty_rest():
+def test_a_workbook_is_read_despite_a_csv_name_or_a_distant_cell():
     book = workbook([["id", "boneage", "male"], [7, 156, True], [None], [8, 100.5, False]])
     book.active["XFD1048576"] = 1
     for name in ("labels.xlsx", "labels.csv"):
@@ -95,7 +95,7 @@ def test_a_workbook_is_read_whatever_its_name_and_its_empty_rest():
         ('id,male\n"7,True\n', r"labels\.csv, row 2: this is not a valid row of a csv table"),
     ],
 )
-def test_a_table_that_is_refused_has_the_true_reason(data, message):
+def test_an_invalid_table_is_rejected_with_the_reason(data, message):
     with pytest.raises(BoneAgeError, match=message):
         read_labels(as_file(data))
 
@@ -117,17 +117,17 @@ def test_a_table_that_is_refused_has_the_true_reason(data, message):
         ("id,sex\n7,M\n7.0,F\n", "row 3: the id 7 appears twice, in row 2 too; keep one."),
     ],
 )
-def test_a_row_that_cannot_be_used_says_why(text, fault):
+def test_an_unusable_row_has_the_reason(text, fault):
     table = table_of(text)
     assert fault in table.labels[0].fault
 
 
-def test_a_row_that_cannot_be_used_spoils_no_other():
+def test_an_unusable_row_does_not_affect_other_rows():
     table = table_of("id,boneage,sex\n1,12,M\n2,12,O\n3,old,F\n,12,F\n4,12,F\n")
     assert [bool(label.fault) for label in table.labels] == [False, True, True, True, False]
 
 
-def test_ids_keep_their_suffix_where_they_differ_in_it():
+def test_ids_keep_their_suffix_only_where_it_distinguishes_them():
     assert list(children("id,sex\n1.png,M\n1.dcm,F\n2.png,F\n")) == ["1.png", "1.dcm", "2"]
 
 
@@ -155,22 +155,22 @@ def test_children_have_a_sex_or_an_age_or_both():
         ("id,age,age_months\n1,9,9\n", "'age' (9) and 'age months' (9) contradict each other"),
     ],
 )
-def test_a_wrong_chronological_age_is_named(text, fault):
+def test_an_invalid_chronological_age_is_named(text, fault):
     assert fault in children(text)["1"].fault
 
 
-def test_bone_ages_do_not_keep_children_from_being_read():
+def test_an_invalid_bone_age_does_not_prevent_reading_children():
     assert children("id,sex,boneage\n1,M,n/a\n")["1"].fault == ""
 
 
-def test_sizes_are_read_in_the_same_dialects():
+def test_image_sizes_are_read_in_the_same_dialects():
     assert read_sizes(as_file("id;width;height\n7.png;1000;2000\n8.0;900;800\n")) == {
         "7": (1000, 2000),
         "8": (900, 800),
     }
 
 
-def test_tables_beyond_the_bounds_are_refused(monkeypatch):
+def test_tables_above_the_size_limits_are_rejected(monkeypatch):
     with pytest.raises(BoneAgeError, match=r"labels\.csv has 33,554,433 bytes, more than the limit of 33,554,432"):
         read_labels(as_file(b" " * (32 * 2**20 + 1)))
     monkeypatch.setattr(tables, "_MAX_ROWS", 3)
@@ -183,7 +183,7 @@ def test_tables_beyond_the_bounds_are_refused(monkeypatch):
             read_labels(as_file(data))
 
 
-def test_a_workbook_that_unpacks_to_too_much_is_refused(monkeypatch):
+def test_a_workbook_above_the_unpacked_size_limit_is_rejected(monkeypatch):
     data = saved(workbook([["id", "boneage", "male"], [7, 156, True]]))
     monkeypatch.setattr(tables, "_MAX_BYTES", len(data) + 1)
     with pytest.raises(BoneAgeError, match=r"labels\.xlsx, unpacked, has .* bytes, more than"):
@@ -244,7 +244,7 @@ def test_dates_of_birth_and_examination_give_the_age(row):
     assert (child.sex, child.fault) == (None, "")
 
 
-def test_a_date_alone_gives_no_age_and_an_age_in_whole_years_yields_to_the_dates():
+def test_a_single_date_gives_no_age_and_dates_override_whole_years():
     assert children("id,Study Date\n7,2024-05-31\n")["7"].chronological_age is None
     text = "id,age,date,date of birth\n7,10,2024-11-30,2014-05-31\n"
     assert children(text)["7"].chronological_age == pytest.approx(126, abs=0.05)
@@ -260,5 +260,5 @@ def test_a_date_alone_gives_no_age_and_an_age_in_whole_years_yields_to_the_dates
         ("id,age,date,birth_date\n7,8,2024-05-31,2014-05-31\n", "the age is 96 months, but the dates are 120 months"),
     ],
 )
-def test_dates_that_cannot_be_right_are_faults(text, fault):
+def test_invalid_or_implausible_dates_are_reported(text, fault):
     assert re.search(fault, children(text)["7"].fault)

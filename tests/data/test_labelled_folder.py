@@ -27,12 +27,12 @@ def found(path, **options):
         (["Case ID", "Ground truth bone age (months)", "Sex"], "F", "M"),
     ],
 )
-def test_every_form_of_table_and_every_folder_is_read(tmp_path, header, girl, boy):
+def test_every_table_layout_is_read_and_subfolders_are_searched(tmp_path, header, girl, boy):
     path = labelled(tmp_path, [header, ["12", "100.5", girl], ["7", "30", boy], ["a-hand", "9", girl]])
     assert found(path) == [("7", Sex.MALE, 30), ("12", Sex.FEMALE, 100.5), ("a-hand", Sex.FEMALE, 9)]
 
 
-def test_what_has_no_partner_is_named_and_may_be_skipped(tmp_path):
+def test_labels_without_an_image_are_named_and_may_be_skipped(tmp_path):
     path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"], ["13", "30", "M"]])
     with pytest.raises(
         BoneAgeError, match=r"The table labels\.csv has 1 labels without an image: 13; .*--on-missing=sk"
@@ -50,12 +50,12 @@ def test_what_has_no_partner_is_named_and_may_be_skipped(tmp_path):
         ([["id", "boneage", "sex"], ["12", "100", "x"]], r"labels\.csv, row 2: the sex 'x' is unknown"),
     ],
 )
-def test_a_table_that_is_none_is_refused(tmp_path, rows, message):
+def test_an_invalid_label_table_is_rejected(tmp_path, rows, message):
     with pytest.raises(BoneAgeError, match=message):
         found(labelled(tmp_path, rows))
 
 
-def test_a_folder_without_images_and_missing_places_are_refused(tmp_path):
+def test_empty_folders_and_missing_paths_are_rejected(tmp_path):
     path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"]])
     (tmp_path / "empty").mkdir()
     with pytest.raises(BoneAgeError, match=r"contains no images; expected files named by their id: 12\.png"):
@@ -66,7 +66,7 @@ def test_a_folder_without_images_and_missing_places_are_refused(tmp_path):
         rsna.find_labelled(tmp_path / "absent.csv", tmp_path)
 
 
-def test_an_id_that_several_images_fit_is_an_error_that_names_them(tmp_path):
+def test_an_id_matching_several_images_is_an_error_that_names_them(tmp_path):
     forms.write(tmp_path, {"A/hand.png": forms.png(1), "B/hand.png": forms.png(2), "1.png": forms.png(3)})
     for ids, message in (
         (["hand", "1"], r"The id hand of labels\.csv matches A/hand\.png and B/hand\.png; rename one"),
@@ -84,14 +84,14 @@ def test_an_id_that_several_images_fit_is_an_error_that_names_them(tmp_path):
     ]
 
 
-def test_the_same_child_as_two_forms_is_an_error(tmp_path):
+def test_the_same_image_in_two_formats_is_an_error(tmp_path):
     path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"]])
     forms.write(tmp_path, {"train/12.tif": forms.png(12, ".tif")})
     with pytest.raises(BoneAgeError, match=r"The id 12 of labels\.csv matches train/12\.png and train/12\.tif"):
         found(path)
 
 
-def test_an_archive_of_images_is_read_and_images_without_a_known_suffix_are_too(tmp_path):
+def test_archives_and_images_with_an_unknown_suffix_are_read(tmp_path):
     images = {**forms.images(["7"], "in/"), "12.img": forms.png(12, ".jpg"), "notes.txt": b"text"}
     forms.write(tmp_path, {"images.zip": forms.archive(images)})
     rows = [["id", "boneage", "sex"], ["12", "100", "F"], ["7", "30", "M"]]
@@ -100,7 +100,7 @@ def test_an_archive_of_images_is_read_and_images_without_a_known_suffix_are_too(
     assert [(pair.id, pair.file.name) for pair in pairs] == [("7", "in/7.png"), ("12", "12.img")]
 
 
-def test_rows_that_cannot_be_used_may_be_skipped(tmp_path, caplog):
+def test_unusable_rows_may_be_skipped(tmp_path, caplog):
     path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"], ["7", "30", "O"], ["a-hand", "old", "F"]])
     with pytest.raises(BoneAgeError, match=r"labels\.csv, row 3: the sex 'O' is unknown"):
         found(path)

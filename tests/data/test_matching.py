@@ -6,23 +6,23 @@ from boneage_jax.data.matching import match
 @pytest.mark.parametrize(
     "name", ["1390.png", "images/1390.png", "./a/1390.dcm", "two.zip/part/1390.IMA", "C:\\data\\1390.png"]
 )
-def test_an_id_is_the_name_of_a_file_without_its_suffix(name):
+def test_an_id_matches_a_file_name_without_its_suffix(name):
     assert match(["1390", "139"], [name]) == {"1390": [0]}
 
 
 @pytest.mark.parametrize(
     "identifier", ["1390.png", "images/1390", "images/1390.png", "./images/1390.png", "images\\1390.png"]
 )
-def test_an_id_may_have_suffix_and_folder(identifier):
+def test_an_id_may_include_suffix_and_folder(identifier):
     assert match([identifier], ["all/images/1390.png"]) == {identifier: [0]}
     assert match([identifier], ["all/other/1391.png"]) == {}
 
 
-def test_files_of_one_name_in_two_folders_or_forms_share_an_id():
+def test_files_with_the_same_stem_share_an_id():
     assert match(["hand"], ["A/hand.png", "B/hand.png", "hand.dcm", "hands.png"]) == {"hand": [0, 1, 2]}
 
 
-def test_the_most_exact_id_counts():
+def test_the_most_specific_id_wins():
     names = ["A/hand.png", "B/hand.png", "B/hand.dcm"]
     assert match(["hand", "hand.png", "A/hand.png"], names) == {"A/hand.png": [0], "hand.png": [1], "hand": [2]}
     assert match(["A/hand", "B/hand.png", "B/hand.dcm"], names) == {"A/hand": [0], "B/hand.png": [1], "B/hand.dcm": [2]}

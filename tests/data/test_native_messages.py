@@ -1,4 +1,4 @@
-"""In processes of their own: tests have no stderr to give away."""
+"""Each test runs in a subprocess, because it redirects or closes the stderr of its process."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ def ended(body: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
 
 
-def test_lines_that_match_are_collected_and_others_written():
+def test_matching_lines_are_collected_and_others_written_to_stderr():
     found = ended(
         """
         say("before")
@@ -34,7 +34,7 @@ def test_lines_that_match_are_collected_and_others_written():
     assert found.stderr == "before\nsomething else\nafter\n"
 
 
-def test_stderr_comes_back_after_an_error():
+def test_stderr_is_restored_after_an_error():
     found = ended(
         """
         try:
@@ -49,7 +49,7 @@ def test_stderr_comes_back_after_an_error():
     assert (found.stdout, found.stderr) == ("['Corrupt']\n", "after\n")
 
 
-def test_a_process_without_stderr_goes_on():
+def test_a_process_without_stderr_keeps_running():
     found = ended(
         """
         os.close(2)

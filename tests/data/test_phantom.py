@@ -15,21 +15,21 @@ def _plate_area(years, sex, seeds=range(4)):
     return np.mean([render(12.0 * years, sex, size=192, seed=seed).growth_plates.mean() for seed in seeds])
 
 
-def test_same_arguments_give_the_same_picture():
+def test_same_arguments_give_the_same_image():
     first, second = (render(100.0, Sex.MALE, size=64, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.image, second.image)
     np.testing.assert_array_equal(first.growth_plates, second.growth_plates)
 
 
 @pytest.mark.parametrize("changed", [{"seed": 4}, {"age": 130.0}, {"sex": Sex.FEMALE}])
-def test_every_argument_changes_the_picture(changed):
+def test_every_argument_changes_the_image(changed):
     arguments = {"age": 100.0, "sex": Sex.MALE, "size": 64, "seed": 3}
     first, second = (render(a.pop("age"), a.pop("sex"), **a) for a in (dict(arguments), arguments | changed))
     assert (first.image != second.image).mean() > 0.01
 
 
 @pytest.mark.parametrize("size", [32, 65, 128])
-def test_picture_is_uint8_and_mask_bool_of_the_size_asked_for(size):
+def test_image_is_uint8_and_mask_bool_of_the_requested_size(size):
     phantom = render(np.float32(100.0), np.int32(Sex.MALE), size=size, seed=0)
     assert phantom.image.shape == phantom.growth_plates.shape == (size, size)
     assert phantom.image.dtype == np.uint8
@@ -40,7 +40,7 @@ def test_picture_is_uint8_and_mask_bool_of_the_size_asked_for(size):
 def test_hand_is_brighter_than_the_background(seed):
     image = render(120.0, Sex.FEMALE, size=96, seed=seed).image.astype(float)
     palm = image[40:60, 42:54].mean()
-    # Left of the fingers and below the marker of the upper corners.
+    # Left of the fingers and below a marker in an upper corner.
     background = image[26:34, 8:14].mean()
     assert palm > background + 20
 
@@ -57,14 +57,14 @@ def test_growth_plates_lie_on_the_hand():
 
 
 @pytest.mark.parametrize("sex", [Sex.FEMALE, Sex.MALE])
-def test_growth_plates_narrow_and_close(sex):
+def test_growth_plates_narrow_and_close_with_age(sex):
     toddler, child, teenager = (_plate_area(years, sex) for years in (3, 9, 14 if sex == Sex.FEMALE else 16))
     assert toddler > child > teenager > 0
     assert _plate_area(19, sex) == 0
 
 
 def _bone_shadow(age, sex, seed):
-    """Attenuation by bone in one view: no film, no noise."""
+    """Attenuation by bone in one view, without film response or noise."""
     hand = build_hand(float(age), sex, np.random.default_rng(seed))
     return attenuation(hand, make_view(288, 120.0, np.random.default_rng(0)))[1]
 
@@ -74,12 +74,12 @@ def test_bones_still_change_in_every_year_after_fusion(sex):
     for seed in range(2):
         shadows = [_bone_shadow(age, sex, seed) for age in np.linspace(180, 240, 6)]
         changes = [np.sqrt(((b - a) ** 2).mean()) for a, b in pairwise(shadows)]
-        # Between 8 and 9 years, it is ten times as much.
+        # Between 8 and 9 years, the change is ten times as large.
         assert min(changes) > 0.002
 
 
 @pytest.mark.parametrize("years", [8, 14, 15, 16])
-def test_girls_are_ahead_of_boys(years):
+def test_growth_plates_are_smaller_in_girls_than_in_boys_of_the_same_age(years):
     assert _plate_area(years, Sex.FEMALE) < _plate_area(years, Sex.MALE)
 
 
@@ -110,14 +110,14 @@ def test_drawn_carpals_follow_the_timetable(sex):
     drawn = []
     for months in (1.0, 12.0, 38.0, 90.0, 145.0):
         shapes = build_hand(months, sex, np.random.default_rng(0)).bones
-        # Each carpal is a rim and an inside; the sesamoid of the thumb shares a canvas and is one shape.
+        # Each carpal has two shapes, rim and interior; the thumb's sesamoid, on the same canvas, has one.
         drawn.append(sum(shape.canvas in (CARPAL, OVERLAPPING_CARPAL) for shape in shapes) // 2)
     assert drawn[:2] == [0, 2]
     assert drawn[-1] == 8
     assert drawn == sorted(drawn)
 
 
-def test_size_of_the_hand_hardly_tells_the_age():
+def test_hand_size_barely_depends_on_age():
     def fingertip(years):
         rows = []
         for seed in range(12):
@@ -140,7 +140,7 @@ def test_size_of_the_hand_hardly_tells_the_age():
         (100.0, Sex.FEMALE, 64, -1, "seed is -1"),
     ],
 )
-def test_arguments_out_of_range_are_refused_in_a_sentence(age, sex, size, seed, message):
+def test_out_of_range_arguments_are_rejected(age, sex, size, seed, message):
     with pytest.raises(BoneAgeError, match=message):
         render(age, sex, size=size, seed=seed)
 
@@ -157,7 +157,7 @@ def test_sampled_children_resemble_rsna():
     assert (sexes == Sex.FEMALE).mean() == pytest.approx(0.46, abs=0.03)
 
 
-def test_children_may_be_spread_evenly_over_all_ages():
+def test_option_even_samples_ages_uniformly():
     ages, sexes = sample_children(4000, seed=1, even=1)
     counts, _ = np.histogram(ages, bins=9, range=(12, 228))
     np.testing.assert_allclose(counts, 4000 / 9, rtol=0.15)
@@ -170,17 +170,17 @@ def test_children_may_be_spread_evenly_over_all_ages():
 
 
 @pytest.mark.parametrize("even", [-0.1, 1.5])
-def test_a_share_of_even_ages_out_of_range_is_refused(even):
+def test_an_out_of_range_even_share_is_rejected(even):
     with pytest.raises(BoneAgeError, match=f"even is {even}, expected a share from 0 to 1"):
         sample_children(10, seed=0, even=even)
 
 
-def test_sampled_children_depend_on_the_seed_alone():
+def test_sampled_ages_are_determined_by_the_seed():
     np.testing.assert_array_equal(sample_children(50, seed=1)[0], sample_children(50, seed=1)[0])
     assert (sample_children(50, seed=1)[0] != sample_children(50, seed=2)[0]).any()
 
 
-def test_negative_count_is_refused():
+def test_negative_count_is_rejected():
     with pytest.raises(BoneAgeError, match="count is -1"):
         sample_children(-1, seed=0)
 
@@ -202,14 +202,14 @@ def test_key_points_lie_beside_their_growth_plates():
     assert max(distances) < 8
 
 
-def test_key_points_stay_in_place_when_the_picture_is_larger():
+def test_key_points_scale_with_the_image_size():
     small, large = (render(96.0, Sex.FEMALE, size=size, seed=1).key_points for size in (96, 192))
-    # Canvases of both sizes start at the middle of a pixel, not at its edge.
+    # Coordinates start at the centre of the first pixel, not at its edge.
     np.testing.assert_allclose((small + 0.5) * 2, large + 0.5, atol=0.1)
 
 
 @pytest.mark.parametrize(("age", "spread"), [(6.0, 3.0), (12.0, 3.0), (78.0, 7.5), (144.0, 12.0), (220.0, 12.0)])
-def test_the_chronological_age_scatters_about_the_bone_age_more_in_older_children(age, spread):
+def test_chronological_age_scatter_grows_with_bone_age(age, spread):
     ages = np.array([chronological_age(age, seed) for seed in range(2000)])
     assert ages.min() >= 0
     if age > 20:
@@ -219,7 +219,7 @@ def test_the_chronological_age_scatters_about_the_bone_age_more_in_older_childre
         assert np.percentile(np.abs(ages - age), 68.3) == pytest.approx(spread, rel=0.1)
 
 
-def test_one_seed_is_one_child_with_one_chronological_age():
+def test_chronological_age_is_determined_by_the_seed():
     assert chronological_age(100.0, 5) == chronological_age(100.0, 5) != chronological_age(100.0, 6)
     with pytest.raises(BoneAgeError, match="seed is -1"):
         chronological_age(100.0, -1)

@@ -16,7 +16,7 @@ AUGMENTATION = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2, bright
 
 
 class FakeSplit:
-    """Pictures made from their index; one of them may be unreadable. The heat map is the picture again."""
+    """Images generated from their index; one may be unreadable. The heat map is the image's first channel."""
 
     def __init__(self, count, size=12, channels=1, unreadable=None, further=False):
         self.count, self.size, self.channels, self.unreadable = count, size, channels, unreadable
@@ -59,11 +59,11 @@ def assert_same(left, right):
 
 
 def joined(streams):
-    """Puts the local batches of several processes together."""
+    """Concatenates the local batches of several processes."""
     return [jax.tree.map(lambda *parts: np.concatenate(parts), *parts) for parts in zip(*streams, strict=True)]
 
 
-def test_a_training_batch_has_the_promised_arrays():
+def test_a_training_batch_has_the_documented_arrays():
     (batch,) = train(FakeSplit(20, channels=3), 1)
     assert batch.pop("inputs") == {}
     assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
@@ -78,7 +78,7 @@ def test_a_training_batch_has_the_promised_arrays():
     np.testing.assert_array_equal(batch["age"], 10 + batch["index"])
 
 
-def test_further_inputs_come_by_name_in_the_order_of_the_images():
+def test_further_inputs_are_batched_by_name_in_image_order():
     (batch,) = train(FakeSplit(20, further=True), 1)
     index, inputs = batch["index"], batch["inputs"]
     assert {name: (values.shape, values.dtype.name) for name, values in inputs.items()} == {
@@ -90,7 +90,7 @@ def test_further_inputs_come_by_name_in_the_order_of_the_images():
     np.testing.assert_array_equal(inputs["ward"], index % 3)
 
 
-def test_a_heat_map_moves_with_its_image_and_keeps_its_values():
+def test_a_heat_map_is_warped_with_its_image_but_not_recoloured():
     split = FakeSplit(20, further=True)
     moving = Augmentation(flip=0.5, rotation=20.0, shift=0.1, zoom=0.2)
     for crop in (0, 7):
@@ -102,7 +102,7 @@ def test_a_heat_map_moves_with_its_image_and_keeps_its_values():
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), AUGMENTATION])
-def test_a_crop_is_a_random_window_that_the_seed_decides(augmentation):
+def test_random_crops_vary_and_are_determined_by_the_seed(augmentation):
     split = FakeSplit(20)
     batches = train(split, 2, augmentation=augmentation, crop=5)
     assert batches[0]["image"].shape == (8, 5, 5, 1)
@@ -115,19 +115,19 @@ def test_a_crop_is_a_random_window_that_the_seed_decides(augmentation):
     assert len(places) > 4 if augmentation == Augmentation() else not places
 
 
-def test_a_crop_larger_than_the_images_is_refused():
+def test_a_crop_larger_than_the_images_is_rejected():
     with pytest.raises(BoneAgeError, match=r"crop is 13 pixels, expected 0 to the image's 12"):
         train(FakeSplit(20), 1, crop=13)
 
 
-def test_without_augmentation_images_arrive_untouched():
+def test_without_augmentation_images_are_unchanged():
     split = FakeSplit(20)
     (batch,) = train(split, 1, augmentation=Augmentation())
     for image, index in zip(batch["image"], batch["index"].tolist(), strict=True):
         np.testing.assert_array_equal(image, split[index]["image"])
 
 
-def test_each_epoch_is_a_fresh_permutation_without_a_seam():
+def test_epochs_are_distinct_permutations_and_batches_may_span_them():
     order = np.concatenate([batch["index"] for batch in train(FakeSplit(20), 10)])
     epochs = order.reshape(4, 20)
     np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(20), (4, 1)))
@@ -140,7 +140,7 @@ def test_an_image_looks_different_in_every_epoch():
     assert all((a != b).any() for a, b in zip(first, second, strict=True))
 
 
-def test_the_seed_decides_order_and_augmentation():
+def test_order_and_augmentation_are_reproducible_from_the_seed():
     split = FakeSplit(20)
     assert_same(train(split, 3), train(split, 3))
     other = train(split, 3, seed=4)
@@ -164,7 +164,7 @@ def test_any_number_of_workers_gives_the_same_batches(workers):
 
 
 @pytest.mark.parametrize("process_count", [2, 4])
-def test_processes_share_each_global_batch(process_count):
+def test_processes_split_each_global_batch(process_count):
     split = FakeSplit(22)
     parts = [
         train(split, 6, start_step=1, process_index=index, process_count=process_count)
@@ -174,12 +174,12 @@ def test_processes_share_each_global_batch(process_count):
 
 
 @pytest.mark.parametrize("start", [1, 2, 5, 9])
-def test_a_later_start_continues_the_exact_stream(start):
+def test_resuming_at_a_step_continues_the_exact_stream(start):
     split = FakeSplit(20)
     assert_same(train(split, 12 - start, start_step=start), train(split, 12)[start:])
 
 
-def test_a_start_far_into_training_reads_nothing_before():
+def test_training_can_start_at_a_very_large_step():
     (batch,) = train(FakeSplit(20), 1, start_step=10**9)
     assert batch["image"].shape == (8, 12, 12, 1)
 
@@ -218,7 +218,7 @@ def test_evaluation_pads_further_inputs_with_zeros():
     assert not inputs["points"][1:].any()
 
 
-def test_a_training_batch_may_be_changed_without_touching_the_split():
+def test_modifying_a_training_batch_does_not_change_the_split():
     shared = FakeSplit(8)[0]
 
     class Cached(FakeSplit):
@@ -236,7 +236,7 @@ def test_steps_per_epoch_counts_whole_batches():
     assert steps_per_epoch(FakeSplit(16), 8) == 2
 
 
-def test_two_workers_give_the_same_batches_and_end_when_closed():
+def test_two_workers_give_the_same_batches_and_stop_when_closed():
     split = FakeSplit(20, further=True)
     batching = TrainingBatching(batch_size=8, seed=3, augmentation=AUGMENTATION, workers=2)
     batches = train_batches(split, batching)
@@ -251,14 +251,14 @@ def test_two_workers_give_the_same_batches_and_end_when_closed():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX signals")
-def test_workers_leave_it_to_their_parent_to_end_them():
+def test_workers_ignore_sigint_and_sigterm_until_the_parent_stops_them():
     split = FakeSplit(40)
     batching = TrainingBatching(batch_size=8, seed=3, augmentation=AUGMENTATION, workers=1)
     with train_batches(split, batching) as batches:
         expected = [next(batches) for _ in range(2)]
         (worker,) = multiprocessing.active_children()
         assert worker.pid is not None
-        for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal and a scheduler send them to the whole group
+        for number in (signal.SIGINT, signal.SIGTERM):  # terminals and schedulers signal the whole process group
             os.kill(worker.pid, number)
         found = [next(batches) for _ in range(20)]
         assert worker.is_alive()
@@ -267,7 +267,7 @@ def test_workers_leave_it_to_their_parent_to_end_them():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_is_reported_as_the_split_words_it(workers):
+def test_an_unreadable_image_raises_the_error_of_the_split(workers):
     with pytest.raises(BoneAgeError, match="Image 5 cannot be read"):
         evaluate(FakeSplit(8, unreadable=5), batch_size=4, workers=workers)
 
@@ -284,7 +284,7 @@ def test_an_unreadable_image_is_reported_as_the_split_words_it(workers):
         ({"seed": 2**32}, "seed of the training data"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(options, message):
+def test_invalid_batching_values_are_rejected(options, message):
     with pytest.raises(BoneAgeError, match=message):
         train(FakeSplit(20), 1, **options)
 

@@ -25,7 +25,7 @@ def picture(height=200, width=150, dtype=np.uint8):
     return (grey * np.iinfo(dtype).max).astype(dtype)
 
 
-def test_shape_has_one_channel_per_clip_limit():
+def test_output_has_one_channel_per_clahe_limit():
     for clips, channels in (((), 1), ((2.0,), 1), ((1.0, 2.0, 4.0), 3)):
         preprocessing = Preprocessing(size=48, clahe_clips=clips, clahe_grid=2)
         assert preprocessing.channels == channels
@@ -36,7 +36,7 @@ def test_shape_has_one_channel_per_clip_limit():
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(0.2, 0.0), (0.5, 100.0)])
-def test_exposure_makes_a_dim_copy_look_like_the_original(gain, offset):
+def test_exposure_normalises_a_dim_copy(gain, offset):
     preprocessing = Preprocessing(size=64, clahe_clips=())
     bright = picture()
     dim = np.rint(bright * gain + offset).astype(np.uint8)
@@ -47,17 +47,17 @@ def test_exposure_makes_a_dim_copy_look_like_the_original(gain, offset):
 @pytest.mark.parametrize("region", ["image", "hand"])
 @pytest.mark.parametrize("clips", [(), (2.0,)])
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
-def test_the_same_pixels_with_more_bits_give_the_same_input(region, clips, bits):
+def test_higher_bit_depths_give_the_same_input(region, clips, bits):
     preprocessing = Preprocessing(size=64, region=region, clahe_clips=clips)
     for eight in (picture(), render(120, 0, size=256, seed=3).image):
         more = eight.astype(np.uint16) * (257 if bits == 16 else 2 ** (bits - 8))
         difference = preprocessing.prepare(eight).astype(int) - preprocessing.prepare(more)
-        # Rounding of the last resampling may differ by one level, which CLAHE can stretch.
+        # Rounding in the last resampling may differ by one level, which CLAHE can amplify.
         assert np.abs(difference).mean() < 0.05
 
 
 @pytest.mark.parametrize("levels", [24, 48])
-def test_few_levels_are_smoothed_by_the_resampling(levels):
+def test_resampling_smooths_coarse_intensity_levels(levels):
     fine = np.rint(cv2.resize(picture(1200, 900).astype(np.float32), (900, 1200)) * 257).astype(np.uint16)
     coarse = np.rint(fine / 65535 * levels).astype(np.uint8)
     preprocessing = Preprocessing(size=128, clahe_clips=())
@@ -66,7 +66,7 @@ def test_few_levels_are_smoothed_by_the_resampling(levels):
 
 
 @pytest.mark.parametrize("gamma", [0.7, 1.4])
-def test_of_a_hand_gamma_hardly_matters(gamma):
+def test_hand_preprocessing_is_nearly_invariant_to_gamma(gamma):
     image = render(140, 1, size=400, seed=9).image
     curved = np.rint(65535 * (image / 255) ** gamma).astype(np.uint16)
 
@@ -79,7 +79,7 @@ def test_of_a_hand_gamma_hardly_matters(gamma):
     assert hand < 0.5 * change(Preprocessing(size=128, clahe_clips=()))
 
 
-def test_the_crop_keeps_true_proportions():
+def test_the_hand_crop_keeps_the_aspect_ratio():
     image = render(140, 1, size=400, seed=9).image
     wide = cv2.copyMakeBorder(image, 0, 0, 200, 200, cv2.BORDER_CONSTANT, value=0)
     preprocessing = Preprocessing(size=128, region="hand")
@@ -88,7 +88,7 @@ def test_the_crop_keeps_true_proportions():
     np.testing.assert_allclose([left, top], np.add(preprocessing.window(image)[:2], [200, 0]), atol=3)
 
 
-def test_a_window_is_cut_to_a_fraction_of_a_pixel():
+def test_windows_are_cut_with_subpixel_accuracy():
     ramp = np.tile(np.arange(400, dtype=np.uint16) * 100, (400, 1))
     cut = _cut(ramp, (40.3, 50.0, 240.3, 250.0), 50, 0.0)
     # Output pixel i covers 4 pixels from 40.3 + 4 i; a pixel's intensity is that of its centre.
@@ -96,7 +96,7 @@ def test_a_window_is_cut_to_a_fraction_of_a_pixel():
     np.testing.assert_allclose(_cut(ramp, (-100.0, -100.0, 100.0, 100.0), 50, 7.0)[:20, :20], 7.0)
 
 
-def test_a_full_size_original_and_its_small_copy_prepare_alike():
+def test_a_full_size_original_and_its_small_copy_give_similar_inputs():
     original = picture(900, 700)
     copy = cv2.resize(original, (299, 299), interpolation=cv2.INTER_LINEAR)
     preprocessing = Preprocessing(size=128)
@@ -113,7 +113,7 @@ def test_a_full_size_original_is_no_sharper_than_its_small_copy(seed):
     original = np.ascontiguousarray(render(120, Sex.MALE, size=1800, seed=seed).image[:, 200:1600])
     squashed = PIL.Image.fromarray(original).resize((299, 299), PIL.Image.Resampling.BILINEAR)
     copy = square_pixels(np.array(squashed), 1800 / 1400, "copy.png")
-    assert detail(original) / detail(copy) == pytest.approx(1, abs=0.15)  # without the blur, 1.3
+    assert detail(original) / detail(copy) == pytest.approx(1, abs=0.15)  # 1.3 without the blur
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (20, 90), (90, 20), (1, 1)])
@@ -142,7 +142,7 @@ def test_scale_is_the_same_for_numpy_and_jax(scaling):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_symmetric_maps_to_minus_one_and_one_and_standardise_to_unit_variance():
+def test_scalings_give_minus_one_to_one_or_zero_mean_and_unit_variance():
     image = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 1)).astype(np.uint8)
     image[0, 0, 0], image[0, 0, 1] = 0, 255
     symmetric = Preprocessing(size=16).scale(image)
@@ -152,7 +152,7 @@ def test_symmetric_maps_to_minus_one_and_one_and_standardise_to_unit_variance():
     np.testing.assert_allclose(standard.std(axis=(1, 2, 3)), 1, atol=1e-5)
 
 
-def test_to_dict_and_back():
+def test_settings_round_trip_through_a_dict():
     preprocessing = Preprocessing(
         size=64, exposure=(0.0, 98.0), clahe_clips=(1.0, 2.5), scaling="standardise", region="hand"
     )
@@ -161,7 +161,7 @@ def test_to_dict_and_back():
         Preprocessing.from_dict({"size": 64, "clahe_clip": 2})
 
 
-def test_weights_of_another_version_are_refused():
+def test_another_preprocessing_version_is_rejected():
     fields = Preprocessing(size=64).to_dict()
     assert fields["version"] == VERSION
     with pytest.raises(BoneAgeError, match=r"expect version 1 of the preprocessing.*exported by this version"):
@@ -169,7 +169,7 @@ def test_weights_of_another_version_are_refused():
 
 
 def check(fields):
-    """Runs the validation that users meet; in tests the type checker would come first."""
+    """Runs the library's own validation; in tests, the runtime type checker would raise first."""
     unchecked = object.__new__(Preprocessing)
     unchecked.__dict__.update(fields)
     unchecked.__post_init__()
@@ -199,13 +199,13 @@ def check(fields):
         {"crop": True},
     ],
 )
-def test_a_wrong_field_is_named(wrong):
+def test_an_invalid_field_is_named(wrong):
     with pytest.raises(BoneAgeError, match=list(wrong)[-1]):
         check({"size": 64, **wrong})
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.float32)])
-def test_prepare_takes_grey_integers_only(image):
+def test_prepare_accepts_only_greyscale_integer_images(image):
     with pytest.raises(BoneAgeError, match="greyscale image"):
         Preprocessing(size=64).prepare(image)
 
@@ -219,21 +219,21 @@ def crops(size=6, crop=4):
 
 
 @pytest.mark.parametrize(("crop", "visible"), [(0, 6), (4, 4), (6, 6)])
-def test_the_network_sees_the_crop_or_the_whole(crop, visible):
+def test_the_network_sees_the_crop_or_the_whole_image(crop, visible):
     preprocessing = crops(crop=crop)
     assert preprocessing.visible == visible
     assert preprocessing.views(numbered(), "flip").shape == (2, 2, visible, visible, 1)
     assert preprocessing.prepare(picture()).shape == (6, 6, 1)
 
 
-def test_the_centre_is_the_whole_image_without_a_crop_and_its_middle_with_one():
+def test_centre_view_is_the_whole_image_or_the_centre_crop():
     images = numbered(channels=3)
     np.testing.assert_array_equal(crops(crop=0).views(images, "centre"), images[None])
     np.testing.assert_array_equal(crops(crop=4).views(images, "centre"), images[None, :, 1:5, 1:5])
     np.testing.assert_array_equal(crops(crop=3).views(images, "centre"), images[None, :, 1:4, 1:4])
 
 
-def test_a_flip_adds_the_mirror_image():
+def test_flip_view_adds_the_mirror_image():
     images = numbered()
     np.testing.assert_array_equal(crops(crop=0).views(images, "flip"), [images, images[:, :, ::-1]])
 
@@ -253,7 +253,7 @@ def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images():
 
 
 @pytest.mark.parametrize(("size", "crop", "channels"), [(33, 0, 1), (40, 32, 5)])
-def test_rotations_are_those_of_the_augmentation(size, crop, channels):
+def test_rotation_views_match_the_augmentation(size, crop, channels):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2, size, size, channels), dtype=np.uint8)
     images = np.stack([cv2.GaussianBlur(image, (0, 0), 2).reshape(image.shape) for image in images])
@@ -265,7 +265,7 @@ def test_rotations_are_those_of_the_augmentation(size, crop, channels):
     assert np.abs(found - expected).max() <= 1
 
 
-def test_rotations_keep_fractions_and_have_gradients():
+def test_rotation_views_of_float_images_are_unrounded_and_differentiable():
     images = jnp.asarray(np.random.default_rng(0).uniform(0, 255, (1, 9, 9, 1)), jnp.float32)
     views = crops(9, 0).views(images, "rotations")
     gradient = jax.grad(lambda x: crops(9, 0).views(x, "rotations").sum())(images)
@@ -275,7 +275,7 @@ def test_rotations_keep_fractions_and_have_gradients():
 
 
 @pytest.mark.parametrize("views", ["centre", "flip", "rotations", "ten_crop"])
-def test_views_are_the_same_for_numpy_and_inside_a_compiled_function(views):
+def test_views_are_the_same_for_numpy_and_under_jit(views):
     images = numbered().astype(np.uint8)
     ours = crops().views(images, views)
     theirs = jax.jit(lambda x: crops().views(x, views))(jnp.asarray(images))
@@ -292,6 +292,6 @@ def test_views_are_the_same_for_numpy_and_inside_a_compiled_function(views):
         (4, "centre", 5, r"prepared images \[B, 6, 6, C\], not of shape \(2, 5, 5, 1\)"),
     ],
 )
-def test_views_that_cannot_be_cut_are_refused(crop, views, size, message):
+def test_invalid_view_requests_are_rejected(crop, views, size, message):
     with pytest.raises(BoneAgeError, match=message):
         crops(crop=crop).views(numbered(size), views)

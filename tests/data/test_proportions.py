@@ -1,4 +1,4 @@
-"""True proportions: squashed copies, and DICOM pixels that are not square."""
+"""Aspect ratio: squashed copies, and DICOM images with non-square pixels."""
 
 import logging
 
@@ -35,7 +35,7 @@ def first(found):
     return next(i for images in found.values() for i in images if i.id == "1377")
 
 
-def test_a_table_of_sizes_restores_the_proportions_of_squashed_copies(tmp_path):
+def test_a_size_table_restores_the_aspect_ratio_of_squashed_copies(tmp_path):
     folder_of_squares(tmp_path)
     forms.write(tmp_path, {SIZES: sizes(forms.TRAIN_IDS)})
     image = first(rsna.find(tmp_path))
@@ -45,21 +45,21 @@ def test_a_table_of_sizes_restores_the_proportions_of_squashed_copies(tmp_path):
     assert pixels.dtype == np.uint16
 
 
-def test_sizes_leave_full_size_images_alone(tmp_path):
+def test_a_size_table_does_not_change_full_size_images(tmp_path):
     forms.official(tmp_path)  # 24 rows and 20 columns
     forms.write(tmp_path, {SIZES: sizes(forms.TRAIN_IDS, width=1000, height=1201)})
     assert read(first(rsna.find(tmp_path)).file)[0].shape == (24, 20)
 
 
 @pytest.mark.parametrize("size", [("1000", "0"), ("", "2000"), ("1e3", "2000"), ("-5", "20")])
-def test_a_size_that_is_none_is_named(tmp_path, size):
+def test_an_invalid_size_is_named(tmp_path, size):
     folder_of_squares(tmp_path)
     forms.write(tmp_path, {SIZES: forms.table([["id", "width", "height"], ["1377", *size]])})
     with pytest.raises(BoneAgeError, match=r"original_sizes\.csv, row 2: the size of 1377.*in pixels"):
         rsna.find(tmp_path)
 
 
-def test_squares_without_sizes_are_warned_about(tmp_path, caplog):
+def test_square_images_without_sizes_are_warned_about(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         rsna.find(folder_of_squares(tmp_path))
     assert "All images are squares of 24 pixels" in caplog.text
@@ -67,7 +67,7 @@ def test_squares_without_sizes_are_warned_about(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("form", ["sizes", "originals"])
-def test_true_proportions_give_no_warning(tmp_path, caplog, form):
+def test_correct_aspect_ratios_give_no_warning(tmp_path, caplog, form):
     if form == "sizes":
         folder_of_squares(tmp_path)
         forms.write(tmp_path, {SIZES: sizes(forms.TRAIN_IDS)})
@@ -78,7 +78,7 @@ def test_true_proportions_give_no_warning(tmp_path, caplog, form):
     assert "squares" not in caplog.text
 
 
-def test_a_squashed_copy_and_its_original_give_the_network_the_same():
+def test_a_restored_copy_and_its_original_give_similar_inputs():
     original = cv2.resize(render(120, 0, size=512, seed=2).image, (768, 1024))[:, 60:700]
     copy = cv2.resize(original, (299, 299), interpolation=cv2.INTER_AREA)
     restored = square_pixels(copy, 1024 / 640, "copy")
@@ -99,12 +99,12 @@ def test_a_squashed_copy_and_its_original_give_the_network_the_same():
         ({}, (40, 30)),
     ],
 )
-def test_dicom_pixels_become_square(elements, shape):
+def test_non_square_dicom_pixels_are_resampled_to_square(elements, shape):
     pixels = np.random.default_rng(0).integers(0, 4096, (40, 30)).astype(np.uint16)
     image, _ = read(write(dataset(pixels, bits=12, **elements)), "x.dcm")
     assert image.shape == shape
 
 
-def test_absurd_proportions_are_refused():
+def test_implausible_aspect_ratios_are_rejected():
     with pytest.raises(BoneAgeError, match=r"x\.dcm: its pixels are 9 times as high as wide"):
         square_pixels(np.zeros((4, 4), np.uint8), 9.0, "x.dcm")

@@ -20,12 +20,12 @@ def encode(image, ending=".png", *options):
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_colour_and_alpha_are_dropped_without_changing_grey_values(channels):
+def test_colour_and_alpha_are_dropped_without_changing_intensities(channels):
     coloured = np.stack([GREY] * 3 + [np.full_like(GREY, 255)] * (channels - 3), axis=-1)
     np.testing.assert_array_equal(decode(encode(coloured), "a.png"), GREY)
 
 
-def test_sixteen_bits_survive():
+def test_16_bit_pngs_decode_exactly():
     image = GREY.astype(np.uint16) * 257
     decoded = decode(encode(image), "a.png")
     assert decoded.dtype == np.uint16
@@ -33,7 +33,7 @@ def test_sixteen_bits_survive():
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".webp"])
-def test_jpeg_and_webp_decode_to_grey(ending):
+def test_jpeg_and_webp_decode_to_greyscale(ending):
     smooth = cv2.GaussianBlur(GREY, (0, 0), 5)
     decoded = decode(encode(smooth, ending), f"a{ending}")
     assert decoded.shape == smooth.shape
@@ -42,13 +42,13 @@ def test_jpeg_and_webp_decode_to_grey(ending):
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".tif"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_a_truncated_image_is_refused_by_name(ending, share):
+def test_a_truncated_image_is_rejected_and_named(ending, share):
     data = encode(GREY, ending)
     with pytest.raises(BoneAgeError, match=f"7{ending}"):
         decode(data[: int(len(data) * share)], f"7{ending}")
 
 
-def test_a_damaged_png_is_refused():
+def test_a_damaged_png_is_rejected():
     data = bytearray(encode(GREY))
     data[len(data) // 2] ^= 255
     with pytest.raises(BoneAgeError, match="damaged"):
@@ -56,14 +56,14 @@ def test_a_damaged_png_is_refused():
 
 
 @pytest.mark.parametrize(("data", "message"), [(b"", "empty"), (b"not an image" * 9, "not a PNG")])
-def test_what_is_no_image_is_refused(data, message):
+def test_non_image_data_is_rejected(data, message):
     with pytest.raises(BoneAgeError, match=f"7.png.*{message}"):
         decode(data, "7.png")
 
 
 @pytest.mark.parametrize("side", [9_000, 20_000])
-def test_a_decompression_bomb_is_refused_before_it_is_decoded(side, monkeypatch):
-    # 20,000 pixels a side is beyond Pillow's own limit too. A forged header suffices: nothing else is read.
+def test_a_decompression_bomb_is_rejected_before_decoding(side, monkeypatch):
+    # 20,000 pixels a side also exceeds Pillow's own limit. A forged header suffices: nothing else is read.
     header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     data += encode(GREY)[33:]
@@ -73,7 +73,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side, monkeypatch)
 
 
 def tiff(image, photometric=1, **options):
-    """A TIFF by hand or, compressed, by Pillow, whose own writing of white-is-zero would not be independent."""
+    """A TIFF written by Pillow if it gets options, otherwise by hand, to test white-is-zero independently of Pillow."""
     if options:
         file = io.BytesIO()
         Image.fromarray(image).save(file, "TIFF", **options)
@@ -98,18 +98,18 @@ def test_a_compressed_tiff_is_read(image, compression):
     np.testing.assert_array_equal(decode(tiff(image, compression=compression), "a.tif"), image)
 
 
-def test_a_colour_tiff_becomes_grey():
+def test_a_colour_tiff_becomes_greyscale():
     np.testing.assert_array_equal(decode(tiff(np.stack([GREY] * 4, axis=-1), compression="tiff_lzw"), "a.tif"), GREY)
 
 
-def test_a_tiff_of_several_pages_is_refused():
+def test_a_multi_page_tiff_is_rejected():
     data = tiff(GREY, save_all=True, append_images=[Image.fromarray(GREY)])
     with pytest.raises(BoneAgeError, match="holds 2 pages; expected one"):
         decode(data, "7.tif")
 
 
 @pytest.mark.parametrize("image", [GREY > 99, GREY.astype(np.float32), GREY.astype(np.int32)])
-def test_a_tiff_of_other_pixels_is_refused(image):
+def test_a_tiff_with_an_unsupported_pixel_type_is_rejected(image):
     with pytest.raises(BoneAgeError, match=r"7\.tif has pixels of type"):
         decode(tiff(image, compression="raw"), "7.tif")
 
@@ -125,7 +125,7 @@ def pillow(image, kind, **options):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_the_orientation_of_exif_is_followed_as_viewers_do(kind, orientation):
+def test_exif_orientation_is_applied_with_a_note(kind, orientation):
     exif = Image.Exif()
     exif[0x112] = orientation
     options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
@@ -140,7 +140,7 @@ def test_the_orientation_of_exif_is_followed_as_viewers_do(kind, orientation):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])
-def test_an_orientation_that_is_none_is_ignored(orientation):
+def test_an_invalid_exif_orientation_is_ignored(orientation):
     exif = Image.Exif()
     exif[0x112] = orientation
     image, header = read(pillow(SMOOTH, "PNG", exif=exif))
@@ -163,13 +163,13 @@ def test_a_bmp_with_a_palette_is_read():
 
 
 def edited(data, at, form, *values):
-    """The bytes with other values at a place."""
+    """The bytes with other values at an offset."""
     packed = struct.pack(form, *values)
     return data[:at] + packed + data[at + len(packed) :]
 
 
 def png_of(image, width, height, **options):
-    """A PNG whose header has another size, under a right checksum."""
+    """A PNG whose header declares another size, with a valid checksum."""
     data = pillow(image, "PNG", **options)
     header = edited(data[12:29], 4, ">II", width, height)
     return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
@@ -193,7 +193,7 @@ def tiff_of(image, width, height):
 LARGE = cv2.resize(SMOOTH, (120, 160))
 
 
-def test_pixels_that_are_missing_are_noticed_whatever_other_packages_asked_of_pillow(monkeypatch):
+def test_missing_pixels_are_detected_despite_load_truncated_images(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(BoneAgeError, match=r"7\.png (is damaged|is truncated)"):
         decode(bmp_of(LARGE, 120, 320), "7.png")
@@ -201,7 +201,7 @@ def test_pixels_that_are_missing_are_noticed_whatever_other_packages_asked_of_pi
 
 @pytest.mark.parametrize("make", [png_of, jpeg_of, bmp_of, tiff_of])
 @pytest.mark.parametrize("size", [(120, 80), (60, 160), (120, 320), (240, 160)])
-def test_a_size_that_does_not_fit_the_pixels_is_refused(make, size):
+def test_a_declared_size_that_contradicts_the_pixels_is_rejected(make, size):
     assert decode(make(LARGE, 120, 160), "a").shape == (160, 120)
     with pytest.raises(BoneAgeError, match=r"7\.png (declares|is damaged|is truncated)"):
         decode(make(LARGE, *size), "7.png")
@@ -209,7 +209,7 @@ def test_a_size_that_does_not_fit_the_pixels_is_refused(make, size):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
 @pytest.mark.parametrize("interlaced", [False, True])
-def test_the_pixels_of_a_png_are_counted_in_every_mode(mode, interlaced):
+def test_intact_pngs_decode_in_every_mode_with_and_without_interlacing(mode, interlaced):
     for width, height in ((120, 160), (1, 1), (5, 3), (9, 1)):
         image = Image.fromarray(LARGE[:height, :width])
         image = (
@@ -224,7 +224,7 @@ def test_the_pixels_of_a_png_are_counted_in_every_mode(mode, interlaced):
 
 
 def interlace(image):
-    """The same in Adam7's seven passes, without filters; Pillow writes none."""
+    """An interlaced PNG (Adam7, unfiltered) in the image's mode and size, but blank; Pillow cannot write these."""
     file = io.BytesIO()
     image.save(file, "PNG")
     data = file.getvalue()
@@ -245,7 +245,7 @@ def interlace(image):
     return data[:8] + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
 
 
-def test_damage_in_the_middle_of_a_jpeg_is_refused():
+def test_damage_in_the_middle_of_a_jpeg_is_rejected():
     data = bytearray(pillow(LARGE, "JPEG", quality=90))
     scan = data.rfind(b"\xff\xda") + 12
     del data[scan + 300 : scan + 420]
@@ -253,7 +253,7 @@ def test_damage_in_the_middle_of_a_jpeg_is_refused():
         decode(bytes(data), "7.jpg")
 
 
-def test_a_few_bytes_before_the_end_of_a_jpeg_are_warned_about():
+def test_a_few_extra_bytes_before_the_end_of_a_jpeg_are_warned_about():
     data = pillow(LARGE, "JPEG", quality=90)
     image, header = read(data[:-2] + b"\x12" * 14 + data[-2:])
     np.testing.assert_array_equal(image, decode(data, "a.jpg"))
@@ -268,14 +268,14 @@ def test_a_few_bytes_before_the_end_of_a_jpeg_are_warned_about():
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_jpeg_has_the_brightness_that_opencv_reads(options, channels):
+def test_jpeg_intensities_match_opencv(options, channels):
     image = LARGE if channels == 1 else np.stack([LARGE, LARGE[::-1], LARGE[:, ::-1]], axis=-1)
     data = pillow(image, "JPEG", quality=90, **options)
     expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     assert np.abs(decode(data, "a.jpg").astype(int) - expected).max() <= 1
 
 
-def test_a_jpeg_of_four_colours_is_read():
+def test_a_cmyk_jpeg_is_read():
     image = Image.fromarray(LARGE).convert("RGB").convert("CMYK")
     file = io.BytesIO()
     image.save(file, "JPEG", quality=95)
@@ -283,13 +283,13 @@ def test_a_jpeg_of_four_colours_is_read():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_several_pictures_in_a_file_are_refused(kind):
+def test_a_file_with_several_images_is_rejected(kind):
     more = [Image.fromarray(255 - SMOOTH)]
     with pytest.raises(BoneAgeError, match=r"7\.png holds 2 pages; expected one"):
         decode(pillow(SMOOTH, kind, save_all=True, append_images=more), "7.png")
 
 
-def test_strips_that_are_too_many_for_the_height_are_refused():
+def test_a_tiff_with_more_strips_than_its_height_needs_is_rejected():
     data = tiff(LARGE, compression="tiff_lzw", tiffinfo={278: 20})
     assert decode(data, "a.tif").shape == LARGE.shape
     page = Image.open(io.BytesIO(data))
@@ -310,7 +310,7 @@ CONTENTS = {
 }
 
 
-def test_files_are_images_by_their_suffix_or_their_contents():
+def test_images_are_selected_by_suffix_or_content():
     others = {"notes.txt": b"BM is how this text begins", "labels.csv": b"id,male", "z.img": b"RIFF....AVI "}
     dicom = {"IM0001": bytes(128) + b"DICM" + bytes(9), "DICOMDIR": bytes(128) + b"DICM" + bytes(9)}
     files = [File(name, len(data), 0, data) for name, data in {**CONTENTS, **others, **dicom}.items()]

@@ -39,7 +39,7 @@ def test_the_official_archive_is_read_without_unpacking(tmp_path):
         np.testing.assert_array_equal(decode(image.file.read(), "a"), decode(forms.png(int(image.id)), "b"))
 
 
-def test_a_part_of_the_images_is_held_out_as_in_the_whole_set(tmp_path):
+def test_a_subset_of_images_keeps_the_validation_split_of_the_whole_set(tmp_path):
     whole = rsna.find(forms.official(tmp_path / "whole"))
     held = {image.id for image in whole["validation"]}
     part = [*sorted(held)[:1], *[image.id for image in whole["train"]][::2]]
@@ -78,7 +78,7 @@ def test_nested_validation_archives_are_read_and_replace_the_hold_out(tmp_path, 
 
 
 @pytest.mark.parametrize("kind", ["xlsx", "csv"])
-def test_the_test_set_has_decimal_ages_and_letters_for_sex(tmp_path, kind):
+def test_test_set_tables_with_decimal_ages_and_sex_letters_are_read(tmp_path, kind):
     rows = [["Case ID", "Sex", "Ground truth bone age (months)"], [4360, "M", 168.93], [4361, "F", 42]]
     if kind == "xlsx":
         book = openpyxl.Workbook()
@@ -112,7 +112,7 @@ def test_splits_without_images_or_without_labels_are_absent(tmp_path):
 @pytest.mark.parametrize(("true", "false"), [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
 @pytest.mark.parametrize("bom", [True, False])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_spellings_of_tables(tmp_path, true, false, bom, end):
+def test_table_variants_of_booleans_bom_and_line_ends_are_read(tmp_path, true, false, bom, end):
     rows = forms.train_rows()
     rows = [[i, a, {"True": true, "False": false}.get(s, s)] for i, a, s in rows] + [["", "", ""]]
     forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows, end, bom)})
@@ -121,7 +121,7 @@ def test_spellings_of_tables(tmp_path, true, false, bom, end):
     assert [sexes[i] for i in forms.TRAIN_IDS] == [Sex.MALE if n % 2 == 0 else Sex.FEMALE for n in range(30)]
 
 
-def test_unpacked_copies_count_before_packed_ones_and_loose_extras_are_ignored(tmp_path):
+def test_unpacked_images_take_precedence_and_loose_extras_are_ignored(tmp_path):
     forms.official(tmp_path)
     forms.write(tmp_path, forms.images(["1377"], "boneage-training-dataset/"))
     forms.write(tmp_path, forms.images(["1377", "77"], "originals/"))
@@ -130,7 +130,7 @@ def test_unpacked_copies_count_before_packed_ones_and_loose_extras_are_ignored(t
     assert image.file.name == "boneage-training-dataset/1377.png"
 
 
-def test_files_of_one_id_that_are_no_copies_are_refused(tmp_path):
+def test_different_files_with_the_same_id_are_rejected(tmp_path):
     forms.official(tmp_path)
     forms.write(tmp_path, {"boneage-training-dataset/1377.png": forms.png(1377) + b"more"})
     refused(tmp_path, "boneage-training-dataset/1377.png and boneage-training-dataset.zip/", "different contents")
@@ -144,15 +144,15 @@ def refused(folder, *parts, **options):
 
 
 @pytest.mark.parametrize("name", ["absent", "."])
-def test_a_missing_or_empty_folder_says_where_the_data_is(tmp_path, name):
+def test_a_missing_or_empty_folder_error_links_to_the_data(tmp_path, name):
     refused(tmp_path / name, "www.rsna.org", "non-commercial")
 
 
-def test_labels_without_any_training_image_say_where_the_data_is(tmp_path):
+def test_a_missing_training_images_error_links_to_the_data(tmp_path):
     refused(forms.write(tmp_path, {forms.TRAIN_CSV: forms.table(forms.train_rows())}), "www.rsna.org")
 
 
-def test_unpaired_labels_and_images_are_counted_and_the_first_ten_named_or_skipped(tmp_path):
+def test_unpaired_labels_and_images_are_named_or_skipped(tmp_path):
     rows = forms.train_rows() + [[str(n), "12", "True"] for n in range(20000, 20012)]
     forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
     refused(tmp_path, "12 labels without an image", "20000, 20001", "20009, ...", "data.on_missing=skip")
@@ -177,13 +177,13 @@ def test_unpaired_labels_and_images_are_counted_and_the_first_ten_named_or_skipp
         (["", "12", "True"], "id is empty"),
     ],
 )
-def test_a_wrong_label_is_named_by_file_and_row(tmp_path, row, message):
+def test_an_invalid_label_is_reported_with_file_and_row(tmp_path, row, message):
     rows = [*forms.train_rows(), row]
     forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
     refused(tmp_path, f"{forms.TRAIN_CSV}, row 32", message)
 
 
-def test_two_tables_that_disagree_are_refused_and_equal_ones_are_not(tmp_path):
+def test_contradicting_tables_are_rejected_and_equal_ones_accepted(tmp_path):
     forms.write(forms.official(tmp_path), {"copy/" + forms.TRAIN_CSV: forms.table(forms.train_rows())})
     assert every_id(rsna.find(tmp_path)) == sorted(forms.TRAIN_IDS)
     forms.write(tmp_path, {"copy/" + forms.TRAIN_CSV: forms.table(forms.train_rows()[:-1])})
@@ -191,18 +191,18 @@ def test_two_tables_that_disagree_are_refused_and_equal_ones_are_not(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../1377.png", "/tmp/1377.png", "a/../../1.png", "..\\1.png", "C:\\1.png"])
-def test_an_archive_whose_entries_leave_the_folder_is_refused(tmp_path, name):
+def test_an_archive_with_path_traversal_is_rejected(tmp_path, name):
     forms.write(forms.official(tmp_path), {"more.zip": forms.archive({name: b"x"})})
     refused(tmp_path, "more.zip", "points outside the archive's folder")
 
 
-def test_a_corrupt_archive_is_refused_by_name(tmp_path):
+def test_a_corrupt_archive_is_rejected_and_named(tmp_path):
     data = (forms.official(tmp_path) / "boneage-training-dataset.zip").read_bytes()
     forms.write(tmp_path, {"boneage-training-dataset.zip": data[: len(data) // 2]})
     refused(tmp_path, "boneage-training-dataset.zip", "not an intact zip")
 
 
-def test_a_corrupt_entry_is_refused_when_it_is_read(tmp_path):
+def test_a_corrupt_entry_is_rejected_when_it_is_read(tmp_path):
     path = forms.official(tmp_path) / "boneage-training-dataset.zip"
     data = bytearray(path.read_bytes())
     data[200] ^= 255
@@ -212,7 +212,7 @@ def test_a_corrupt_entry_is_refused_when_it_is_read(tmp_path):
         image.file.read()
 
 
-def test_an_entry_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+def test_an_entry_above_the_unpacked_size_limit_is_rejected(tmp_path, monkeypatch):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("1377.png", bytes(3_000_000))
@@ -223,7 +223,7 @@ def test_an_entry_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
         bomb.read()
 
 
-def test_a_broken_workbook_is_refused_by_name(tmp_path):
+def test_a_broken_workbook_is_rejected_and_named(tmp_path):
     forms.write(forms.official(tmp_path), {"Bone age ground truth.xlsx": b"no workbook"})
     refused(tmp_path, "Bone age ground truth.xlsx")
 
@@ -259,14 +259,14 @@ def test_further_columns_of_a_workbook_are_read(tmp_path):
     assert found["test"][0].inputs == {"chronological_age": 170.0}
 
 
-def test_columns_that_nobody_asks_for_change_nothing(tmp_path):
+def test_unrequested_columns_change_nothing(tmp_path):
     forms.official(tmp_path / "plain")
     rows = with_inputs(forms.train_rows(), wards=("?", "!", "nobody's"))
     forms.write(forms.official(tmp_path / "more"), {forms.TRAIN_CSV: forms.table(rows)})
     assert rsna.find(tmp_path / "plain") == rsna.find(tmp_path / "more")
 
 
-def test_asking_for_further_columns_holds_out_the_same_tenth(tmp_path):
+def test_further_columns_do_not_change_the_validation_split(tmp_path):
     rows = with_inputs(forms.train_rows())
     forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
     plain, asked = rsna.find(tmp_path), rsna.find(tmp_path, inputs=AGE_AND_WARD)
@@ -286,7 +286,7 @@ def test_a_missing_column_is_named_with_its_file(tmp_path):
     refused(tmp_path, f"{forms.TRAIN_CSV} has no column 'ward'", inputs={"ward": ("a", "b")})
 
 
-def test_a_table_with_the_column_may_stand_beside_the_official_one_if_they_agree(tmp_path):
+def test_a_second_table_may_supply_the_column_if_the_labels_agree(tmp_path):
     forms.official(tmp_path)
     rows = with_inputs(forms.train_rows())
     for name in ("a.csv", "z.csv"):  # before and after the official table
@@ -299,7 +299,7 @@ def test_a_table_with_the_column_may_stand_beside_the_official_one_if_they_agree
     refused(tmp_path, f"{forms.TRAIN_CSV} and z.csv", "differently", inputs=AGE_AND_WARD)
 
 
-def test_two_tables_with_other_further_values_are_refused(tmp_path):
+def test_tables_with_contradicting_further_values_are_rejected(tmp_path):
     forms.official(tmp_path)
     rows = with_inputs(forms.train_rows())
     forms.write(tmp_path, {"a.csv": forms.table(rows)})
@@ -308,7 +308,7 @@ def test_two_tables_with_other_further_values_are_refused(tmp_path):
     refused(tmp_path, "a.csv and b.csv", "differently", inputs=AGE_AND_WARD)
 
 
-def test_a_split_that_is_left_out_needs_no_further_column(tmp_path):
+def test_omitted_splits_do_not_need_the_further_columns(tmp_path):
     rows = with_inputs(forms.train_rows())
     forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
     forms.write(tmp_path, {k: v for k, v in validation_set(["5", "6"]).items() if k.endswith("csv")})
@@ -316,7 +316,7 @@ def test_a_split_that_is_left_out_needs_no_further_column(tmp_path):
     assert sorted(rsna.find(tmp_path, inputs=AGE_AND_WARD)) == ["train", "validation"]
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path):
+def test_a_duplicate_further_column_is_rejected(tmp_path):
     rows = with_inputs(forms.train_rows(), ("ward", "Ward"))
     forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
     refused(tmp_path, forms.TRAIN_CSV, "several columns for ward: 'ward' and 'Ward'", inputs={"ward": ("a", "b")})
@@ -331,7 +331,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
         ("60", "east", "ward 'east' is not known"),
     ],
 )
-def test_a_wrong_further_value_is_named_by_file_and_row(tmp_path, age, ward, message):
+def test_an_invalid_further_value_is_reported_with_file_and_row(tmp_path, age, ward, message):
     rows = [*with_inputs(forms.train_rows()), ["9", "12", "True", age, ward]]
     forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
     refused(tmp_path, f"{forms.TRAIN_CSV}, row 32: {message}", inputs=AGE_AND_WARD)

@@ -19,7 +19,7 @@ def tenth(rows):
     return validation_tenth(*zip(*rows, strict=True))
 
 
-def test_the_ids_are_pinned():
+def test_validation_ids_are_pinned():
     held = tenth(children())
     digest = hashlib.sha256("\n".join(sorted(held)).encode()).hexdigest()
     assert (len(held), digest[:16]) == (474, "e02d904c30629dc9")
@@ -33,7 +33,7 @@ def test_the_order_of_the_rows_does_not_matter():
 
 
 @pytest.mark.parametrize("part", [lambda r: hospital(r[0]), lambda r: r[1], lambda r: r[2] // 48])
-def test_every_group_gives_a_tenth(part):
+def test_validation_holds_a_tenth_of_every_group(part):
     rows = children()
     held = tenth(rows)
     for group in {part(row) for row in rows}:
@@ -41,7 +41,7 @@ def test_every_group_gives_a_tenth(part):
         assert len(held & set(members)) / len(members) == pytest.approx(0.1, abs=0.02)
 
 
-def test_folds_hold_every_id_once_and_have_the_same_mixture():
+def test_folds_partition_the_ids_and_are_stratified():
     rows = children()
     folds = [fold(f"{number}/5", *zip(*rows, strict=True)) for number in range(1, 6)]
     assert sum(map(len, folds)) == len(set().union(*folds)) == len(rows)
@@ -52,17 +52,17 @@ def test_folds_hold_every_id_once_and_have_the_same_mixture():
 
 
 @pytest.mark.parametrize("which", ["", "2", "0/5", "6/5", "1/1", "a/b"])
-def test_a_fold_that_there_is_not_is_refused(which):
+def test_an_invalid_fold_is_rejected(which):
     with pytest.raises(BoneAgeError, match=r"expected K/N, the K-th of N folds, such as 1/5"):
         fold(which, *zip(*children(), strict=True))
 
 
-def test_hospital_by_id():
+def test_hospital_is_derived_from_the_id():
     expected = ["Stanford", "Stanford", "Colorado", "", ""]
     assert [hospital(i) for i in ("1377", "4559", "4560", "train-1", "")] == expected
 
 
-def test_a_fold_of_rsna_is_a_split_of_its_own(tmp_path):
+def test_an_rsna_fold_becomes_a_separate_split(tmp_path):
     rsna_forms.official(tmp_path / "rsna")
     small = data.Preprocessing(size=8, clahe_grid=2)
     whole = data.load("rsna_bone_age", tmp_path / "rsna", small, cache=tmp_path)

@@ -1,4 +1,4 @@
-"""Radiographs of phantoms as CR, DX and Secondary Capture files that dciodvfy accepts, and their results."""
+"""Phantom radiographs as CR, DX and Secondary Capture files that dciodvfy accepts, and results for them."""
 
 import dataclasses
 import datetime
@@ -31,13 +31,13 @@ def hand(number=0, size=256):
 
 
 def overlay():
-    """What `heatmap.Maps.overlay` gives: a radiograph and its copy in colours, blue, green and red."""
+    """Like `heatmap.Maps.overlay`: a radiograph beside a coloured copy, in BGR."""
     grey = np.repeat(hand()[..., None], 3, axis=-1)
     return np.concatenate([grey, grey // 2 + np.array([0, 0, 127], np.uint8)], axis=1)
 
 
 def result(**changes):
-    """A girl of 104.4 months, read as 112.34."""
+    """The result of a girl aged 104.4 months with a bone age of 112.34 months."""
     made = Result(
         "hand.dcm",
         sex="F",
@@ -51,11 +51,11 @@ def result(**changes):
 
 
 def dataset(kind, pixels=None, **elements):
-    """A radiograph of the kind "CR", "DX" or "SC" with the elements in place of its own; None removes one."""
+    """A radiograph of kind "CR", "DX" or "SC"; `elements` override its own, and None removes one."""
     made = _common(hand() if pixels is None else pixels)
     {"CR": _computed, "DX": _digital, "SC": _captured}[kind](made)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some are wrong on purpose
+        warnings.simplefilter("ignore")  # some values are invalid on purpose
         for keyword, value in elements.items():
             if value is None:
                 del made[keyword]
@@ -65,12 +65,12 @@ def dataset(kind, pixels=None, **elements):
 
 
 def file(kind, pixels=None, **elements):
-    """The bytes of `dataset`."""
+    """`dataset` as the bytes of a file."""
     return written(dataset(kind, pixels, **elements))
 
 
 def written(made):
-    """The bytes of a data set."""
+    """Encodes a data set as a DICOM file."""
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     with warnings.catch_warnings():
@@ -137,7 +137,7 @@ def _code(code):
 
 
 def bone_age(report):
-    """The months that the bytes of a report state."""
+    """The bone age in months in an encoded report."""
 
     def numbers(item):
         for below in item.get("ContentSequence", []):

@@ -1,4 +1,4 @@
-"""The Structured Report and the Secondary Capture of a result: values, identity, privacy, and their files."""
+"""The Structured Report and Secondary Capture of a result: values, identity, privacy, and files."""
 
 import dataclasses
 import io
@@ -25,7 +25,7 @@ PATIENT_AND_STUDY = (
 
 
 def make(data=None, **changes):
-    """The two data sets of a result."""
+    """The report and the capture of a result, as data sets."""
     made = objects.make(data or radiographs.file("CR"), "hand.dcm", radiographs.result(**changes), radiographs.overlay)
     return tuple(pydicom.dcmread(io.BytesIO(content)) for content in (made.report, made.capture))
 
@@ -37,7 +37,7 @@ def group(report):
 
 
 def properties(measurement):
-    """Value and unit by code, of the numbers below a measurement."""
+    """Value and unit of the numeric items below a measurement, by code."""
     items = [item for item in measurement[0].ContentSequence if item.ValueType == "NUM"]
     values = [item.MeasuredValueSequence[0] for item in items]
     return {
@@ -85,7 +85,7 @@ def test_the_report_has_age_method_site_algorithm_and_source():
     )
 
 
-def test_what_is_not_known_is_not_in_the_report():
+def test_unknown_values_are_left_out_of_the_report():
     reading = Reading("M", 50.0, None, None, None, None)
     report, _ = make(radiographs.file("CR", Laterality=""), sex="M", age=None, readings=(reading,))
     found = group(report)
@@ -94,7 +94,7 @@ def test_what_is_not_known_is_not_in_the_report():
     assert found.finding_sites[0].laterality is None
 
 
-def test_the_sentences_say_all_of_a_result():
+def test_the_sentences_state_the_whole_result():
     result = radiographs.result(warnings=("The file's header says the right side.",), notes=("It was inverted.",))
     assert wording.sentences(result) == [
         "Bone age 112.3 months (9 years 4 months).",
@@ -110,7 +110,7 @@ def test_the_sentences_say_all_of_a_result():
 
 
 @pytest.mark.parametrize("kind", ["CR", "DX", "SC"])
-def test_both_belong_to_patient_and_study_of_the_source_in_series_of_their_own(kind):
+def test_both_objects_share_patient_and_study_but_have_their_own_series(kind):
     data = radiographs.file(kind)
     source = pydicom.dcmread(io.BytesIO(data))
     made = make(data)
@@ -129,7 +129,7 @@ def test_both_belong_to_patient_and_study_of_the_source_in_series_of_their_own(k
     )
 
 
-def test_the_same_reading_has_the_same_uids_and_another_has_others():
+def test_equal_readings_have_equal_uids_and_different_ones_differ():
     data = radiographs.file("CR")
 
     def uids(data=data, **changes):
@@ -151,7 +151,7 @@ def test_the_same_reading_has_the_same_uids_and_another_has_others():
     assert len({uid for pair in found for both in pair for uid in both}) == 4 * len(found)
 
 
-def test_nothing_else_of_the_header_is_in_the_results():
+def test_other_header_elements_do_not_reach_the_results():
     secrets = {"InstitutionName": "Canary1", "PatientAddress": "Canary2", "PatientComments": "Canary3"}
     data = radiographs.file("CR", **secrets)
     assert data.count(b"Canary") == 3
@@ -169,7 +169,7 @@ def test_nothing_else_of_the_header_is_in_the_results():
         (None, "DOE JANE"),
     ],
 )
-def test_names_keep_their_letters_and_are_printed_nowhere(characters, name, capfd):
+def test_patient_names_keep_their_characters_and_are_never_printed(characters, name, capfd):
     elements = {} if characters is None else {"SpecificCharacterSet": characters}
     for one in make(radiographs.file("CR", PatientName=name, **elements)):
         assert one.PatientName == name
@@ -177,7 +177,7 @@ def test_names_keep_their_letters_and_are_printed_nowhere(characters, name, capf
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_capture_shows_the_pictures_and_the_result_below():
+def test_the_capture_shows_the_images_with_the_result_below():
     _, made = make()
     overlay = radiographs.overlay()
     pixels = made.pixel_array
@@ -185,14 +185,14 @@ def test_the_capture_shows_the_pictures_and_the_result_below():
     assert pixels.shape[1] == 1024
     left = (1024 - width) // 2
     np.testing.assert_array_equal(pixels[:height, left : left + width], overlay[..., ::-1])
-    assert (pixels[height:].max(axis=(1, 2)) > 200).sum() > 100  # rows with letters
+    assert (pixels[height:].max(axis=(1, 2)) > 200).sum() > 100  # rows with text
     yellow = (pixels[height:] == (255, 220, 0)).all(axis=-1)
-    assert yellow.sum() > 1000  # the notice that it is for research only
+    assert yellow.sum() > 1000  # the research-use notice
     assert made.BurnedInAnnotation == "NO"
     assert (made.Laterality, made.BodyPartExamined) == ("L", "HAND")
 
 
-def test_the_text_of_the_capture_is_that_of_the_result(monkeypatch):
+def test_the_capture_text_states_the_result(monkeypatch):
     written = []
 
     def draw(lines, width):
@@ -208,7 +208,7 @@ def test_the_text_of_the_capture_is_that_of_the_result(monkeypatch):
     assert wording.origin(result) in texts
 
 
-def test_long_lines_are_wrapped_within_the_picture():
+def test_long_lines_are_wrapped_within_the_image():
     result = radiographs.result(warnings=("A sentence that goes on and on. " * 20,))
     wide = capture.draw(radiographs.overlay(), result)
     assert wide.shape[1] == 1024
@@ -216,27 +216,27 @@ def test_long_lines_are_wrapped_within_the_picture():
     assert len(wide) > len(capture.draw(radiographs.overlay(), radiographs.result())) + 60
 
 
-def test_a_result_for_both_sexes_has_no_object():
+def test_a_result_for_both_sexes_is_refused():
     both = tuple(Reading(sex, 100.0, None, None, None, None) for sex in "FM")
     with pytest.raises(BoneAgeError, match=r"hand\.dcm was read for both sexes, and a DICOM result has one bone age"):
         make(sex="unknown", readings=both)
 
 
-def test_the_files_are_new_and_whole(tmp_path):
+def test_both_files_are_written_into_a_new_folder(tmp_path):
     made = objects.Objects(b"sr", b"sc")
     made.write(tmp_path / "new/a.dcm", tmp_path / "new/b.dcm")
     assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == {"a.dcm": b"sr", "b.dcm": b"sc"}
 
 
 @pytest.mark.parametrize("existing", ["a.dcm", "b.dcm"])
-def test_no_file_is_overwritten_and_none_written_beside_it(tmp_path, existing):
+def test_an_existing_file_is_kept_and_neither_file_is_written(tmp_path, existing):
     (tmp_path / existing).write_bytes(b"mine")
     with pytest.raises(BoneAgeError, match=rf"{existing} already exists and is not overwritten"):
         objects.Objects(b"sr", b"sc").write(tmp_path / "a.dcm", tmp_path / "b.dcm")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {existing: b"mine"}
 
 
-def test_no_report_remains_without_its_capture(tmp_path):
+def test_the_report_is_removed_if_the_capture_cannot_be_written(tmp_path):
     (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises(BoneAgeError, match=r"cannot write .*b\.dcm"):
         objects.Objects(b"sr", b"sc").write(tmp_path / "a.dcm", tmp_path / "file/b.dcm")

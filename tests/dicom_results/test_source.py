@@ -1,4 +1,4 @@
-"""What results take over from the header of a radiograph, and which headers are refused, without quoting them."""
+"""Header elements copied into results, and headers that are refused without quoting their values."""
 
 import pytest
 from pydicom.uid import CTImageStorage
@@ -13,7 +13,7 @@ def source(kind="CR", **elements):
 
 
 @pytest.mark.parametrize("kind", ["CR", "DX", "SC"])
-def test_patient_and_study_are_taken_over(kind):
+def test_patient_and_study_elements_are_copied(kind):
     made = radiographs.dataset(kind)
     found = read_source(radiographs.written(made), "hand.dcm")
     for keyword in (
@@ -24,21 +24,21 @@ def test_patient_and_study_are_taken_over(kind):
         assert found[keyword].value == made[keyword].value, keyword
 
 
-def test_nothing_else_is_taken_over():
+def test_other_elements_are_not_copied():
     found = source(InstitutionName="Hospital", PatientAddress="Road 1", PatientComments="x", StationName="x")
     assert not {"InstitutionName", "PatientAddress", "PatientComments", "StationName"} & set(found.dir())
 
 
 @pytest.mark.parametrize("keyword", ["PatientName", "PatientID", "PatientBirthDate", "StudyDate", "AccessionNumber"])
-def test_what_dicom_requires_is_there_though_empty(keyword):
+def test_missing_type_2_elements_are_added_empty(keyword):
     assert source(**{keyword: None})[keyword].value in ("", None)
 
 
-def test_dates_of_before_dicom_lose_their_dots():
+def test_acr_nema_dates_lose_their_dots():
     assert source(PatientBirthDate="2010.03.10").PatientBirthDate == "20100310"
 
 
-def test_optional_values_that_are_not_valid_are_left_out():
+def test_invalid_optional_values_are_left_out():
     found = source(PatientAge="8 years", StudyDescription="d" * 65)
     assert "PatientAge" not in found
     assert "StudyDescription" not in found
@@ -55,7 +55,7 @@ def test_optional_values_that_are_not_valid_are_left_out():
         ("StudyID", "S" * 17),
     ],
 )
-def test_required_values_that_are_not_valid_are_refused_without_quoting_them(keyword, value):
+def test_invalid_required_values_are_refused_without_quoting_them(keyword, value):
     with pytest.raises(SourceError, match=f"hand.dcm has a {keyword} that DICOM does not allow") as error:
         source(**{keyword: value})
     assert value not in str(error.value)
@@ -63,17 +63,17 @@ def test_required_values_that_are_not_valid_are_refused_without_quoting_them(key
 
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
 @pytest.mark.parametrize("value", ["", "1.02.3", "no uid"])
-def test_without_its_uids_no_result_can_refer_to_an_image(keyword, value):
+def test_a_radiograph_without_valid_uids_is_refused(keyword, value):
     with pytest.raises(SourceError, match=f"hand.dcm has no valid {keyword}, so a result cannot refer to it"):
         source(**{keyword: value})
 
 
-def test_a_header_without_study_is_refused():
+def test_a_header_without_a_study_is_refused():
     with pytest.raises(SourceError, match=r"hand\.dcm has no valid StudyInstanceUID"):
         read_source(dicom_files.make(radiographs.hand()), "hand.dcm")
 
 
-def test_other_objects_are_refused():
+def test_other_sop_classes_are_refused():
     with pytest.raises(
         SourceError, match=r"hand\.dcm has the SOP class CT Image Storage; DICOM results are made for CR"
     ):
@@ -81,6 +81,6 @@ def test_other_objects_are_refused():
 
 
 @pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + bytes(200), b""])
-def test_other_files_are_refused(data):
+def test_files_that_are_not_dicom_are_refused(data):
     with pytest.raises(SourceError, match=r"hand\.png is not a DICOM file and belongs to no study"):
         read_source(data, "hand.png")

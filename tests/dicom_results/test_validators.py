@@ -1,4 +1,4 @@
-"""dciodvfy (dicom3tools) and dsrdump (dcmtk) find no error in results."""
+"""dciodvfy (dicom3tools) and dsrdump (dcmtk) find no errors in the results."""
 
 import dataclasses
 import re
@@ -14,7 +14,7 @@ WARNED = dataclasses.replace(radiographs.result(), warnings=("The file's header 
 
 
 def errors(path):
-    """What dciodvfy reports as errors."""
+    """The errors that dciodvfy reports."""
     _, printed = programs.run("dciodvfy", "-new", path)
     assert printed.strip()  # it names the kind of object
     return [line for line in printed.splitlines() if line.startswith("Error")]
@@ -42,7 +42,7 @@ def test_results_of_valid_sources_are_valid(kind, result, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["PatientBirthDate", "AccessionNumber", "ReferringPhysicianName", "StudyTime"])
-def test_results_of_sources_with_gaps_are_valid_all_the_same(missing, tmp_path):
+def test_results_of_sources_with_missing_elements_are_valid(missing, tmp_path):
     programs.need("dciodvfy", "dsrdump")
     report, capture = write(tmp_path, radiographs.file("SC", **{missing: None}), radiographs.result())
     assert errors(report) == []
@@ -50,7 +50,7 @@ def test_results_of_sources_with_gaps_are_valid_all_the_same(missing, tmp_path):
     assert programs.run("dsrdump", report)[0] == 0
 
 
-def test_the_validator_finds_an_error_where_there_is_one(tmp_path):
+def test_the_validator_reports_a_missing_element(tmp_path):
     programs.need("dciodvfy")
     (tmp_path / "a.dcm").write_bytes(radiographs.file("CR", Modality=None))
     assert any("Modality" in line for line in errors(tmp_path / "a.dcm"))

@@ -1,4 +1,4 @@
-"""Metrics in months: values worked out by hand, intervals that cover, undefined cases that stay undefined."""
+"""Metrics in months: values computed by hand, bootstrap intervals, and cases without a defined value."""
 
 import json
 import math
@@ -17,7 +17,7 @@ def simulated(count, seed=0):
     return age, (age + rng.normal(1, 9, count)).astype(np.float32)
 
 
-def test_values_agree_with_a_calculation_by_hand():
+def test_values_match_a_hand_calculation():
     age = np.array([100, 120, 140, 160], np.float32)
     predicted = np.array([106, 120, 128, 190], np.float32)  # errors +6, 0, -12, +30
     result = metrics.summarise(age, predicted)
@@ -55,7 +55,7 @@ def test_a_perfect_prediction_has_no_error_and_full_agreement():
     assert result.mae.low == result.mae.high == 0
 
 
-def test_intervals_enclose_the_value_and_repeat_with_the_seed():
+def test_intervals_contain_the_value_and_are_reproducible_by_seed():
     age, predicted = simulated(300)
     first, second = (metrics.summarise(age, predicted, seed=3) for _ in range(2))
     assert first == second
@@ -65,14 +65,14 @@ def test_intervals_enclose_the_value_and_repeat_with_the_seed():
         assert interval.low < interval.value < interval.high
 
 
-def test_the_interval_of_the_bias_has_the_width_that_theory_gives():
+def test_the_bias_interval_has_the_theoretical_width():
     age, predicted = simulated(1300)
     bias = metrics.summarise(age, predicted).bias
     standard_error = np.std(predicted - age) / math.sqrt(1300)
     assert (bias.high - bias.low) / (2 * 1.96 * standard_error) == pytest.approx(1, abs=0.08)
 
 
-def test_the_blocks_of_resamples_do_not_change_the_intervals(monkeypatch):
+def test_resampling_in_blocks_does_not_change_the_intervals(monkeypatch):
     age, predicted = simulated(40)
     whole = metrics.summarise(age, predicted, resamples=500)
     monkeypatch.setattr(metrics, "_BLOCK", 40 * 7)
@@ -106,7 +106,7 @@ def test_one_image_has_values_but_no_intervals_limits_or_r2():
 
 
 def test_equal_ages_leave_r2_and_concordance_undefined():
-    # Three times 0.1 has a variance of about 1e-34 in floating point, not 0.
+    # In floating point, the variance of three equal ages of 0.1 is about 1e-34, not 0.
     result = metrics.summarise(np.full(3, 0.1), np.array([0.1, 0.2, 0.4]))
     assert math.isnan(result.r2.value)
     assert math.isnan(result.concordance.value)
@@ -119,7 +119,7 @@ def test_undefined_values_become_null_in_json():
     assert json.loads(text)["mae"]["value"] == 10
 
 
-def test_no_image_is_refused():
+def test_an_empty_set_of_images_is_refused():
     with pytest.raises(BoneAgeError, match="no image"):
         metrics.summarise(np.empty(0), np.empty(0))
 

@@ -1,4 +1,4 @@
-"""The figures: every image drawn once, lines where the metrics say, no global plotting state."""
+"""The figures: every image is drawn once, and lines lie at the values of the metrics."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def arguments(count=60):
     return {"age": age, "predicted": predicted, "sex": sex, "metrics": summary, "title": "Test"}
 
 
-def test_the_scatter_plot_holds_every_image_and_the_mae(tmp_path, drawn):
+def test_the_scatter_plot_shows_every_image_and_the_mae(tmp_path, drawn):
     values = arguments()
     plots.scatter(tmp_path / "scatter.png", **values)
     axes = drawn[0].axes[0]

@@ -1,4 +1,4 @@
-"""The files of an evaluation: right rows, right groups, whole or absent, and clear refusals."""
+"""The files of an evaluation: correct rows and groups, and clear errors without partial output."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ def evaluation():
     }
 
 
-def test_the_predictions_are_one_row_per_image(tmp_path, evaluation):
+def test_predictions_csv_has_one_row_per_image(tmp_path, evaluation):
     report.write(tmp_path, **evaluation)
     text = (tmp_path / "predictions.csv").read_bytes().decode()
     assert text.splitlines()[:2] == ["id,sex,age,predicted,error", "1377,M,20.0000,26.5000,6.5000"]
@@ -37,7 +37,7 @@ def test_the_predictions_are_one_row_per_image(tmp_path, evaluation):
     )
 
 
-def test_the_groups_hold_the_right_images(tmp_path, evaluation):
+def test_the_groups_contain_the_right_images(tmp_path, evaluation):
     result = report.write(tmp_path, **evaluation)
     counts = {
         group: {name: values["count"] for name, values in result[group].items()}
@@ -46,7 +46,7 @@ def test_the_groups_hold_the_right_images(tmp_path, evaluation):
     assert counts == {
         "by_sex": {"F": 2, "M": 3},
         "by_hospital": {"Colorado": 2, "Stanford": 2},
-        # 24 months open the second bin; 216 and 240 months are 18 years and more.
+        # 24 months is in the second bin; 216 and 240 months are in 18+.
         "by_age_in_years": {"0-2": 1, "2-4": 1, "14-16": 1, "18+": 2},
     }
     assert result["by_age_in_years"]["18+"]["mae"]["value"] == pytest.approx(7.5)
@@ -61,7 +61,7 @@ def test_metrics_json_is_what_write_returns(tmp_path, evaluation):
     assert result["by_sex"]["F"]["loss"]["value"] == pytest.approx(0.25)
 
 
-def test_the_same_predictions_give_the_same_bytes(tmp_path, evaluation):
+def test_equal_predictions_give_byte_identical_files(tmp_path, evaluation):
     for folder in ("first", "second"):
         report.write(tmp_path / folder, **evaluation)
     names = sorted(path.name for path in (tmp_path / "first").iterdir())
@@ -70,7 +70,7 @@ def test_the_same_predictions_give_the_same_bytes(tmp_path, evaluation):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
-def test_one_image_is_reported_too(tmp_path, evaluation):
+def test_a_single_image_is_reported(tmp_path, evaluation):
     one = {key: value if key == "split" else value[:1] for key, value in evaluation.items()}
     result = report.write(tmp_path, **one)
     assert result["overall"]["r2"]["value"] is None
@@ -85,7 +85,7 @@ def test_predictions_that_are_not_finite_are_refused_by_id(tmp_path, evaluation,
     assert not list(tmp_path.iterdir())
 
 
-def test_of_many_faulty_images_ten_are_named(tmp_path):
+def test_at_most_ten_faulty_images_are_named(tmp_path):
     count = 12
     with pytest.raises(BoneAgeError, match=r"12 of 12 images \(ids 0, 1, .*, 9, \.\.\.\)"):
         report.write(
@@ -135,7 +135,7 @@ def test_the_table_shows_every_metric_and_every_group(tmp_path, evaluation):
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_intervals_stand_beside_their_predictions_and_their_coverage_is_measured(tmp_path, evaluation):
+def test_intervals_are_written_with_the_predictions_and_coverage(tmp_path, evaluation):
     low, high = evaluation["predicted"] - 5, evaluation["predicted"] + 5
     result = report.write(tmp_path, interval=(low, high), std=np.full(5, 2.5), **evaluation)
     rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))

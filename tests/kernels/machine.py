@@ -1,4 +1,4 @@
-"""Which machines must have the kernels: there, missing ones are a failed test, not a skipped one."""
+"""Machines that must have the kernels: there, missing kernels fail tests instead of skipping them."""
 
 import shutil
 

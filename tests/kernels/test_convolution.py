@@ -1,4 +1,4 @@
-"""The CPU's convolution against XLA's in float64."""
+"""The CPU convolution kernel against XLA in float64."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from boneage_jax.kernels import conv_general_dilated
 from tests.kernels.machine import needs_kernels
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-# Of the largest number: float32 sums in another order; one rounding to bfloat16's 8 bits.
+# Relative to the largest value: float32 sums in another order; one rounding to bfloat16's 8 bits.
 TOLERANCE = {"float32": 3e-6, "bfloat16": 2**-8}
 
 
 def arrays(shape, dtype, pads="SAME"):
-    """Image, kernel and gradient of the output: numbers that `dtype` holds exactly, as float64."""
+    """Image, kernel and output gradient: float64 values that `dtype` represents exactly."""
     batch, height, width, channels, features, k = shape
     rng = np.random.default_rng(shape)
     if isinstance(pads, str):
@@ -71,18 +71,18 @@ def calls(shape, dtype, **settings):
 @pytest.mark.parametrize(
     "shape",
     [
-        (2, 7, 9, 4, 16, 3),  # the image's gradient is XLA's: 4 channels
+        (2, 7, 9, 4, 16, 3),  # 4 channels: XLA computes the image gradient
         (5, 13, 6, 32, 48, 3),
-        (1, 40, 70, 16, 32, 3),  # rows in five pieces, one image in several tasks
+        (1, 40, 70, 16, 32, 3),  # rows in five pieces, one image split over several tasks
         (9, 4, 4, 20, 32, 1),
         (3, 8, 8, 64, 16, 5),
         (1, 1, 1, 16, 16, 3),
-        (2, 3, 5, 80, 96, 3),  # more channels than are worked on at a time, odd sides
-        (33, 6, 6, 16, 112, 3),  # more squares of small images than are worked on at a time
+        (2, 3, 5, 80, 96, 3),  # more channels than one block holds, odd sides
+        (33, 6, 6, 16, 112, 3),  # more Winograd squares of small images than one block holds
     ],
     ids=str,
 )
-def test_values_and_both_gradients_equal_the_exact_ones(shape, dtype):
+def test_value_and_both_gradients_match_float64(shape, dtype):
     check(shape, dtype)
 
 
@@ -90,7 +90,7 @@ def test_values_and_both_gradients_equal_the_exact_ones(shape, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("k", [2, 3, 4])
 @pytest.mark.parametrize("pads", ["VALID", ((0, 1), (1, 0)), ((1, 1), (0, 0))], ids=str)
-def test_any_padding_and_even_kernels_equal_the_exact_convolution(pads, k, dtype):
+def test_any_padding_and_even_kernel_sizes_match_float64(pads, k, dtype):
     check((3, 9, 12, 16, 16, k), dtype, pads)
 
 
@@ -105,12 +105,12 @@ def test_any_padding_and_even_kernels_equal_the_exact_convolution(pads, k, dtype
     k=st.sampled_from([1, 3, 5]),
     dtype=st.sampled_from(["float32", "bfloat16"]),
 )
-def test_any_small_shape_equals_the_exact_convolution(batch, height, width, channels, features, k, dtype):
+def test_any_small_shape_matches_float64(batch, height, width, channels, features, k, dtype):
     check((batch, height, width, channels, features, k), dtype)
 
 
 @needs_kernels
-def test_the_result_is_the_same_to_the_bit_every_time():
+def test_results_are_bitwise_reproducible():
     x, kernel, g = arrays((6, 24, 24, 32, 32, 3), "bfloat16")
     first, second = (found(x, kernel, g, "bfloat16") for _ in range(2))
     for a, b in zip(first, second, strict=True):
@@ -118,7 +118,7 @@ def test_the_result_is_the_same_to_the_bit_every_time():
 
 
 @needs_kernels
-def test_a_convolution_that_fits_is_given_to_the_kernel():
+def test_a_supported_convolution_uses_the_kernel():
     assert "BoneageConvolution" in calls((2, 8, 8, 16, 16, 3), "bfloat16")
 
 
@@ -134,13 +134,13 @@ def test_a_convolution_that_fits_is_given_to_the_kernel():
     ],
     ids=["stride", "dilation", "precision", "channels", "features", "wide padding"],
 )
-def test_everything_else_is_left_to_xla(shape, settings):
+def test_unsupported_convolutions_are_left_to_xla(shape, settings):
     text = calls(shape, "float32", **settings)
     assert "Boneage" not in text
     assert "conv_general_dilated" in text
 
 
-def test_a_flax_convolution_has_the_same_parameters_and_values_with_it():
+def test_flax_conv_gives_the_same_output_with_the_same_parameters():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 10, 12, 16)), jnp.float32)
     plain = nn.Conv(32, (3, 3), use_bias=False)
     variables = plain.init(jax.random.key(0), x)

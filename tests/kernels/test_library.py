@@ -16,13 +16,13 @@ AVX512 = library.VARIANTS["cpu_avx512"]
 
 
 @needs_kernels
-def test_an_installation_on_a_machine_with_a_compiler_has_them():
+def test_kernels_are_available_with_a_compiler_and_avx2():
     assert library.available()
 
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """Decides anew; forgets the answer afterwards."""
+    """Clears the cached choice of library before and after the test."""
     monkeypatch.setenv(library.SWITCH, "on")
     library.loaded.cache_clear()
     yield
@@ -31,7 +31,7 @@ def fresh(monkeypatch):
 
 @pytest.fixture
 def built(fresh, monkeypatch, tmp_path):
-    """A folder with both libraries, and the processor that a test asks for."""
+    """A folder with both libraries; the fixture is called with the flags of a fake processor."""
     for name in library.VARIANTS:
         (tmp_path / f"{name}.so").touch()
     monkeypatch.setattr(library, "FOLDER", tmp_path)
@@ -51,21 +51,21 @@ def test_the_processor_decides_which_library_is_loaded(built, tmp_path, flags, n
     assert library.find() == tmp_path / f"{name}.so"
 
 
-def test_a_library_that_was_not_built_is_replaced_by_a_simpler_one(built, tmp_path):
+def test_without_the_avx512_library_the_avx2_one_is_loaded(built, tmp_path):
     built(AVX512)
     (tmp_path / "cpu_avx512.so").unlink()
     assert library.find() == tmp_path / "cpu_avx2.so"
 
 
 @pytest.mark.parametrize("flags", [AVX2 - {"fma"}, set()])
-def test_other_processors_have_none(built, flags, caplog):
+def test_kernels_are_unavailable_on_other_processors(built, flags, caplog):
     built(flags)
     with caplog.at_level(logging.WARNING, logger="absl"):
         assert not library.available()
     assert "they are for x86-64 processors with AVX2" in caplog.text
 
 
-def test_without_them_xla_computes_and_the_log_gives_the_reason(built, tmp_path, caplog):
+def test_without_kernels_xla_computes_and_the_reason_is_logged(built, tmp_path, caplog):
     built(AVX2)
     for path in tmp_path.glob("*.so"):
         path.unlink()
@@ -86,13 +86,13 @@ def test_a_damaged_library_is_not_used(built, tmp_path, caplog):
     assert "networks run slower" in caplog.text
 
 
-def test_they_can_be_switched_off(fresh, monkeypatch):
+def test_kernels_can_be_switched_off(fresh, monkeypatch):
     monkeypatch.setenv(library.SWITCH, "off")
     monkeypatch.setattr(ctypes, "CDLL", pytest.fail)
     assert not library.available()
 
 
-def test_they_are_not_loaded_for_other_platforms(fresh, monkeypatch):
+def test_kernels_are_not_loaded_on_other_platforms(fresh, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(ctypes, "CDLL", pytest.fail)
     assert not library.available()

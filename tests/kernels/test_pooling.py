@@ -21,14 +21,14 @@ def plain(x, size, stride, padding):
 def value_and_gradient(pool, x):
     y, pull = jax.vjp(pool, x)
     rng = np.random.default_rng(y.size)
-    return y, pull(jnp.asarray(rng.integers(-8, 8, y.shape), y.dtype))[0]  # small whole numbers add up exactly
+    return y, pull(jnp.asarray(rng.integers(-8, 8, y.shape), y.dtype))[0]  # sums of small integers are exact
 
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)
 @pytest.mark.parametrize(("size", "stride", "channels"), [(3, 2, 16), (2, 2, 24), (3, 1, 7), (5, 3, 16)])
-def test_values_and_gradient_equal_xla_where_pixels_are_equal_too(size, stride, channels, padding, dtype):
+def test_value_and_gradient_equal_xla_even_with_ties(size, stride, channels, padding, dtype):
     levels = np.random.default_rng(0).integers(0, 4, (3, 11, 14, channels))  # as after a ReLU: many equal pixels
     x = jnp.asarray(levels, dtype)
     found = jax.jit(lambda x: value_and_gradient(lambda x: max_pool(x, size, stride, padding), x))(x)
@@ -39,13 +39,13 @@ def test_values_and_gradient_equal_xla_where_pixels_are_equal_too(size, stride, 
 
 
 @needs_kernels
-def test_a_value_that_is_no_number_stays_visible():
+def test_nan_propagates_to_the_output():
     x = jnp.zeros((1, 6, 6, 16)).at[0, 2, 3, 5].set(jnp.nan)
     assert np.isnan(np.asarray(max_pool(x, 3, 2, "SAME"))[0, :, :, 5]).any()
 
 
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)
-def test_the_form_for_other_platforms_equals_xla_as_well(padding):
+def test_the_portable_implementation_equals_xla(padding):
     pads = padding if not isinstance(padding, str) else jax.lax.padtype_to_pads((11, 14), (3, 3), (2, 2), padding)
     settings: dict[str, Any] = {"size": 3, "stride": 2, "pads": tuple(tuple(pad) for pad in pads)}
     x = jnp.asarray(np.random.default_rng(0).integers(0, 4, (3, 11, 14, 8)), jnp.float32)

@@ -1,4 +1,4 @@
-"""The CPU's product of matrices, which is what 1x1 convolutions are, against numpy in float64."""
+"""The CPU matrix product, which computes 1x1 convolutions, against numpy in float64."""
 
 import platform
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from boneage_jax.kernels import library, pointwise
 from tests.kernels.machine import needs_kernels
 
-# Of the largest number: float32 sums in another order; one rounding to bfloat16's 8 bits.
+# Relative to the largest value: float32 sums in another order; one rounding to bfloat16's 8 bits.
 TOLERANCE = {"float32": 3e-6, "bfloat16": 2**-8}
 
 
@@ -39,15 +39,15 @@ def check(shape, dtype):
     "shape",
     [
         (2, 5, 6, 32, 16),
-        (3, 7, 9, 91, 45),  # no whole registers
-        (1, 19, 19, 200, 728),  # more channels and pixels than are worked on at a time
+        (3, 7, 9, 91, 45),  # sizes that do not fill whole registers
+        (1, 19, 19, 200, 728),  # more channels and pixels than one block holds
         (1, 1, 1, 1, 1),
         (5, 11, 13, 4, 3),
-        (1, 70, 71, 150, 300),  # shares of the pixels and strips of the channels, in the gradient of the kernel
+        (1, 70, 71, 150, 300),  # the kernel gradient is split over pixels and channels
     ],
     ids=str,
 )
-def test_value_and_both_gradients_equal_the_exact_ones(shape, dtype):
+def test_value_and_both_gradients_match_float64(shape, dtype):
     check(shape, dtype)
 
 
@@ -60,7 +60,7 @@ def test_value_and_both_gradients_equal_the_exact_ones(shape, dtype):
     features=st.integers(1, 70),
     dtype=st.sampled_from(["float32", "bfloat16"]),
 )
-def test_any_small_shape_equals_the_exact_product(batch, height, width, channels, features, dtype):
+def test_any_small_shape_matches_float64(batch, height, width, channels, features, dtype):
     check((batch, height, width, channels, features), dtype)
 
 
@@ -74,19 +74,19 @@ def test_any_small_shape_equals_the_exact_product(batch, height, width, channels
         ("bfloat16", 32, True, "BoneageProduct"),
     ],
 )
-def test_each_type_is_given_to_the_kernel_for_it(dtype, channels, tiles, called, monkeypatch):
+def test_each_dtype_uses_its_kernel(dtype, channels, tiles, called, monkeypatch):
     monkeypatch.setattr(library, "has_tiles", lambda: tiles)
     x, kernel = jnp.ones((2, 5, 6, channels), dtype), jnp.ones((channels, 16), dtype)
     assert f"target_name={called}" in str(jax.make_jaxpr(lambda *sides: pointwise(*sides))(x, kernel))
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 6, 32, 16), (3, 7, 9, 91, 45)], ids=str)
-def test_without_tiles_bfloat16_is_as_exact(shape, monkeypatch):
+def test_bfloat16_without_amx_tiles_is_as_accurate(shape, monkeypatch):
     monkeypatch.setattr(library, "has_tiles", lambda: False)
     check(shape, "bfloat16")
 
 
-def test_the_gradient_of_a_float32_kernel_is_not_rounded():
+def test_the_gradient_of_a_float32_kernel_is_not_rounded_to_bfloat16():
     rng = np.random.default_rng(0)
     x, g = (jnp.asarray(rng.normal(size=(1, 40, 40, n)), jnp.bfloat16) for n in (24, 48))
     _, pull = jax.vjp(jax.jit(pointwise), x, jnp.ones((24, 48)))
@@ -98,17 +98,17 @@ def test_the_gradient_of_a_float32_kernel_is_not_rounded():
 
 
 @needs_kernels
-def test_the_processor_and_the_system_decide_whether_there_are_tiles():
+def test_amx_tiles_need_support_by_processor_and_operating_system():
     listed = {"amx_tile", "amx_bf16"} <= library.processor_flags()
     if not listed or library.find().stem != "cpu_avx512":
         assert not library.has_tiles()
-    elif tuple(map(int, platform.release().split(".")[:2])) >= (5, 16):  # from which on Linux gives the permission
+    elif tuple(map(int, platform.release().split(".")[:2])) >= (5, 16):  # Linux grants access to AMX since 5.16
         assert library.has_tiles()
 
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_result_is_the_same_to_the_bit_every_time(dtype):
+def test_results_are_bitwise_reproducible(dtype):
     rng = np.random.default_rng(0)
     x, kernel = (jnp.asarray(rng.normal(size=size), dtype) for size in ((3, 60, 60, 50), (50, 70)))
 

@@ -1,4 +1,4 @@
-"""Convolutions with bias and ReLU6 in one operation, against the same in float64, one after the other."""
+"""Fused convolution, bias and ReLU6 against the separate operations in float64."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,13 +13,13 @@ from boneage_jax.models.depthwise import depthwise_conv, depthwise_conv_relu6
 
 
 def numbers(*shapes: tuple[int, ...]) -> list[jax.Array]:
-    """Normal numbers of several shapes, always the same for these shapes."""
+    """Normally distributed arrays, the same for the same shapes."""
     rng = np.random.default_rng([size for shape in shapes for size in shape])
     return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
 
 
 def check(op: Callable[..., jax.Array], plain: Callable[..., jax.Array], *inputs: jax.Array) -> None:
-    """Compares value and gradients; some results lie below 0, some above 6."""
+    """Compares value and gradients; ReLU6 clips some values at 0 and some at 6."""
     value, pull = jax.vjp(jax.jit(op), *inputs)
     (g,) = numbers(value.shape)
     with jax.enable_x64(True):
@@ -31,7 +31,7 @@ def check(op: Callable[..., jax.Array], plain: Callable[..., jax.Array], *inputs
     for found, true in zip((value, *pull(g)), expected, strict=True):
         assert found.dtype == jnp.float32
         assert found.shape == true.shape
-        # A result within rounding of 0 or 6 may fall on the other side: of each array, few numbers and little.
+        # A value within rounding of 0 or 6 may be clipped differently: a few elements may differ slightly more.
         error = np.abs(np.asarray(found, np.float64) - true) / max(np.abs(true).max(), 1e-6)
         assert np.quantile(error, 0.99) < 3e-6
         assert error.max() < 1e-3
@@ -41,15 +41,15 @@ def check(op: Callable[..., jax.Array], plain: Callable[..., jax.Array], *inputs
     "shape",
     [
         (2, 5, 6, 32, 16),
-        (3, 7, 9, 91, 45),  # no whole registers
+        (3, 7, 9, 91, 45),  # sizes that do not fill whole registers
         (1, 1, 1, 1, 1),
-        (1, 70, 71, 24, 144),  # shares of the pixels, all gradients in one pass
-        (1, 70, 71, 150, 300),  # and strips of the channels, one after the other
+        (1, 70, 71, 24, 144),  # pixels split into shares, all gradients in one pass
+        (1, 70, 71, 150, 300),  # channels also split into strips, processed in turn
         (4, 4, 4, 320, 1280),
     ],
     ids=str,
 )
-def test_pointwise_has_the_value_and_gradients_of_its_parts(shape: tuple[int, ...]) -> None:
+def test_fused_pointwise_convolution_matches_separate_operations(shape: tuple[int, ...]) -> None:
     batch, height, width, channels, features = shape
     x, kernel, bias = numbers((batch, height, width, channels), (channels, features), (features,))
     kernel *= 4 / np.sqrt(channels)
@@ -61,7 +61,7 @@ def test_pointwise_has_the_value_and_gradients_of_its_parts(shape: tuple[int, ..
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("k", [3, 5, 7])
 @pytest.mark.parametrize("shape", [(2, 9, 10, 32), (9, 8, 7, 19), (1, 65, 66, 144), (1, 3, 2, 1)], ids=str)
-def test_depthwise_has_the_value_and_gradients_of_its_parts(shape: tuple[int, ...], k: int, stride: int) -> None:
+def test_fused_depthwise_convolution_matches_separate_operations(shape: tuple[int, ...], k: int, stride: int) -> None:
     x, kernel, bias = numbers(shape, (k, k, shape[-1]), shape[-1:])
 
     def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -78,7 +78,7 @@ def test_depthwise_has_the_value_and_gradients_of_its_parts(shape: tuple[int, ..
     check(partial(depthwise_conv_relu6, stride=stride), plain, x, kernel * 4 / k, bias)
 
 
-def test_relu6_lets_gradients_through_between_its_limits_only() -> None:
+def test_relu6_passes_gradients_only_between_its_limits() -> None:
     x = jnp.asarray([-1.0, 0.0, 3.0, 6.0, 7.0])
     value, pull = jax.vjp(relu6, x)
     np.testing.assert_array_equal(value, [0, 0, 3, 6, 6])
@@ -89,8 +89,8 @@ Shapes = tuple[tuple[int, ...], ...]
 Op = Callable[..., jax.Array]
 HALVES: list[tuple[Op, Op, Shapes]] = [
     (pointwise_relu6, pointwise, ((1, 6, 6, 16), (16, 16), (16,))),
-    (pointwise_relu6, pointwise, ((3, 7, 9, 91), (91, 45), (45,))),  # no whole tiles
-    (pointwise_relu6, pointwise, ((1, 95, 97, 40), (40, 70), (70,))),  # shares of the pixels
+    (pointwise_relu6, pointwise, ((3, 7, 9, 91), (91, 45), (45,))),  # sizes that do not fill whole tiles
+    (pointwise_relu6, pointwise, ((1, 95, 97, 40), (40, 70), (70,))),  # pixels split into shares
     (pointwise_relu6, pointwise, ((1, 1, 1, 1), (1, 1), (1,))),
     (depthwise_conv_relu6, depthwise_conv, ((2, 9, 10, 32), (3, 3, 32), (32,))),
     (partial(depthwise_conv_relu6, stride=2), partial(depthwise_conv, stride=2), ((3, 8, 7, 19), (5, 5, 19), (19,))),
@@ -99,7 +99,7 @@ HALVES: list[tuple[Op, Op, Shapes]] = [
 
 @pytest.mark.parametrize(("op", "linear", "shapes"), HALVES, ids=[str(shapes) for *_, shapes in HALVES])
 @pytest.mark.parametrize("tiles", [True, False])
-def test_bfloat16_has_the_values_and_gradients_of_float32(
+def test_bfloat16_matches_float32_within_rounding(
     op: Op, linear: Op, shapes: Shapes, tiles: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not tiles:
@@ -117,7 +117,7 @@ def test_bfloat16_has_the_values_and_gradients_of_float32(
     for found, true in zip((y, *pull(g)), (clipped, *linear_pull(through), through.sum((0, 1, 2))), strict=True):
         assert found.shape == true.shape
         error = np.abs(np.asarray(found, np.float64) - np.asarray(true)) / max(np.abs(true).max(), 1e-6)
-        # A result within rounding of 0 or 6 may fall on the other side; parts that are not one operation round twice.
+        # A value within rounding of 0 or 6 may be clipped differently; separate operations round twice.
         bound = 2**-7 if tiles else 2**-5
         assert np.quantile(error, 0.99) < bound
         assert error.mean() < bound / 2

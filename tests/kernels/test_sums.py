@@ -10,7 +10,7 @@ from boneage_jax.kernels import channel_sums
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [(2, 3, 5, 16), (1, 1, 1, 7), (3, 33, 31, 40), (600, 16)], ids=str)
-def test_sums_equal_those_in_float64(shape, dtype):
+def test_sums_match_float64(shape, dtype):
     rng = np.random.default_rng(shape)
     a, b = (jnp.asarray(rng.normal(size=shape) + 3, dtype) for _ in range(2))
     centre = jnp.asarray(rng.normal(size=shape[-1]), jnp.float32)

@@ -1,11 +1,11 @@
-"""A trunk under the classifier it was published with, whose parameters can be counted."""
+"""A trunk with the classifier it was published with, for counting parameters."""
 
 import flax.linen as nn
 import jax
 
 
 class Classifier(nn.Module):
-    """For 1,000 classes, after the global pool; with a LayerNorm between the two as in ConvNeXt."""
+    """A 1,000-class layer after global pooling; with a LayerNorm in between as in ConvNeXt."""
 
     trunk: nn.Module
     norm: bool = False
@@ -17,5 +17,5 @@ class Classifier(nn.Module):
 
 
 def count(tree) -> int:
-    """Numbers in a tree of arrays or shapes."""
+    """Number of elements in a tree of arrays or shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -16,13 +16,13 @@ TINY: dict[str, Any] = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 4}
 
 
 @pytest.mark.parametrize(("size", "expected"), [(224, 32), (230, 32), (7, 1)])
-def test_pixels_that_fill_no_patch_are_left_out(size, expected):
+def test_pixels_outside_whole_patches_are_dropped(size, expected):
     trunk, image = ConvMixer(depth=1), jnp.zeros((1, size, size, 1))
     features = jax.eval_shape(lambda: trunk.init_with_output(jax.random.key(0), image, train=False)[0])
     assert features.shape == (1, expected, expected, 768)
 
 
-def test_options_set_the_sizes():
+def test_options_set_the_layer_sizes():
     layers = shapes(ConvMixer(dim=8, depth=3, kernel_size=5, patch_size=2), channels=1)["params"]
     assert layers["patch_embedding"]["kernel"].shape == (2, 2, 1, 8)
     assert layers["block3"]["depthwise"]["kernel"].shape == (5, 5, 1, 8)

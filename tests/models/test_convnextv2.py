@@ -1,4 +1,4 @@
-"""ConvNeXt V2: the published sizes, patches, global response normalisation, stochastic depth, names of weights."""
+"""ConvNeXt V2: published sizes, patches, global response normalisation, stochastic depth, weight names."""
 
 from functools import partial
 from typing import Any
@@ -20,7 +20,6 @@ from tests.parity import comparison
 
 # timm 1.0 convnextv2_*, with its classifier for 1,000 classes.
 PUBLISHED_SIZES = {"atto": 3_708_400, "femto": 5_233_240, "pico": 9_066_280, "nano": 15_623_800, "tiny": 28_635_496}
-# What takes long here is compiling.
 
 
 @pytest.mark.parametrize("variant", PUBLISHED_SIZES)
@@ -29,12 +28,12 @@ def test_classifiers_have_their_published_sizes(variant):
     assert sum(leaf.size for leaf in jax.tree.leaves(found)) == PUBLISHED_SIZES[variant]
 
 
-def test_every_variant_has_a_published_size_but_the_one_for_tests():
+def test_every_variant_except_the_test_one_has_a_published_size():
     assert set(VARIANTS) - set(PUBLISHED_SIZES) == {"micro"}
 
 
 @pytest.mark.parametrize(("pixels", "expected"), [(224, 7), (99, 3), (95, 2), (32, 1)])
-def test_pixels_that_fill_no_patch_are_left_out(pixels, expected):
+def test_pixels_outside_whole_patches_are_dropped(pixels, expected):
     image = jnp.zeros((1, pixels, 64, 1))
     features = jax.eval_shape(lambda: ConvNeXtV2("micro").init_with_output(jax.random.key(0), image, train=False)[0])
     assert features.shape == (1, expected, 2, 32)
@@ -44,7 +43,7 @@ def response_norm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> Any:
     return GlobalResponseNorm().apply({"params": {"gamma": gamma, "beta": beta}}, jnp.asarray(x))
 
 
-def test_global_response_norm_is_the_papers():
+def test_global_response_norm_matches_the_paper():
     x, gamma, beta = (np.random.default_rng(0).normal(size=size).astype(np.float32) for size in ((2, 5, 3, 4), 4, 4))
     norm = np.sqrt((x.astype(np.float64) ** 2).sum(axis=(1, 2), keepdims=True))
     relative = norm / norm.mean(axis=3, keepdims=True)
@@ -52,7 +51,7 @@ def test_global_response_norm_is_the_papers():
     np.testing.assert_allclose(response_norm(x, gamma, beta), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_channels_without_any_response_have_finite_gradients():
+def test_all_zero_channels_have_finite_gradients():
     x = np.ones((1, 2, 2, 3), np.float32) * np.array([0, 1, 2], np.float32)[None, None, None]
     ones = np.ones(3, np.float32)
     for nothing in (x, 0 * x):
@@ -60,7 +59,7 @@ def test_channels_without_any_response_have_finite_gradients():
         assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_fresh_weights_are_the_papers():
+def test_initial_weights_follow_the_paper():
     image = jnp.zeros((1, 32, 32, 3))
     init = jax.jit(lambda key: ConvNeXtV2("micro").init(key, image, train=False), compiler_options=QUICK)
     params = jax.device_get(init(jax.random.key(0)))["params"]
@@ -83,13 +82,13 @@ def test_stochastic_depth_acts_in_training_only():
         return str(jax.make_jaxpr(lambda v, x: trunk.apply(v, x, train=False))(variables, image))
 
     assert in_evaluation(dropping) == in_evaluation(plain)
-    trained, evaluated = (  # without a "dropout" key, which dropping would need
+    trained, evaluated = (  # without a "dropout" key, which an active stochastic depth would need
         jax.jit(partial(plain.apply, train=train), compiler_options=QUICK)(variables, image) for train in (True, False)
     )
     np.testing.assert_array_equal(trained, evaluated)
 
 
-def test_stochastic_depth_rises_linearly_from_nothing_over_all_blocks():
+def test_stochastic_depth_rises_linearly_from_zero_over_all_blocks():
     found = []
 
     def record(next_call, args, kwargs, context):
@@ -127,7 +126,7 @@ def test_stochastic_depth_rises_linearly_from_nothing_over_all_blocks():
         ),
     ],
 )
-def test_every_weight_has_one_name_in_others_files(names, expected):
+def test_every_weight_has_one_name_in_the_original_files(names, expected):
     trunk = ConvNeXtV2("micro")
     table = names(trunk)
     assert set(table) == set(traverse_util.flatten_dict(shapes(trunk)["params"], sep="/"))
@@ -142,6 +141,6 @@ def test_every_weight_has_one_name_in_others_files(names, expected):
         ({"drop_path": 1.0}, "drop_path of ConvNeXt V2 is 1.0, expected 0 to below 1"),
     ],
 )
-def test_what_does_not_exist_is_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(BoneAgeError, match=message):
         ConvNeXtV2(**options)

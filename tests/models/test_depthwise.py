@@ -1,4 +1,4 @@
-"""The depthwise convolution against XLA's grouped one in float64."""
+"""The depthwise convolution against XLA's grouped convolution in float64."""
 
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ def reference(x, kernel, *, stride, padding):
 
 
 def arrays(shape, k, stride, padding):
-    """Input, kernel and output gradient, float64 that float32 holds exactly."""
+    """Input, kernel and output gradient: float64 values that float32 represents exactly."""
     rng = np.random.default_rng([*shape, k, stride])
     h, w = (-(-n // stride) if padding == "SAME" else (n - k) // stride + 1 for n in shape[1:3])
     sizes = (shape, (k, k, shape[-1]), (shape[0], h, w, shape[-1]))
@@ -55,11 +55,11 @@ def check(shape, k, stride, padding):
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("k", [3, 5, 7, 9])
-def test_values_and_both_gradients_equal_the_grouped_convolution(k, stride, padding):
+def test_value_and_both_gradients_match_the_grouped_convolution(k, stride, padding):
     check((2, 11, 14, 3), k, stride, padding)
 
 
-def test_more_rows_than_one_block_of_the_kernel_gradient():
+def test_kernel_gradient_over_several_blocks_of_rows():
     check((2, 37, 5, 2), 3, 1, "SAME")
     check((1, 70, 4, 1), 3, 2, "VALID")
 
@@ -74,13 +74,13 @@ def test_more_rows_than_one_block_of_the_kernel_gradient():
     stride=st.integers(1, 3),
     padding=st.sampled_from(["SAME", "VALID"]),
 )
-def test_any_small_image(height, width, channels, batch, k, stride, padding):
+def test_any_small_image_matches_the_grouped_convolution(height, width, channels, batch, k, stride, padding):
     if padding == "VALID":
         height, width = height + k - 1, width + k - 1
     check((batch, height, width, channels), k, stride, padding)
 
 
-def test_even_kernels_and_oblong_ones():
+def test_even_and_non_square_kernels_match_the_grouped_convolution():
     for kh, kw in ((2, 2), (4, 4), (1, 5)):
         x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 7, 8, 2)), jnp.float32)
         kernel = jnp.asarray(np.random.default_rng(1).normal(size=(kh, kw, 2)), jnp.float32)
@@ -90,7 +90,7 @@ def test_even_kernels_and_oblong_ones():
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_bfloat16_keeps_its_precision_and_type():
+def test_bfloat16_keeps_its_dtype_and_stays_accurate():
     x, kernel, g = arrays((2, 13, 10, 4), 7, 1, "SAME")
     with jax.enable_x64(True):
         exact = value_and_gradients(partial(reference, stride=1, padding="SAME"), x, kernel, g)
@@ -103,12 +103,12 @@ def test_bfloat16_keeps_its_precision_and_type():
 
 
 @pytest.mark.parametrize("use_bias", [False, True])
-def test_the_layer_takes_a_grouped_convolutions_parameters_and_gives_its_output(use_bias):
+def test_the_layer_equals_flaxs_grouped_conv_with_the_same_parameters(use_bias):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 8, 6)), jnp.float32)
     grouped = nn.Conv(6, (5, 5), (2, 2), feature_group_count=6, use_bias=use_bias)
     ours = DepthwiseConv(5, strides=2, use_bias=use_bias)
     params = grouped.init(jax.random.key(0), x)
-    params = jax.tree.map(lambda p: p + 0.1, params)  # a bias of zero would hide
+    params = jax.tree.map(lambda p: p + 0.1, params)  # a zero bias would hide errors
 
     own = jax.eval_shape(ours.init, jax.random.key(0), x)
     assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, params)

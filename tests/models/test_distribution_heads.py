@@ -1,4 +1,4 @@
-"""Distributions over months: expectation and spread by hand, and Larson's two halves."""
+"""Distribution heads over months: mean and SD by hand, and Larson's head with one half per sex."""
 
 from typing import Any
 
@@ -28,9 +28,9 @@ def assert_is_the_distribution_of(estimate, logits):
     np.testing.assert_allclose(estimate.std, np.sqrt(probability @ MONTHS**2 - mean**2), rtol=1e-4)
 
 
-def test_months_and_std_are_those_of_a_distribution_worked_out_by_hand():
+def test_months_and_std_match_a_hand_calculation():
     logits = np.full((3, 240), -np.inf, np.float32)
-    logits[0, [100, 140]] = 3.0  # half and half: 120, 20
+    logits[0, [100, 140]] = 3.0  # half and half: mean 120, SD 20
     logits[1, [0, 239]] = np.log([3.0, 1.0])  # three quarters and one quarter
     logits[2] = 0.0  # uniform
     estimate = from_logits(jnp.asarray(logits))
@@ -38,7 +38,7 @@ def test_months_and_std_are_those_of_a_distribution_worked_out_by_hand():
     np.testing.assert_allclose(estimate.std, np.sqrt([20**2, 3 * 239**2 / 16, (240**2 - 1) / 12]), rtol=1e-6)
 
 
-def test_a_narrow_distribution_has_a_small_spread_and_not_nan():
+def test_std_of_a_narrow_distribution_is_small_and_not_nan():
     months = np.array([0, 1, 37, 238, 239])
     logits = jnp.full((5, 240), -50.0).at[jnp.arange(5), months].set(50.0)
     estimate = from_logits(logits)
@@ -46,7 +46,7 @@ def test_a_narrow_distribution_has_a_small_spread_and_not_nan():
     np.testing.assert_allclose(estimate.std, np.zeros(5), atol=1e-6)
 
 
-def test_months_of_a_certain_distribution_still_have_a_gradient():
+def test_months_of_a_one_hot_distribution_have_a_finite_gradient():
     def distance(logits):
         return jnp.abs(from_logits(logits).months - 100.0).sum()
 
@@ -55,7 +55,7 @@ def test_months_of_a_certain_distribution_still_have_a_gradient():
 
 
 @pytest.mark.parametrize("hidden", [(), (6,)])
-def test_distribution_is_what_its_layers_compute(hidden):
+def test_distribution_head_matches_a_numpy_computation(hidden):
     head = Distribution(sex_units=3, hidden=hidden)
     variables = made(head)
     weights = jax.tree.map(np.asarray, variables["params"])
@@ -71,7 +71,7 @@ def test_distribution_is_what_its_layers_compute(hidden):
     assert_is_the_distribution_of(estimate, dense(x, "logits"))
 
 
-def test_sex_picks_its_half_girls_first():
+def test_sex_selects_its_half_of_the_logits_girls_first():
     head = SexSplitDistribution()
     variables = made(head)
     layer = jax.tree.map(np.asarray, variables["params"]["logits"])
@@ -81,7 +81,7 @@ def test_sex_picks_its_half_girls_first():
 
 
 @pytest.mark.parametrize(("half", "unmoved"), [(slice(0, 240), 1), (slice(240, 480), 0)])
-def test_the_half_of_the_other_sex_changes_nothing(half, unmoved):
+def test_the_half_of_the_other_sex_has_no_effect(half, unmoved):
     head = SexSplitDistribution()
     apply = jax.jit(lambda variables: head.apply(variables, FEATURES, SEX, {}, train=False))
     variables = made(head)
@@ -93,7 +93,7 @@ def test_the_half_of_the_other_sex_changes_nothing(half, unmoved):
     np.testing.assert_array_equal((np.asarray(before.logits) == np.asarray(after.logits)).all(axis=1), same)
 
 
-def test_a_sex_that_is_neither_gives_no_prediction():
+def test_an_invalid_sex_code_gives_nan():
     head = SexSplitDistribution()
     estimate: Any = head.apply(made(head), FEATURES, jnp.array([0, 1, 2, 0]), {}, train=False)
     assert np.isnan(estimate.months).tolist() == [False, False, True, False]

@@ -1,4 +1,4 @@
-"""EfficientNet: published sizes, compound scaling, both frameworks' padding, stochastic depth, names of weights."""
+"""EfficientNet: published sizes, compound scaling, both frameworks' padding, stochastic depth, weight names."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ from tests.compiling import QUICK
 from tests.models.classifier import Classifier, count
 from tests.parity import comparison
 
-# Of keras.applications without top, with the 7 numbers of its input normalisation; of timm 1.0 with its classifier.
+# keras.applications without top but with the 7 values of its input normalisation; timm 1.0 with its classifier.
 KERAS_SIZES = {"b0": 4_049_571, "b4": 17_673_823}
 TIMM_SIZES = {
     "b0": 5_288_548,
@@ -49,7 +49,7 @@ def test_every_variant_has_its_published_size(variant):
     assert count(shapes(Classifier(EfficientNet(variant=variant)))["params"]) == TIMM_SIZES[variant]
 
 
-def test_every_variant_has_a_published_size_but_those_for_tests():
+def test_every_variant_except_the_test_ones_has_a_published_size():
     assert set(VARIANTS) - set(TIMM_SIZES) == NOT_PUBLISHED
 
 
@@ -68,8 +68,8 @@ def test_scaling_gives_the_published_channels_and_blocks(variant, features, bloc
     assert scaled_ends(variant) == ends
 
 
-def test_scaled_channels_are_at_most_a_tenth_below_the_exact_number():
-    # 10 would become 8.
+def test_scaled_channels_are_rounded_up_if_more_than_a_tenth_is_lost():
+    # 10 would be rounded to 8.
     assert scaled_channels(40, 0.25) == 16
 
 
@@ -77,7 +77,7 @@ def test_lite_has_relu6_and_no_squeeze_and_excitation():
     trunk = EfficientNet(variant="tiny_lite")
     variables = comparison.filled(trunk, comparison.drawn)
     assert not [path for path in flatten_dict(variables) if "squeeze_excite" in path]
-    # 100 times the statistics' mean and scale of the last normalisation reach both ends of ReLU6.
+    # With 100 times the scale, the last normalisation reaches both limits of ReLU6.
     variables["params"]["top_bn"]["scale"] *= 100
     run = jax.jit(lambda v, x: trunk.apply(v, x, train=False), compiler_options=QUICK)
     found = np.asarray(run(variables, comparison.image(32, 32)))
@@ -96,12 +96,12 @@ def test_feature_map_is_a_thirty_second_of_the_image_rounded_up(framework, size,
     ("framework", "size", "kernel_size", "zeros"),
     [("keras", 8, 3, (0, 1)), ("keras", 8, 5, (1, 2)), ("keras", 9, 5, (2, 2)), ("torch", 8, 5, (2, 2))],
 )
-def test_zeros_before_halving_lie_where_the_original_puts_them(framework, size, kernel_size, zeros):
+def test_padding_before_a_strided_convolution_matches_the_framework(framework, size, kernel_size, zeros):
     padded = pad_before_halving(jnp.ones((1, size, 9, 1)), kernel_size, framework)
     np.testing.assert_array_equal(padded[0, :, 4, 0], np.pad(np.ones(size), zeros))
 
 
-def test_squeeze_and_excitation_weighs_channels_by_their_means():
+def test_squeeze_and_excitation_gates_channels_by_their_means():
     module, x = SqueezeExcite(2), jax.random.normal(jax.random.key(0), (2, 3, 4, 6))
     params = jax.jit(module.init, compiler_options=QUICK)(jax.random.key(1), x)
     weights = jax.tree.map(np.asarray, params["params"])
@@ -125,7 +125,7 @@ def block(*, drop_rate: float, train: bool) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(x), np.asarray(jax.jit(run, compiler_options=QUICK)())
 
 
-def test_stochastic_depth_leaves_dropped_images_as_they_came_and_scales_the_others():
+def test_stochastic_depth_passes_dropped_images_and_rescales_the_others():
     x, evaluated = block(drop_rate=0.5, train=False)
     _, trained = block(drop_rate=0.5, train=True)
     dropped = (trained == x).all(axis=(1, 2, 3))
@@ -134,7 +134,7 @@ def test_stochastic_depth_leaves_dropped_images_as_they_came_and_scales_the_othe
     np.testing.assert_allclose((trained - x)[~dropped], 2 * (evaluated - x)[~dropped], rtol=1e-4, atol=1e-5)
 
 
-def test_stochastic_depth_rises_linearly_from_nothing_over_all_blocks():
+def test_stochastic_depth_rises_linearly_from_zero_over_all_blocks():
     found = {}
 
     def record(next_call, args, kwargs, context):
@@ -144,7 +144,7 @@ def test_stochastic_depth_rises_linearly_from_nothing_over_all_blocks():
 
     with nn.intercept_methods(record):
         shapes(EfficientNet(drop_path=0.16))
-    # Of 16 blocks, those that keep the shape.
+    # The blocks with a shortcut, by their place among all 16.
     places = {"2b": 2, "3b": 4, "4b": 6, "4c": 7, "5b": 9, "5c": 10, "6b": 12, "6c": 13, "6d": 14}
     assert found == {f"block{name}": pytest.approx(0.01 * place) for name, place in places.items()}
 
@@ -164,7 +164,7 @@ def test_stochastic_depth_changes_the_features_in_training_only():
 
 
 @pytest.mark.parametrize("variant", ["tiny", "tiny_lite"])
-def test_with_frozen_statistics_training_computes_what_evaluation_does(variant):
+def test_with_frozen_statistics_training_matches_evaluation(variant):
     trunk = EfficientNet(variant=variant, drop_path=0.0, frozen_statistics=True)
     variables = comparison.filled(trunk, comparison.drawn)
 
@@ -177,7 +177,7 @@ def test_with_frozen_statistics_training_computes_what_evaluation_does(variant):
     jax.tree.map(np.testing.assert_array_equal, statistics["batch_stats"], variables["batch_stats"])
 
 
-def test_the_frameworks_share_their_parameters_and_differ_in_what_they_compute():
+def test_the_frameworks_share_parameter_shapes_but_differ_in_output():
     keras, torch = (EfficientNet(variant="tiny", framework=name) for name in FRAMEWORKS)
     assert jax.tree.map(jnp.shape, shapes(keras)) == jax.tree.map(jnp.shape, shapes(torch))
 
@@ -197,7 +197,7 @@ def test_the_frameworks_share_their_parameters_and_differ_in_what_they_compute()
         ({"drop_path": 1.0}, "drop_path of EfficientNet is 1.0, expected 0 to below 1"),
     ],
 )
-def test_what_does_not_exist_is_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(BoneAgeError, match=message):
         EfficientNet(**options)
 
@@ -213,14 +213,14 @@ def test_what_does_not_exist_is_refused(options, message):
     ],
 )
 @pytest.mark.parametrize("variant", ["b4", "lite4"])
-def test_every_weight_has_one_name_in_others_files(variant, names, framework):
+def test_every_weight_has_one_name_in_the_original_files(variant, names, framework):
     trunk = EfficientNet(variant=variant, framework=framework)
     table = names(trunk)
     assert set(table) == {"/".join(path[1:]) for path in flatten_dict(shapes(trunk))}
     assert len(set(table.values())) == len(table)
 
 
-def test_names_are_theirs():
+def test_weight_names_match_keras_timm_and_torchvision():
     keras, timm = keras_names(EfficientNet()), timm_names(EfficientNet())
     vision = torchvision_names(EfficientNet(framework="torch"))
     names = [
@@ -255,7 +255,7 @@ def test_names_are_theirs():
         assert [table[leaf] for table in (keras, timm, vision)] == theirs
 
 
-def test_names_of_efficientnet_pytorch_number_all_blocks():
+def test_efficientnet_pytorch_names_number_blocks_consecutively():
     table, lite = (efficientnet_pytorch_names(EfficientNet(variant=variant)) for variant in ("b0", "lite1"))
     assert table["stem_bn/bias"] == "_bn0.bias"
     assert table["top_bn/var"] == "_bn1.running_var"

@@ -1,4 +1,4 @@
-"""The trunks against what their originals gave for the same weights and image."""
+"""Trunks against stored outputs of the original implementations for the same weights and image."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ ORIGINALS = {name: make for family in FAMILIES.values() for name, make in family
 def test_every_registered_family_has_golden_arrays():
     assert set(ORIGINALS) == {path.stem for path in GOLDEN.glob("*.npz")}
     families = {type(make()) for make in ORIGINALS.values()}
-    # BoNet without a heat map is InceptionV3, which its own test shows.
+    # BoNet without a heat map is InceptionV3, as its own test shows.
     assert families == {type(make()) for name, make in TRUNKS.items() if name not in OWN | {"bonet"}}
 
 

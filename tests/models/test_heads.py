@@ -1,4 +1,4 @@
-"""What holds for every head, and the regression head's published layers."""
+"""Properties of every head, and the published layers of the regression head."""
 
 from functools import cache
 from typing import Any
@@ -21,7 +21,7 @@ SEX = jnp.array([0, 1, 0, 1])
 AGE = Input("chronological_age", "number", mean=120.0, std=40.0)
 ETHNICITY = Input("ethnicity", "category", categories=("asian", "black", "unknown", "white"))
 GIVEN = {"chronological_age": jnp.array([90.0, 160.0, 120.0, 30.0]), "ethnicity": jnp.array([0, 1, 2, 3])}
-# Options that make a head small, and the one layer that is float32 always.
+# Options that make a head small, and the one layer that always computes in float32.
 SMALL: dict[str, tuple[dict[str, Any], str]] = {
     "distribution": ({"sex_units": 6, "hidden": (8,)}, "logits"),
     "joints": ({"sex_units": 6, "hidden": (8,)}, "output"),
@@ -40,7 +40,7 @@ def given_to(head):
 
 @cache
 def made(name, **options):
-    """A head that gets age and ethnicity, and its parameters."""
+    """A head with age and ethnicity as inputs, and its parameters."""
     head = HEADS[name](**{"inputs": (AGE, ETHNICITY), "label_std": 41.0} | SMALL[name][0] | options)
     init = lambda: head.init(jax.random.key(1), FEATURES, SEX, given_to(head), train=False)  # noqa: E731
     return head, jax.jit(init, compiler_options=QUICK)()
@@ -56,7 +56,7 @@ def test_every_registered_head_is_covered():
 
 
 @each_head
-def test_months_per_image_and_what_the_head_knows_of_its_distribution(name):
+def test_heads_give_months_and_distribution_heads_also_std_and_logits(name):
     head, variables = made(name)
     head = head.clone(dtype=jnp.bfloat16)
     estimate = jax.eval_shape(lambda v: head.apply(v, FEATURES, SEX, GIVEN, train=False), variables)
@@ -69,7 +69,7 @@ def test_months_per_image_and_what_the_head_knows_of_its_distribution(name):
 
 
 @each_head
-def test_last_layer_is_float32_in_bfloat16_networks_and_so_are_the_parameters(name):
+def test_last_layer_and_parameters_are_float32_in_bfloat16_networks(name):
     head = made(name)[0].clone(dtype=jnp.bfloat16)
     init = lambda: head.init(jax.random.key(1), FEATURES, SEX, GIVEN, train=False)  # noqa: E731
     variables = jax.eval_shape(init)
@@ -95,7 +95,7 @@ def test_bfloat16_stays_close_to_float32(name):
 
 
 @each_head
-def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name):
+def test_every_parameter_has_a_finite_nonzero_gradient(name):
     head, variables = made(name)
     loss = lambda v: (head.apply(v, FEATURES, SEX, GIVEN, train=False).months ** 2).sum()  # noqa: E731
     gradient = jax.jit(jax.grad(loss), compiler_options=QUICK)(variables)
@@ -105,7 +105,7 @@ def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name):
 
 
 @each_head
-def test_sex_and_every_further_input_change_the_prediction_of_their_image_alone(name):
+def test_sex_and_further_inputs_change_only_the_prediction_of_their_image(name):
     head, variables = made(name)
     predict = lambda sex, inputs: head.apply(variables, FEATURES, sex, inputs, train=False).months  # noqa: E731
     apply = jax.jit(predict, compiler_options=QUICK)
@@ -121,7 +121,7 @@ def test_sex_and_every_further_input_change_the_prediction_of_their_image_alone(
 
 
 @each_head
-def test_unknown_is_a_category_and_an_index_without_one_gives_no_prediction(name):
+def test_unknown_is_a_category_and_an_index_out_of_range_gives_nan(name):
     head, variables = made(name)
     assert np.isfinite(months(head, variables, GIVEN | {"ethnicity": jnp.array([2, 2, 2, 2])})).all()
     without = months(head, variables, GIVEN | {"ethnicity": jnp.array([0, 4, -1, 2])})
@@ -143,7 +143,7 @@ def test_dropout_acts_in_training_only(name, dropout):
 
 
 @pytest.mark.parametrize("name", HAVE_DROPOUT)
-def test_a_dropout_that_cannot_act_is_refused(name):
+def test_a_dropout_of_one_or_without_hidden_layers_is_refused(name):
     with pytest.raises(BoneAgeError, match=f"dropout of the {name} head is 1.0, expected 0 to below 1"):
         HEADS[name](inputs=(AGE,), dropout=1.0, hidden=(8,))
     with pytest.raises(BoneAgeError, match=f"dropout of the {name} head is 0.5, .* there are none; set `hidden`"):
@@ -174,8 +174,8 @@ def test_a_head_is_chosen_by_name(name):
         ),
     ],
 )
-def test_layers_are_the_published_ones(name, options, expected):
-    """On the feature map that InceptionV3 makes of 500 x 500 pixels (Keras' padding)."""
+def test_layer_shapes_match_the_published_ones(name, options, expected):
+    """On InceptionV3's feature map of 500 x 500 pixels (Keras padding)."""
     head = HEADS[name](**options)
     given = {spec.name: jnp.zeros(1) for spec in head.inputs}
     features = jnp.zeros((1, 14, 14, 2048))
@@ -184,7 +184,7 @@ def test_layers_are_the_published_ones(name, options, expected):
     assert {layer: leaf["kernel"].shape for layer, leaf in layers.items() if not layer.endswith("_scale")} == expected
 
 
-def test_regression_is_what_the_published_layers_compute():
+def test_regression_matches_a_numpy_computation_of_the_published_layers():
     head, variables = made("regression", inputs=(), sex_units=3, hidden=(6, 4), label_mean=127.0, label_std=41.0)
     assert set(variables["params"]) == {"sex", "hidden1", "hidden2", "output"}
     weights = jax.tree.map(np.asarray, variables["params"])
@@ -200,7 +200,7 @@ def test_regression_is_what_the_published_layers_compute():
     np.testing.assert_allclose(months(head, variables, {}), expected, rtol=1e-5)
 
 
-def test_a_further_input_gets_a_branch_like_that_of_the_sex():
+def test_a_further_input_gets_a_branch_like_the_one_for_sex():
     head, variables = made("regression", sex_units=3, hidden=())
     weights = jax.tree.map(np.asarray, variables["params"])
     assert set(weights) == {"sex", "input_chronological_age", "input_ethnicity", "output"}
@@ -219,7 +219,7 @@ def test_a_further_input_gets_a_branch_like_that_of_the_sex():
     np.testing.assert_allclose(months(head, variables, GIVEN), expected[:, 0] * 41, rtol=1e-4)
 
 
-def test_hidden_layers_may_be_none_at_all():
+def test_a_head_without_hidden_layers_is_allowed():
     head = Regression(hidden=(), sex_units=2)
     shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), FEATURES, SEX, {}, train=False))
     assert shapes["params"]["output"]["kernel"].shape == (5 + 2, 1)

@@ -15,21 +15,21 @@ from boneage_jax.models.inception_v3 import FRAMEWORKS, InceptionV3, average_poo
 from boneage_jax.pretrained.inception_v3 import keras_names, timm_names
 from tests.compiling import QUICK
 
-SIZE = 75  # the smallest
+SIZE = 75  # the smallest supported
 CLASSIFIER = 2048 * 1000 + 1000
 SECOND_STEM = ("heatmap_stem", "conv5a_1x1")
 
 
 @cache
 def shapes(trunk: nn.Module, channels: int = 3):
-    """The variables as shapes."""
+    """The shapes of the variables."""
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, channels), jnp.float32)
     heatmap = [jax.ShapeDtypeStruct((1, SIZE, SIZE, 1), jnp.float32)] if getattr(trunk, "heatmap", False) else []
     return jax.eval_shape(lambda *x: trunk.init(jax.random.key(0), *x, train=False), image, *heatmap)
 
 
 def sizes(variables) -> tuple[int, int]:
-    """Trained parameters, running statistics."""
+    """Number of trained parameters and of running statistics."""
     return tuple(sum(leaf.size for leaf in jax.tree.leaves(variables[key])) for key in ("params", "batch_stats"))
 
 
@@ -37,7 +37,7 @@ def leaves(variables) -> set[str]:
     return {"/".join(path[1:]) for path in flatten_dict(variables)}
 
 
-def test_it_has_as_many_numbers_as_kerass():
+def test_parameter_count_matches_keras():
     params, statistics = sizes(shapes(InceptionV3()))
     assert (params, statistics) == (21_768_352, 34_432)
     # Keras counts the running statistics: without top, and with 1000 classes.
@@ -45,7 +45,7 @@ def test_it_has_as_many_numbers_as_kerass():
     assert params + statistics + CLASSIFIER == 23_851_784
 
 
-def test_the_torch_framework_has_as_many_parameters_as_timms():
+def test_parameter_count_of_the_torch_framework_matches_timm():
     params, _ = sizes(shapes(InceptionV3(framework="torch")))
     assert params == 21_785_568
     assert params + CLASSIFIER == 23_834_568
@@ -72,7 +72,7 @@ def test_every_stage_has_its_published_shape(size, eighth, sixteenth, last):
     assert found == {name: (side, side, features) for name, (side, features) in channels.items()}
 
 
-def test_simbas_flat_features_have_their_published_length():
+def test_simbas_flattened_features_have_their_published_length():
     image = jax.ShapeDtypeStruct((1, 500, 500, 3), jnp.float32)
     features = jax.eval_shape(lambda v, x: InceptionV3().apply(v, x, train=False), shapes(InceptionV3()), image)
     pooled = jax.eval_shape(lambda x: nn.avg_pool(x, (2, 2), (2, 2)), features)
@@ -81,12 +81,12 @@ def test_simbas_flat_features_have_their_published_length():
 
 
 @pytest.mark.parametrize(("framework", "corner"), [("keras", 1.0), ("torch", 4 / 9)])
-def test_average_pools_count_the_padding_only_as_in_torch(framework, corner):
+def test_average_pools_include_the_padding_only_in_torch(framework, corner):
     pooled = average_pool(jnp.ones((1, 5, 5, 1)), count_padding=FRAMEWORKS[framework].count_padding)[0, :, :, 0]
     np.testing.assert_allclose([pooled[0, 0], pooled[2, 2]], [corner, 1.0], rtol=1e-6)
 
 
-def test_only_the_torch_framework_scales():
+def test_only_the_torch_framework_has_batch_norm_scales():
     scaled = {name for name in leaves(shapes(InceptionV3(framework="torch"))) if name.endswith("/scale")}
     assert len(scaled) == 94
     assert leaves(shapes(InceptionV3(framework="torch"))) - scaled == leaves(shapes(InceptionV3()))
@@ -102,7 +102,7 @@ def test_bonet_without_heat_maps_is_inception_v3():
     assert flatten_dict(shapes(BoNet())) == flatten_dict(shapes(InceptionV3()))
 
 
-def test_bonet_joins_a_second_stem_of_the_same_layers():
+def test_bonet_adds_a_second_stem_with_the_same_layers():
     both, plain = shapes(BoNet(heatmap=True), channels=1), shapes(InceptionV3(), channels=1)
     for collection in ("params", "batch_stats"):
         assert set(both[collection]) - set(plain[collection]) == set(SECOND_STEM)
@@ -110,7 +110,7 @@ def test_bonet_joins_a_second_stem_of_the_same_layers():
     assert both["params"]["conv5a_1x1"]["conv"]["kernel"].shape == (1, 1, 384, 192)
 
 
-def test_a_heat_map_has_one_channel_whatever_the_image_has():
+def test_the_heat_map_stem_takes_one_channel_whatever_the_image_has():
     stems = shapes(BoNet(heatmap=True), channels=3)["params"]
     kernels = [stems[name]["conv1a_3x3"]["conv"]["kernel"].shape for name in ("stem", "heatmap_stem")]
     assert kernels == [(3, 3, 3, 32), (3, 3, 1, 32)]
@@ -120,7 +120,7 @@ class JoinedStems(BoNet):
     """BoNet up to the first mixed block, which compiles in seconds."""
 
     def mixed_flow(self, x, norm, *, train):
-        return jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, 2048 - 192)])  # the channels that the signature promises
+        return jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, 2048 - 192)])  # pad to the number of channels in the signature
 
 
 def test_both_stems_are_trained():
@@ -173,7 +173,7 @@ def test_every_leaf_has_one_name_in_the_original(family, framework, names):
 
 
 @pytest.mark.parametrize(("framework", "names"), [("keras", keras_names), ("torch", timm_names)])
-def test_the_second_stem_has_no_names_in_files_of_imagenet_weights(framework, names):
+def test_the_second_stem_has_no_names_in_imagenet_weight_files(framework, names):
     trunk = BoNet(heatmap=True, framework=framework)
     unnamed = leaves(shapes(trunk)) - set(names(trunk))
     assert unnamed == {leaf for leaf in leaves(shapes(trunk)) if leaf.startswith(SECOND_STEM)}

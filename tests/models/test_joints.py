@@ -1,4 +1,4 @@
-"""Networks that read every joint: the shared trunk, the head that weighs the readings, and their loss."""
+"""Networks that read every joint: the shared trunk, the head that weights the readings, and the loss."""
 
 from functools import partial
 
@@ -33,7 +33,7 @@ def test_every_crop_goes_through_the_same_efficientnet():
     np.testing.assert_allclose(features[1, 1, 0], np.asarray(one)[0, 0, 0], atol=1e-5)
 
 
-def test_a_joint_that_was_not_found_has_neither_reading_nor_weight():
+def test_a_missing_joint_has_neither_reading_nor_weight():
     network = models.create("joint_crops", variant="tiny_lite", head="joints", label_mean=100.0, label_std=40.0)
     init = jax.jit(lambda key: network.init(key, crops(), SEX, train=False), compiler_options=QUICK)
     variables = init(jax.random.key(0))
@@ -47,20 +47,20 @@ def test_a_joint_that_was_not_found_has_neither_reading_nor_weight():
     assert np.isnan(read(blank).parts).all()
 
 
-def test_the_hand_is_the_mean_of_its_joints_where_all_weigh_alike():
+def test_equal_attention_gives_the_mean_of_the_joint_readings():
     head = Joints(hidden=(8,), label_mean=100.0, label_std=40.0)
     features = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (2, 5, 4, 6)), jnp.float32)
     init = jax.jit(lambda key: head.init(key, features, SEX, {}, train=False), compiler_options=QUICK)
     variables = init(jax.random.key(0))
     kernel = variables["params"]["output"]["kernel"]
-    variables["params"]["output"]["kernel"] = kernel.at[..., 1].set(0)  # of the attention
+    variables["params"]["output"]["kernel"] = kernel.at[..., 1].set(0)  # attention logits
     found: Estimate = jax.jit(lambda v: head.apply(v, features, SEX, {}, train=False))(variables)
     np.testing.assert_allclose(found.months, found.parts.mean(axis=1), rtol=1e-5)
     assert np.ptp(found.parts, axis=1).min() > 0.1
 
 
 @pytest.mark.parametrize(("parts", "expected"), [([90.0, 130.0], 0.75), ([np.nan, 130.0], 0.75), ([np.nan] * 2, 0.25)])
-def test_half_of_the_loss_is_that_of_the_parts_that_are_there(parts, expected):
+def test_half_of_the_loss_comes_from_the_joints_that_were_found(parts, expected):
     loss = losses.create("mae", label_mean=100.0, label_std=20.0)
     age = jnp.array([110.0])
     whole = jnp.array([120.0])

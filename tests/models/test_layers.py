@@ -1,4 +1,4 @@
-"""Layers that several trunks share: convolution with normalisation, stochastic depth."""
+"""Layers shared by several trunks: convolution with normalisation, stochastic depth."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ LAYERS: dict[str, nn.Module] = {
 
 
 class Convolved(nn.Module):
-    """A layer of `LAYERS`, a normalisation by known statistics, an activation."""
+    """A layer of `LAYERS`, normalisation with stored statistics, and an activation."""
 
     kind: str
     activate: Activation | None
@@ -41,7 +41,7 @@ def test_a_folded_normalisation_gives_the_same_values_and_gradients(kind: str, a
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(3, 9, 10, 16)), jnp.float32)
     empty = Convolved(kind, activate, folded=True).init(jax.random.key(0), x)
-    # Statistics above zero, which variances have to be; a wide scale, so that ReLU6 cuts at both ends.
+    # Variances must be positive; the wide scale makes ReLU6 clip at both limits.
     variables = jax.tree.map(lambda a: jnp.asarray(rng.uniform(0.5, 3, a.shape), jnp.float32), empty)
     variables["params"]["layer"]["kernel"] -= 1.75
 
@@ -70,28 +70,28 @@ def trained(rate: float, seed: int = 0, branch: jax.Array = BRANCH) -> Any:
     return StochasticDepth(rate, deterministic=False).apply({}, branch, rngs={"dropout": jax.random.key(seed)})
 
 
-def test_stochastic_depth_drops_whole_images_and_scales_those_that_stay():
+def test_stochastic_depth_drops_whole_images_and_rescales_the_others():
     out = np.asarray(trained(0.25))
     dropped = (out == 0).all(axis=(1, 2, 3))
     np.testing.assert_allclose(out[~dropped], np.asarray(BRANCH)[~dropped] / 0.75, rtol=1e-6)
-    # 256 draws with 0.25: 64, and a standard deviation of 7.
+    # 256 draws at 0.25: mean 64, standard deviation 7.
     assert 43 <= dropped.sum() <= 85
 
 
-def test_stochastic_depth_drops_other_images_with_another_key():
+def test_stochastic_depth_is_determined_by_the_key():
     assert not np.array_equal(trained(0.5, seed=0), trained(0.5, seed=1))
     np.testing.assert_array_equal(trained(0.5, seed=0), trained(0.5, seed=0))
 
 
 @pytest.mark.parametrize(("rate", "train"), [(0.9, False), (0.0, True), (0.0, False)])
-def test_stochastic_depth_without_effect_returns_the_branch_and_needs_no_key(rate, train):
+def test_inactive_stochastic_depth_returns_its_input_and_needs_no_key(rate, train):
     assert StochasticDepth(rate, deterministic=not train).apply({}, BRANCH) is BRANCH
 
 
-def test_stochastic_depth_that_drops_asks_for_a_key():
+def test_active_stochastic_depth_requires_a_key():
     with pytest.raises(InvalidRngError, match="dropout"):
         StochasticDepth(0.5, deterministic=False).apply({}, BRANCH)
 
 
-def test_stochastic_depth_keeps_the_precision():
+def test_stochastic_depth_keeps_the_dtype():
     assert trained(0.5, branch=BRANCH.astype(jnp.bfloat16)).dtype == jnp.bfloat16

@@ -1,4 +1,4 @@
-"""What holds for every registered model, complete by construction: a model without an entry here fails."""
+"""Properties of every registered model; a model without an entry in `tests/models/families` fails."""
 
 from functools import cache
 from typing import Any
@@ -36,13 +36,13 @@ each_family = pytest.mark.parametrize(
 
 
 def image(name: str = "") -> jax.Array:
-    """Three grey images, neither square nor even."""
+    """Three greyscale images with odd, unequal sides."""
     side = 79 if name in LARGE else 41
     return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (3, side, side - 2, 1)), jnp.float32)
 
 
 def inputs(name: str) -> dict[str, jax.Array]:
-    """A heat map for the trunk that reads one."""
+    """A heat map for trunks that read one."""
     return {"heatmap": image(name)[::-1] ** 2} if "heatmap" in SMALL[name] else {}
 
 
@@ -129,7 +129,7 @@ def test_classifiers_have_their_published_sizes():
 
 
 @each_model
-def test_one_call_for_all_models_returns_months_per_image(name):
+def test_all_models_return_months_per_image_from_the_same_call(name):
     model, sex = models.create(name, **LABELS), jnp.zeros(2, jnp.int32)
     key, pixels = jax.random.key(0), jnp.zeros((2, 97, 75, 1))
     estimate, state = jax.eval_shape(lambda: model.init_with_output(key, pixels, sex, train=False))
@@ -139,7 +139,7 @@ def test_one_call_for_all_models_returns_months_per_image(name):
 
 
 @each_family
-def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name):
+def test_every_parameter_has_a_finite_nonzero_gradient(name):
     _, gradients, _ = step_of(name)(0)
     for path, gradient in tree_leaves_with_path(gradients):
         assert np.isfinite(gradient).all(), keystr(path)
@@ -147,7 +147,7 @@ def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name):
 
 
 @each_family
-def test_every_batch_statistic_moves_in_training(name):
+def test_every_batch_statistic_is_updated_in_training(name):
     _, _, moved = step_of(name)(0)
     for (path, before), after in zip(
         tree_leaves_with_path(variables(name).get("batch_stats", {})), jax.tree.leaves(moved), strict=True
@@ -158,11 +158,11 @@ def test_every_batch_statistic_moves_in_training(name):
 
 
 @each_family
-def test_evaluation_uses_the_running_statistics_and_moves_none(name):
+def test_evaluation_does_not_update_the_running_statistics(name):
     def evaluate(variables):
         return small(name).apply(variables, image(name), SEX, inputs(name), train=False, mutable=["batch_stats"])
 
-    # Only traced: an evaluation that touched the statistics would return other values than its inputs.
+    # Tracing is enough: statistics that are not updated are returned as the input variables themselves.
     jaxpr = jax.make_jaxpr(lambda v: evaluate(v)[1])(variables(name))
     given = set(map(id, jaxpr.jaxpr.invars))
     assert bool(jaxpr.out_avals) == ("batch_stats" in variables(name))
@@ -173,7 +173,7 @@ def test_evaluation_uses_the_running_statistics_and_moves_none(name):
 def test_dropout_changes_the_output_in_training_only(name):
     step = step_of(name)
     assert not np.allclose(step(0)[0], step(1)[0])
-    # Evaluation gets no dropout key at all, and agrees with itself.
+    # Evaluation gets no dropout key at all.
     assert np.isfinite(evaluated(name)).all()
 
 
@@ -196,7 +196,7 @@ def test_sex_changes_the_prediction(name):
 
 
 @each_family
-def test_a_batch_and_its_single_images_agree(name):
+def test_predictions_of_a_batch_and_of_single_images_agree(name):
     single = jax.jit(lambda v, x, sex, more: months_of(small(name), v, x, sex, more), compiler_options=QUICK)
     parts = [jax.tree.map(lambda x, i=i: x[i : i + 1], (image(name), SEX, inputs(name))) for i in range(3)]
     months = [single(variables(name), *part)[0] for part in parts]
@@ -212,10 +212,10 @@ def test_bfloat16_stays_close_to_float32(name):
 @pytest.mark.parametrize(
     "name", [name if name == "convmixer" else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
 )
-def test_rematerialising_changes_neither_names_nor_outputs_nor_gradients(name):
+def test_rematerialisation_changes_no_names_outputs_or_gradients(name):
     expected, actual = step_of(name)(0), step_of(name, remat=True)(0)
     assert structure(actual) == structure(expected)
-    # A shift that the next BatchNorm takes out again has no gradient but what rounding leaves of the others'.
+    # The gradient of a bias that the next BatchNorm cancels is rounding error only.
     rounding = 1e-6 * max(np.abs(b).max() for b in jax.tree.leaves(expected[1]))
     for (path, a), b in zip(tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
         tolerance = max(1e-4 * np.abs(b).max(), rounding)
@@ -223,7 +223,7 @@ def test_rematerialising_changes_neither_names_nor_outputs_nor_gradients(name):
 
 
 @each_family
-def test_a_block_keeps_its_convolutions_and_with_rematerialisation_nothing(name, capsys):
+def test_rematerialisation_saves_less_than_half_of_the_convolution_outputs(name, capsys):
     def kept(remat):
         model, rngs = small(name, remat=remat), {"dropout": jax.random.key(0)}
 
@@ -251,7 +251,7 @@ def test_parameters_stay_float32_when_computing_in_bfloat16(name):
     assert features.dtype == jnp.bfloat16
 
 
-def test_rgb_repeats_a_grey_image_to_three_channels():
+def test_rgb_repeats_a_greyscale_image_to_three_channels():
     grey, model = image(), small("convmixer", input_channels="rgb")
     init = jax.jit(lambda: model.init(jax.random.key(0), grey, SEX, train=False), compiler_options=QUICK)
     variables = init()
@@ -263,13 +263,13 @@ def test_rgb_repeats_a_grey_image_to_three_channels():
         model.apply(variables, grey[..., [0, 0]], SEX, train=False)
 
 
-def test_native_channels_reach_the_stem_as_they_are():
+def test_native_channels_are_not_expanded():
     shapes = jax.eval_shape(lambda: small("xception").init(jax.random.key(0), image(), SEX, train=False))
     assert shapes["params"]["trunk"]["block1_conv1"]["kernel"].shape == (3, 3, 1, 32)
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (3, 1)])
-def test_sex_must_be_one_number_per_image(shape):
+def test_sex_must_be_one_value_per_image(shape):
     with pytest.raises(BoneAgeError, match=r"sex has the shape .*, expected \(3,\)"):
         small("convmixer").apply(variables("convmixer"), image(), jnp.zeros(shape, jnp.int32), train=False)
 
@@ -312,6 +312,6 @@ def test_an_image_too_small_for_the_trunk_is_refused(name):
         ({"name": "xception", "head_options": {"hidden": [8, "8"]}}, "hidden of head 'regression' is "),
     ],
 )
-def test_what_does_not_exist_is_refused_by_name(arguments, message):
+def test_unknown_names_and_invalid_options_are_refused(arguments, message):
     with pytest.raises(BoneAgeError, match=message):
         models.create(**arguments)

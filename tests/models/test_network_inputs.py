@@ -1,4 +1,4 @@
-"""Further inputs: what they may be, how they are encoded, and how they reach the trunk and the head."""
+"""Further inputs: validation, encoding, and how they reach the trunk and the head."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class Tiny(nn.Module):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Makes and applies a network around the tiny trunk."""
+    """Builds and initialises a network around the tiny trunk."""
     monkeypatch.setitem(TRUNKS, "tiny", Tiny)
 
     def apply(inputs, given, image=IMAGE, **options):
@@ -49,18 +49,18 @@ def test_a_number_is_encoded_as_its_z_score():
     np.testing.assert_allclose(encode(AGE, jnp.array([120.0, 60.0, 130.0])), [[0.0], [-1.5], [0.25]])
 
 
-def test_a_category_is_encoded_one_hot_and_unknown_is_one_like_the_others():
+def test_categories_including_unknown_are_encoded_one_hot():
     encoded = encode(ETHNICITY, jnp.array([0, 3, 2]))
     assert encoded.dtype == jnp.float32
     np.testing.assert_array_equal(encoded, [[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]])
 
 
-def test_an_index_without_a_category_becomes_nan_rather_than_some_category():
+def test_a_category_index_out_of_range_becomes_nan():
     encoded = np.asarray(encode(ETHNICITY, jnp.array([-1, 1, 4])))
     assert np.isnan(encoded).all(axis=1).tolist() == [True, False, True]
 
 
-def test_a_heat_map_is_not_encoded_for_a_head():
+def test_encoding_a_heat_map_for_a_head_is_refused():
     with pytest.raises(BoneAgeError, match="'key_points' is a heat map"):
         encode(HEATMAP, jnp.zeros(2))
 
@@ -80,12 +80,12 @@ def test_a_heat_map_is_not_encoded_for_a_head():
         ({"name": "height", "kind": "number", "std": float("nan")}, "std of the input 'height' is nan"),
     ],
 )
-def test_inputs_that_do_not_fit_together_are_refused(arguments, message):
+def test_invalid_input_definitions_are_refused(arguments, message):
     with pytest.raises(BoneAgeError, match=message):
         Input(**arguments)
 
 
-def test_every_configured_input_must_be_given_and_nothing_else():
+def test_exactly_the_configured_inputs_must_be_given():
     check_inputs((), {})
     check_inputs((AGE, ETHNICITY), {"ethnicity": 1, "chronological_age": 2})
     with pytest.raises(BoneAgeError, match=r"lack chronological_age \(number\), key_points \(heatmap\); config"):
@@ -94,7 +94,7 @@ def test_every_configured_input_must_be_given_and_nothing_else():
         check_inputs((), {"height": 1})
 
 
-def test_a_network_without_further_inputs_needs_none_and_takes_none(tiny):
+def test_a_network_without_further_inputs_refuses_any(tiny):
     tiny((), None)
     with pytest.raises(BoneAgeError, match="no further input height"):
         tiny((), {"height": jnp.zeros(2)})
@@ -119,7 +119,7 @@ def test_a_heat_map_reaches_the_trunk_and_not_the_head(tiny):
         network.apply({}, IMAGE, train=False, method="features")
 
 
-def test_a_heat_map_stays_one_channel_when_grey_becomes_rgb(tiny):
+def test_a_heat_map_keeps_one_channel_when_the_image_becomes_rgb(tiny):
     tiny((HEATMAP,), {"key_points": IMAGE}, heatmap=True, input_channels="rgb")
     network = models.create("tiny", heatmap=True, inputs=(HEATMAP,), input_channels="rgb")
     features: Any = network.apply({}, IMAGE, {"key_points": IMAGE}, train=False, method="features")

@@ -1,4 +1,4 @@
-"""BatchNorm against flax's own: values, gradients, running statistics."""
+"""BatchNorm against `flax.linen.BatchNorm`: values, gradients, running statistics."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def data(shape=(6, 5, 7, 20), offset=4.0):
 
 
 def in_training(layer, x, variables, weights):
-    """Value, gradients to the parameters and the input, new statistics."""
+    """Value, gradients with respect to parameters and input, and new statistics."""
 
     def loss(params, x):
         y, new = layer.apply({**variables, "params": params}, x, mutable=["batch_stats"])
@@ -48,7 +48,7 @@ def test_training_equals_flax(channels):
     assert_close(ours, flax, rtol=2e-5)
 
 
-def test_without_a_scale_it_equals_flax_as_well():
+def test_training_without_a_scale_equals_flax():
     x, variables, weights = data()
     variables = {**variables, "params": {"bias": variables["params"]["bias"]}}
     ours, flax = (
@@ -58,7 +58,7 @@ def test_without_a_scale_it_equals_flax_as_well():
     assert_close(ours, flax, rtol=2e-5)
 
 
-def test_evaluation_equals_flax_and_leaves_the_statistics():
+def test_evaluation_equals_flax_and_keeps_the_statistics():
     x, variables, _ = data()
     y, new = BatchNorm(use_running_average=True, **SETTINGS).apply(variables, x, mutable=["batch_stats"])
     expected: Any = nn.BatchNorm(use_running_average=True, **SETTINGS).apply(variables, x)
@@ -66,7 +66,7 @@ def test_evaluation_equals_flax_and_leaves_the_statistics():
     assert_close(new["batch_stats"], variables["batch_stats"], rtol=0)
 
 
-def test_variables_have_flaxs_names_shapes_and_start():
+def test_initial_variables_equal_flax():
     x, _, _ = data()
     ours, flax = (
         kind(use_running_average=False, **SETTINGS).init(jax.random.key(0), x) for kind in (BatchNorm, nn.BatchNorm)
@@ -74,7 +74,7 @@ def test_variables_have_flaxs_names_shapes_and_start():
     jax.tree.map(np.testing.assert_array_equal, ours, flax)
 
 
-def test_statistics_are_those_of_all_devices():
+def test_statistics_are_synchronised_across_devices():
     x, variables, weights = data((8, 5, 7, 16))
     whole = in_training(BatchNorm(use_running_average=False, **SETTINGS), x, variables, weights)
     layer = BatchNorm(use_running_average=False, axis_name="devices", **SETTINGS)
@@ -87,7 +87,7 @@ def test_statistics_are_those_of_all_devices():
         assert_close(jax.tree.map(lambda a, d=device: a[d], new["batch_stats"]), whole["statistics"], rtol=1e-5)
 
 
-def test_bfloat16_images_have_float32_statistics_and_bfloat16_values():
+def test_bfloat16_images_have_float32_statistics_and_bfloat16_outputs():
     x, variables, weights = data()
     layer = BatchNorm(use_running_average=False, dtype=jnp.bfloat16, **SETTINGS)
     found = in_training(layer, x.astype(jnp.bfloat16), variables, weights)

@@ -1,4 +1,4 @@
-"""SIMBA's head: by hand, and refused without the chronological age."""
+"""SIMBA's head against a hand computation; it requires the chronological age."""
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,14 @@ def made(**options):
     return head, jax.jit(lambda: head.init(jax.random.key(1), FEATURES, SEX, GIVEN, train=False))()
 
 
-def test_output_is_what_the_published_layers_compute():
+def test_output_matches_a_numpy_computation_of_the_published_layers():
     head, variables = made(hidden=(7, 6))
     weights = jax.tree.map(np.asarray, variables["params"])
 
     def dense(x, name):
         return x @ weights[name]["kernel"] + weights[name]["bias"][None]
 
-    # [3, 5, 4, 2]: the fifth row does not fill a pool and is left out.
+    # [3, 5, 4, 2]: the fifth row does not fill a pooling window and is dropped.
     pooled = np.asarray(FEATURES)[:, :4].reshape(3, 2, 2, 2, 2, 2).mean(axis=(2, 4))
     markers = [
         np.array([0.0, 1.0, 1.0]) * weights["sex_scale"],
@@ -44,7 +44,7 @@ def test_output_is_what_the_published_layers_compute():
     np.testing.assert_allclose(estimate.months, expected, rtol=1e-5)
 
 
-def test_an_output_of_zero_is_the_chronological_age_and_one_is_a_standard_deviation_below():
+def test_output_counts_standard_deviations_below_the_chronological_age():
     head, variables = made(hidden=(4,))
     output = jax.tree.map(jnp.zeros_like, variables["params"]["output"])
     for bias, expected in [(0.0, [60, 130, 200]), (1.0, [60 - 41, 130 - 41, 200 - 41])]:
@@ -57,7 +57,7 @@ def test_an_output_of_zero_is_the_chronological_age_and_one_is_a_standard_deviat
     "inputs",
     [(), (HEIGHT,), (Input("chronological_age", "category", categories=("child", "adult")),)],
 )
-def test_a_network_without_chronological_age_is_refused_and_told_how_to_give_one(inputs):
+def test_the_error_without_chronological_age_names_the_setting(inputs):
     message = r'RSNA data have no chronological age; .*set config.data.inputs.chronological_age = "number"'
     with pytest.raises(BoneAgeError, match=message):
         models.create("convmixer", head="relative", inputs=inputs)

@@ -1,4 +1,4 @@
-"""ResNet-50's two frameworks: sizes, strides, padding, and the names of their weights."""
+"""ResNet-50 in both frameworks: sizes, strides, padding, and weight names."""
 
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ def test_feature_map_is_a_thirty_second_of_the_image_rounded_up(framework, size,
     assert features.shape == (1, expected, 2, 2048)
 
 
-def test_options_set_the_sizes():
+def test_options_set_the_layer_sizes():
     layers = shapes(ResNet50(**TINY), channels=1)["params"]
     blocks = {name for name in layers if name.startswith("stage")}
     assert blocks == {"stage1_block1", "stage2_block1", "stage2_block2", "stage3_block1", "stage4_block1"}
@@ -61,7 +61,7 @@ def test_only_keras_has_biases_before_the_normalisation(framework):
 
 
 @pytest.mark.parametrize(("framework", "seen"), [("torch", True), ("keras", False)])
-def test_only_torchs_halving_sees_every_pixel(framework, seen):
+def test_only_the_torch_downsampling_block_sees_every_pixel(framework, seen):
     norm = partial(nn.BatchNorm, use_running_average=True)
     block = Bottleneck(2, FRAMEWORKS[framework], norm, strides=2, project=True)
     nothing = jnp.zeros((1, 6, 6, 3))
@@ -90,7 +90,7 @@ def test_every_leaf_has_one_name_in_keras_and_one_in_timm():
         assert len(set(found.values())) == len(ours)
 
 
-def test_names_are_theirs():
+def test_weight_names_match_keras_and_timm():
     keras, timm = keras_names(ResNet50(framework="keras")), timm_names(ResNet50())
     assert keras["conv1/bias"] == "conv1_conv/bias"
     assert keras["conv1_bn/bias"] == "conv1_bn/beta"

@@ -1,4 +1,4 @@
-"""Xception's flows: shapes at each of them, padding, strides, and what may be chosen."""
+"""Xception: feature map sizes, block structure, pointwise convolutions and residual blocks."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ from boneage_jax.pretrained.names import shapes
 
 
 @pytest.mark.parametrize(("size", "expected"), [(299, 10), (500, 16), (137, 5), (71, 3)])
-def test_feature_map_is_as_large_as_kerass(size, expected):
+def test_feature_map_size_matches_keras(size, expected):
     features = jax.eval_shape(
         lambda: Xception().init_with_output(jax.random.key(0), jnp.zeros((1, size, size, 1)), train=False)[0]
     )
@@ -32,7 +32,7 @@ def test_blocks_are_numbered_as_in_the_published_network():
     assert all(path[-2].endswith("_bn") for path in flatten_dict(layers) if path[-1] == "bias")
 
 
-def test_middle_flow_is_as_long_as_told():
+def test_middle_blocks_sets_the_length_of_the_middle_flow():
     layers = shapes(Xception(middle_blocks=2))["params"]
     assert {name for name in layers if "_" not in name} == {f"block{i}" for i in range(2, 8)}
     assert layers["block8_sepconv2"]["pointwise"]["kernel"].shape == (1, 1, 1536, 2048)
@@ -40,7 +40,7 @@ def test_middle_flow_is_as_long_as_told():
 
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("use_bias", [False, True])
-def test_pointwise_is_flaxs_1x1_convolution(strides, use_bias):
+def test_pointwise_equals_flaxs_1x1_convolution(strides, use_bias):
     x = jax.random.normal(jax.random.key(0), (2, 7, 8, 5))
     reference = nn.Conv(6, (1, 1), strides, use_bias=use_bias, bias_init=nn.initializers.normal())
     ours = Pointwise(6, strides=strides, use_bias=use_bias)

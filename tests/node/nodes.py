@@ -1,4 +1,4 @@
-"""The node and its neighbours as processes, all on loopback."""
+"""The node and the programs around it as processes, all on loopback."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def answers(port):
 
 
 class Process:
-    """A program that runs until it is ended; its output goes to a file."""
+    """A program that runs until it is stopped; its output goes to a file."""
 
     def __init__(self, folder, *command, **environment):
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class Process:
         self._process.wait()
 
     def end(self, seconds=60.0):
-        """Asks it to end, and returns its exit status."""
+        """Sends SIGTERM and returns the exit status."""
         self._process.send_signal(signal.SIGTERM)
         try:
             return self._process.wait(seconds)
@@ -92,7 +92,7 @@ class Node(Process):
         self.port = port
 
     def wait(self):
-        """Waits until it listens."""
+        """Waits until the node is listening."""
         wait_for(lambda: answers(self.port) or self._process.poll() is not None)
         assert self._process.poll() is None, self.log
         return self

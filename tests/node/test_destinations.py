@@ -1,4 +1,4 @@
-"""C-STORE and STOW-RS: what is sent arrives, and each kind of failure has its own error."""
+"""C-STORE and STOW-RS: objects arrive, and each kind of failure has its own error."""
 
 import http.server
 import io
@@ -24,7 +24,7 @@ def made():
 
 @pytest.fixture
 def archive():
-    """Starts a storage SCP; returns it as a destination, and what it has received."""
+    """Starts a storage SCP; returns a destination for it and the list of objects it receives."""
     servers = []
 
     def start(status=0x0000, kinds=KINDS, title="ARCHIVE", syntaxes=None):
@@ -50,7 +50,7 @@ def archive():
 
 @pytest.fixture
 def service():
-    """Starts an HTTP server that answers with a status; returns it as a destination, and what it has received."""
+    """Starts an HTTP server that answers with a status; returns a destination and the list of requests it receives."""
     servers = []
 
     def start(status=200, body="{}"):
@@ -91,7 +91,7 @@ def service():
         server.server_close()
 
 
-def test_an_archive_receives_both_objects_in_one_association(archive, made):
+def test_an_archive_receives_both_objects(archive, made):
     destination, received = archive()
     with destination.connect() as send:
         send(made.capture)
@@ -102,27 +102,27 @@ def test_an_archive_receives_both_objects_in_one_association(archive, made):
     assert received[1].ContentSequence == sent[1].ContentSequence
 
 
-def test_an_archive_that_reads_implicit_vr_alone_receives_them_too(archive, made):
+def test_an_archive_that_accepts_only_implicit_vr_receives_the_report(archive, made):
     destination, received = archive(syntaxes=pydicom.uid.ImplicitVRLittleEndian)
     with destination.connect() as send:
         send(made.report)
     assert received[0].ContentSequence == pydicom.dcmread(io.BytesIO(made.report)).ContentSequence
 
 
-def test_a_warning_of_an_archive_means_that_it_has_the_object(archive, made):
+def test_a_warning_status_of_an_archive_counts_as_success(archive, made):
     destination, received = archive(status=0xB000)
     with destination.connect() as send:
         send(made.report)
     assert len(received) == 1
 
 
-def test_an_archive_that_answers_with_a_failure_rejects(archive, made):
+def test_a_failure_status_of_an_archive_is_a_rejection(archive, made):
     destination, _ = archive(status=0xA700)
     with destination.connect() as send, pytest.raises(RejectedError, match="it answers with status 0xA700"):
         send(made.report)
 
 
-def test_an_archive_without_structured_reports_rejects_them_alone(archive, made):
+def test_an_archive_without_sr_support_rejects_only_the_report(archive, made):
     destination, received = archive(kinds=[SecondaryCaptureImageStorage])
     with destination.connect() as send:
         send(made.capture)
@@ -133,12 +133,12 @@ def test_an_archive_without_structured_reports_rejects_them_alone(archive, made)
 
 # pynetdicom leaves the socket of a refused connection to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_archive_that_is_not_there_is_unreachable():
+def test_a_missing_archive_is_unreachable():
     with pytest.raises(UnreachableError, match="it does not answer"), Archive("A", "B", "127.0.0.1", 9).connect():
         pass
 
 
-def test_an_archive_of_another_title_is_unreachable(archive):
+def test_an_archive_with_another_ae_title_is_unreachable(archive):
     destination, _ = archive(title="ELSEWHERE")
     with pytest.raises(UnreachableError, match="it rejects the association"), destination.connect():
         pass
@@ -155,26 +155,26 @@ def test_a_service_receives_the_bytes_of_each_object(service, made):
 
 
 @pytest.mark.parametrize("status", [401, 404, 500, 503])
-def test_a_service_with_a_status_that_may_pass_is_unreachable(status, service, made):
+def test_a_service_with_a_temporary_error_status_is_unreachable(status, service, made):
     destination, _ = service(status)
     with destination.connect() as send, pytest.raises(UnreachableError, match=f"it answers with status {status}"):
         send(made.report)
 
 
 @pytest.mark.parametrize("status", [400, 409, 415])
-def test_a_service_with_another_status_rejects(status, service, made):
+def test_a_permanent_error_status_of_a_service_is_a_rejection(status, service, made):
     destination, _ = service(status)
     with destination.connect() as send, pytest.raises(RejectedError, match=f"it answers with status {status}"):
         send(made.report)
 
 
-def test_a_service_that_lists_the_object_as_failed_rejects(service, made):
+def test_a_failure_listed_in_the_response_is_a_rejection(service, made):
     destination, _ = service(202, FAILED)
     with destination.connect() as send, pytest.raises(RejectedError, match="it reports that storing failed"):
         send(made.report)
 
 
-def test_a_service_that_is_not_there_is_unreachable(made):
+def test_a_missing_service_is_unreachable(made):
     with Service("http://127.0.0.1:9/dicom-web").connect() as send, pytest.raises(UnreachableError, match="not answer"):
         send(made.report)
 

@@ -1,4 +1,4 @@
-"""The node among other people's programs: dcmtk's echoscu, storescu and storescp, and Orthanc."""
+"""The node with third-party programs: dcmtk's echoscu, storescu and storescp, and Orthanc."""
 
 import random
 import threading
@@ -31,7 +31,7 @@ def weights(tmp_path_factory):
 
 
 def write(folder, count, kind="CR", **elements):
-    """Files of phantoms; returns them, and their SOP Instance UIDs."""
+    """Writes files of phantoms; returns their paths and SOP Instance UIDs."""
     folder.mkdir(exist_ok=True)
     files, uids = [], []
     for number in range(count):
@@ -50,7 +50,7 @@ def send(port, *files, caller="MODALITY", called="BONEAGE"):
 
 
 def sources(files):
-    """How many reports and captures of each source are among files."""
+    """Counts the reports and captures of each source image among the files."""
     found: Counter[tuple[str, str]] = Counter()
     for path in files:
         made = pydicom.dcmread(path)
@@ -66,7 +66,7 @@ def one_of_each(uids):
     return {(kind, uid): 1 for kind in ("SR", "SC") for uid in uids}
 
 
-def test_images_are_answered_and_everything_else_is_left_alone(tmp_path, weights):
+def test_images_are_answered_and_other_objects_are_ignored(tmp_path, weights):
     port, archive = free_port(), free_port()
     flags = ("--allow=MODALITY", "--allow=ARCHIVE", f"--send-to=ARCHIVE@127.0.0.1:{archive}")
     with Store(tmp_path / "archive", archive) as store, Node(tmp_path / "node", port, weights, *flags) as node:
@@ -83,8 +83,8 @@ def test_images_are_answered_and_everything_else_is_left_alone(tmp_path, weights
         assert sources(store.files()) == one_of_each(uids)
         for path in store.files():
             assert "Error" not in programs.run("dciodvfy", path)[1]
-        assert send(port, *store.files(), caller="ARCHIVE")  # its own results
-        assert send(port, images[0][0][0])  # an image that it has answered
+        assert send(port, *store.files(), caller="ARCHIVE")  # the node's own results
+        assert send(port, images[0][0][0])  # an image that has already been answered
         wait_for(lambda: "was received before" in node.log)
         assert node.end() == 0
         assert len(store.files()) == 6
@@ -96,7 +96,7 @@ def test_images_are_answered_and_everything_else_is_left_alone(tmp_path, weights
         assert not any(word in node.log for word in ("Doe", "P4711", "20100310", *uids))
 
 
-def test_the_months_are_those_of_the_predictor(tmp_path, weights):
+def test_the_report_has_the_bone_age_of_the_predictor(tmp_path, weights):
     port, archive = free_port(), free_port()
     with (
         Store(tmp_path / "archive", archive) as store,
@@ -111,7 +111,7 @@ def test_the_months_are_those_of_the_predictor(tmp_path, weights):
         assert radiographs.bone_age(report.read_bytes()) == pytest.approx(expected, abs=0.01)
 
 
-def test_results_wait_for_a_destination_that_is_away(tmp_path, weights):
+def test_results_wait_for_an_unreachable_destination(tmp_path, weights):
     port, archive = free_port(), free_port()
     files, uids = write(tmp_path / "images", 3)
     with Node(tmp_path / "node", port, weights, f"--send-to=ARCHIVE@127.0.0.1:{archive}") as node:
@@ -123,7 +123,7 @@ def test_results_wait_for_a_destination_that_is_away(tmp_path, weights):
 
 
 @pytest.mark.parametrize("way", ["--send-to", "--dicomweb"])
-def test_the_loop_from_orthanc_to_the_node_and_back(way, tmp_path, weights):
+def test_results_return_to_orthanc_without_a_routing_loop(way, tmp_path, weights):
     port = free_port()
     with Orthanc(tmp_path / "orthanc", port) as orthanc:
         where = {
@@ -135,7 +135,7 @@ def test_the_loop_from_orthanc_to_the_node_and_back(way, tmp_path, weights):
             files, uids = write(tmp_path / "images", 2)
             assert send(orthanc.dicom_port, *files, called="ORTHANC")
             wait_for(lambda: node.log.count(": results sent") == 2)
-            time.sleep(3)  # for a loop to begin
+            time.sleep(3)  # time for a routing loop to start
             stored = orthanc.tags()
             assert Counter(one["Modality"] for one in stored) == {"CR": 2, "SR": 2, "OT": 2}
             for uid in uids:
@@ -152,7 +152,7 @@ def test_the_loop_from_orthanc_to_the_node_and_back(way, tmp_path, weights):
             assert node.log.count("accepted") == 2
 
 
-def test_nothing_is_lost_or_doubled_when_the_node_is_killed_at_any_moment(tmp_path, weights):
+def test_killing_the_node_neither_loses_nor_duplicates_results(tmp_path, weights):
     port, archive = free_port(), free_port()
     files, uids = write(tmp_path / "images", 40)
     rng = random.Random(0)
@@ -169,7 +169,7 @@ def test_nothing_is_lost_or_doubled_when_the_node_is_killed_at_any_moment(tmp_pa
         for number in range(20):
             with Node(folder, port, weights, *flags) as node:
                 if number % 2:
-                    node.wait()  # half of the ends come after the start, half during it
+                    node.wait()  # half of the kills come after startup, most others during it
                 time.sleep(rng.uniform(0, 3))
                 node.kill()
         with Node(folder, port, weights, *flags) as node:
@@ -180,7 +180,7 @@ def test_nothing_is_lost_or_doubled_when_the_node_is_killed_at_any_moment(tmp_pa
         assert sources(store.files()) == one_of_each(uids)
 
 
-def test_two_hundred_images_in_a_row(tmp_path, weights):
+def test_200_consecutive_images_are_each_answered_once(tmp_path, weights):
     port, archive = free_port(), free_port()
     files, uids = write(tmp_path / "images", 200)
     with (

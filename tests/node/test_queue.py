@@ -1,4 +1,4 @@
-"""The queue: what is accepted stays until it is done, through any end of the process."""
+"""The queue keeps accepted images until they are done, even if the process ends."""
 
 import sqlite3
 import time
@@ -41,7 +41,7 @@ def test_an_image_goes_from_waiting_to_sent(queue):
     assert queue.counts() == {State.SENT: 1}
 
 
-def test_an_image_is_answered_once_by_the_same_weights(queue, path):
+def test_an_image_is_accepted_only_once_for_the_same_weights(queue, path):
     first = queue.accept("1.2.3", b"image")
     assert queue.accept("1.2.3", b"image") is None
     queue.answer(first, {"report": b"sr"})
@@ -63,7 +63,7 @@ def test_a_refused_image_is_accepted_again(queue):
     assert queue.next_waiting().source == b"with sex"
 
 
-def test_everything_survives_a_new_start(queue, path):
+def test_the_queue_survives_a_restart_and_retries_failed_images(queue, path):
     waiting, answered, failed = (queue.accept(f"1.2.{i}", b"image %d" % i) for i in range(3))
     queue.answer(answered, {"report": b"sr"})
     queue.fail(failed, "ValueError")
@@ -75,13 +75,13 @@ def test_everything_survives_a_new_start(queue, path):
     again.close()
 
 
-def test_an_image_that_was_begun_comes_after_the_others(queue):
+def test_an_image_already_attempted_comes_after_the_others(queue):
     first, second = queue.accept("1.2.1", b"ends the process"), queue.accept("1.2.2", b"harmless")
     assert queue.next_waiting().id == first
     assert queue.next_waiting().id == second
 
 
-def test_images_that_wait_are_read_by_the_weights_of_the_next_start(queue, path):
+def test_waiting_images_are_reassigned_to_the_weights_of_a_restart(queue, path):
     queue.accept("1.2.1", b"one")
     queue.accept("1.2.2", b"two")
     other = reopened(queue, path, "weights-b")
@@ -90,7 +90,7 @@ def test_images_that_wait_are_read_by_the_weights_of_the_next_start(queue, path)
     other.close()
 
 
-def test_an_image_that_waits_for_two_weights_is_read_once(queue, path):
+def test_a_waiting_image_is_dropped_if_the_new_weights_have_answered_it(queue, path):
     queue.accept("1.2.1", b"one")
     number = queue.accept("1.2.2", b"two")
     queue.answer(number, {"report": b"sr"})
@@ -101,7 +101,7 @@ def test_an_image_that_waits_for_two_weights_is_read_once(queue, path):
     back.close()
 
 
-def test_pauses_grow_to_the_longest_one(queue, monkeypatch):
+def test_retry_pauses_double_up_to_the_longest_pause(queue, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "time", lambda: now[0])
     number = queue.accept("1.2.3", b"image")
@@ -115,12 +115,12 @@ def test_pauses_grow_to_the_longest_one(queue, monkeypatch):
     assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
 
 
-def test_a_second_process_is_refused(queue, path):
+def test_a_queue_file_in_use_is_rejected(queue, path):
     with pytest.raises(BoneAgeError, match="another node uses it; choose another with --queue"):
         Queue(path, "weights-a")
 
 
-def test_the_file_is_for_its_owner_alone(queue, path):
+def test_the_queue_file_is_accessible_only_to_its_owner(queue, path):
     queue.accept("1.2.3", b"image")
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -135,7 +135,7 @@ def test_no_bytes_of_a_delivered_image_remain_in_the_file(queue, path):
     assert b"Doe^Jane" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
-def test_a_queue_of_a_later_version_is_left_alone(queue, path):
+def test_a_queue_of_a_later_version_is_rejected(queue, path):
     queue.close()
     with sqlite3.connect(path) as file:
         file.execute("PRAGMA user_version = 9")
@@ -144,7 +144,7 @@ def test_a_queue_of_a_later_version_is_left_alone(queue, path):
         Queue(path, "weights-a")
 
 
-def test_a_file_that_is_no_queue_is_refused(tmp_path):
+def test_a_file_that_is_not_a_queue_is_rejected(tmp_path):
     (tmp_path / "q").write_bytes(b"something else" * 100)
     with pytest.raises(BoneAgeError, match=r"the queue .*q cannot be opened: file is not a database"):
         Queue(tmp_path / "q", "weights-a")

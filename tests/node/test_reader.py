@@ -1,4 +1,4 @@
-"""Reading from the queue: results as the command's, refusals, and errors that leave the node running."""
+"""Reading from the queue: results, refusals, and errors that leave the node running."""
 
 import threading
 
@@ -45,7 +45,7 @@ def run(reader, queue, until):
     assert until()
 
 
-def test_each_image_is_answered_with_the_months_of_the_predictor(reader, predictor, queue):
+def test_each_image_is_answered_with_the_bone_age_of_the_predictor(reader, predictor, queue):
     files = [radiographs.file(kind, radiographs.hand(i)) for i, kind in enumerate(("CR", "DX", "SC"))]
     for i, content in enumerate(files):
         queue.accept(f"1.2.{i}", content)
@@ -58,13 +58,13 @@ def test_each_image_is_answered_with_the_months_of_the_predictor(reader, predict
             queue.sent(entry.id, role)
 
 
-def test_an_image_without_a_sex_is_refused_by_reason(reader, queue, caplog):
+def test_an_image_without_a_sex_is_refused_with_the_reason(reader, queue, caplog):
     queue.accept("1.2.3", radiographs.file("CR", PatientSex=""))
     run(reader, queue, lambda: queue.counts() == {State.REFUSED: 1})
     assert "image 1 is refused: the image: the sex is not given" in caplog.text
 
 
-def test_an_image_that_the_checks_distrust_is_refused_by_reason(reader, queue, monkeypatch, caplog):
+def test_an_image_that_fails_the_checks_is_refused_with_the_reason(reader, queue, monkeypatch, caplog):
     def refuse(*_, **__):
         raise RefusedImageError("the image", [Finding("blank", "The image is blank.")])
 
@@ -74,7 +74,7 @@ def test_an_image_that_the_checks_distrust_is_refused_by_reason(reader, queue, m
     assert "image 1 is refused: the image is refused: The image is blank." in caplog.text
 
 
-def test_a_damaged_image_is_refused_and_its_values_stay_out_of_the_log(reader, queue, caplog):
+def test_a_damaged_image_is_refused_without_logging_its_values(reader, queue, caplog):
     queue.accept("1.2.3", radiographs.file("CR", PixelData=b"short", PatientName="Canary"))
     queue.accept("1.2.4", radiographs.file("CR", StudyDate="Canary"))
     run(reader, queue, lambda: queue.counts() == {State.REFUSED: 2})
@@ -84,7 +84,7 @@ def test_a_damaged_image_is_refused_and_its_values_stay_out_of_the_log(reader, q
     assert not any("Canary" in one.getMessage() for one in caplog.records if one.name != "pydicom")
 
 
-def test_an_unexpected_error_keeps_the_image_and_the_node_goes_on(reader, queue, monkeypatch, caplog):
+def test_an_unexpected_error_keeps_the_image_and_the_node_continues(reader, queue, monkeypatch, caplog):
     original = reader._predictor.look
 
     def look(data):
@@ -100,6 +100,6 @@ def test_an_unexpected_error_keeps_the_image_and_the_node_goes_on(reader, queue,
     assert "Doe" not in caplog.text
 
 
-def test_weights_with_further_inputs_are_refused():
+def test_weights_with_further_inputs_are_rejected():
     with pytest.raises(BoneAgeError, match="the weights 'tiny' also read chronological_age"):
         Reader(random_weights.predictor(inputs=random_weights.AGE))

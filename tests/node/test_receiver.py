@@ -1,4 +1,4 @@
-"""The storage SCP: who may connect, and what becomes of each object that arrives."""
+"""The storage SCP: who may connect, and what happens to each received object."""
 
 import logging
 import sqlite3
@@ -48,8 +48,8 @@ def connect(port, caller="PACS", contexts=((ComputedRadiographyImageStorage, Exp
 
 
 def send(port, made):
-    """The status with which an object is answered."""
-    radiographs.written(made)  # gives it a transfer syntax
+    """Sends an object and returns the status of the response."""
+    radiographs.written(made)  # sets the transfer syntax
     association = connect(port, contexts=[(made.SOPClassUID, ExplicitVRLittleEndian)])
     status = association.send_c_store(made).Status
     association.release()
@@ -73,7 +73,7 @@ def test_only_listed_callers_may_connect(start, caplog):
 
 
 @pytest.mark.parametrize("kind", ["CR", "DX", "SC"])
-def test_an_image_is_in_the_queue_byte_by_byte_once_it_is_acknowledged(kind, start, queue):
+def test_an_acknowledged_image_is_queued_as_a_dicom_file(kind, start, queue):
     made = radiographs.dataset(kind)
     assert send(start(), made) == receiver.SUCCESS
     received = queue.next_waiting().source
@@ -81,7 +81,7 @@ def test_an_image_is_in_the_queue_byte_by_byte_once_it_is_acknowledged(kind, sta
     assert received[128:132] == b"DICM"
 
 
-def test_an_image_that_comes_twice_is_queued_once(start, queue):
+def test_an_image_received_twice_is_queued_once(start, queue):
     port, made = start(), radiographs.dataset("CR")
     assert [send(port, made), send(port, made)] == [receiver.SUCCESS] * 2
     assert queue.counts() == {State.WAITING: 1}
@@ -94,7 +94,7 @@ def test_other_objects_are_acknowledged_and_dropped(start, queue):
     assert queue.counts() == {}
 
 
-def test_what_cannot_be_queued_is_not_acknowledged(start, queue, monkeypatch, caplog):
+def test_an_image_that_cannot_be_queued_is_not_acknowledged(start, queue, monkeypatch, caplog):
     def full(*_):
         raise sqlite3.OperationalError("database or disk is full")
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_queued_is_not_acknowledged(start, queue, monkeypatch, ca
     assert "an image from PACS cannot be queued: database or disk is full" in caplog.text
 
 
-def test_the_log_names_no_patient(start, caplog):
+def test_the_log_has_no_patient_data(start, caplog):
     caplog.set_level(logging.DEBUG, "boneage_jax")
     made = radiographs.dataset("CR")
     send(start(), made)
@@ -112,7 +112,7 @@ def test_the_log_names_no_patient(start, caplog):
         assert word not in caplog.text
 
 
-def test_deflated_objects_are_not_taken(start):
+def test_deflated_transfer_syntax_is_not_accepted(start):
     association = connect(start(), contexts=[(ComputedRadiographyImageStorage, DeflatedExplicitVRLittleEndian)])
     assert [context.abstract_syntax for context in association.accepted_contexts] == [Verification]
     association.release()

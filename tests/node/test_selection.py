@@ -35,11 +35,11 @@ def test_dx_images_for_processing_are_read():
         ("SC", {"Modality": "CT"}, "its modality is not radiography"),
     ],
 )
-def test_other_objects_are_left_alone(kind, elements, why):
+def test_other_objects_are_ignored(kind, elements, why):
     assert reason(kind, **elements) == why
 
 
-def test_its_own_results_are_left_alone():
+def test_results_of_this_package_are_ignored():
     made = objects.make(radiographs.file("CR"), "hand.dcm", radiographs.result(), radiographs.overlay)
     capture, report = (pydicom.dcmread(io.BytesIO(content)) for content in (made.capture, made.report))
     assert reason_to_ignore(capture.SOPClassUID, made.capture) == "it is a result of this package"
@@ -48,7 +48,7 @@ def test_its_own_results_are_left_alone():
 
 def test_a_damaged_header_is_an_error():
     data = radiographs.file("CR")
-    damaged = data.replace(b"\x08\x00\x60\x00CS", b"\x08\x00\x60\x00FD")  # the modality becomes a number
+    damaged = data.replace(b"\x08\x00\x60\x00CS", b"\x08\x00\x60\x00FD")  # the VR of Modality becomes FD, a number
     assert damaged != data
     with pytest.raises(BoneAgeError, match=r"the object has a damaged header \(BytesLengthException\); export"):
         reason_to_ignore(radiographs.dataset("CR").SOPClassUID, damaged)

@@ -1,4 +1,4 @@
-"""Results go out until the destination has them; what it does not take waits, and the rest goes on."""
+"""Results are sent until the destination has them; rejected results wait without blocking the others."""
 
 import contextlib
 import threading
@@ -12,7 +12,7 @@ from boneage_jax.node.sender import Sender
 
 
 class Destination:
-    """Takes what `refuse` does not raise for; `down` counts the attempts that fail first."""
+    """Accepts a result unless `refuse` returns an error for it; the first `down` connections fail."""
 
     def __init__(self, down=0, refuse=lambda content: None):
         self.down, self.refuse, self.has, self.attempts = down, refuse, [], 0
@@ -31,7 +31,7 @@ class Destination:
 
 
 class Pauses(threading.Event):
-    """A stop signal that notes the pauses it is asked for, and does not wait."""
+    """A stop event that records the requested pauses without waiting."""
 
     def __init__(self):
         super().__init__()
@@ -57,7 +57,7 @@ def answered(queue, count):
 
 
 def run(queue, destination, until):
-    """Runs a sender until the condition holds; returns the pauses that it made."""
+    """Runs a sender until the condition holds; returns the pauses it requested."""
     stop = Pauses()
     thread = threading.Thread(target=Sender(destination).run, args=(queue, stop))
     thread.start()
@@ -77,7 +77,7 @@ def test_both_results_of_each_image_are_sent_in_order(queue):
     assert destination.has == [b"%s %d" % (kind, number) for number in numbers for kind in (b"sc", b"sr")]
 
 
-def test_an_unreachable_destination_is_tried_again_after_growing_pauses(queue, caplog):
+def test_an_unreachable_destination_is_retried_after_growing_pauses(queue, caplog):
     answered(queue, 2)
     destination = Destination(down=12)
     pauses = run(queue, destination, lambda: queue.counts() == {State.SENT: 2})
@@ -86,7 +86,7 @@ def test_an_unreachable_destination_is_tried_again_after_growing_pauses(queue, c
     assert "cannot be reached (it does not answer); next attempt in 1 s" in caplog.text
 
 
-def test_the_pause_is_short_again_after_success(queue):
+def test_the_pause_is_reset_after_success(queue):
     sender = Sender(destination := Destination(down=3))
     answered(queue, 1)
     stop = Pauses()
@@ -109,7 +109,7 @@ def test_a_rejected_result_does_not_hold_up_the_others(queue, caplog):
     assert "rejects a result (it answers with status 0xA900); next attempt in 2 s" in caplog.text
 
 
-def test_only_what_is_missing_is_sent_again(queue, monkeypatch):
+def test_only_missing_results_are_sent_again(queue, monkeypatch):
     (number,) = answered(queue, 1)
     refusals = {b"sr %d" % number: [UnreachableError("it ended the association")]}
     destination = Destination(

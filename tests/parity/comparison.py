@@ -26,11 +26,11 @@ Stages = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One trunk beside one original.
+    """A trunk and one of its originals.
 
-    `original(height, width)` builds it at random, without classifier; `names(trunk)` says which of its weights is
-    which of ours; `stages(model, image)` returns its stages for an image [B, H, W, 3], channels last, in evaluation
-    mode, the stem first and "whole" last. The others bear the names of our layers.
+    `original(height, width)` builds the original with random weights and without classifier; `names(trunk)` maps our
+    weights to its keys; `stages(model, image)` returns its outputs for an image [B, H, W, 3], channels last, in
+    evaluation mode: the stem first and "whole" last, the others under the names of our layers.
     """
 
     name: str
@@ -55,7 +55,7 @@ def timm() -> Any:
 
 
 def relative_error(actual: Any, expected: Any) -> float:
-    """The largest difference, as a share of the largest expected value."""
+    """The largest difference relative to the largest expected value."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert actual.shape == expected.shape
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
@@ -67,7 +67,7 @@ def image(height: int, width: int) -> np.ndarray:
 
 
 def drawn(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """A weight that depends on its path and shape alone, so nothing but the golden outputs need be kept."""
+    """A weight drawn from its path and shape alone, so only the golden outputs need to be stored."""
     generator = np.random.default_rng(zlib.crc32("/".join(path).encode()))
     if path[-1] in ("var", "scale"):
         return generator.uniform(0.5, 1.5, shape).astype(np.float32)
@@ -90,7 +90,7 @@ def stages(
     layers: list[str],
     compiler_options: dict[str, Any] | None = None,
 ) -> Stages:
-    """What the named layers of our trunk return in evaluation mode, and the "whole"."""
+    """Outputs of the named layers of our trunk in evaluation mode, and of the "whole"."""
     whole, captured = jax.jit(
         lambda variables, image: trunk.apply(
             variables,
@@ -108,13 +108,13 @@ def stages(
 
 
 def ours(case: Case, model: Any) -> dict[str, Any]:
-    """Our variables with the original's numbers."""
+    """Our variables with the original's weights."""
     trunk = case.trunk()
     return assign(arrays(case, model), case.names(trunk), naming.shapes(trunk), case.source)
 
 
 def arrays(case: Case, model: Any) -> dict[str, np.ndarray]:
-    """Everything the original holds, by its keys."""
+    """All arrays of the original, by its keys."""
     return keras_arrays(model) if case.source == "keras" else torch_arrays(model)
 
 
@@ -137,7 +137,7 @@ def give(case: Case, model: Any, variables: dict[str, Any]) -> None:
 
 def keras_arrays(model: Any) -> dict[str, np.ndarray]:
     """Weights by "<layer>/<variable>"."""
-    # Copies: the model goes on to train on memory of its own.
+    # Copies, because the model may update its weights in place.
     return {f"{layer.name}/{w.name}": np.array(w.value) for layer in model.layers for w in layer.weights}
 
 
@@ -148,7 +148,7 @@ def torch_arrays(model: Any) -> dict[str, np.ndarray]:
 
 
 def shake_normalisation(case: Case, model: Any) -> None:
-    """Moves it: fresh normalisation is the identity, which would hide swapped statistics."""
+    """Randomises it: fresh normalisation is the identity, which would hide swapped statistics."""
     generator = np.random.default_rng(1)
 
     def moved(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -174,7 +174,7 @@ def shake_normalisation(case: Case, model: Any) -> None:
 def trained_statistics(case: Case, model: Any, image: np.ndarray) -> dict[str, np.ndarray]:
     """The original's running statistics after one pass in training mode, by key; PyTorch's in float64.
 
-    Rounding grows from one normalisation over few pixels to the next: in float32, two right answers drift apart.
+    Rounding errors grow from one normalisation over few pixels to the next: in float32, correct results diverge.
     """
     if case.source == "keras":
         with jax.numpy_rank_promotion("allow"):
@@ -187,7 +187,7 @@ def trained_statistics(case: Case, model: Any, image: np.ndarray) -> dict[str, n
         model.double().train()(torch.from_numpy(image.transpose(0, 3, 1, 2).astype(np.float64)))
     after = {key: value for key, value in torch_arrays(model).items() if "running_" in key}
     for layer, (count, momentum) in counts.items():
-        # PyTorch's running variance takes the unbiased batch variance, ours and Keras' the biased one.
+        # PyTorch's running variance uses the unbiased batch variance, ours and Keras' the biased one.
         key = f"{layer}.running_var"
         batch = (after[key] - (1 - momentum) * before[key]) / momentum
         after[key] = (1 - momentum) * before[key] + momentum * batch * (count - 1) / count
@@ -196,7 +196,7 @@ def trained_statistics(case: Case, model: Any, image: np.ndarray) -> dict[str, n
 
 @contextmanager
 def _counted(model: Any) -> Iterator[dict[str, tuple[int, float]]]:
-    """Numbers per channel that each BatchNorm of a PyTorch model sees, and its momentum."""
+    """Values per channel seen by each BatchNorm of a PyTorch model, and its momentum."""
     counts: dict[str, tuple[int, float]] = {}
     hooks = []
     for name, module in model.named_modules():
@@ -222,7 +222,7 @@ def torch_stages(model: Any, image: np.ndarray, layers: dict[str, str]) -> Stage
     for name, module in layers.items():
 
         def keep(_, inputs, output, name=name):
-            found[name] = output.clone()  # what follows may work in place
+            found[name] = output.clone()  # later layers may work in place
 
         hooks.append(modules[module].register_forward_hook(keep))
     with torch.no_grad():

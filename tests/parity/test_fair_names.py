@@ -1,4 +1,4 @@
-"""The authors' names of ConvNeXt V2's weights, against timm, which renames and reshapes their files."""
+"""The authors' weight names for ConvNeXt V2 against timm, which renames and reshapes their files."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.parity import comparison
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 
 
-def test_authors_weights_arrive_where_timms_do():
+def test_weights_under_the_authors_names_load_like_timms():
     torch = pytest.importorskip("torch")
     timm = comparison.timm()
     model, trunk = timm.create_model("convnextv2_tiny"), ConvNeXtV2("tiny")

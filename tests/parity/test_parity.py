@@ -1,4 +1,4 @@
-"""Every trunk against its originals, with their own random weights: `pytest -m parity -rP` prints the table."""
+"""Every trunk against its originals with the originals' random weights: `pytest -m parity -rP` prints the table."""
 
 import importlib
 import os
@@ -50,7 +50,7 @@ def test_every_stage_equals_the_original(case, native):
 
 
 @each_case
-def test_a_training_step_moves_the_same_statistics(case):
+def test_a_training_step_updates_the_statistics_like_the_original(case):
     size = case.sizes[1]
     model, trunk = case.original(size, size), case.trunk()
     comparison.shake_normalisation(case, model)
@@ -63,7 +63,7 @@ def test_a_training_step_moves_the_same_statistics(case):
         leaf: comparison.relative_error(value, expected[names[leaf]])
         for leaf, value in traverse_util.flatten_dict(moved.get("batch_stats", {}), sep="/").items()
     }
-    assert len(errors) == len(expected)  # of ConvNeXt V2, which has no batch statistics, neither moves any
+    assert len(errors) == len(expected)  # both are empty for ConvNeXt V2, which has no batch statistics
     if errors:
         report(case, "training", errors)
     assert max(errors.values(), default=0) <= WHOLE, errors

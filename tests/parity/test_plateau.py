@@ -28,11 +28,11 @@ def test_the_rate_is_cut_at_the_same_evaluations_as_in_keras(patience):
     theirs.set_model(types.SimpleNamespace(optimizer=keras.optimizers.SGD(1.0)))
     theirs.on_train_begin()
     found, expected = [], []
-    # whole months, so that the smallest improvement that counts (0.01 % here, 0.0001 months there) makes no difference
+    # whole months, so that the minimum improvement (0.01 % here, 0.0001 months in Keras) makes no difference
     for epoch, mae in enumerate(np.random.default_rng(0).integers(5, 20, 60).astype(np.float32)):
         _, state = update({}, state, value=mae)
         found.append(float(state.scale))
         theirs.on_epoch_end(epoch, {"mae": mae})
         expected.append(float(theirs.model.optimizer.learning_rate))
     assert found == pytest.approx(expected)
-    assert len(set(found)) == 5  # 1, 0.5, 0.25, 0.125 and the least
+    assert len(set(found)) == 5  # 1, 0.5, 0.25, 0.125 and the minimum

@@ -1,4 +1,4 @@
-"""Small released networks with random numbers, for tests that need no training."""
+"""Small networks with random parameters in the form of released weights, for tests that need no training."""
 
 import dataclasses
 from functools import cache
@@ -31,7 +31,7 @@ def weights(
     inputs: tuple[Input, ...] = (),
     dtype: str = "float32",
 ) -> Weights:
-    """A ConvMixer of one block with the numbers of a fixed seed."""
+    """A ConvMixer with one block and random parameters from a fixed seed."""
     description = Description(
         name="convmixer",
         options={"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 8},
@@ -71,7 +71,7 @@ def stored_as(storage: str, **how) -> Weights:
 
 
 def checked(**how) -> Weights:
-    """With checks that take bright pictures for inverted ones, and everything else for a hand."""
+    """Weights with image checks that classify bright images as inverted and all others as good."""
     brightness = np.zeros((descriptor.LENGTH, 2), np.float32)
     brightness[-256:] = np.array([-0.5, 0.5]) * 100 / 256
     arrays = {
@@ -88,10 +88,10 @@ def checked(**how) -> Weights:
 
 
 def grainy(contrast: float) -> np.ndarray:
-    """A picture without a hand: grain of this standard deviation around one level."""
+    """An image without a hand: noise of this standard deviation around a constant level."""
     return np.rint(np.random.default_rng(0).normal(100, contrast, (120, 100))).astype(np.uint8)
 
 
 def hand(number: int) -> np.ndarray:
-    """A phantom of its own age, larger than the network's images."""
+    """A phantom with its own age, sex and seed, larger than the network's input."""
     return phantom.render(30.0 + 12 * number, number % 2, size=80, seed=number).image

@@ -1,4 +1,4 @@
-"""Shares of a heat map inside boxes: known ones, and those of a network on phantoms."""
+"""The share of a heat map inside boxes, for known maps and for a network on a phantom."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_pixels_are_covered_where_their_centres_lie_in_a_box():
     assert covered(np.array([[2.4, 3, 9, 3.6]]), 6).sum() == 4
 
 
-def test_no_boxes_cover_nothing():
+def test_an_empty_list_of_boxes_covers_no_pixels():
     assert not covered(np.zeros((0, 4)), 6).any()
 
 
@@ -27,7 +27,7 @@ def test_share_of_a_known_map():
     assert share(np.zeros((4, 4)), mask) == 0
 
 
-def test_boxes_over_everything_have_all_of_the_map_and_parts_add_up():
+def test_boxes_over_the_whole_image_have_shares_that_add_up_to_one():
     ours = predictor(head="regression")
     pixels = hand(3)
     left, top, right, bottom = ours.preprocessing.window(pixels)

@@ -1,4 +1,4 @@
-"""Several networks in one file: the mean of their estimates, and the first alone where another cannot read."""
+"""Several networks in one file: the mean of their estimates, or the first alone if another cannot read an image."""
 
 import dataclasses
 from functools import cache
@@ -50,7 +50,7 @@ def raw(member: Weights, sex: str) -> float:
     return months
 
 
-def test_the_reading_is_the_calibrated_mean_with_the_regions_of_the_member_that_reads_them():
+def test_the_reading_is_the_calibrated_mean_with_joint_network_regions():
     for sex in ("F", "M"):
         found = predictor().predict(hand(), sex=sex)
         mean = np.mean([raw(member, sex) for member in together().members])
@@ -59,7 +59,7 @@ def test_the_reading_is_the_calibrated_mean_with_the_regions_of_the_member_that_
         assert found.regions == test_region_readings.predictor().predict(hand(), sex=sex).regions
 
 
-def test_what_one_member_cannot_read_is_read_by_the_first_alone_with_a_note():
+def test_an_image_without_joints_is_read_by_the_first_network_alone():
     blank = random_weights.grainy(20.0)
     found = predictor().predict(blank, sex="F")
     alone = Predictor(together().members[0]).predict(blank, sex="F")
@@ -68,14 +68,14 @@ def test_what_one_member_cannot_read_is_read_by_the_first_alone_with_a_note():
     assert found.regions == {}
 
 
-def test_the_note_does_not_repeat_the_name_of_the_file(tmp_path):
+def test_the_note_does_not_contain_the_file_name(tmp_path):
     path = tmp_path / "doe-jane.png"
     cv2.imwrite(str(path), random_weights.grainy(20.0))
     (note,) = predictor().predict(path, sex="F").notes
     assert "doe" not in note
 
 
-def test_a_batch_of_both_kinds_keeps_its_order_and_both_sexes():
+def test_a_mixed_batch_keeps_its_order_and_readings_of_both_sexes():
     images = [hand(), random_weights.grainy(20.0), hand()]
     items = [Item(image, sex) for image, sex in zip(images, ("M", "F", "unknown"), strict=True)]
     found = list(predictor().predict_many(items, batch_size=4))
@@ -93,21 +93,21 @@ def test_regions_are_read_by_the_ensemble_itself():
     assert (found["weights"], found["months"]) == ("both", round(months, 1))
 
 
-def test_a_file_of_several_networks_reads_as_before(tmp_path):
+def test_a_file_of_several_networks_round_trips(tmp_path):
     weights.write(tmp_path / "both.safetensors", together())
     read = weights.read(tmp_path / "both.safetensors")
     assert [one.header for one in read.members] == [one.header for one in together().members]
     assert Predictor(read).predict(hand(), sex="M").months == predictor().predict(hand(), sex="M").months
 
 
-def test_a_file_that_lacks_a_network_is_refused(tmp_path):
+def test_a_file_that_lacks_a_network_is_rejected(tmp_path):
     short = dataclasses.replace(together(), members=together().members[:1])
     weights.write(tmp_path / "short.safetensors", short)
     with pytest.raises(BoneAgeError, match="does not contain the 2 networks that it lists"):
         weights.read(tmp_path / "short.safetensors")
 
 
-def test_a_file_of_one_network_stays_readable_by_versions_that_know_one(tmp_path):
+def test_a_single_network_file_keeps_format_version_1(tmp_path):
     weights.write(tmp_path / "one.safetensors", random_weights.weights())
     assert b'"format": 1' in (tmp_path / "one.safetensors").read_bytes().replace(b"\\", b"")
     assert b"members" not in (tmp_path / "one.safetensors").read_bytes()
@@ -120,7 +120,7 @@ def stored(path: Path, **changes) -> Path:
     return path
 
 
-def test_weights_that_do_not_fit_together_are_refused(tmp_path):
+def test_incompatible_weights_cannot_be_combined(tmp_path):
     good = stored(tmp_path / "good.safetensors")
     for other, words in (
         (stored(tmp_path / "plain.safetensors", calibration=None), "plain.safetensors cannot be combined"),

@@ -1,4 +1,4 @@
-"""Heat maps: months that add up, on the right place of the radiograph, and on what tells the age."""
+"""Heat maps: their sum, their position on the radiograph, and their focus on growth plates."""
 
 import cv2
 import jax
@@ -19,7 +19,7 @@ AGE = {"chronological_age": 96.0}
 
 
 @pytest.mark.parametrize("views", ["centre", "flip", "rotations"])
-def test_the_details_of_all_pixels_add_up_to_what_they_moved(views):
+def test_attributions_add_up_to_the_change_in_bone_age(views):
     ours = predictor(head="regression", views=views)
     moved = jax.jit(heatmap.make_moved(ours.network, ours.preprocessing, views))
     image = ours.prepare(Item(hand(3), "F")).image[None].astype(np.float32)
@@ -40,7 +40,7 @@ def test_the_details_of_all_pixels_add_up_to_what_they_moved(views):
         ("relative", random_weights.AGE, AGE),
     ],
 )
-def test_every_head_has_a_map(head, inputs, given):
+def test_every_head_has_a_heat_map(head, inputs, given):
     found = Maps(predictor(head=head, inputs=inputs)).find(Item(hand(3), "F", given))
     assert found.shape == (32, 32)
     assert found.min() >= 0
@@ -48,7 +48,7 @@ def test_every_head_has_a_map(head, inputs, given):
     assert found.std() > 0.05
 
 
-def test_the_map_depends_on_the_sex_and_that_of_an_unknown_one_on_both():
+def test_maps_differ_for_female_male_and_unknown_sex():
     maps = Maps(predictor(head="sex_split_distribution"))
     girl, boy, both = (maps.find(Item(hand(3), sex)) for sex in ("F", "M", "unknown"))
     assert np.abs(girl - boy).max() > 0.01
@@ -62,11 +62,11 @@ def test_a_blank_image_has_an_empty_map():
 
 
 @pytest.mark.parametrize("scale", [1, 20])
-def test_the_map_lies_where_the_window_is(scale):
+def test_the_map_is_drawn_at_the_position_of_the_window(scale):
     spot = np.zeros((10, 10), np.float32)
     spot[7, 2] = 1  # rows 38 to 42 and columns 30 to 34 of the picture
     pixels = np.full((100 * scale, 80 * scale), 128, np.uint8)
-    pixels[0] = 255  # or it would be blank
+    pixels[0] = 255  # otherwise the image would be blank
     picture = side_by_side(pixels, spot, (20.0 * scale, 10.0 * scale, 70.0 * scale, 50.0 * scale))
     height, width = picture.shape[0], picture.shape[1] // 2
     assert height == min(100 * scale, heatmap.LARGEST)
@@ -76,7 +76,7 @@ def test_the_map_lies_where_the_window_is(scale):
     assert columns.mean() / width == pytest.approx(32.5 / 80, abs=0.01)
 
 
-def test_a_window_that_reaches_beyond_the_picture_is_cut():
+def test_a_window_beyond_the_image_is_clipped():
     found = np.ones((8, 8), np.float32)
     picture = side_by_side(hand(3), found, (-40.0, 40.0, 40.0, 120.0))
     changed = (picture[:, :80] != picture[:, 80:]).any(axis=-1)
@@ -86,7 +86,7 @@ def test_a_window_that_reaches_beyond_the_picture_is_cut():
 
 
 def auc(score, mask):
-    """Probability that a pixel of the mask has a higher score than one outside."""
+    """Probability that a pixel inside the mask scores higher than one outside."""
     ordered = mask.ravel()[np.argsort(score, axis=None, kind="stable")]
     inside, outside = ordered.sum(), (~ordered).sum()
     ranks = np.flatnonzero(ordered) + 1
@@ -95,8 +95,8 @@ def auc(score, mask):
 
 @pytest.mark.slow  # half a minute each
 @pytest.mark.parametrize("name", weights.names())
-def test_the_map_of_released_weights_finds_growth_plates_better_than_chance_and_than_brightness(name):
-    """On 32 phantoms of 3 to 14 years; growth plates are taken with what lies within 4 % of the side."""
+def test_released_maps_find_growth_plates_better_than_brightness(name):
+    """On 32 phantoms of 3 to 14 years; growth plates are dilated by 4 % of the image side."""
     ours = boneage_jax.load(name)
     side = ours.preprocessing.size
     reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(0.04 * side) + 1,) * 2)
@@ -117,7 +117,7 @@ def test_the_map_of_released_weights_finds_growth_plates_better_than_chance_and_
 
 
 def in_window(mask, window):
-    """A mask of a square image as the network sees it, uint8 of the same size."""
+    """The mask of a square image cropped to the network's window, uint8 of the same size."""
     left, top, right, _ = window
     step = (right - left) / len(mask)
     matrix = np.array([[step, 0, left + step / 2 - 0.5], [0, step, top + step / 2 - 0.5]])
@@ -125,6 +125,6 @@ def in_window(mask, window):
 
 
 def agreement(score, mask) -> tuple[float, float, float]:
-    """Share of the score inside the mask, of its strongest twentieth there, and the area under the ROC curve."""
+    """Share of the score inside the mask, share of the top 5 % of pixels inside it, and area under the ROC curve."""
     strongest = score >= np.quantile(score, 0.95)
     return score[mask].sum() / score.sum(), mask[strongest].mean(), auc(score, mask)

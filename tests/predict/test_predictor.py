@@ -1,4 +1,4 @@
-"""The predictor: one answer for one image, however it comes and with whom it is read."""
+"""The predictor: an image gets the same answer in every input form and in every batch."""
 
 import dataclasses
 import subprocess
@@ -30,7 +30,7 @@ def months(predictions) -> list[float]:
     return [one.months for one in predictions]
 
 
-def test_a_prediction_is_what_the_network_says_of_the_prepared_image():
+def test_a_prediction_is_the_network_output_on_the_prepared_image():
     found = predictor().predict(hand(3), sex="M")
     image = jnp.asarray(random_weights.PREPROCESSING.scale(random_weights.PREPROCESSING.prepare(hand(3))))[None]
     expected: Any = predictor().network.apply(predictor().variables, image, jnp.array([Sex.MALE]), train=False)
@@ -52,13 +52,13 @@ def test_a_calibrated_prediction_has_an_interval():
     assert found.interval == pytest.approx((max(found.months - 1.5 * plain.std, 0), found.months + 1.5 * plain.std))
 
 
-def test_a_head_without_std_has_none():
+def test_a_head_without_std_gives_no_std_or_interval():
     found = predictor(head="regression").predict(hand(3), sex="F")
     assert (found.std, found.interval) == (None, None)
 
 
 @pytest.mark.parametrize("views", ["centre", "flip", "rotations"])
-def test_one_image_and_many_in_any_batch_have_the_same_age(views):
+def test_predictions_do_not_depend_on_the_batch(views):
     ours = predictor(views=views)
     items = [Item(hand(i), i % 2) for i in range(5)]
     alone = [ours.predict(item.image, sex=item.sex) for item in items]
@@ -69,7 +69,7 @@ def test_one_image_and_many_in_any_batch_have_the_same_age(views):
     assert len({round(one, 2) for one in months(alone)}) == 5
 
 
-def test_each_batch_size_is_compiled_once(monkeypatch):
+def test_partial_batches_and_unknown_sex_do_not_recompile(monkeypatch):
     traced = []
     original = inference._mean_estimate
 
@@ -84,7 +84,7 @@ def test_each_batch_size_is_compiled_once(monkeypatch):
     assert len(traced) == 1
 
 
-def test_the_ways_in_give_the_same_age(tmp_path):
+def test_arrays_paths_and_bytes_give_the_same_bone_age(tmp_path):
     cv2.imwrite(str(tmp_path / "hand.png"), hand(2))
     ways = [hand(2), tmp_path / "hand.png", str(tmp_path / "hand.png"), (tmp_path / "hand.png").read_bytes()]
     found = [predictor().predict(way, sex=Sex.FEMALE).months for way in ways]
@@ -99,12 +99,12 @@ def test_the_sex_is_given_by_letter_word_or_number(sex, letter):
 
 
 @pytest.mark.parametrize("sex", ["", "x", True, 2, "unknown?"])
-def test_a_sex_that_is_none_is_refused(sex):
+def test_an_invalid_sex_is_rejected(sex):
     with pytest.raises(BoneAgeError, match=r"invalid sex .*; expected 'F', 'M', or 'unknown'"):
         predictor().prepare(Item(hand(0), sex))
 
 
-def test_an_unknown_sex_gives_both_readings_and_no_other_number():
+def test_an_unknown_sex_gives_both_readings_and_no_combined_reading():
     found = predictor(calibration=CALIBRATION).predict(hand(3), sex="unknown")
     girl, boy = (predictor(calibration=CALIBRATION).predict(hand(3), sex=sex) for sex in "FM")
     assert (found.months, found.std, found.interval, found.sex) == (None, None, None, "unknown")
@@ -120,7 +120,7 @@ def test_known_and_unknown_sexes_keep_their_order_in_a_batch():
     assert found[2].by_sex["M"].months == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_prediction_becomes_json_types():
+def test_a_prediction_converts_to_json_types():
     found = predictor(calibration=CALIBRATION).predict(hand(3), sex="unknown").to_dict()
     assert found.keys() == {"months", "std", "interval", "sex", "by_sex", "warnings", "notes", "provenance"}
     assert isinstance(found["by_sex"]["F"]["interval"], list)
@@ -136,7 +136,7 @@ def test_one_bad_file_need_not_stop_the_others(tmp_path):
     assert found[3].months == pytest.approx(predictor().predict(hand(1), sex="M").months, abs=1e-3)
 
 
-def test_items_are_read_as_they_are_needed():
+def test_items_are_consumed_lazily():
     taken = []
 
     def items():
@@ -151,22 +151,22 @@ def test_items_are_read_as_they_are_needed():
     stream.close()
 
 
-def test_nothing_to_predict_is_no_prediction():
+def test_an_empty_list_gives_no_predictions():
     assert list(predictor().predict_many([])) == []
 
 
-def test_a_batch_of_no_image_is_refused():
+def test_a_batch_size_of_zero_is_rejected():
     with pytest.raises(BoneAgeError, match="batch_size is 0"):
         next(predictor().predict_many([], batch_size=0))
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4))])
-def test_an_array_that_is_no_grey_image_is_refused(image):
+def test_an_array_that_is_not_a_greyscale_image_is_rejected(image):
     with pytest.raises(BoneAgeError, match="expects a greyscale image"):
         predictor().predict(image, sex="F")
 
 
-def test_a_further_input_is_needed_and_used():
+def test_a_further_input_is_required_and_used():
     ours = predictor(inputs=random_weights.AGE)
     young, old = months(ours.predict(hand(1), sex="F", inputs={"chronological_age": age}) for age in (24, 200))
     assert abs(young - old) > 0.1
@@ -178,7 +178,7 @@ def test_a_further_input_is_needed_and_used():
         predictor().predict(hand(1), sex="F", inputs={"weight": 30})
 
 
-def test_categories_go_by_name_and_heat_maps_by_points():
+def test_categories_are_given_by_name_and_heat_maps_by_key_points():
     specs = (Input("race", "category", categories=("asian", "unknown")), Input("hand", "heatmap"))
     given = {"race": "Asian", "hand": [[10, 20], [30, 40]]}
     picture = Picture(np.zeros((60, 50), np.uint8), None, "a.png")
@@ -193,7 +193,7 @@ def test_categories_go_by_name_and_heat_maps_by_points():
 
 
 @pytest.mark.parametrize("code", list(QUARTER_TURNS))
-def test_key_points_turn_with_the_image_that_the_checks_put_upright(code):
+def test_key_points_are_rotated_with_an_image_turned_upright(code):
     specs, given = (Input("hand", "heatmap"),), {"hand": [[10, 20]]}
     turned = np.zeros((600, 300), np.uint8)
     upright = Picture(np.rot90(turned, QUARTER_TURNS[code]), None, "a.png", (Finding(code, "", CORRECTED),))
@@ -203,7 +203,7 @@ def test_key_points_turn_with_the_image_that_the_checks_put_upright(code):
     assert plain[0, 0] == plain.max() > 0
 
 
-def test_an_image_that_the_checks_distrust_is_refused_unless_warnings_are_accepted():
+def test_an_image_that_fails_the_checks_is_refused_unless_accepted():
     ours = Predictor(random_weights.checked())
     small = hand(1)[:60]
     with pytest.raises(RefusedImageError, match="the image is refused: The image has very few pixels") as refused:
@@ -217,7 +217,7 @@ def test_an_image_that_the_checks_distrust_is_refused_unless_warnings_are_accept
     assert list(ours.predict_many([Item(small, "F")], accept_warnings=True)) == [accepted]
 
 
-def test_a_picture_is_read_as_it_is():
+def test_a_checked_picture_is_not_corrected_again():
     ours = Predictor(random_weights.checked())
     picture = ours.look(255 - hand(1))
     np.testing.assert_array_equal(picture.pixels, hand(1))
@@ -241,7 +241,7 @@ def test_a_prediction_has_the_provenance_of_its_file(tmp_path):
 
 
 @pytest.mark.parametrize(("storage", "difference"), [("float32", 0.0), ("float16", 0.2), ("bfloat16", 1.0)])
-def test_a_loaded_file_predicts_as_it_did(tmp_path, storage, difference):
+def test_weights_loaded_from_a_file_predict_the_same(tmp_path, storage, difference):
     weights.write(tmp_path / "a.safetensors", random_weights.stored_as(storage, calibration=CALIBRATION))
     loaded = boneage_jax.load(tmp_path / "a.safetensors")
     for i in range(4):
@@ -250,7 +250,7 @@ def test_a_loaded_file_predicts_as_it_did(tmp_path, storage, difference):
         assert found.interval == pytest.approx(expected.interval, abs=2 * difference)
 
 
-def test_weights_that_do_not_fit_the_network_are_refused():
+def test_weights_that_do_not_fit_the_network_are_rejected():
     other = random_weights.weights()
     variables = {**other.variables, "params": {**other.variables["params"], "trunk": {}}}
     with pytest.raises(BoneAgeError, match=r"the weights 'tiny', written by version .*, do not fit the network"):
@@ -258,7 +258,7 @@ def test_weights_that_do_not_fit_the_network_are_refused():
 
 
 def with_header(**changes):
-    """Weights whose header has been changed, as "model.label_mean" for a field of a field."""
+    """Weights with a modified header; the key `model__label_mean` sets `label_mean` in the section `model`."""
     stored = random_weights.weights(calibration=CALIBRATION)
     fields = dataclasses.asdict(stored.header)
     for key, value in changes.items():
@@ -285,13 +285,13 @@ def with_header(**changes):
         ({"calibration__spread": [1.0]}, r"do not fit .*\(the spread has 1 values, expected 21"),
     ],
 )
-def test_a_header_that_describes_no_network_is_one_sentence(changes, words):
+def test_an_invalid_network_header_is_a_clear_error(changes, words):
     with pytest.raises(BoneAgeError, match=words):
         Predictor(with_header(**changes)).predict(hand(3), sex="F")
 
 
 @pytest.mark.parametrize("factor", [1e30, -1e30])
-def test_months_that_are_no_bone_age_are_refused(factor):
+def test_implausible_bone_ages_are_rejected(factor):
     stored = random_weights.weights(head="regression")
     large = jax.tree.map(lambda values: values * np.float32(factor), stored.variables["params"])
     broken = dataclasses.replace(stored, variables={**stored.variables, "params": large})
@@ -299,7 +299,7 @@ def test_months_that_are_no_bone_age_are_refused(factor):
         Predictor(broken).predict(hand(3), sex="F")
 
 
-def test_the_feature_map_is_within_reach():
+def test_the_feature_map_is_accessible():
     ours = predictor()
     image = jnp.asarray(ours.preprocessing.scale(ours.preprocessing.prepare(hand(0))))[None]
     features: Any = ours.network.apply(ours.variables, image, train=False, method="features")
@@ -307,7 +307,7 @@ def test_the_feature_map_is_within_reach():
 
 
 @pytest.mark.slow
-def test_the_package_is_imported_without_what_only_training_needs():
+def test_the_package_imports_no_training_dependencies():
     program = (
         "import sys, boneage_jax\n"
         "assert 'jax' not in sys.modules and 'numpy' not in sys.modules\n"

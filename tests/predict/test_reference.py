@@ -19,14 +19,14 @@ from boneage_jax.sex import Sex
         (63.0, Sex.FEMALE, 11.65 + (10.23 - 11.65) / 4),
     ],
 )
-def test_the_deviation_is_that_of_the_table_and_linear_in_between(age, sex, months):
+def test_the_deviation_is_interpolated_linearly_between_table_values(age, sex, months):
     assert reference.deviation(age, sex) == pytest.approx(months)
 
 
 @pytest.mark.parametrize(
     ("age", "sex"), [(2.9, Sex.MALE), (2.9, Sex.FEMALE), (192.1, Sex.FEMALE), (204.1, Sex.MALE), (-1.0, Sex.MALE)]
 )
-def test_outside_the_table_there_is_no_score_but_a_reason(age, sex):
+def test_outside_the_table_there_is_a_reason_and_no_sd_score(age, sex):
     score, reason = reference.sd_score(100.0, age, sex)
     assert score is None
     assert f"the chronological age is {age:.1f} months" in reason
@@ -34,7 +34,7 @@ def test_outside_the_table_there_is_no_score_but_a_reason(age, sex):
     assert ("3 to 204 months for male" if sex == Sex.MALE else "3 to 192 months for female") in reason
 
 
-def test_the_score_is_the_difference_in_deviations():
+def test_the_sd_score_is_the_difference_in_standard_deviations():
     for months, sex, expected in ((120.0 + 9.79, Sex.MALE, 1), (120.0 - 2 * 11.73, Sex.FEMALE, -2)):
         score, reason = reference.sd_score(months, 120.0, sex)
         assert score == pytest.approx(expected)
@@ -69,7 +69,7 @@ def test_a_conclusion_needs_the_whole_interval_on_one_side_of_each_border(interv
         (None, "no interval"),
     ],
 )
-def test_what_cannot_be_decided_has_its_reason(interval, reason):
+def test_an_undecided_conclusion_has_a_reason(interval, reason):
     assert reason in reference.conclude(interval, (120.0, 120.0), Sex.MALE)[1]
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_decided_has_its_reason(interval, reason):
         ((156.0, 170.0), "advanced", "advanced"),
     ],
 )
-def test_an_age_in_whole_years_must_lead_to_the_same_conclusion_all_year_long(interval, exact, in_years):
+def test_a_whole_year_age_is_conclusive_only_if_the_entire_year_agrees(interval, exact, in_years):
     assert reference.conclude(interval, (120.0, 120.0), Sex.FEMALE)[0] == exact
     assert reference.conclude(interval, (120.0, 132.0), Sex.FEMALE)[0] == in_years
 
@@ -96,12 +96,12 @@ def test_outside_the_table_there_is_no_conclusion():
 
 
 @pytest.mark.parametrize("sex", [Sex.FEMALE, Sex.MALE])
-def test_the_band_is_two_deviations_wide_to_each_side_over_the_whole_table(sex):
+def test_the_band_spans_two_deviations_each_way_over_the_whole_table(sex):
     band = reference.band(sex)
     assert (band.ages[0], band.ages[-1]) == (3, 204 if sex == Sex.MALE else 192)
     expected = 2 * np.array([reference.deviation(age, sex) for age in band.ages], float)  # None becomes NaN
     np.testing.assert_allclose(band.highest - band.ages, expected)
     np.testing.assert_allclose(band.ages - band.lowest, expected)
-    # Then an age in whole years needs no more than its ends to be compared with.
+    # Because both limits rise, an age in whole years is compared only at both ends of its year.
     assert (np.diff(band.lowest) > 0).all()
     assert (np.diff(band.highest) > 0).all()

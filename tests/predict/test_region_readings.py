@@ -1,4 +1,4 @@
-"""Networks that read joints, as predictors: they find the joints by themselves, and say when these disagree."""
+"""Predictors with joint networks find the joints themselves and report when the regions disagree."""
 
 import dataclasses
 from functools import cache
@@ -62,19 +62,19 @@ def test_without_calibration_there_are_no_intervals():
     assert found.regions["Ulna"].months == pytest.approx(predictor().predict(hand(), sex="M").regions["Ulna"].months)
 
 
-def test_regions_that_disagree_more_than_usual_are_warned_of():
+def test_regions_that_disagree_more_than_usual_are_warned_about():
     strict = predictor(dataclasses.replace(WHOLE, apart=0.0))
     assert strict.predict(hand(), sex="F").regions_disagree
     _, _, doubts = RegionFinder(random_weights.predictor(), strict).find(Item(hand(), "F"))
     assert [text for text in doubts if "lie farther apart than in 99 of 100 radiographs" in text]
 
 
-def test_a_picture_without_joints_is_refused_with_their_number():
+def test_an_image_with_too_few_joints_is_rejected_with_their_number():
     with pytest.raises(BoneAgeError, match=r"the image: \d of 17 joints were found, .* 'tiny_joints' need 9 or more"):
         predictor().predict(random_weights.grainy(20.0), sex="F")
 
 
-def test_a_calibration_of_other_parts_is_refused():
+def test_a_calibration_for_other_regions_is_rejected():
     other = predictor(dataclasses.replace(WHOLE, parts=(PART,)))
     with pytest.raises(BoneAgeError, match="the calibration has 1 parts of the hand, the network reads 17"):
         other.predict(hand(), sex="F")
@@ -93,22 +93,22 @@ def test_the_finder_adds_readings_to_boxes_and_colours_them():
         name: round(one.months, 1) for name, one in read.regions.items()
     }
     assert overlay.shape == (428, 400, 3)  # with the legend
-    assert overlay[-28, 0].tolist() == [255, 0, 0]  # younger is blue,
-    assert overlay[-28, -1].tolist() == [0, 0, 255]  # older red
+    assert overlay[-28, 0].tolist() == [255, 0, 0]  # younger is blue
+    assert overlay[-28, -1].tolist() == [0, 0, 255]  # older is red
     left, _top, right, bottom = (round(side) for side in by_name["Wrist"]["box"])
     colour = overlay[bottom, (left + right) // 2].astype(int)
     older = by_name["Wrist"]["months"] > found["months"]
     assert (colour[2] > colour[0]) == older
 
 
-def test_the_finder_reads_no_months_where_the_sex_is_unknown():
+def test_the_finder_gives_no_bone_ages_if_the_sex_is_unknown():
     found, overlay, _ = RegionFinder(random_weights.predictor(), predictor()).find(Item(hand(), "unknown"))
     assert found["months"] is None
     assert {one["months"] for one in found["found"]} == {None}
     assert overlay.shape == (400, 400, 3)
 
 
-def test_too_few_joints_leave_the_boxes_and_a_warning():
+def test_too_few_joints_give_warnings_and_no_bone_age():
     fingertips = np.ascontiguousarray(hand()[:190])
     found, _, doubts = RegionFinder(random_weights.predictor(), predictor()).find(Item(fingertips, "M"))
     assert found["months"] is None
@@ -116,7 +116,7 @@ def test_too_few_joints_leave_the_boxes_and_a_warning():
     assert any("ossification regions were not found" in text for text in doubts)
 
 
-def test_networks_that_read_joints_find_their_regions_themselves(monkeypatch):
-    monkeypatch.setattr("boneage_jax.predict.regions.load", None)  # no other weights are asked for
+def test_joint_networks_find_regions_without_other_weights(monkeypatch):
+    monkeypatch.setattr("boneage_jax.predict.regions.load", None)  # no other weights are loaded
     found, _, _ = RegionFinder(predictor()).find(Item(cv2.resize(hand(), (300, 300)), "M"))
     assert found["weights"] == "tiny_joints"

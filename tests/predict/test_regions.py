@@ -1,4 +1,4 @@
-"""The regions of an image as a predictor reads it: boxes in the file's pixels, and a picture."""
+"""Regions found by a predictor: boxes in pixels of the file, and the overlay."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ REGIONS = Regions((Region("Radius", "Radius", (10.0, 20.0, 30.0, 50.0), 0.9),), 
 
 
 @pytest.mark.parametrize("code", [None, *QUARTER_TURNS])
-def test_boxes_are_those_of_the_image_as_it_came(code):
+def test_boxes_are_in_pixels_of_the_original_image(code):
     turned = np.zeros((80, 60), np.uint8)
     turned[20:50, 10:30] = 1
     findings = () if code is None else (Finding(code, "", CORRECTED),)
@@ -25,22 +25,22 @@ def test_boxes_are_those_of_the_image_as_it_came(code):
     assert found == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def test_a_turn_that_was_only_warned_of_changes_nothing():
+def test_a_rotation_that_was_not_corrected_changes_no_boxes():
     picture = Picture(np.zeros((80, 60), np.uint8), None, "hand", (Finding("upside_down", ""),))
     assert as_json(REGIONS, picture, NOT_READ)["found"][0]["box"] == [10, 20, 30, 50]
 
 
-def test_json_counts_what_is_missing_and_what_is_too_much():
+def test_json_counts_missing_and_surplus_regions():
     found = as_json(REGIONS, Picture(np.zeros((80, 60), np.uint8), None, "hand"), NOT_READ)
     assert found["missing"] == {"DIP": 4, "PIP": 5, "MCP": 5, "Ulna": 1, "Wrist": 1}
     assert found["surplus"] == {"Wrist": 1}
 
 
-def test_a_hand_that_lacks_few_regions_gets_no_warning():
+def test_a_few_missing_regions_give_no_warning():
     assert warnings({}, {}) == warnings({"DIP": 4}, {}) == ()
 
 
-def test_many_missing_regions_and_any_surplus_are_warned_of():
+def test_many_missing_regions_and_any_surplus_are_warned_about():
     cut, several = warnings({"DIP": 4, "Wrist": 1}, {"MCP": 3, "Ulna": 1})
     assert cut == "5 of 17 ossification regions were not found; the hand may be cut off, bent or covered."
     assert several == (
@@ -50,16 +50,16 @@ def test_many_missing_regions_and_any_surplus_are_warned_of():
 
 def test_the_overlay_draws_a_box_in_the_colour_of_its_label():
     pixels = np.full((80, 60), 100, np.uint8)
-    pixels[0] = 200  # or it would be blank
+    pixels[0] = 200  # otherwise the image would be blank
     shown = overlay(pixels, REGIONS, NOT_READ)
     assert shown.shape == (80, 60, 3)
     assert shown[50, 20].tolist() == list(COLOURS["Radius"])
     assert shown[35, 10].tolist() == list(COLOURS["Radius"])
-    assert len(set(shown[35, 15].tolist())) == 1  # inside, the radiograph stays as it is
+    assert len(set(shown[35, 15].tolist())) == 1  # the radiograph inside the box is unchanged
     assert COLOURS.keys() == set(LABELS)
 
 
-def test_a_large_radiograph_is_shown_smaller_with_its_box_in_place():
+def test_a_large_radiograph_is_downscaled_with_its_boxes():
     pixels = np.zeros((4096, 2048), np.uint16)
     pixels[0] = 60000
     shown = overlay(pixels, Regions((Region("Ulna", "Ulna", (400.0, 800.0, 1200.0, 2000.0), 0.9),), {}), NOT_READ)

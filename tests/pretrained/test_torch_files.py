@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read without PyTorch; `test_torch_saves.py` has files that PyTorch itself has written."""
+"""`torch.save` files read without PyTorch; `test_torch_saves.py` uses files written by PyTorch itself."""
 
 import pickle
 import re
@@ -48,7 +48,7 @@ def test_views_of_one_storage_are_read_by_their_offset_and_strides(path, zipped)
 
 @each_form
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_halves_become_float32(path, zipped, dtype):
+def test_half_precision_becomes_float32(path, zipped, dtype):
     write_torch(path, {"stem.weight": numbers(4).astype(dtype)}, zipped=zipped)
     found = read(path)[1]["stem.weight"]
     assert found.dtype == np.float32
@@ -68,7 +68,7 @@ def test_halves_become_float32(path, zipped, dtype):
         ({"state_dict": {f"module.{key}": tensor for key, tensor in state(6).items()}}, 6),
     ],
 )
-def test_a_state_dict_is_unwrapped_averaged_weights_first(path, zipped, wrapped, value):
+def test_a_state_dict_is_unwrapped_preferring_ema_weights(path, zipped, wrapped, value):
     write_torch(path, wrapped, zipped=zipped)
     found = read(path)[1]
     assert set(found) == set(state(0))
@@ -91,7 +91,7 @@ def test_a_file_with_python_objects_is_refused_and_runs_nothing(path, zipped):
         read(path)
 
 
-def test_a_pickle_of_anything_else_is_refused(path):
+def test_a_pickle_not_written_by_torch_save_is_refused(path):
     path.write_bytes(pickle.dumps(Runs()))
     with pytest.raises(BoneAgeError, match=rf"{re.escape(str(path))} cannot be read: it contains Python objects"):
         read(path)
@@ -100,7 +100,7 @@ def test_a_pickle_of_anything_else_is_refused(path):
         read(path)
 
 
-def test_an_archive_of_anything_else_is_refused(path):
+def test_a_zip_archive_not_written_by_torch_save_is_refused(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("data.txt", "")
     with pytest.raises(BoneAgeError, match=r"zip archive not written by torch\.save"):
@@ -116,7 +116,7 @@ def test_an_archive_of_anything_else_is_refused(path):
         ({}, "it contains no layer weights"),
     ],
 )
-def test_what_is_no_state_dict_is_refused(path, zipped, stored, message):
+def test_a_file_without_a_state_dict_is_refused(path, zipped, stored, message):
     stored = [numbers(2)] if isinstance(stored, list) else stored
     write_torch(path, stored, zipped=zipped)
     with pytest.raises(BoneAgeError, match=message):
@@ -125,14 +125,14 @@ def test_what_is_no_state_dict_is_refused(path, zipped, stored, message):
 
 @each_form
 @pytest.mark.parametrize("missing", [1, 4, 100])
-def test_a_truncated_file_is_called_damaged(path, zipped, missing):
+def test_a_truncated_file_is_reported_as_damaged(path, zipped, missing):
     write_torch(path, {"stem.weight": numbers(2), "stem.bias": numbers(50)}, zipped=zipped)
     path.write_bytes(path.read_bytes()[:-missing])
     with pytest.raises(BoneAgeError, match=rf"{re.escape(str(path))} is damaged \(.*\); download it again"):
         read(path)
 
 
-def test_a_later_version_of_the_old_form_is_refused(path):
+def test_an_unknown_version_of_the_legacy_format_is_refused(path):
     path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1002, 2))
     with pytest.raises(BoneAgeError, match="it has the unknown version 1002, expected 1001"):
         read(path)
@@ -142,14 +142,14 @@ def test_a_later_version_of_the_old_form_is_refused(path):
     ("offset", "shape", "strides"),
     [(0, (5,), (1,)), (1, (4,), (1,)), (0, (2, 2), (3, 1)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (2,), (1, 1))],
 )
-def test_a_tensor_beyond_its_storage_is_called_damaged(path, offset, shape, strides):
+def test_a_tensor_outside_its_storage_is_reported_as_damaged(path, offset, shape, strides):
     write_torch(path, {"w": Tensor(numbers(4), offset, shape, strides)}, zipped=True)
     with pytest.raises(BoneAgeError, match=rf"{re.escape(str(path))} is damaged \(.*tensor"):
         read(path)
 
 
 @each_form
-def test_a_tensor_that_repeats_an_element_beyond_any_size_is_refused(path, zipped):
+def test_an_implausibly_large_tensor_with_zero_strides_is_refused(path, zipped):
     elements = np.zeros(1, np.float32)
     write_torch(path, {"a": Tensor(elements, 0, (10**6, 10**6), (0, 0))}, zipped=zipped)
     with pytest.raises(BoneAgeError, match=r"it contains 4,000,000,000,000 bytes, more than any supported network"):

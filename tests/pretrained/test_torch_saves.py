@@ -1,4 +1,4 @@
-"""Files that PyTorch has written, read without it and by `torch.load(weights_only=True)`: `pytest -m parity`."""
+"""Files written by PyTorch, read without it and by `torch.load(weights_only=True)`: `pytest -m parity`."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def assert_as_by_torch(path):
     "dtype",
     ["float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"],
 )
-def test_tensors_of_every_type_are_read(path, zipped, dtype):
+def test_tensors_of_every_dtype_are_read(path, zipped, dtype):
     values = torch.arange(24).reshape(2, 3, 4).to(getattr(torch, dtype))
     stored = {"whole": values, "turned": values.permute(2, 0, 1), "part": values[1, 1:, ::2], "one": values[1, 2, 3]}
     torch.save(

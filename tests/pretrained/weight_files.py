@@ -1,4 +1,4 @@
-"""Files of weights as Keras and PyTorch lay them out, written without either; Keras': {layer: {variable: array}}."""
+"""Weight files in the layouts of Keras ({layer: {variable: array}}) and PyTorch, written without either."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from unittest import mock
 import h5py
 import numpy as np
 
-# The class that Keras would have stored a layer of these variables under.
+# The Keras class of a layer, by its first variable.
 CLASSES = {
     "gamma": "BatchNormalization",
     "beta": "BatchNormalization",
@@ -63,7 +63,7 @@ def write_old(path, layers, *, suffix=":0", inside="", chunks=1, root=None) -> N
 
 
 def write_new(file, layers, *, by_class=True, with_names=True) -> None:
-    """The layout of Keras 3: "layers/conv2d_3/vars/0", the layer's name an attribute; beside an optimiser."""
+    """The layout of Keras 3: "layers/conv2d_3/vars/0", with the layer's name as an attribute; beside an optimiser."""
     with h5py.File(file, "w") as opened:
         seen: dict[str, int] = {}
         for layer, variables in layers.items():
@@ -81,7 +81,7 @@ def write_new(file, layers, *, by_class=True, with_names=True) -> None:
 
 
 def write_archive(path, layers, *, with_names=False) -> None:
-    """A `.keras` file; early versions of Keras 3 have the layers' names in the configuration alone."""
+    """A `.keras` file; early versions of Keras 3 store the layers' names only in the configuration."""
     held = io.BytesIO()
     write_new(held, layers, with_names=with_names)
     described = [
@@ -96,7 +96,7 @@ def write_archive(path, layers, *, with_names=False) -> None:
         archive.writestr("model.weights.h5", held.getvalue())
 
 
-# Classes of PyTorch's storages, which a pickle names.
+# PyTorch's storage classes, as named in a pickle.
 STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "bfloat16": "BFloat16Storage", "int64": "LongStorage"}
 
 
@@ -112,7 +112,7 @@ class _Storage:
 
 
 class Tensor(NamedTuple):
-    """A view of a storage that an array cannot be, since it does not fit."""
+    """A view of a storage that an array cannot represent, such as one beyond its end."""
 
     elements: np.ndarray
     offset: int
@@ -147,7 +147,7 @@ class _Pickler(pickle.Pickler):
 
 @contextmanager
 def _as_torch():
-    """Modules with what a pickle of PyTorch names, in place of PyTorch; yields the classes of storages."""
+    """Replaces PyTorch by modules with the names that its pickles use; yields the storage classes."""
     types = {name: type(name, (), {"__module__": "torch"}) for name in STORAGES.values()}
     utils = SimpleNamespace(_rebuild_tensor_v2=_rebuild_tensor_v2)
     with (
@@ -158,7 +158,7 @@ def _as_torch():
 
 
 def write_torch(path, stored, *, zipped: bool, byte_order: Literal["little", "big"] = "little") -> None:
-    """What `torch.save` writes for `stored`, in which arrays stand for tensors; before PyTorch 1.6 not `zipped`."""
+    """Writes `stored`, with arrays for tensors, as `torch.save` does; before PyTorch 1.6 not `zipped`."""
     content = io.BytesIO()
     with _as_torch() as types:
         pickler = _Pickler(content, types, views=not zipped)

@@ -30,7 +30,7 @@ def test_boxes_are_grouped_by_radiograph_and_reader(tmp_path):
     assert found[1].boxes.tolist() == [[10, 20, 30, 40], [50, 150, 90, 200]]
 
 
-def test_boxes_follow_the_size_of_a_copy(tmp_path):
+def test_boxes_are_scaled_to_the_size_of_a_copy(tmp_path):
     (found,) = read_annotations(table(tmp_path, "1,train,,DIP,10,20,30,40,100,200"))
     assert found.boxes_in((600, 150)).tolist() == [[15, 60, 45, 120]]
 
@@ -44,12 +44,12 @@ def test_boxes_follow_the_size_of_a_copy(tmp_path):
         ("1,train,,DIP,0,0,10,1,9,9", "extends beyond its image of 9 x 9 pixels"),
     ],
 )
-def test_a_wrong_row_is_named(tmp_path, row, message):
+def test_an_invalid_row_is_named(tmp_path, row, message):
     with pytest.raises(BoneAgeError, match=message):
         read_annotations(table(tmp_path, row))
 
 
-def test_a_radiograph_has_one_size(tmp_path):
+def test_two_sizes_for_one_radiograph_are_refused(tmp_path):
     with pytest.raises(BoneAgeError, match="row 3: 1 has two sizes"):
         read_annotations(table(tmp_path, "1,train,,DIP,0,0,1,1,9,9", "1,train,,PIP,0,0,1,1,9,8"))
 

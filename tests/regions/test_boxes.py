@@ -4,7 +4,7 @@ import pytest
 from boneage_jax.regions.boxes import area, centres, iou, moved, rescaled, whole
 
 
-def test_iou_of_hand_made_boxes():
+def test_iou_matches_a_hand_calculation():
     first = np.array([[0.0, 0, 10, 10], [0, 0, 4, 2]])
     second = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [10, 10, 20, 20], [2, 1, 4, 2]])
     # 50 of 150 shared; touching corners share nothing; 2 of 8.
@@ -28,19 +28,19 @@ def test_a_quarter_turn_swaps_the_sides_and_a_shift_keeps_them():
     np.testing.assert_allclose(moved(boxes, np.array([[1.0, 0, 3], [0, 1, -1]])), [[3, -1, 7, 1]])
 
 
-def test_a_turned_square_keeps_its_size_as_the_ellipse_inside_it_does():
+def test_a_rotated_square_keeps_the_bounds_of_its_inscribed_ellipse():
     cosine = sine = np.sqrt(0.5)
     turned = moved(np.array([[-3.0, -3, 3, 3]]), np.array([[cosine, -sine, 0], [sine, cosine, 0]]))
     np.testing.assert_allclose(turned, [[-3, -3, 3, 3]], atol=1e-12)
 
 
-def test_rescaled_follows_the_window():
+def test_rescaled_maps_boxes_from_one_window_to_another():
     boxes = np.array([[20.0, 10, 30, 30]])
     np.testing.assert_allclose(rescaled(boxes, (10.0, 0.0, 30.0, 40.0), whole(200, 100)), [[100, 25, 200, 75]])
 
 
 @pytest.mark.parametrize("window", [(0.0, 0.0, 50.0, 80.0), (-20.0, 5.0, 30.0, 55.0)])
-def test_rescaled_and_back_changes_nothing(window):
+def test_rescaling_there_and_back_restores_the_boxes(window):
     boxes = np.array([[1.0, 2, 3, 4], [5, 6, 40, 41]])
     back = rescaled(rescaled(boxes, window, whole(208, 208)), whole(208, 208), window)
     np.testing.assert_allclose(back, boxes)

@@ -11,7 +11,7 @@ def empty(side=24):
     return heat, boxes
 
 
-def test_no_peak_gives_no_region():
+def test_without_a_peak_there_is_no_region():
     labels, boxes, confidences = decode(*empty())
     assert labels.shape == (0,)
     assert boxes.shape == (0, 4)
@@ -28,7 +28,7 @@ def test_a_peak_gives_the_mean_box_of_the_confident_cells_around_it():
     np.testing.assert_allclose(found, [[12, 10, 22, 20]])
 
 
-def test_two_peaks_in_one_box_are_one_region_and_two_labels_are_two():
+def test_peaks_within_one_box_are_merged_only_within_a_label():
     heat, boxes = empty()
     for row, label in ((5, 0), (7, 0), (5, 1)):
         heat[row, 5, label] = 0.9 - 0.01 * row

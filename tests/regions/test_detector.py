@@ -14,7 +14,7 @@ from tests.regions.test_fingers import LABEL, hand
 SHAPE = (250, 220)
 
 
-def test_a_whole_hand_has_all_regions_in_their_order():
+def test_a_complete_hand_has_all_regions_in_order():
     shuffled = np.random.default_rng(1).permutation(17)
     confidences = np.linspace(0.6, 0.9, 17)
     found = named(Boxes(LABEL[shuffled], hand()[shuffled], confidences[shuffled]), SHAPE)
@@ -25,7 +25,7 @@ def test_a_whole_hand_has_all_regions_in_their_order():
     np.testing.assert_allclose([one.confidence for one in found.found], confidences)
 
 
-def test_unsure_regions_are_missing_and_further_ones_are_surplus():
+def test_low_confidence_regions_are_missing_and_extra_ones_surplus():
     boxes = np.concatenate([hand(), hand()[-1:] + 60])
     labels = np.append(LABEL, LABEL[-1])
     confidences = np.full(18, 0.9)
@@ -37,19 +37,19 @@ def test_unsure_regions_are_missing_and_further_ones_are_surplus():
     assert found.found[-1].box == tuple(hand()[-1])  # the more confident wrist
 
 
-def test_boxes_end_at_the_edges_of_the_image():
+def test_boxes_are_clipped_to_the_image():
     boxes = np.array([[-5.0, -6, 20, 30], [200, 240, 230, 260]])
     found = named(Boxes(np.array([3, 4]), boxes, np.ones(2)), SHAPE).found
     assert [one.box for one in found] == [(0, 0, 20, 30), (200, 240, 220, 250)]
 
 
-def test_an_image_without_regions_has_all_of_them_missing():
+def test_without_detections_all_regions_are_missing():
     found = named(Boxes(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0)), SHAPE)
     assert found.found == ()
     assert found.missing == dict(zip(LABELS, COUNTS, strict=True))
 
 
-def test_a_region_as_json_is_rounded():
+def test_region_values_are_rounded_for_json():
     found = named(Boxes(np.array([3]), np.array([[1.26, 2, 3, 4]]), np.array([0.98765])), SHAPE).found[0].to_dict()
     assert found == {"name": "Radius", "label": "Radius", "box": [1.3, 2.0, 3.0, 4.0], "confidence": 0.988}
 
@@ -60,7 +60,7 @@ def detector():
 
 
 @pytest.mark.parametrize("age", [60.0, 180.0])
-def test_a_hand_is_most_complete_with_its_fingers_up(detector, age):
+def test_completeness_is_highest_for_an_upright_hand(detector, age):
     image = phantom.render(age, Sex.MALE, size=300, seed=1).image
     up, *turned = (detector.completeness(np.ascontiguousarray(np.rot90(image, quarters))) for quarters in range(4))
     assert 9 < up <= len(NAMES)
@@ -72,11 +72,11 @@ def test_a_blank_image_has_no_region(detector, dtype):
     assert detector.find(np.zeros((120, 90), dtype)).found == ()
 
 
-def test_colour_is_refused(detector):
+def test_a_colour_image_is_refused(detector):
     with pytest.raises(BoneAgeError, match="expects a greyscale image"):
         detector.find(np.zeros((120, 90, 3), np.uint8))
 
 
-def test_bone_age_weights_are_no_detector():
+def test_bone_age_weights_are_refused_as_a_detector():
     with pytest.raises(BoneAgeError, match="expected a region detector"):
         Detector(released.find(released.most_accurate()))

@@ -7,7 +7,7 @@ from boneage_jax.regions.boxes import COUNTS, LABELS
 from boneage_jax.regions.fingers import FINGERS, NAMES, name_regions
 
 LABEL = np.repeat(np.arange(len(LABELS)), COUNTS)
-# A left hand, palm down: thumb to the right, in a picture whose rows run down.
+# A left hand, palm down: thumb to the right, with y pointing down.
 CENTRES = {
     "thumb PIP": (170, 110),
     "thumb MCP": (150, 130),
@@ -38,7 +38,7 @@ def hand(mirrored=False, degrees=0.0):
     return np.concatenate([points - 5, points + 5], axis=1)
 
 
-def test_names_are_those_of_a_hand():
+def test_region_names_cover_the_hand_in_order():
     assert len(NAMES) == len(set(NAMES)) == 17
     assert NAMES[:4] == ("index DIP", "middle DIP", "ring DIP", "little DIP")
     assert NAMES[4] == "thumb PIP"
@@ -55,16 +55,16 @@ def test_every_region_gets_its_name(mirrored, degrees):
 
 @pytest.mark.parametrize("missing", NAMES)
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_the_others_keep_their_names_when_one_region_is_missing(missing, mirrored):
+def test_other_regions_keep_their_names_when_one_is_missing(missing, mirrored):
     kept = [place for place, name in enumerate(NAMES) if name != missing]
     assert name_regions(LABEL[kept], hand(mirrored)[kept]) == [NAMES[place] for place in kept]
 
 
-def test_without_a_complete_row_the_fingers_stay_open():
+def test_without_a_complete_row_fingers_are_not_named():
     kept = [place for place, name in enumerate(NAMES) if name not in ("ring MCP", "index PIP")]
     named = name_regions(LABEL[kept], hand()[kept])
     assert named == [LABELS[label] for label in LABEL[kept]]
 
 
-def test_no_regions_get_no_names():
+def test_without_regions_there_are_no_names():
     assert name_regions(np.zeros(0, int), np.zeros((0, 4))) == []

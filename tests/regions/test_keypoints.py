@@ -9,18 +9,18 @@ from boneage_jax.regions.metrics import Boxes
 from tests.regions.test_fingers import CENTRES, LABEL, hand
 
 
-def test_centres_are_read_back_as_bonets_key_points(tmp_path):
+def test_region_centres_are_read_back_as_bonets_key_points(tmp_path):
     regions = named(Boxes(LABEL, hand(), np.ones(17)), (250, 220))
     path = tmp_path / "points.json"
     path.write_text(json.dumps(document([("1377.png", (250, 220), regions)])))
     (points,) = read_key_points(path).values()
     assert points.shape == (250, 220)
-    # The middle of the first pixel is (0, 0), its corner (-0.5, -0.5).
+    # The centre of the first pixel is (0, 0), its corner (-0.5, -0.5).
     np.testing.assert_allclose(points.points + 0.5, [CENTRES[one.name] for one in regions.found])
     assert read_key_points(path).keys() == {"1377"}
 
 
-def test_a_region_that_is_not_found_is_not_marked(tmp_path):
+def test_a_missing_region_has_no_key_point(tmp_path):
     regions = named(Boxes(LABEL[1:], hand()[1:], np.ones(16)), (250, 220))
     values = np.reshape(key_points(regions), (17, 3))
     assert values[0].tolist() == [0, 0, 0]

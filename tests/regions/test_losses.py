@@ -11,13 +11,13 @@ detection_losses = jax.jit(detection_loss)
 
 
 def target(known=(0,)):
-    """One joint of 10 pixels around (33, 22), in the first place."""
+    """One joint, 10 pixels wide and centred at (33, 22), in the first slot."""
     boxes = np.zeros((1, 17, 4), np.float32)
     boxes[0, 0] = [28, 17, 38, 27]
     return jnp.asarray(boxes), jnp.asarray([[place in known for place in range(17)]])
 
 
-def test_the_heat_is_one_in_the_cell_of_the_centre_and_falls_around_it():
+def test_heat_is_one_in_the_centre_cell_and_decays_around_it():
     boxes, known = target()
     heat = heat_target(boxes, known, (SIDE, SIDE))
     assert heat.shape == (1, SIDE, SIDE, 6)
@@ -26,14 +26,14 @@ def test_the_heat_is_one_in_the_cell_of_the_centre_and_falls_around_it():
     assert float(heat[..., 1:].max()) == 0
 
 
-def test_what_is_not_known_has_no_heat_and_no_loss_of_its_box():
+def test_unknown_regions_have_no_heat_and_no_box_loss():
     boxes, known = target(known=())
     assert float(heat_target(boxes, known, (SIDE, SIDE)).max()) == 0
     maps = Maps(jnp.full((1, SIDE, SIDE, 6), -20.0), jnp.ones((1, SIDE, SIDE, 6, 4)).at[..., 2:].set(2))
     assert float(detection_losses(maps, boxes, known)[0]) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_right_maps_have_next_to_no_loss_and_others_more():
+def test_correct_maps_have_almost_no_loss_and_wrong_maps_more():
     boxes, known = target()
     heat = jnp.where(heat_target(boxes, known, (SIDE, SIDE)) == 1, 12.0, -12.0)
     right = Maps(heat, jnp.broadcast_to(boxes[:, None, None, :1], (1, SIDE, SIDE, 6, 4)))
@@ -43,10 +43,10 @@ def test_the_right_maps_have_next_to_no_loss_and_others_more():
     assert float(detection_losses(Maps(-heat, right.boxes), boxes, known)[1]["heat"]) > 10
 
 
-def test_complete_iou_of_hand_made_boxes():
+def test_complete_iou_matches_a_hand_calculation():
     square = jnp.array([0.0, 0, 10, 10])
     assert float(complete_iou(square, square)) == pytest.approx(1, abs=1e-5)
-    # IoU 0.5, centres 2.5 apart in a hull whose diagonal is sqrt(200), other proportions.
+    # IoU 0.5, centres 2.5 apart in a hull whose diagonal is sqrt(200), different aspect ratios.
     half = jnp.array([0.0, 0, 10, 5])
     proportions = 4 / np.pi**2 * (np.arctan(1) - np.arctan(2)) ** 2
     expected = 0.5 - 6.25 / 200 - proportions * proportions / (0.5 + proportions)

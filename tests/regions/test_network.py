@@ -11,7 +11,7 @@ from tests.compiling import QUICK
 from tests.parity import comparison
 
 
-def test_the_maps_have_a_cell_for_every_four_pixels():
+def test_maps_have_a_stride_of_four_and_weights_fit_in_4_mb():
     image = jnp.zeros((2, 64, 96, 1))
 
     def made():
@@ -25,7 +25,7 @@ def test_the_maps_have_a_cell_for_every_four_pixels():
     assert 2 * parameters < 4e6  # bytes as float16
 
 
-def test_the_encoder_is_the_beginning_of_the_bone_age_trunk():
+def test_the_encoder_equals_the_first_blocks_of_the_bone_age_trunk():
     whole, image = EfficientNet(variant="tiny_lite"), comparison.image(64, 64)[..., :1]
     variables = comparison.filled(whole, comparison.drawn, channels=1)
     keep = partial(whole.apply, train=False, capture_intermediates=True, mutable=["intermediates"])
@@ -46,10 +46,10 @@ def decoder():
     return apply, init(jax.random.key(0))
 
 
-def test_boxes_lie_around_their_cells(decoder):
+def test_boxes_are_decoded_relative_to_their_cells(decoder):
     apply, variables = decoder
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), variables)
-    # Left, top, right and bottom of the label "PIP": factors 1, 2, 1/3, 1/2 of the side where training starts.
+    # Label "PIP": left, top, right and bottom are 1, 2, 1/3 and 1/2 times their initial distance.
     bias = jnp.zeros((6, 4)).at[1].set(jnp.log(jnp.array([1.0, 2, 1 / 3, 1 / 2])))
     variables["params"]["sides"]["bias"] = bias.reshape(-1)
     boxes = np.asarray(apply(variables).boxes)
@@ -58,6 +58,6 @@ def test_boxes_lie_around_their_cells(decoder):
     np.testing.assert_allclose(boxes[0, 2, 7, 0], [x - 9, y - 9, x + 9, y + 9], rtol=1e-5)
 
 
-def test_an_untrained_network_expects_few_centres(decoder):
+def test_an_untrained_network_predicts_low_heat_everywhere(decoder):
     apply, variables = decoder
     assert float(jax.nn.sigmoid(apply(variables).heat).max()) < 0.05

@@ -13,7 +13,7 @@ SIDE = 64
 
 
 def squares(count, seed=0):
-    """A bright square of 12 pixels, the radius, on noise; nothing else is annotated."""
+    """A bright square of 12 pixels on noise, annotated as the radius; nothing else is annotated."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 40, (count, SIDE, SIDE, 1)).astype(np.uint8)
     boxes, known = np.zeros((count, 17, 4)), np.zeros((count, 17), bool)
@@ -32,7 +32,7 @@ def test_boxes_follow_the_augmented_image():
     for image, (left, top, right, bottom), known in zip(views.images, views.boxes[:, 14], views.known, strict=True):
         level = int(image.max()) // 2 + int(np.median(image)) // 2
         rows, columns = np.nonzero(image[..., 0] > level)
-        # Pixel (x, y) covers the area from x to x + 1; a turned square reaches beyond the ellipse inside it.
+        # Pixel (x, y) covers the area from x to x + 1; a rotated square extends beyond its inscribed ellipse.
         assert columns.mean() + 0.5 == pytest.approx((left + right) / 2, abs=0.8)
         assert rows.mean() + 0.5 == pytest.approx((top + bottom) / 2, abs=0.8)
         assert known.tolist() == [place == 14 for place in range(17)]
@@ -44,7 +44,7 @@ def test_a_region_outside_the_view_counts_as_not_annotated():
     assert not augmented(examples, Recipe(views=2)).known.any()
 
 
-def test_prepare_puts_boxes_into_the_order_of_labels_and_their_pixels():
+def test_prepare_orders_boxes_by_label_and_scales_them_to_pixels():
     image = np.tile(np.arange(100, dtype=np.uint8), (200, 1))
     boxes = np.array([[50.0, 100, 100, 200], [10, 20, 30, 40], [0, 0, 10, 20]])
     one = Annotation("1", "train", "", (100.0, 200.0), np.array([5, 1, 0]), boxes)
@@ -54,7 +54,7 @@ def test_prepare_puts_boxes_into_the_order_of_labels_and_their_pixels():
     np.testing.assert_allclose(examples.boxes[0, [16, 4, 0]], squashed)
 
 
-def test_batches_hold_every_view_once_an_epoch():
+def test_batches_contain_every_view_once_per_epoch():
     examples = squares(6)
     levels = [np.arange(6, dtype=np.float16).reshape(6, 1, 1, 1)]
     recipe = Recipe(epochs=2, batch_size=4)
@@ -69,13 +69,13 @@ def test_batches_hold_every_view_once_an_epoch():
         np.testing.assert_array_equal(batch["boxes"], examples.boxes[chosen])
 
 
-def test_the_encoder_comes_from_a_lite0():
+def test_encoder_weights_from_another_trunk_are_refused():
     with pytest.raises(BoneAgeError, match="have the trunk convmixer"):
         initial(RegionNet(), random_weights.weights(), seed=0)
 
 
 @pytest.mark.slow  # compiles the decoder's training step
-def test_training_finds_squares_and_depends_on_the_seed_alone(capsys):
+def test_training_learns_to_find_squares_and_is_reproducible(capsys):
     network = RegionNet(variant="tiny_lite")
     start = jax.jit(network.init)(jax.random.key(0), np.zeros((1, SIDE, SIDE, 1), np.float32))
     recipe = Recipe(views=2, epochs=12, batch_size=8, warmup=5, average=0.9)

@@ -1,4 +1,4 @@
-"""Bias, spread and intervals from predictions that have a known truth."""
+"""Bias correction, standard deviations and intervals on simulated predictions."""
 
 import dataclasses
 import json
@@ -25,9 +25,9 @@ def coverage(age, published):
 
 
 @pytest.mark.parametrize("knows_std", [True, False])
-def test_nine_of_ten_new_images_lie_within_the_interval(knows_std):
+def test_intervals_cover_90_percent_of_new_images(knows_std):
     age, months, sigma = drawn(1000)
-    fitted = calibration.fit(age, months, 0.3 * sigma if knows_std else None)  # the network is far too sure of itself
+    fitted = calibration.fit(age, months, 0.3 * sigma if knows_std else None)  # the network is overconfident
     age, months, sigma = drawn(20000, seed=1)
     published = fitted.apply(months, 0.3 * sigma if knows_std else None)
     assert coverage(age, published) == pytest.approx(0.9, abs=0.02)
@@ -49,14 +49,14 @@ def test_a_linear_bias_is_corrected_and_the_interval_follows():
     np.testing.assert_allclose((published.low + published.high) / 2, published.months)
 
 
-def test_a_correction_that_does_not_help_on_held_out_halves_is_left_out():
+def test_a_correction_that_does_not_help_is_not_applied():
     age, months, sigma = drawn(1000)
     fitted = calibration.fit(age, months, sigma)
     assert (fitted.slope, fitted.intercept) == (1.0, 0.0)
     np.testing.assert_array_equal(fitted.apply(months, sigma).months, np.maximum(months, 0))
 
 
-def test_the_interval_covers_hospitals_as_if_each_sent_as_many_images():
+def test_balanced_weights_give_90_percent_mean_coverage_over_hospitals():
     def images(count, seed):
         rng = np.random.default_rng(seed)
         hospital = np.where(rng.uniform(size=count) < 0.1, "small", "large")
@@ -73,16 +73,16 @@ def test_the_interval_covers_hospitals_as_if_each_sent_as_many_images():
     assert inside.mean() > 0.95
 
 
-def test_equal_weights_are_none():
+def test_equal_weights_match_no_weights():
     age, months, sigma = drawn(207)
     weight = calibration.balanced(["a"] * 207)
     assert calibration.fit(age, months, sigma) == calibration.fit(age, months, sigma, weight=weight)
     assert calibration.balanced(["a", "b", "a", "a"]).tolist() == [2 / 3, 2, 2 / 3, 2 / 3]
     errors = np.arange(1.0, 100.0)
-    assert calibration._conformal_quantile(errors, np.ones(99)) == 90.0  # of 100 with the new one
+    assert calibration._conformal_quantile(errors, np.ones(99)) == 90.0  # of 100 including the new one
 
 
-def test_ages_and_intervals_end_at_zero():
+def test_ages_and_intervals_are_clipped_at_zero():
     fitted = Calibration(1.0, -5.0, None, std_scale=1.0, quantile=2.0, images=100)
     published = fitted.apply(np.array([2.0, 10.0]), np.array([3.0, 4.0]))
     assert published.months.tolist() == [0.0, 5.0]
@@ -90,21 +90,21 @@ def test_ages_and_intervals_end_at_zero():
     assert published.high.tolist() == [6.0, 13.0]
 
 
-def test_without_a_standard_deviation_of_its_own_the_spread_is_that_of_the_age():
+def test_without_a_predicted_std_the_spread_depends_on_age():
     fitted = Calibration(1.0, 0.0, tuple(map(float, range(21))), std_scale=2.0, quantile=3.0, images=100)
     published = fitted.apply(np.array([18.0, 120.0, 999.0]), None)  # knots lie 12 months apart
     assert published.std.tolist() == [3.0, 20.0, 40.0]
     assert (published.high - published.months).tolist() == [4.5, 30.0, 60.0]
 
 
-def test_the_quantile_is_the_conformal_one():
+def test_the_quantile_is_the_split_conformal_one():
     scores = np.arange(1.0, 101.0)
     assert (
         calibration._conformal_quantile(np.random.default_rng(0).permutation(scores), np.ones(100)) == 91
-    )  # of 101, up
+    )  # 90 % of 101, rounded up
 
 
-def test_the_measure_is_of_images_that_the_fit_has_not_seen():
+def test_measured_coverage_and_mae_are_plausible_and_reproducible():
     age, months, sigma = drawn(400)
     found = calibration.measure(age, months, sigma)
     assert found["images"] == 400
@@ -121,26 +121,26 @@ def test_too_few_images_are_refused():
         calibration.fit(*drawn(99))
 
 
-def test_a_network_without_std_is_refused_by_the_calibration_of_one_that_has_it():
+def test_a_calibration_with_std_refuses_a_network_without_std():
     fitted = Calibration(1.0, 0.0, None, std_scale=1.0, quantile=2.0, images=100)
     with pytest.raises(BoneAgeError, match="predicts a standard deviation; this one does not"):
         fitted.apply(np.ones(2), None)
 
 
 @pytest.mark.parametrize("knows_std", [True, False])
-def test_a_calibration_survives_the_way_through_json_types(knows_std):
+def test_a_calibration_round_trips_through_a_dict(knows_std):
     age, months, sigma = drawn(200)
     fitted = calibration.fit(age, months, sigma if knows_std else None)
     assert Calibration.from_dict(fitted.to_dict()) == fitted
 
 
-def test_estimates_that_are_all_the_same_are_calibrated_too():
+def test_constant_estimates_can_be_calibrated():
     fitted = calibration.fit(np.linspace(50, 150, 100), np.full(100, 100.0), None)
     assert fitted.slope == 1.0
     assert np.isfinite(fitted.apply(np.array([100.0]), None).high).all()
 
 
-def test_parts_have_calibrations_of_their_own_and_a_limit_of_disagreement():
+def test_parts_are_calibrated_separately_with_a_limit_of_disagreement():
     rng = np.random.default_rng(0)
     age = rng.uniform(20, 220, 1000)
     parts = age[:, None] + rng.normal(0, [4.0, 12.0, 25.0], (1000, 3))
@@ -162,6 +162,6 @@ def test_parts_have_calibrations_of_their_own_and_a_limit_of_disagreement():
     assert (far > fitted.apart).mean() > 0.9
 
 
-def test_a_calibration_without_parts_is_stored_as_before():
+def test_a_calibration_without_parts_stores_no_part_keys():
     fitted = Calibration(1.0, 0.0, None, std_scale=1.0, quantile=2.0, images=100)
     assert not {"parts", "apart"} & set(fitted.to_dict())

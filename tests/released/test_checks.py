@@ -22,7 +22,7 @@ def hand(seed, size=128):
 
 @pytest.fixture(scope="module")
 def hands():
-    """Drawn hands, each in four places: drawing takes longer than looking."""
+    """Phantom hands, each at four positions: rendering takes longer than checking."""
     places = [(0, 0), (-4, 3), (5, -2), (2, 6)]
     return [np.roll(image, place, (0, 1)) for image in map(hand, range(150)) for place in places]
 
@@ -33,7 +33,7 @@ def fitted(hands):
 
 
 def sideways(*, top_is_good):
-    """Checks that only compare the halves of a picture: a hand whose left half is bright points to the left."""
+    """Checks that only compare image halves: a hand with a bright left half points to the left."""
     kinds = ("good", "turned_left", "unlike")
     coarse = np.zeros((16, 16, 3), np.float32)
     coarse[:, :8, 1], coarse[:, 8:, 1] = 1, -1
@@ -48,9 +48,9 @@ def sideways(*, top_is_good):
     return Checks(Settings(kinds, least_good=-1.0, largest_distance=1e9), arrays)
 
 
-def test_a_turned_image_is_corrected_only_if_it_is_good_then():
+def test_a_rotated_image_is_corrected_only_if_the_result_looks_good():
     image = np.random.default_rng(0).integers(0, 50, (120, 200)).astype(np.uint8)
-    image[:, :100] += 150  # on top after a quarter turn to the right
+    image[:, :100] += 150  # at the top after a clockwise quarter turn
     upright, found = sideways(top_is_good=True).inspect(image)
     assert [(one.code, one.severity) for one in found] == [("turned_left", "corrected")]
     np.testing.assert_array_equal(upright, np.rot90(image, -1))
@@ -60,13 +60,13 @@ def test_a_turned_image_is_corrected_only_if_it_is_good_then():
 
 
 def of_regions(whole, seen):
-    """How much of a hand a detector sees that knows one image."""
+    """Completeness according to a fake detector that recognises one image."""
     return 15.0 if np.array_equal(seen, whole) else 2.0
 
 
-def test_where_several_directions_look_good_the_most_complete_hand_is_up():
+def test_the_most_complete_hand_decides_between_plausible_rotations():
     image = np.random.default_rng(0).integers(0, 50, (120, 200)).astype(np.uint8)
-    image[:60, :100] += 150  # points to a corner: on top as it is, and after a quarter turn to the right
+    image[:60, :100] += 150  # a corner: at the top as it is and after a clockwise quarter turn
     turned = np.rot90(image, -1)
     for whole, wanted in ((image, []), (turned, [("turned_left", "corrected")])):
         upright, found = sideways(top_is_good=True).inspect(image, partial(of_regions, whole))
@@ -76,14 +76,14 @@ def test_where_several_directions_look_good_the_most_complete_hand_is_up():
 
 
 @pytest.mark.parametrize(("completeness", "kind"), [(0.7, "unlike"), (2.0, "good"), (16.0, "good")])
-def test_what_shows_nothing_of_a_hand_is_unlike_one(plain, completeness, kind):
+def test_an_image_without_hand_regions_is_unlike_a_hand(plain, completeness, kind):
     image = hand(5000, 200)
     same, found = plain.inspect(image, lambda _: completeness)
     assert same is image
     assert codes(found) == ([] if kind == "good" else ["unlike"])
 
 
-def test_where_the_classifier_is_sure_nothing_else_is_asked(plain):
+def test_the_detector_is_not_run_when_the_classifier_is_confident(plain):
     sure = dataclasses.replace(plain, settings=dataclasses.replace(plain.settings, sure_distance=1e9))
     image = hand(5000, 200)
     same, found = sure.inspect(image, lambda _: pytest.fail("asked"))
@@ -92,7 +92,7 @@ def test_where_the_classifier_is_sure_nothing_else_is_asked(plain):
 
 
 @pytest.mark.parametrize(("completeness", "kind"), [(0.7, "unlike"), (8.0, "unlike"), (9.0, "good")])
-def test_a_whole_hand_that_is_unlike_the_others_passes(plain, completeness, kind):
+def test_a_complete_hand_passes_despite_an_unusual_descriptor(plain, completeness, kind):
     strict = dataclasses.replace(plain, settings=dataclasses.replace(plain.settings, largest_distance=0.0))
     found = strict.inspect(hand(5000, 200), lambda _: completeness)[1]
     assert codes(found) == ([] if kind == "good" else ["unlike"])
@@ -100,7 +100,7 @@ def test_a_whole_hand_that_is_unlike_the_others_passes(plain, completeness, kind
 
 @pytest.fixture
 def plain():
-    """Checks that take everything for a hand, so that exposure and size alone count."""
+    """Checks that accept everything as a hand, so that only exposure and size matter."""
     kinds = ("good", "inverted", "unlike")
     shapes = {"weights": (LENGTH, 3), "bias": (3,), "mean": (LENGTH,), "axes": (LENGTH, 2), "spread": (3,)}
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
@@ -113,7 +113,7 @@ def codes(found):
 
 
 @pytest.mark.slow
-def test_good_hands_pass_unchanged_at_any_size_depth_and_side(fitted):
+def test_good_hands_pass_unchanged_at_any_bit_depth_and_mirrored(fitted):
     passed = 0
     for seed in range(1000, 1010):
         image = hand(seed, 200)
@@ -121,7 +121,7 @@ def test_good_hands_pass_unchanged_at_any_size_depth_and_side(fitted):
             same, found = fitted.inspect(good)
             assert same is good
             passed += not found
-    assert passed >= 38  # Of 40: limits from 50 phantoms are coarse.
+    assert passed >= 38  # Of 40: limits fitted to few phantoms are coarse.
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_an_inverted_hand_is_corrected_once_with_a_note(fitted, scale):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cut_off", "small_hand", "several_hands"])
-def test_a_spoiled_hand_is_a_warning_with_its_code(fitted, kind):
+def test_a_spoiled_hand_gives_a_warning_with_its_code(fitted, kind):
     rng = np.random.default_rng(3)
     spoil = spoiled.SPOILED[kind]
     found = [fitted.inspect(check_fitting.square(spoil(hand(seed), rng)))[1] for seed in range(3000, 3010)]
@@ -149,7 +149,7 @@ def test_a_spoiled_hand_is_a_warning_with_its_code(fitted, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["turned_left", "turned_right", "upside_down"])
-def test_a_turned_hand_is_put_upright(fitted, kind):
+def test_a_rotated_hand_is_turned_upright(fitted, kind):
     turns = {"turned_left": 1, "turned_right": -1, "upside_down": 2}[kind]
     upright = 0
     for seed in range(3000, 3010):
@@ -163,7 +163,7 @@ def test_a_turned_hand_is_put_upright(fitted, kind):
 
 
 @pytest.mark.slow
-def test_an_inverted_hand_upside_down_is_corrected_twice(fitted):
+def test_an_inverted_upside_down_hand_gets_both_corrections(fitted):
     image = hand(2001, 200)
     corrected, found = fitted.inspect(np.rot90(255 - image, 2))
     assert codes(found) == ["inverted", "upside_down"]
@@ -173,7 +173,7 @@ def test_an_inverted_hand_upside_down_is_corrected_twice(fitted):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("padding", [((0, 0), (80, 80)), ((60, 0), (0, 200))])
-def test_flat_borders_change_nothing(fitted, padding):
+def test_uniform_borders_do_not_change_the_findings(fitted, padding):
     for seed in range(1000, 1005):
         image = hand(seed, 200)
         for level in (0, 255):
@@ -184,7 +184,7 @@ def test_flat_borders_change_nothing(fitted, padding):
 
 
 @pytest.mark.slow
-def test_what_is_no_hand_is_unlike(fitted):
+def test_images_of_something_else_are_flagged(fitted):
     rng = np.random.default_rng(4)
     made = [check_fitting.square(spoiled.something_else(hand(seed), rng)) for seed in range(4000, 4020)]
     found = [fitted.inspect(image)[1] for image in made]
@@ -200,20 +200,20 @@ def test_what_is_no_hand_is_unlike(fitted):
         (np.zeros((95, 150), np.uint8), "few_pixels"),
     ],
 )
-def test_what_is_useless_is_told_without_a_further_look(plain, image, code):
+def test_blank_and_tiny_images_get_only_that_finding(plain, image, code):
     same, found = plain.inspect(image)
     assert same is image
     assert codes(found) == [code]
 
 
-def test_bad_exposure_is_told(plain):
+def test_bad_exposure_is_flagged(plain):
     image = hand(5000, 200)
     assert "few_levels" in codes(plain.inspect((image // 64) * 64)[1])
     burnt = np.where(image > np.percentile(image, 60), 255, image).astype(np.uint8)
     assert "saturated" in codes(plain.inspect(burnt)[1])
 
 
-def test_the_checks_survive_the_way_through_a_file(plain):
+def test_the_checks_round_trip_through_settings_and_arrays(plain):
     settings, arrays = plain.to_parts()
     again = Checks.from_parts(json.loads(json.dumps(settings)), arrays)
     assert again.settings == plain.settings
@@ -221,7 +221,7 @@ def test_the_checks_survive_the_way_through_a_file(plain):
     assert again.inspect(image)[1] == plain.inspect(image)[1] == []
 
 
-def test_parts_that_do_not_fit_are_refused(plain):
+def test_inconsistent_settings_and_arrays_are_refused(plain):
     settings, arrays = plain.to_parts()
     with pytest.raises(BoneAgeError, match="'weights' has the shape None"):
         Checks.from_parts(settings, {k: v for k, v in arrays.items() if k != "weights"})
@@ -236,7 +236,7 @@ def test_parts_that_do_not_fit_are_refused(plain):
 
 
 @pytest.mark.slow
-def test_a_fit_is_the_same_each_time(fitted, hands):
+def test_fitting_is_deterministic(fitted, hands):
     again = check_fitting.fit(hands)
     assert again.settings == fitted.settings
     assert all((again.arrays[name] == fitted.arrays[name]).all() for name in checks.SHAPES)
@@ -258,7 +258,7 @@ def test_the_descriptor_ignores_brightness_and_contrast():
     assert np.linalg.norm(described - describe(65535 - image)) > 0.5 * np.linalg.norm(described)
 
 
-def test_every_kind_of_spoiling_has_a_sentence_and_keeps_bytes():
+def test_every_kind_of_spoiling_has_a_message_and_returns_uint8():
     rng, drawn = np.random.default_rng(0), hand(8000)
     for kind, spoil in spoiled.SPOILED.items():
         assert (checks.CORRECTIONS if kind == "inverted" else checks.TEXTS)[kind].endswith(".")
@@ -268,5 +268,5 @@ def test_every_kind_of_spoiling_has_a_sentence_and_keeps_bytes():
             assert made.ndim == 2
 
 
-def test_settings_are_json(plain):
+def test_settings_can_be_stored_as_json(plain):
     assert json.loads(json.dumps(dataclasses.asdict(plain.settings)))["least_side"] == 96

@@ -1,4 +1,4 @@
-"""Files of released weights: what is written is read, and what is wrong is one clear error."""
+"""Released weight files: they round-trip, and anything wrong gives one clear error."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def path(tmp_path):
 
 
 def rewritten(path, change):
-    """The file with another header, or none."""
+    """The file with its metadata replaced by `change(metadata)`."""
     with safe_open(str(path), framework="numpy") as file:
         metadata = change(file.metadata())
     save_file(load_file(path), path, metadata=metadata)
@@ -38,7 +38,7 @@ def told(change):
     return changed
 
 
-def test_what_is_written_is_read(path):
+def test_weights_round_trip_through_a_file(path):
     stored, found = random_weights.weights(), weights.read(path)
     assert found.header == stored.header == weights.read_header(path)
     assert structure(found.variables) == structure(stored.variables)
@@ -49,12 +49,12 @@ def test_what_is_written_is_read(path):
 
 
 def usual_mode(folder) -> int:
-    """Of any file that is made there."""
+    """The permissions of a new file in the folder."""
     (folder / "any").touch()
     return (folder / "any").stat().st_mode & 0o777
 
 
-def test_a_scalar_and_arrays_of_checks_keep_shape_and_type(tmp_path):
+def test_scalars_and_check_arrays_keep_shape_and_dtype(tmp_path):
     checks = {"mean": np.arange(6, dtype=np.float64).reshape(2, 3), "count": np.array(7)}
     variables = {"params": {"head": {"scale": np.float32(0.5)}}, "batch_stats": {}}
     header = dataclasses.replace(random_weights.weights().header, checks={"limit": 3.5})
@@ -81,7 +81,7 @@ def test_half_precision_rounds_matrices_and_leaves_vectors_alone(path, storage, 
 
 
 @pytest.mark.parametrize(("value", "storage"), [(1e6, "float16"), (np.nan, "float32"), (np.inf, "bfloat16")])
-def test_a_number_that_the_storage_cannot_hold_is_refused_and_nothing_is_written(tmp_path, value, storage):
+def test_values_not_finite_in_the_storage_type_are_refused_and_not_written(tmp_path, value, storage):
     variables = {"params": {"trunk": {"kernel": np.full((2, 2), value)}}, "batch_stats": {}}
     stored = weights.Weights(random_weights.stored_as(storage).header, variables)
     with pytest.raises(BoneAgeError, match=f"params/trunk/kernel has values that are not finite in {storage}"):
@@ -95,7 +95,7 @@ def test_an_unknown_storage_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0"])
-def test_what_is_no_safetensors_file_is_refused(path, content):
+def test_a_file_that_is_not_safetensors_is_refused(path, content):
     path.write_bytes(content)
     with pytest.raises(BoneAgeError, match=r"tiny\.safetensors is not an intact safetensors file"):
         weights.read(path)
@@ -108,7 +108,7 @@ def test_a_truncated_file_is_refused(path):
 
 
 @pytest.mark.parametrize("place", [-1, -400])
-def test_a_byte_that_has_changed_is_noticed(path, place):
+def test_a_changed_byte_is_detected(path, place):
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
@@ -116,14 +116,14 @@ def test_a_byte_that_has_changed_is_noticed(path, place):
         weights.read(path)
 
 
-def test_a_header_that_has_been_changed_is_noticed(path):
+def test_a_changed_header_is_detected(path):
     rewritten(path, told(lambda header: header["model"].update(label_mean=90.0)))
     with pytest.raises(BoneAgeError, match="do not match their checksum"):
         weights.read(path)
 
 
 def sealed(path, change_header=lambda header: None, change_tensors=lambda tensors: None):
-    """The file with other contents and a checksum that fits them: what no accident makes."""
+    """The file with changed contents and a matching checksum, as only tampering produces."""
     with safe_open(str(path), framework="numpy") as file:
         header = json.loads(file.metadata()[weights.KEY])
     tensors = load_file(path)
@@ -137,7 +137,7 @@ def sealed(path, change_header=lambda header: None, change_tensors=lambda tensor
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["params/head/output/bias", "checks/mean"])
-def test_values_that_are_not_finite_are_refused_by_the_name_of_their_array(path, value, name):
+def test_non_finite_values_are_refused_by_the_name_of_their_array(path, value, name):
     sealed(path, change_tensors=lambda tensors: tensors.update({name: np.array([0, value], np.float32)}))
     with pytest.raises(
         BoneAgeError, match=rf"tiny\.safetensors cannot be used: {name} holds values that are not finite"
@@ -146,33 +146,33 @@ def test_values_that_are_not_finite_are_refused_by_the_name_of_their_array(path,
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "1e999", "[" * 100_000, "1" * 5000])
-def test_a_header_that_is_no_json_is_refused(path, text):
+def test_a_header_that_is_not_valid_json_is_refused(path, text):
     rewritten(path, lambda metadata: {weights.KEY: metadata[weights.KEY].replace("100.0", text)})
     with pytest.raises(BoneAgeError, match="its header cannot be read"):
         weights.read(path)
 
 
 @pytest.mark.parametrize(("field", "value"), [("model", []), ("name", None), ("preprocessing", "x"), ("views", 1)])
-def test_a_header_with_fields_of_another_type_is_refused_by_their_name(path, field, value):
+def test_header_fields_of_the_wrong_type_are_refused_by_name(path, field, value):
     sealed(path, lambda header: header.update({field: value}))
     with pytest.raises(BoneAgeError, match=f"is damaged: {field} in its header have the wrong type"):
         weights.read(path)
 
 
-def test_a_file_beyond_any_size_is_refused_without_being_read(path):
+def test_an_implausibly_large_file_is_refused_unread(path):
     with path.open("ab") as file:
         file.truncate(2**40)  # takes no space on the disk
     with pytest.raises(BoneAgeError, match="has 1,099,511,627,776 bytes, more than any weights file"):
         weights.read(path)
 
 
-def test_arrays_within_arrays_are_refused(path):
+def test_an_array_nested_below_another_is_refused(path):
     sealed(path, change_tensors=lambda tensors: tensors.update({"params/a": np.zeros(1), "params/a/b": np.zeros(1)}))
     with pytest.raises(BoneAgeError, match="params/a holds both values and other arrays"):
         weights.read(path)
 
 
-def test_a_file_of_somebody_else_is_refused(path):
+def test_a_safetensors_file_from_elsewhere_is_refused(path):
     rewritten(path, lambda _: {"format": "pt"})
     with pytest.raises(BoneAgeError, match="its metadata lack the key 'boneage_jax'; `boneage export-weights` writes"):
         weights.read(path)
@@ -186,14 +186,14 @@ def test_a_later_format_asks_for_an_update(path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": null}'])
-def test_a_header_that_cannot_be_read_is_called_damaged(path, text):
+def test_an_unreadable_header_is_reported_as_damaged(path, text):
     rewritten(path, lambda _: {weights.KEY: text})
     for reader in (weights.read, weights.read_header):
         with pytest.raises(BoneAgeError, match="is damaged: its header cannot be read"):
             reader(path)
 
 
-def test_a_header_without_a_key_is_called_damaged(path):
+def test_a_header_with_a_missing_key_is_reported_as_damaged(path):
     rewritten(path, told(lambda header: header.pop("views")))
     with pytest.raises(BoneAgeError, match=r"header has missing or unknown keys \(views\)"):
         weights.read_header(path)
@@ -206,7 +206,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package with two files of weights."""
+    """A package with two weight files."""
     monkeypatch.setattr(weights, "FOLDER", tmp_path / "package")
     for name, mae in (("fast", 9.0), ("best", 6.5)):
         figures = {"overall": {"mae": {"value": mae}}}
@@ -217,14 +217,14 @@ def package(tmp_path, monkeypatch):
     return tmp_path / "package"
 
 
-def test_weights_of_the_package_go_by_their_name(package):
+def test_packaged_weights_are_found_by_name(package):
     assert weights.names() == ["best", "fast"]
     assert weights.find("fast") == package / "fast.safetensors"
     assert weights.find(package / "best.safetensors") == package / "best.safetensors"
     assert weights.most_accurate() == "best"
 
 
-def test_an_unknown_name_is_refused_with_the_nearest(package):
+def test_an_unknown_name_is_refused_with_a_suggestion(package):
     with pytest.raises(BoneAgeError, match="no weights 'fats'; those in the package: best, fast; did you mean fast"):
         weights.find("fats")
 
@@ -234,7 +234,7 @@ def test_a_path_without_a_file_is_refused_as_a_path(package):
         weights.find("runs/a.safetensors")
 
 
-def test_a_package_without_weights_says_so(tmp_path, monkeypatch):
+def test_a_package_without_weights_gives_a_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     with pytest.raises(BoneAgeError, match="contains no weights; give a weights file"):
         weights.most_accurate()

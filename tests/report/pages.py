@@ -1,4 +1,4 @@
-"""Reports with chosen figures, and what a page shows and asks for."""
+"""Reports with given values, and a parser for the text and links of a page."""
 
 import datetime
 import re
@@ -18,7 +18,7 @@ PROVENANCE = Provenance("tiny", "ab" * 32, TIME, version="9.8.7", preprocessing=
 
 
 def visit(name="hand.png", months=112.3, age=114.0, interval=(100.0, 124.5), sex="F", date=None, **fields):
-    """A visit as of `boneage predict`."""
+    """A visit like one from `boneage predict`."""
     reading = Reading(sex, months, 7.25, interval)
     if age is not None:
         code = Sex.parse(sex)
@@ -31,14 +31,14 @@ def visit(name="hand.png", months=112.3, age=114.0, interval=(100.0, 124.5), sex
 
 
 def report(*visits, **fields):
-    """A report with a picture of two colours: black beside white."""
+    """A report whose image is half black and half white."""
     picture = np.zeros((30, 40, 3), np.uint8)
     picture[:, 20:] = 255
     return Report(visits or (visit(),), picture, **fields)
 
 
 class Page(HTMLParser):
-    """The text of a page, its elements, and every address that it names."""
+    """The text of a page, its elements, and every address that it refers to."""
 
     def __init__(self, html):
         super().__init__()

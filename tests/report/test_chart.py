@@ -1,4 +1,4 @@
-"""The chart: the table's band, the visits at their places, and a file that is the same every time."""
+"""The chart: the reference band, the visits, and a reproducible file."""
 
 from xml.etree import ElementTree
 
@@ -18,13 +18,13 @@ def label(artist):
 
 
 def named(points, sex=Sex.FEMALE):
-    """The artists of the chart by the name in its legend."""
+    """The artists of the chart by legend label."""
     (axes,) = chart.figure(points, sex).axes
     return {label(one): one for one in (*axes.lines, *axes.collections)}
 
 
 @pytest.mark.parametrize("sex", Sex)
-def test_the_band_is_the_table_in_years(sex):
+def test_the_band_matches_the_reference_table_in_years(sex):
     (band,) = (one for name, one in named(VISITS, sex).items() if "2 SD" in name)
     corners = {tuple(np.round(corner, 6)) for corner in band.get_paths()[0].vertices}
     expected = reference.band(sex)
@@ -41,7 +41,7 @@ def test_visits_are_joined_in_the_order_of_age_with_their_intervals():
     np.testing.assert_allclose(intervals.get_segments(), [[[8.0, 6.0], [8.0, 8.0]], [[10.0, 7.5], [10.0, 9.25]]])
 
 
-def test_one_visit_is_a_point_and_a_bone_age_without_an_age_a_line():
+def test_one_visit_is_a_point_and_a_visit_without_age_is_a_line():
     np.testing.assert_allclose(named(VISITS[:1])["this child, 90 % interval"].get_xydata(), [[10, 100 / 12]])
     found = named([Point(None, 126.0, (120.0, 132.0))])
     np.testing.assert_allclose(found["bone age; age unknown"].get_ydata(), 10.5)
@@ -51,7 +51,7 @@ def test_a_reading_without_an_interval_is_drawn_without_one():
     assert "this child, 90 % interval" in named([Point(120.0, 100.0, None)])
 
 
-def test_the_svg_is_an_element_of_its_own_with_text_that_can_be_searched():
+def test_the_svg_is_a_bare_element_with_searchable_text():
     text = chart.svg(VISITS, Sex.MALE)
     root = ElementTree.fromstring(text)
     assert root.tag.endswith("svg")

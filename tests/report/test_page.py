@@ -1,4 +1,4 @@
-"""The page: figures as in the JSON, valid HTML that asks for nothing, and names of files that attack it."""
+"""The page: correct values, valid HTML without external references, and hostile file names."""
 
 import base64
 import datetime
@@ -37,20 +37,20 @@ def test_the_page_is_valid_html_for_a_strict_parser():
         html5lib.HTMLParser(strict=True).parse(page.html(one))
 
 
-def test_the_page_names_no_address_outside_itself_and_runs_no_script():
+def test_the_page_has_no_external_references_and_no_scripts():
     found = shown()
     inside = [address for address in found.addresses if address.startswith(("data:image/jpeg;base64,", "#"))]
     assert len(inside) >= 2
     assert found.addresses == inside
     assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(found.elements)
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page.html(report())
-    # SVG names its name space and the like; these are no addresses to ask for.
+    # XML namespaces are URLs that are never requested.
     rest = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page.html(report()))
     assert "http" not in re.sub(r"http-equiv", "", rest)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_name_of_a_file_is_text_and_nothing_else(name):
+def test_hostile_file_names_appear_only_as_text(name):
     plain, found = shown(), shown(visit(name, warnings=(f"{name} is odd.",)), errors=(f"{name} is damaged.",))
     assert " ".join(printable(name).split()) in found.text
     extra = set(found.elements) - set(plain.elements)
@@ -70,7 +70,7 @@ def test_the_result_is_shown_with_its_comparison():
         "Sex female as given",
         "Chronological age 114.0 months 9 years 6 months, as given",
         "Difference \N{MINUS SIGN}1.7 months",
-        "SD score \N{MINUS SIGN}0.15",  # 11.235 months at 9.5 years
+        "SD score \N{MINUS SIGN}0.15",  # SD 11.235 months at 9.5 years
         "Bone age is normal",
         "Research use only. Not a medical device.",
         "boneage_jax 9.8.7, weights tiny, preprocessing version 3, 2026-03-04T05:06:07Z",
@@ -118,7 +118,7 @@ def test_errors_warnings_and_notes_are_listed():
     assert "Warnings and notes" not in shown().text
 
 
-def test_the_pictures_are_the_radiograph_and_the_heat_map():
+def test_the_images_are_the_radiograph_and_the_heat_map():
     left, right = (
         pictures.decode(base64.b64decode(address.partition(",")[2]), cv2.IMREAD_UNCHANGED)
         for address in shown().addresses
@@ -140,7 +140,7 @@ def test_the_accuracy_comes_from_the_header_of_the_weights():
     assert page.accuracy(Header("x", {}, {}, "centre")) == ""
 
 
-def test_the_pdf_refuses_what_is_not_inside_the_page(tmp_path):
+def test_the_pdf_refuses_external_resources(tmp_path):
     (tmp_path / "secret.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><text y='9'>secret</text></svg>")
     for address in ((tmp_path / "secret.svg").as_uri(), "http://127.0.0.1:9/picture.png"):
         with pytest.raises(FatalURLFetchingError):
@@ -148,7 +148,7 @@ def test_the_pdf_refuses_what_is_not_inside_the_page(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 6])
-def test_the_pdf_is_one_page_on_a4(count, tmp_path):
+def test_the_pdf_is_one_a4_page(count, tmp_path):
     months = [70.0 + 8 * number for number in range(count)]
     visits = [visit(f"visit-{one}.dcm", one, one + 2, (one - 12, one + 12)) for one in months[:-1]]
     noted = visit(

@@ -16,7 +16,7 @@ def dicom(name, **elements):
     return File(name, len(data), 0, data)
 
 
-def test_visits_are_in_the_order_of_age():
+def test_visits_are_ordered_by_age():
     visits = {7: visit("c", age=130.0), 2: visit("a", age=90.0), 5: visit("b", age=100.5)}
     assert in_order(visits) == [2, 5, 7]
     assert in_order({3: visit(age=None)}) == [3]
@@ -46,6 +46,6 @@ def test_two_children_are_refused_without_naming_them(element, values, words):
     assert "secret" not in str(caught.value)
 
 
-def test_one_child_and_headers_that_leave_it_open_pass():
+def test_one_child_and_headers_without_identity_are_accepted():
     refuse_several_children([dicom("a", PatientSex="F"), dicom("b", PatientID=None), dicom("c", PatientSex="")])
     refuse_several_children([File("d.png", 3, 0, b"png"), hand(1), dicom("a")])

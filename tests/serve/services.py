@@ -1,4 +1,4 @@
-"""Services with small random weights, and the pictures that are sent to them."""
+"""Services with small random weights, in this process and as subprocesses."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ TOKEN = "0123456789abcdef-token"
 
 @contextlib.contextmanager
 def client(predictor=None, *, token=None, queue=64):
-    """A client of an application in this process; errors of the program become answers, as in the real service."""
+    """A client of an application in this process; exceptions become HTTP responses, as in the real service."""
     reading = Reading(predictor or random_weights.predictor(calibration=random_weights.CALIBRATION), queue)
     with (
         contextlib.closing(reading),
@@ -29,7 +29,7 @@ def client(predictor=None, *, token=None, queue=64):
 
 
 def environment(folder):
-    """That of a command that imports this checkout and keeps its temporary files in the folder."""
+    """The environment of a command that imports this checkout and keeps its temporary files in the folder."""
     return os.environ | {"PYTHONPATH": os.getcwd(), "TMPDIR": str(folder)}
 
 
@@ -38,14 +38,14 @@ def png(image):
 
 
 def process(weights, folder, *arguments):
-    """`boneage serve` as a process of its own in an empty folder; see `started`."""
+    """Runs `boneage serve` as a subprocess in an empty folder; see `started`."""
     command = [sys.executable, "-m", "boneage_jax", "serve", "--port=0", f"--weights={weights}", *arguments]
     return started(command, folder, environment(folder))
 
 
 @contextlib.contextmanager
 def started(command, folder, environment):
-    """Starts a service and ends it; gives its address and the file of its log."""
+    """Runs a service for the `with` block; yields its address and its log file."""
     log = folder / "serve.log"
     with log.open("w") as stream:
         running = subprocess.Popen(command, cwd=folder, env=environment, stderr=stream)

@@ -1,4 +1,4 @@
-"""The service with random weights: every answer, and what it must not repeat, keep or log."""
+"""The service with random weights: its responses, and the data that it must not repeat, store or log."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ def post(client, image, query="", name="hand.png", **fields):
     return client.post(f"/predict{query}", files={"image": (name, image)}, data=fields)
 
 
-def test_a_picture_gets_the_reading_of_the_predictor(client):
+def test_an_image_gets_the_reading_of_the_predictor(client):
     answer = post(client, png(hand(1)), sex="F", age="8")
     assert answer.status_code == 200
     expected = random_weights.predictor(calibration=CALIBRATION).predict(hand(1), sex="F")
@@ -47,7 +47,7 @@ def test_a_picture_gets_the_reading_of_the_predictor(client):
     assert found["heatmap"] is None
 
 
-def test_a_dicom_file_may_name_the_sex_and_an_unknown_sex_gets_both_readings(client):
+def test_sex_comes_from_the_header_and_unknown_sex_gives_both_readings(client):
     found = post(client, dicom_files.make(hand(1), PatientSex="M")).json()
     assert (found["sex"], found["sex_from"]) == ("M", "header")
     both = post(client, png(hand(1)), sex="unknown").json()
@@ -55,7 +55,7 @@ def test_a_dicom_file_may_name_the_sex_and_an_unknown_sex_gets_both_readings(cli
     assert both["by_sex"]["M"]["months"] == pytest.approx(found["months"], abs=0.01)
 
 
-def test_no_answer_repeats_the_words_of_a_header(client):
+def test_responses_do_not_repeat_header_text(client):
     words = {"BodyPartExamined": "DOE JANE FOOT", "ViewPosition": "DOE LATERAL", "StudyDescription": "DOE"}
     answer = post(client, dicom_files.make(hand(1), PatientName="Doe^Jane", PatientSex="F", **words), name="Doe.dcm")
     assert answer.status_code == 200
@@ -69,7 +69,7 @@ def test_the_heat_map_is_a_png_with_the_radiograph_beside_it(client):
     data = base64.b64decode(post(client, png(hand(1)), "?heatmap=1", sex="F").json()["heatmap"])
     picture = pictures.decode(data)
     assert picture.shape == (80, 160, 3)
-    assert np.ptp(picture[:, :80], axis=2).max() == 0  # the plain half has no colours
+    assert np.ptp(picture[:, :80], axis=2).max() == 0  # the left half is greyscale
     assert np.ptp(picture[:, 80:], axis=2).max() > 30
 
 
@@ -88,21 +88,21 @@ def test_the_heat_map_is_a_png_with_the_radiograph_beside_it(client):
         (dicom_files.make(hand(1), PatientName=SECRET)[:-5000], {"sex": "F"}, 422, "DICOM file cannot be read"),
     ],
 )
-def test_what_is_wrong_is_named_without_repeating_it(client, image, fields, status, sentence):
+def test_invalid_requests_are_explained_without_repeating_input(client, image, fields, status, sentence):
     answer = post(client, image, name=f"{SECRET}.png", **fields)
     assert answer.status_code == status
     assert sentence in answer.json()["error"]
     assert SECRET not in answer.text
 
 
-def test_results_repeat_neither_file_names_nor_names_of_the_header(client):
+def test_results_contain_neither_file_names_nor_patient_names(client):
     answer = post(client, dicom_files.make(hand(1), PatientName=SECRET, PatientID=SECRET), name=SECRET, sex="F")
     assert answer.status_code == 200
     assert SECRET not in answer.text + str(answer.headers)
     assert answer.json()["file"] == "the image"
 
 
-def test_other_bodies_and_forms_are_refused(client):
+def test_malformed_requests_are_rejected(client):
     assert client.post("/predict", content=png(hand(1))).status_code == 415
     assert client.post("/predict", data={"sex": "F"}).status_code == 415
     broken = {"content-type": "multipart/form-data; boundary=x"}
@@ -115,7 +115,7 @@ def test_other_bodies_and_forms_are_refused(client):
     }
 
 
-def test_an_image_that_the_checks_distrust_is_refused_with_the_reason():
+def test_an_image_that_fails_the_checks_is_refused_with_the_reason():
     with services.client(Predictor(random_weights.checked())) as client:
         answer = post(client, png(random_weights.grainy(0.0)), sex="F")
     assert answer.status_code == 422
@@ -126,7 +126,7 @@ def test_an_image_that_the_checks_distrust_is_refused_with_the_reason():
     assert found["months"] is None
 
 
-def test_an_upload_above_the_limit_is_refused_whether_its_length_is_announced_or_not(client, monkeypatch):
+def test_uploads_above_the_limit_are_rejected_with_or_without_a_length(client, monkeypatch):
     monkeypatch.setattr(client.app, "_limit", 20_000)
     image = png(np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8))
     assert post(client, image, sex="F").status_code == 413
@@ -140,7 +140,7 @@ def test_an_upload_above_the_limit_is_refused_whether_its_length_is_announced_or
     assert client.post("/predict", content=chunks(), headers=headers).status_code == 413
 
 
-def test_a_full_queue_answers_503_and_frees_its_places(monkeypatch):
+def test_a_full_queue_returns_503_and_recovers(monkeypatch):
     begun, go = threading.Event(), threading.Event()
     prepare = reading.Reading._prepare
 
@@ -160,7 +160,7 @@ def test_a_full_queue_answers_503_and_frees_its_places(monkeypatch):
         assert post(client, png(hand(1)), sex="F").status_code == 200
 
 
-def test_a_token_guards_readings_and_information():
+def test_a_token_is_required_for_predictions_and_information():
     with services.client(token=TOKEN) as client:
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {TOKEN}"}):
             answer = client.get("/info", headers=headers)
@@ -173,7 +173,7 @@ def test_a_token_guards_readings_and_information():
         assert TOKEN not in client.get("/").text
 
 
-def test_the_log_has_method_status_and_duration_alone(client, caplog):
+def test_the_log_has_only_method_status_and_duration(client, caplog):
     caplog.set_level(logging.DEBUG)
     post(client, dicom_files.make(hand(1), PatientName=SECRET), name=SECRET, sex="F")
     client.get(f"/{SECRET}")
@@ -181,10 +181,10 @@ def test_the_log_has_method_status_and_duration_alone(client, caplog):
     lines = [one.getMessage().split() for one in caplog.records if one.name == "boneage_jax.serve"]
     assert [line[:2] for line in lines] == [["POST", "200"], ["GET", "404"], ["OTHER", "405"]]
     assert all(len(line) == 4 and line[3] == "ms" for line in lines)
-    assert SECRET not in caplog.text.replace(f"/{SECRET} ", "")  # the test's own client logs its address
+    assert SECRET not in caplog.text.replace(f"/{SECRET} ", "")  # the test client itself logs the URL
 
 
-def test_a_mistake_of_the_program_is_answered_without_its_message(client, monkeypatch, caplog):
+def test_an_internal_error_is_answered_without_its_message(client, monkeypatch, caplog):
     def broken(*_):
         raise RuntimeError(SECRET)
 
@@ -194,7 +194,7 @@ def test_a_mistake_of_the_program_is_answered_without_its_message(client, monkey
     assert SECRET not in caplog.text
 
 
-def test_a_large_upload_is_not_written_to_the_disk(client, monkeypatch):
+def test_a_large_upload_is_not_written_to_disk(client, monkeypatch):
     def rolled(*_):
         raise AssertionError("a temporary file")
 
@@ -204,7 +204,7 @@ def test_a_large_upload_is_not_written_to_the_disk(client, monkeypatch):
     assert post(client, image, sex="F").status_code == 200
 
 
-def test_answers_allow_no_other_host_and_pages_name_none(client):
+def test_responses_allow_and_reference_no_other_host(client):
     for path in ("/", "/docs", "/static/page.js", "/static/page.css", "/health", "/nothing"):
         answer = client.get(path)
         policy = answer.headers["content-security-policy"]
@@ -215,7 +215,7 @@ def test_answers_allow_no_other_host_and_pages_name_none(client):
     assert "Research use only" in client.get("/").text
 
 
-def test_the_description_lists_what_is_answered(client):
+def test_the_openapi_schema_matches_the_responses(client):
     api = client.get("/openapi.json").json()
     assert set(api["paths"]) == {"/predict", "/health", "/info"}
     assert set(api["paths"]["/predict"]["post"]["responses"]) == {
@@ -240,7 +240,7 @@ def test_a_slow_client_gets_408(monkeypatch):
         assert post(client, png(hand(1)), sex="F").status_code == 408
 
 
-def test_weights_with_the_chronological_age_need_it():
+def test_weights_with_chronological_age_input_require_it():
     predictor = random_weights.predictor(inputs=random_weights.AGE)
     with services.client(predictor) as client:
         assert post(client, png(hand(1)), sex="F").status_code == 400
@@ -249,7 +249,7 @@ def test_weights_with_the_chronological_age_need_it():
     assert found["months"] == pytest.approx(expected.months, abs=1e-3)
 
 
-def test_images_that_arrive_together_go_through_the_network_together():
+def test_concurrent_images_are_batched():
     predictor = random_weights.predictor(calibration=CALIBRATION)
     items = [(hand(number), "FM"[number % 2]) for number in range(12)]
     prepared = [predictor.prepare(Item(*item)) for item in items]
@@ -267,7 +267,7 @@ def test_images_that_arrive_together_go_through_the_network_together():
     assert found == pytest.approx([predictor.predict(*item[:1], sex=item[1]).months for item in items], abs=0.01)
 
 
-def test_an_error_of_the_network_reaches_each_caller_of_its_batch():
+def test_a_network_error_reaches_every_caller_in_the_batch():
     prepared = random_weights.predictor().prepare(Item(hand(1), "F"))
 
     def fail(*_):

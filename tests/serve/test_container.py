@@ -1,4 +1,4 @@
-"""The steps of the Dockerfile in a fresh virtual environment: CI cannot pull the images that it starts from."""
+"""Runs the steps of the Dockerfile in a fresh virtual environment, because CI cannot pull its base images."""
 
 import json
 import os
@@ -21,13 +21,13 @@ LINES = (ROOT / "Dockerfile").read_text().splitlines()
 
 
 def step(start):
-    """The only instruction that begins like this, without the beginning."""
+    """The rest of the only Dockerfile line that begins with `start`."""
     (found,) = [line for line in LINES if line.startswith(start)]
     return found[len(start) :]
 
 
 def copied(target):
-    """What `COPY . /source` copies, by .dockerignore: nothing but the names after an exclamation mark."""
+    """Copies what `COPY . /source` would: .dockerignore excludes all but the names after an exclamation mark."""
     rules = (ROOT / ".dockerignore").read_text().split()
     assert rules[0] == "*"
     ignored = shutil.ignore_patterns(*(rule.removeprefix("**/") for rule in rules if rule.startswith("**/")))
@@ -40,7 +40,7 @@ def copied(target):
     return target
 
 
-def test_the_steps_of_the_container_give_a_service_that_is_healthy(tmp_path):
+def test_the_dockerfile_steps_give_a_healthy_service(tmp_path):
     source, venv, token = copied(tmp_path / "source"), tmp_path / "venv", tmp_path / "token"
     token.write_text(services.TOKEN)
     places = {"/opt/boneage": str(venv), "/source": str(source), "/run/token": str(token)}
@@ -50,7 +50,7 @@ def test_the_steps_of_the_container_give_a_service_that_is_healthy(tmp_path):
 
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "JAX_", "XLA_"))}
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    # The kernels have tests of their own; here their build, which takes a minute, fails as it may.
+    # The kernels have their own tests; here their optional build, which takes a minute, is made to fail.
     building = environment | {"CC": "false", "CXX": "false"}
 
     def run(command, environment):

@@ -1,4 +1,4 @@
-"""The real service as a process: documented commands, a fuzzer, many clients at once, and a browser."""
+"""The service as a subprocess: the documented command, a fuzzer, many concurrent clients, and a browser."""
 
 import json
 import re
@@ -43,12 +43,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(tiny, folder):
-    """The address of a service, and the file of its log."""
+    """The address of a running service, and its log file."""
     with services.process(tiny, folder) as found:
         yield found
 
 
-def test_the_documented_command_gives_the_reading(service, tmp_path):
+def test_the_documented_curl_command_gives_the_reading(service, tmp_path):
     (command,) = re.findall(r"^curl -F .*$", DOCS.read_text(), re.MULTILINE)
     cv2.imwrite(str(tmp_path / "hand.png"), hand(1))
     arguments = [one.replace("http://127.0.0.1:8080/", service[0]) for one in shlex.split(command)]
@@ -57,7 +57,7 @@ def test_the_documented_command_gives_the_reading(service, tmp_path):
     assert json.loads(done.stdout)["months"] == pytest.approx(expected.months, abs=0.01)
 
 
-def test_a_client_that_sends_too_much_reads_why(service, tmp_path):
+def test_a_client_with_a_too_large_upload_gets_the_reason(service, tmp_path):
     (tmp_path / "large.png").write_bytes(bytes(65 * 2**20))
     for extra in ([], ["-H", "Expect:"], ["-H", "Transfer-Encoding: chunked"]):
         command = ["curl", "--silent", "-F", "image=@large.png", *extra, f"{service[0]}predict"]
@@ -65,7 +65,7 @@ def test_a_client_that_sends_too_much_reads_why(service, tmp_path):
         assert json.loads(done.stdout) == {"error": "The upload is larger than 64 MiB."}
 
 
-def test_a_fuzzer_finds_no_error_of_the_server(service, tmp_path):
+def test_a_fuzzer_finds_no_server_errors(service, tmp_path):
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{service[0]}openapi.json", "--no-color"),
         *("--checks=not_a_server_error", "--max-examples=40", "--seed=1", "--phases=examples,coverage,fuzzing"),
@@ -74,7 +74,7 @@ def test_a_fuzzer_finds_no_error_of_the_server(service, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
-def test_200_requests_of_32_clients_are_answered_as_the_command_does(service, tiny, tmp_path):
+def test_200_requests_from_32_clients_match_the_predict_command(service, tiny, tmp_path):
     images = {f"{number}.png": services.png(hand(number)) for number in range(10)}
     for name, data in images.items():
         (tmp_path / name).write_bytes(data)
@@ -106,11 +106,11 @@ def test_nothing_is_stored_and_the_log_has_no_names(service, folder):
     assert [line for line in lines if not shape.fullmatch(line)] == []
 
 
-def test_sigterm_ends_the_service(tiny, tmp_path):
+def test_sigterm_stops_the_service(tiny, tmp_path):
     with services.process(tiny, tmp_path) as (address, log):
         assert httpx2.get(f"{address}health").json() == {"status": "ok"}
         form: dict[str, Any] = {"files": {"image": ("a", services.png(hand(1)))}, "data": {"sex": "F"}, "timeout": 120}
-        assert httpx2.post(f"{address}predict?heatmap=1", **form).status_code == 200  # nothing is compiled any more
+        assert httpx2.post(f"{address}predict?heatmap=1", **form).status_code == 200  # everything is compiled now
         start = time.monotonic()
     assert time.monotonic() - start < 10
     assert "Traceback" not in log.read_text()
@@ -128,7 +128,7 @@ def browser(tmp_path):
     driver.quit()
 
 
-def test_a_browser_reads_a_picture_and_a_dicom_file(service, browser, tmp_path):
+def test_the_page_reads_a_png_and_a_dicom_file_in_a_browser(service, browser, tmp_path):
     (tmp_path / "girl.png").write_bytes(services.png(phantom.render(96, 0, size=512, seed=3).image))
     (tmp_path / "boy.dcm").write_bytes(dicom_files.make(phantom.render(130, 1, size=512, seed=4).image, PatientSex="M"))
     browser.get(service[0])
@@ -158,7 +158,7 @@ def test_a_browser_reads_a_picture_and_a_dicom_file(service, browser, tmp_path):
 
     slider = girl.find_element(By.CSS_SELECTOR, "input[type=range]")
     for _ in range(20):
-        slider.send_keys("\ue014")  # the right arrow: by keyboard alone
+        slider.send_keys("\ue014")  # right arrow: the slider works by keyboard
     over = girl.find_element(By.CSS_SELECTOR, ".over")
     assert over.value_of_css_property("clip-path") == "inset(0px 0px 0px 70%)"
     browser.find_element(By.ID, "save").send_keys("\n")

@@ -19,7 +19,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def config(cache) -> ConfigDict:
-    """A tiny run's configuration; tests change it as they like."""
+    """A tiny run's configuration; tests may change it."""
     config = get_config()
     config.data.cache = str(cache)
     return config

@@ -1,4 +1,4 @@
-"""Starts programs in processes of their own, with one CPU device each."""
+"""Starts programs in separate processes with one CPU device each."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(workdir: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`launch.py` on the tiny run."""
+    """Starts `launch.py` on the tiny run."""
     return python(
         "launch.py",
         "--config=tests/train/tiny_run.py",
@@ -21,7 +21,7 @@ def start(workdir: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def python(*arguments: str) -> subprocess.Popen[str]:
-    """Python in the repository's root."""
+    """Starts Python in the repository root."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     return subprocess.Popen(
         [sys.executable, *arguments],
@@ -34,14 +34,14 @@ def python(*arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """Waits for a process that must end well; its output."""
+    """Waits for a process, asserts that it succeeds, and returns its output."""
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return output
 
 
 def free_port() -> int:
-    """A port at which the first of several processes may wait for the others."""
+    """A free port for the coordinator of several processes."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What a run has left in its work directory."""
+"""What a run leaves in its work directory."""
 
 import json
 from typing import Any

@@ -51,7 +51,7 @@ def damage(folder: Path) -> None:
     largest.write_bytes(bytes(data))
 
 
-def test_what_is_restored_is_what_was_saved_to_the_bit(store):
+def test_a_checkpoint_is_restored_bit_for_bit(store):
     restored = store.restore(empty(state(STEP)))
 
     assert restored.step == STEP
@@ -62,25 +62,25 @@ def test_what_is_restored_is_what_was_saved_to_the_bit(store):
         assert found.tobytes() == saved.tobytes()
 
 
-def test_a_new_process_finds_them(store):
+def test_a_reopened_store_finds_the_checkpoints(store):
     again = Store(store.directory, create=False)
     assert again.steps() == [EARLIER, STEP]
     assert digest(again.restore(empty(state(0)), EARLIER).state) == digest(state(EARLIER))
     again.close()
 
 
-def test_only_the_newest_two_are_kept(store):
+def test_only_the_newest_two_checkpoints_are_kept(store):
     store.save(30, state(30), {})
     store.wait()
     assert store.steps() == [STEP, 30]
 
 
-def test_a_step_that_is_there_is_left_alone(store):
+def test_an_existing_step_is_not_overwritten(store):
     store.save(STEP, state(99), {"progress": 99})
     assert store.restore(empty(state(0))).about["progress"] == 2
 
 
-def test_the_arrays_may_change_while_they_are_written(store):
+def test_changing_arrays_during_a_save_does_not_affect_it(store):
     mutable = state(30)
     store.save(30, mutable, {})
     mutable["params"]["dense/kernel"][:] = 0
@@ -88,12 +88,12 @@ def test_the_arrays_may_change_while_they_are_written(store):
     assert digest(store.restore(empty(mutable)).state) == digest(state(30))
 
 
-def test_going_back_deletes_what_came_after(store):
+def test_discard_after_deletes_later_checkpoints(store):
     store.discard_after(EARLIER)
     assert store.steps() == [EARLIER]
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_offered(store):
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_suggested(store):
     damage(store.directory / str(STEP))
     with pytest.raises(BoneAgeError) as caught:
         store.restore(empty(state(0)))
@@ -103,7 +103,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_offered(store):
     assert digest(store.restore(empty(state(0)), EARLIER).state) == digest(state(EARLIER))
 
 
-def test_a_damaged_only_checkpoint_offers_a_new_start(store):
+def test_damage_to_the_only_checkpoint_suggests_starting_again(store):
     store.discard_after(EARLIER)
     damage(store.directory / str(EARLIER))
     with pytest.raises(BoneAgeError, match="there is no earlier one: delete it to start again"):
@@ -113,7 +113,7 @@ def test_a_damaged_only_checkpoint_offers_a_new_start(store):
 @pytest.mark.parametrize(
     ("key", "value"), [("progress", 3), ("more", 1), ("state_sha256", "0" * 64), ("sha256", "0" * 64), ("sha256", None)]
 )
-def test_a_description_that_has_been_changed_is_noticed(store, key, value):
+def test_changed_metadata_are_detected(store, key, value):
     (path,) = (store.directory / str(STEP) / "about").glob("metadata")
     fields = json.loads(path.read_text())
     path.write_text(json.dumps({**fields, key: value}))
@@ -132,7 +132,7 @@ def test_metadata_without_a_checksum_are_read_with_a_warning(store, caplog):
     assert f"latest/{STEP} has no checksum for its metadata" in caplog.text
 
 
-def test_a_description_with_any_json_value_is_intact(store):
+def test_metadata_with_any_json_value_pass_the_checksum(store):
     about = {"progress": {"best": float("inf"), "steps": (1, 2), "none": None}, "text": "ä\n"}
     store.save(30, state(30), about)
     store.wait()
@@ -142,14 +142,14 @@ def test_a_description_with_any_json_value_is_intact(store):
 
 
 @pytest.mark.parametrize("name", ["a[1]", "b\\c", "d*", "e?"])
-def test_a_folder_that_orbax_would_take_for_a_pattern_is_refused(tmp_path, name):
+def test_a_folder_that_orbax_would_treat_as_a_pattern_is_refused(tmp_path, name):
     with pytest.raises(BoneAgeError, match=r"checkpoints cannot be stored in .* choose a --workdir without any of"):
         Store(tmp_path / name / "latest")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["ü", "a b", "p%20q", "h#1", "i'q", "{1,2}", "m:n"])
-def test_other_folders_keep_checkpoints(tmp_path, name):
+def test_folders_with_other_special_characters_keep_checkpoints(tmp_path, name):
     named = Store(tmp_path / name)
     named.save(STEP, state(STEP), {})
     named.wait()
@@ -158,7 +158,7 @@ def test_other_folders_keep_checkpoints(tmp_path, name):
 
 
 @pytest.mark.parametrize("lost", ["state", "about"])
-def test_a_checkpoint_with_a_lost_part_is_damaged(store, lost):
+def test_a_checkpoint_with_an_emptied_part_is_reported_as_damaged(store, lost):
     for file in (store.directory / str(STEP) / lost).rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
@@ -177,14 +177,14 @@ def test_a_checkpoint_with_a_lost_part_is_damaged(store, lost):
         ({"params": {"bias": None}}, r"bias"),
     ],
 )
-def test_a_checkpoint_of_another_network_is_refused_by_the_name_of_the_parameter(store, change, reason):
+def test_a_checkpoint_of_another_network_is_refused_by_parameter_name(store, change, reason):
     like = empty(state(0))
     like = {**like, **change, "params": {**like["params"], **change.get("params", {})}}
     with pytest.raises(BoneAgeError, match=rf"checkpoint \S*/{STEP} belongs to another network: .*{reason}"):
         store.restore(like)
 
 
-def test_an_empty_folder_says_that_there_is_none(tmp_path):
+def test_a_folder_without_checkpoints_gives_a_clear_error(tmp_path):
     with pytest.raises(BoneAgeError, match=r"missing contains no checkpoint; train first, or choose another --workdir"):
         Store(tmp_path / "missing", create=False)
     nothing = Store(tmp_path)
@@ -193,12 +193,12 @@ def test_an_empty_folder_says_that_there_is_none(tmp_path):
     nothing.close()
 
 
-def test_a_step_that_is_not_there_lists_those_that_are(store):
+def test_a_missing_step_is_refused_with_the_available_ones(store):
     with pytest.raises(BoneAgeError, match=f"does not contain checkpoint 15; available: {EARLIER}, {STEP}"):
         store.restore(state(0), 15)
 
 
-def test_a_disk_that_fills_up_leaves_the_checkpoints_before_intact(store, monkeypatch, caplog):
+def test_a_full_disk_leaves_earlier_checkpoints_intact(store, monkeypatch, caplog):
     async def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -213,7 +213,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoints_before_intact(store, monkey
     again = Store(store.directory)
     assert again.steps() == [EARLIER, STEP]
     assert digest(again.restore(empty(state(0))).state) == digest(state(STEP))
-    again.save(30, state(30), {})  # the same command again
+    again.save(30, state(30), {})  # the same save again
     again.wait()
     assert digest(again.restore(empty(state(0))).state) == digest(state(30))
     again.close()

@@ -7,7 +7,7 @@ from boneage_jax.errors import BoneAgeError
 from tests.train.tiny_run import get_config
 
 
-def test_a_configuration_survives_the_way_through_json():
+def test_a_configuration_round_trips_through_json():
     config = get_config()
     back = configuration.from_json(configuration.to_json(config), "config.json")
 
@@ -18,7 +18,7 @@ def test_a_configuration_survives_the_way_through_json():
     assert back.preprocess.exposure == (1.0, 99.0)
 
 
-def test_switched_off_values_survive_too():
+def test_disabled_settings_round_trip_through_json():
     config = get_config()
     config.preprocess.exposure = (0.0, 100.0)
     config.preprocess.clahe_clips = ()
@@ -40,7 +40,7 @@ def test_switched_off_values_survive_too():
         ("checkpoint.step", -2, "-1 or more"),
     ],
 )
-def test_values_that_make_no_sense_are_refused_by_key_and_value(key, value, expected):
+def test_out_of_range_values_are_refused_by_key_and_value(key, value, expected):
     config = get_config()
     configuration.check(config)
     with config.unlocked():
@@ -50,7 +50,7 @@ def test_values_that_make_no_sense_are_refused_by_key_and_value(key, value, expe
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"data": 3}'])
-def test_text_that_is_no_configuration_is_refused_by_the_name_of_its_file(text):
+def test_invalid_configuration_text_is_refused_by_file_name(text):
     with pytest.raises(BoneAgeError, match=r"here/config.json is not a configuration of this version"):
         configuration.from_json(text, "here/config.json")
 
@@ -75,13 +75,13 @@ def test_a_key_of_another_version_is_refused_by_name():
         ("distributed", "processes", 2),
     ],
 )
-def test_where_and_how_long_a_run_goes_makes_no_other_run(section, key, value):
+def test_paths_resources_and_duration_are_not_differences(section, key, value):
     given = get_config()
     given[section][key] = value
     assert configuration.differences(get_config(), given) == []
 
 
-def test_what_a_run_computes_makes_another_run():
+def test_settings_that_change_the_computation_are_differences():
     given = get_config()
     given.seed = 1
     given.model.options.dim = 16
@@ -93,7 +93,7 @@ def test_what_a_run_computes_makes_another_run():
     ]
 
 
-def test_more_epochs_make_another_run_when_the_cosine_ends_with_them():
+def test_epochs_are_a_difference_under_a_cosine_schedule():
     stored, given = get_config(), get_config()
     stored.optimizer.schedule = given.optimizer.schedule = "cosine"
     given.train.epochs = 50

@@ -1,4 +1,4 @@
-"""Starting from a file, freezing, and learning the slower the farther a layer is from the head."""
+"""Initialisation from a file, frozen parameters, and layer-wise learning rate decay."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def first_update(config: ConfigDict, gradient: float = 0.1):
     return {path: leaf[0].item() for path, leaf in traverse_util.flatten_dict(updates, sep="/").items()}, after
 
 
-def test_layers_learn_the_slower_the_farther_they_are_from_the_head():
+def test_the_learning_rate_decays_with_distance_from_the_head():
     rates, _ = first_update(settings(layer_decay=0.5, weight_decay=0.0))
     assert rates == pytest.approx(
         {
@@ -62,49 +62,49 @@ def test_layers_learn_the_slower_the_farther_they_are_from_the_head():
     )
 
 
-def test_weight_decay_slows_down_with_its_layer():
+def test_weight_decay_is_scaled_by_layer_decay():
     rates, _ = first_update(settings(layer_decay=0.5, weight_decay=1.0), gradient=0.0)
     assert rates["head/output/kernel"] == pytest.approx(-1)
     assert rates["trunk/stem/kernel"] == pytest.approx(-1 / 16)
 
 
 @pytest.mark.parametrize("decay", [0.0, -1.0, 1.1])
-def test_a_layer_decay_that_makes_no_sense_is_refused(decay):
+def test_an_out_of_range_layer_decay_is_refused(decay):
     with pytest.raises(BoneAgeError, match=rf"optimizer\.layer_decay is {decay}, expected above 0 to 1"):
         first_update(settings(layer_decay=decay))
 
 
-def test_the_order_of_layers_is_that_of_the_image_and_not_of_the_alphabet():
+def test_trunk_layers_are_in_forward_order_not_alphabetical():
     options: dict[str, Any] = {"dim": 4, "depth": 11, "kernel_size": 3, "patch_size": 4}
     order = state.trunk_layers(models.create("convmixer", **options), (16, 16, 1))
     assert order == ("patch_embedding", "patch_embedding_bn", *(f"block{i}" for i in range(1, 12)))
 
 
-def test_a_frozen_parameter_does_not_move_even_by_weight_decay():
+def test_frozen_parameters_do_not_change_even_by_weight_decay():
     rates, _ = first_update(settings(freeze=("trunk/block1", "head"), weight_decay=0.5))
     still = {path for path, rate in rates.items() if rate == 0}
     assert still == {"trunk/block1/kernel", "head/output/kernel"}  # and not block10
 
 
-def test_frozen_parameters_count_neither_in_the_norm_nor_in_memory():
+def test_frozen_parameters_add_no_gradient_norm_and_no_optimizer_state():
     _, after = first_update(settings(freeze=("trunk",), clip_norm=1.0), gradient=3.0)
     moments = jax.tree.leaves(optax.tree_utils.tree_get(after, "mu"))
     assert len(moments) == 1
     np.testing.assert_allclose(jnp.linalg.norm(moments[0]), 0.1, rtol=1e-5)  # beta 1 is 0.9
 
 
-def test_freezing_and_layer_decay_go_together():
+def test_freezing_and_layer_decay_can_be_combined():
     rates, _ = first_update(settings(freeze=("trunk/stem", "trunk/stem_bn"), layer_decay=0.5, weight_decay=0.0))
     assert rates["trunk/stem/kernel"] == rates["trunk/stem_bn/kernel"] == 0
     assert rates["trunk/block1/kernel"] == pytest.approx(-1 / 8, rel=1e-5)
 
 
-def test_freezing_what_does_not_exist_is_refused_with_what_does():
+def test_freezing_an_unknown_path_is_refused_with_the_known_ones():
     with pytest.raises(BoneAgeError, match=r"names 'trunk/bloc', .*; known: head, head/output, trunk, trunk/block1, "):
         first_update(settings(freeze=("trunk/bloc",)))
 
 
-def test_frozen_paths_survive_the_way_through_json(config):
+def test_frozen_paths_round_trip_through_json(config):
     config.optimizer.freeze = ("trunk/block1", "trunk/patch_embedding")
     back = configuration.from_json(configuration.to_json(config), "config.json")
     assert back.optimizer.freeze == config.optimizer.freeze
@@ -113,7 +113,7 @@ def test_frozen_paths_survive_the_way_through_json(config):
 
 @pytest.fixture
 def pretrained(config, tmp_path):
-    """The tiny run's configuration with a file of weights for its trunk; and what our leaves must become."""
+    """The tiny run's configuration with a weight file for its trunk, and the leaves expected from it."""
     trunk = models.create("convmixer", **config.model.options.to_dict()).trunk
     assert isinstance(trunk, ConvMixer)
     leaves: dict[str, np.ndarray] = {}
@@ -130,13 +130,13 @@ def pretrained(config, tmp_path):
 
 
 def as_loaded(variables, leaves):
-    """Whether the trunk in `variables` has the numbers of the file, leaf by leaf."""
+    """Whether the trunk in `variables` has the values of the file, leaf by leaf."""
     flat = traverse_util.flatten_dict(variables, sep="/")
     inside = {path.replace("/", "/trunk/", 1): value for path, value in leaves.items()}
     return {path: np.allclose(flat[path], value, rtol=1e-6) for path, value in inside.items()}
 
 
-def test_only_a_run_that_begins_reads_the_file(pretrained):
+def test_only_a_new_run_reads_the_weight_file(pretrained):
     config, leaves = pretrained
     config.optimizer.ema_decay = 0.9
     experiment = Experiment.create(config, Statistics(label_mean=100.0, label_std=30.0, inputs={}))
@@ -152,7 +152,7 @@ def test_only_a_run_that_begins_reads_the_file(pretrained):
 
 
 @pytest.mark.slow
-def test_a_run_starts_from_the_file_and_needs_it_no_more_afterwards(pretrained, tmp_path):
+def test_a_run_needs_the_weight_file_only_at_its_start(pretrained, tmp_path):
     config, leaves = pretrained
     config.optimizer.freeze = ("trunk",)
     workdir = tmp_path / "run"
@@ -161,7 +161,7 @@ def test_a_run_starts_from_the_file_and_needs_it_no_more_afterwards(pretrained, 
 
     found = newest(workdir)
     kept = as_loaded({"params": found.state.params, "batch_stats": found.state.batch_stats}, leaves)
-    # Frozen, but for the statistics, as the configuration says.
+    # Parameters are frozen, batch statistics are not.
     assert kept == {path: path.startswith("params") for path in kept}
     assert int(restore_best(workdir)[1].step) == STEPS_PER_EPOCH
     config.train.epochs = 2
@@ -169,7 +169,7 @@ def test_a_run_starts_from_the_file_and_needs_it_no_more_afterwards(pretrained, 
     assert newest(workdir).step == 2 * STEPS_PER_EPOCH
 
 
-def test_a_file_that_does_not_fit_ends_the_run_before_it_leaves_a_configuration(pretrained, tmp_path):
+def test_a_mismatched_weight_file_fails_before_config_json_is_written(pretrained, tmp_path):
     config, _ = pretrained
     config.model.options.depth = 2
     with pytest.raises(BoneAgeError, match=r"convmixer cannot start from .*12 missing: blocks\.1\."):

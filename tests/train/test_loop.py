@@ -33,11 +33,11 @@ def trained(cache, tmp_path_factory):
 
 @pytest.fixture
 def copied(trained, tmp_path):
-    """A copy of that run which a test may spoil."""
+    """A copy of that run which a test may modify."""
     return shutil.copytree(trained[0], tmp_path / "copied")
 
 
-def test_a_run_leaves_everything_that_describes_it(trained, config):
+def test_a_run_writes_its_report_configuration_and_environment(trained, config):
     workdir, result = trained
     report = workdir / "evaluate/validation"
 
@@ -53,7 +53,7 @@ def test_a_run_leaves_everything_that_describes_it(trained, config):
     assert list((workdir / "tensorboard").iterdir())
 
 
-def test_an_epoch_is_longer_by_the_images_that_it_shows_again(cache, tmp_path, monkeypatch):
+def test_stanford_copies_lengthen_an_epoch(cache, tmp_path, monkeypatch):
     config = get_config()
     config.data.cache = str(cache)
     config.data.stanford_copies, config.train.epochs = 3, 1
@@ -69,7 +69,7 @@ def test_an_epoch_is_longer_by_the_images_that_it_shows_again(cache, tmp_path, m
     assert newest(tmp_path / "run").step == STEPS_PER_EPOCH + 2
 
 
-def test_the_log_tells_every_window_and_every_evaluation(trained):
+def test_the_log_has_every_window_and_every_evaluation(trained):
     workdir, _ = trained
 
     assert [line["step"] for line in records(workdir, "train")] == [2, 3, 4, 6]
@@ -98,7 +98,7 @@ def test_training_changes_every_parameter(trained, config):
     assert all(jax.tree.leaves(changed)), changed
 
 
-def test_a_finished_run_started_again_trains_no_more(copied, config, trained):
+def test_restarting_a_finished_run_does_not_train_further(copied, config, trained):
     before = newest(copied)
     again = loop.train_and_evaluate(config, copied)
 
@@ -107,7 +107,7 @@ def test_a_finished_run_started_again_trains_no_more(copied, config, trained):
     assert [line["step"] for line in records(copied, "validation")] == [3, LAST]
 
 
-def test_another_configuration_in_the_same_workdir_is_refused_by_the_name_of_the_key(trained, config):
+def test_another_configuration_in_the_same_workdir_is_refused_by_key(trained, config):
     config.optimizer.learning_rate = 0.5
     with pytest.raises(BoneAgeError, match=r"another configuration \(optimizer.learning_rate: 0.01, now 0.5\)"):
         loop.train_and_evaluate(config, trained[0])
@@ -125,7 +125,7 @@ def test_evaluation_needs_nothing_but_the_workdir(copied, config, trained):
         assert written == (trained[0] / "evaluate/validation" / name).read_text()
 
 
-def test_evaluation_of_a_split_that_is_not_there_names_those_that_are(trained, config):
+def test_an_unknown_evaluation_split_is_refused_with_the_available_ones(trained, config):
     config.evaluate.split = "test"
     with pytest.raises(BoneAgeError, match=r"evaluate\.split is 'test'; available splits: train, validation"):
         evaluate_checkpoint(trained[0], config)
@@ -137,11 +137,11 @@ def test_a_workdir_without_a_run_cannot_be_evaluated(tmp_path):
 
 
 class InterruptedRunError(Exception):
-    """Stands for a kill: nothing in the loop knows it."""
+    """Simulates a kill: the loop does not handle it."""
 
 
 def interrupted_at(step):
-    """The training stream, which breaks off before it gives batch `step`."""
+    """The training stream, interrupted before batch `step`."""
     original = loop._batches
 
     def batches(run, start):
@@ -160,7 +160,7 @@ def interrupted_at(step):
     return batches
 
 
-def test_a_run_that_broke_off_inside_an_epoch_ends_with_the_same_bits(config, tmp_path, monkeypatch, trained):
+def test_a_run_interrupted_within_an_epoch_resumes_bit_for_bit(config, tmp_path, monkeypatch, trained):
     config.train.checkpoint_every = 2
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_batches", interrupted_at(5))
@@ -175,7 +175,7 @@ def test_a_run_that_broke_off_inside_an_epoch_ends_with_the_same_bits(config, tm
     assert [line["step"] for line in records(tmp_path / "run", "train")] == [2, 3, 4, 6]
 
 
-def test_after_damage_the_run_goes_on_from_the_checkpoint_that_the_error_offers(copied, config, trained):
+def test_after_damage_a_run_resumes_from_the_suggested_checkpoint(copied, config, trained):
     folder = copied / f"checkpoints/latest/{LAST}/state"
     largest = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
     largest.write_bytes(bytes(b ^ 0x55 for b in largest.read_bytes()))
@@ -198,7 +198,7 @@ def test_early_stopping_ends_the_run(config, tmp_path):
     assert len(lines) == best + 3 < 50
 
 
-def test_a_loss_that_is_not_finite_names_step_and_images_and_is_not_saved(config, tmp_path):
+def test_a_non_finite_loss_names_step_and_images_and_is_not_saved(config, tmp_path):
     config.optimizer.learning_rate = 1e30
     config.train.checkpoint_every = 1
     with pytest.raises(BoneAgeError, match=r"at step 2, images train-\d+(, train-\d+){7}: not finite, and not saved"):
@@ -209,29 +209,27 @@ def test_a_loss_that_is_not_finite_names_step_and_images_and_is_not_saved(config
 
 
 @pytest.mark.parametrize(("section", "size"), [("train", 6), ("evaluate", 2)])
-def test_a_batch_size_that_the_devices_do_not_divide_is_refused_before_anything_is_written(
-    config, tmp_path, section, size
-):
+def test_an_indivisible_batch_size_is_refused_before_anything_is_written(config, tmp_path, section, size):
     config[section].batch_size = size
     with pytest.raises(BoneAgeError, match=f"{section}.batch_size is {size}, which is not divisible by 4 devices"):
         loop.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_values_that_make_no_sense_are_refused_before_anything_is_written(config, tmp_path):
+def test_an_out_of_range_value_is_refused_before_anything_is_written(config, tmp_path):
     config.train.batch_size = -1
     with pytest.raises(BoneAgeError, match=r"train\.batch_size is -1, expected 1 or more"):
         loop.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_workdir_that_cannot_hold_checkpoints_is_refused_before_anything_is_written(config, tmp_path):
+def test_a_workdir_unusable_for_checkpoints_is_refused_before_writing(config, tmp_path):
     with pytest.raises(BoneAgeError, match=r"because its path contains \[ \]; choose a --workdir without any of"):
         loop.train_and_evaluate(config, tmp_path / "run[1]")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_workdir_in_which_another_process_trains_is_refused_by_the_name_of_that_process(copied, config, trained):
+def test_a_workdir_locked_by_another_process_is_refused_with_its_pid(copied, config, trained):
     code = f"""
         import sys
         from pathlib import Path
@@ -256,7 +254,7 @@ def test_fewer_images_than_one_batch_are_refused(config, tmp_path):
         loop.train_and_evaluate(config, tmp_path / "run")
 
 
-def test_views_that_cannot_be_cut_are_refused_before_training(config, tmp_path):
+def test_ten_crop_views_without_a_crop_are_refused_before_training(config, tmp_path):
     config.evaluate.views = "ten_crop"
     with pytest.raises(BoneAgeError, match=r"'ten_crop' need preprocessing\.crop"):
         loop.train_and_evaluate(config, tmp_path / "run")

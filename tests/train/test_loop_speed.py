@@ -1,4 +1,4 @@
-"""The loop neither compiles nor waits when it need not."""
+"""The loop neither recompiles nor waits for the device unnecessarily."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from boneage_jax.train.log import MetricsLog
 from tests.train.tiny_run import STEPS_PER_EPOCH
 
 
-def test_nothing_is_compiled_after_the_first_step_and_the_first_evaluation(config, tmp_path, monkeypatch):
+def test_nothing_is_compiled_after_the_first_step_and_evaluation(config, tmp_path, monkeypatch):
     config.train.log_every = 1
     history: list[tuple[str, int] | str] = []
     write = MetricsLog.write

@@ -21,7 +21,7 @@ def cross_entropy(logits, age, label_sigma=0.0):
 @pytest.mark.parametrize(
     ("name", "expected"), [("mse", [0.25, 1.0, 9.0]), ("mae", [0.5, 1.0, 3.0]), ("huber", [0.125, 0.5, 2.5])]
 )
-def test_distances_are_on_z_scores_and_per_image(name, expected):
+def test_losses_are_per_image_and_on_z_scores(name, expected):
     loss = losses.create(name, **LABELS)
     np.testing.assert_allclose(loss(Estimate(months=jnp.asarray(MONTHS)), jnp.asarray(AGE)), expected, rtol=1e-5)
 
@@ -32,7 +32,7 @@ def test_an_unknown_loss_is_refused():
 
 
 @pytest.mark.parametrize("sigma", [-1.0, float("nan"), float("inf")])
-def test_a_label_sigma_that_is_none_is_refused(sigma):
+def test_an_invalid_label_sigma_is_refused(sigma):
     with pytest.raises(BoneAgeError, match=r"train.label_sigma is .*, expected 0 .* or more months"):
         losses.create("cross_entropy", **LABELS, label_sigma=sigma)
 
@@ -43,7 +43,7 @@ def test_cross_entropy_needs_a_head_with_a_distribution():
         loss(Estimate(months=jnp.asarray(MONTHS)), jnp.asarray(AGE))
 
 
-def test_cross_entropy_on_the_month_is_minus_the_log_of_its_probability():
+def test_cross_entropy_with_hard_labels_is_minus_log_probability():
     # Probabilities of 1 / 2 for the month and 1 / 478 for each of the other 239.
     logits = jnp.zeros((3, 240)).at[jnp.arange(3), jnp.array([0, 120, 239])].set(np.log(239.0))
     value = cross_entropy(logits, [0.4, 120.4, 238.6])
@@ -53,13 +53,13 @@ def test_cross_entropy_on_the_month_is_minus_the_log_of_its_probability():
 
 @pytest.mark.parametrize("sigma", [0.0, 0.01, 3.0, 100.0])
 @pytest.mark.parametrize("age", [0.0, 1.3, 120.0, 168.93, 228.0, 239.0, 240.0])
-def test_a_soft_label_sums_to_one_wherever_the_age_is(age, sigma):
+def test_a_soft_label_sums_to_one_at_any_age(age, sigma):
     label = np.asarray(losses.soft_label(jnp.array([age]), sigma, 240))
     assert (label >= 0).all()
     np.testing.assert_allclose(label.sum(), 1.0, rtol=1e-5)
 
 
-def test_a_soft_label_is_the_gaussian_on_the_grid_cut_off_at_its_ends():
+def test_a_soft_label_is_a_gaussian_truncated_to_the_grid():
     grid = np.arange(240)
     for age in (0.0, 120.25, 238.0):
         gaussian = np.exp(-((grid - age) ** 2) / (2 * 5.0**2))
@@ -67,14 +67,14 @@ def test_a_soft_label_is_the_gaussian_on_the_grid_cut_off_at_its_ends():
         np.testing.assert_allclose(label, gaussian / gaussian.sum(), rtol=1e-4, atol=1e-7)
 
 
-def test_an_age_beyond_the_grid_is_its_last_month():
+def test_an_age_beyond_the_grid_counts_as_its_last_month():
     for sigma in (0.0, 4.0):
         beyond, last = losses.soft_label(jnp.array([240.0, 239.0]), sigma, 240)
         np.testing.assert_array_equal(beyond, last)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 6.0])
-def test_cross_entropy_is_least_at_the_true_distribution(sigma):
+def test_cross_entropy_is_minimal_at_the_true_distribution(sigma):
     age = jnp.array([2.0, 120.5, 236.0])
     label = losses.soft_label(age, sigma, 240)
     true = jnp.log(jnp.maximum(label, 1e-30))
@@ -88,7 +88,7 @@ def test_cross_entropy_is_least_at_the_true_distribution(sigma):
 
 
 @pytest.mark.parametrize("sigma", [0.0, 5.0])
-def test_cross_entropy_and_its_gradient_are_finite_when_the_head_is_certain_and_wrong(sigma):
+def test_cross_entropy_and_gradient_are_finite_for_confident_mistakes(sigma):
     logits = jnp.zeros((2, 240)).at[:, 10].set(1e4)
     age = jnp.array([10.0, 200.0])
     value, gradient = jax.value_and_grad(lambda x: cross_entropy(x, age, sigma).sum())(logits)

@@ -28,17 +28,17 @@ def test_warm_up_is_linear_from_zero_then_constant():
     assert rates(settings(), [0, 1, 2, 3, 4, 5, 500]) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
 
 
-def test_the_cosine_ends_at_zero_after_the_last_epoch():
+def test_the_cosine_schedule_ends_at_zero_after_the_last_epoch():
     # 4 steps of warm-up, 16 of the half cosine
     found = rates(settings(schedule="cosine"), [0, 2, 4, 8, 12, 20, 30])
     assert found == pytest.approx([0, 0.4, 0.8, 0.4 * (1 + np.sqrt(0.5)), 0.4, 0, 0], abs=1e-6)
 
 
-def test_without_warm_up_the_first_step_has_the_whole_rate():
+def test_without_warm_up_the_first_step_has_the_full_rate():
     assert rates(settings(warmup_epochs=0.0), [0, 1]) == pytest.approx([0.8, 0.8])
 
 
-def test_a_part_of_an_epoch_can_be_warm_up():
+def test_warm_up_can_last_a_fraction_of_an_epoch():
     assert rates(settings(warmup_epochs=0.5), [0, 2, 4, 5], steps_per_epoch=8) == pytest.approx([0, 0.4, 0.8, 0.8])
 
 
@@ -54,13 +54,13 @@ def first_update(config, gradient):
     return updates["dense"]["kernel"]
 
 
-def test_the_first_update_is_the_rate_against_the_gradients_sign_plus_the_decay_of_the_weight():
+def test_the_first_update_is_a_signed_step_plus_weight_decay():
     config = settings(warmup_epochs=0.0, weight_decay=0.1, clip_norm=0.0)
     np.testing.assert_allclose(first_update(config, [5.0, -5.0]), [-0.8 * 1.3, 0.8 * 0.7], rtol=1e-5)
 
 
 @pytest.mark.parametrize("freeze", [(), ("trunk/stem_conv",)])
-def test_kernels_decay_and_neither_biases_nor_the_scales_of_normalisations(freeze):
+def test_weight_decay_applies_only_to_kernels_that_are_not_frozen(freeze):
     network = models.create("efficientnet_lite0", variant="tiny_lite", head_options={"hidden": (4,)})
     image, sex = jnp.zeros((1, 32, 32, 1)), jnp.zeros(1, jnp.int32)
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), image, sex, train=False))["params"]
@@ -82,7 +82,7 @@ def test_kernels_decay_and_neither_biases_nor_the_scales_of_normalisations(freez
 
 
 @pytest.mark.parametrize(("clip_norm", "expected"), [(1.0, [0.6, 0.8]), (0.0, [3.0, 4.0]), (9.0, [3.0, 4.0])])
-def test_the_gradient_is_clipped_to_the_norm_before_adam_sees_it(clip_norm, expected):
+def test_gradients_are_clipped_before_adam(clip_norm, expected):
     transform = optimizer.create(settings(clip_norm=clip_norm), steps_per_epoch=2, epochs=10)
     params = {"w": jnp.zeros(2)}
     _, state = transform.update({"w": jnp.array([3.0, 4.0])}, transform.init(params), params)
@@ -101,20 +101,20 @@ def scales(config, maes):
     return found
 
 
-def test_the_plateau_cuts_at_the_patience_th_evaluation_without_a_better_mae():
+def test_the_plateau_cuts_after_patience_evaluations_without_a_better_mae():
     config = settings()
     config.plateau.update({"factor": 0.5, "patience": 3})
     assert scales(config, [20, 10, 11, 12, 10, 10, 9, 9, 9, 9]) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.25]
 
 
-def test_evaluations_during_the_cooldown_count_as_none():
+def test_evaluations_during_the_cooldown_do_not_count():
     config = settings()
     config.plateau.update({"factor": 0.5, "patience": 2, "cooldown": 3})
-    # cut at the second bad one, three that do not count, cut at the second after them
+    # cut at the second bad evaluation, a cooldown of three, and cut at the second bad one after it
     assert scales(config, [10] * 9) == [1, 1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
 
 
-def test_the_plateau_stops_cutting_at_its_smallest_scale():
+def test_the_plateau_stops_cutting_at_its_minimum_scale():
     config = settings()
     config.plateau.update({"factor": 0.5, "patience": 1, "min_scale": 0.25})
     assert scales(config, [10, 10, 10, 10, 10]) == [1, 0.5, 0.25, 0.25, 0.25]

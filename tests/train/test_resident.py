@@ -1,4 +1,4 @@
-"""Images on the device are seen exactly as the host shows them: same order, same views."""
+"""Images held on the device match the host pipeline: same order, same views."""
 
 import dataclasses
 import itertools
@@ -45,15 +45,15 @@ def on_device(image, view):
     ids=["nothing", "flip", "shift", "crop", "blur", "sharpen", "intensities"],
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_moves_by_whole_pixels_is_exact(view, channels):
+def test_views_without_interpolation_are_exact(view, channels):
     image = picture(21, channels)
     np.testing.assert_array_equal(on_device(image, view), apply(image, view))
 
 
 @pytest.mark.parametrize(("channels", "crop"), [(1, 0), (3, 24)])
-def test_the_warp_differs_from_the_hosts_by_one_grey_at_most_and_in_few_pixels(channels, crop):
+def test_the_warp_differs_from_the_host_by_one_level_in_few_pixels(channels, crop):
     size, count = 32, 64
-    images = np.stack([picture(size, channels, seed) for seed in range(count)])  # noise: the steepest picture there is
+    images = np.stack([picture(size, channels, seed) for seed in range(count)])  # noise has the steepest gradients
     views = ALL.sample_batch(seed=5, number=3, count=count, size=size, crop=crop)
     source = jnp.asarray(np.stack([view.source(size) for view in views]), jnp.float32)
     warped = resident.warp(jnp.asarray(images), source, crop or size)
@@ -69,7 +69,7 @@ def test_the_warp_differs_from_the_hosts_by_one_grey_at_most_and_in_few_pixels(c
 
 
 class Pictures:
-    """A split of noise, with a number and a map beside each picture."""
+    """A split of noise images, each with a number and a map as further inputs."""
 
     name = "train"
 
@@ -90,13 +90,13 @@ class Pictures:
 
 
 def seen(source, batches, side):
-    """What the network gets to see of batches, on four devices."""
+    """The batches as the network sees them, on four devices."""
     on_devices = jax.pmap(lambda batch: {**resident.view(batch, side), "resident": 0})
     return [jax.tree.map(np.asarray, on_devices(source.lay_out(batch))) for batch in batches]
 
 
 def assert_same_but_for_roundings(device, host):
-    """Arrays of numbers to the bit; pictures up to two greys in few pixels."""
+    """Labels are equal bit for bit; images differ by at most two intensity levels in few pixels."""
     for name in ("index", "mask", "sex", "age"):
         np.testing.assert_array_equal(device[name], host[name])
     np.testing.assert_array_equal(device["inputs"]["weight"], host["inputs"]["weight"])
@@ -109,7 +109,7 @@ def assert_same_but_for_roundings(device, host):
 
 
 @pytest.mark.parametrize("crop", [0, 16])
-def test_training_on_the_device_sees_the_hosts_images_in_the_hosts_order(crop):
+def test_device_placement_trains_on_the_same_images_in_the_same_order(crop):
     batching = TrainingBatching(batch_size=8, seed=3, augmentation=ALL, crop=crop, start_step=2)
     sources = [placement.create(where, Pictures(20)) for where in ("host", "device")]
     host, device = (seen(source, itertools.islice(source.train_batches(batching), 3), crop or 24) for source in sources)
@@ -120,7 +120,7 @@ def test_training_on_the_device_sees_the_hosts_images_in_the_hosts_order(crop):
     assert len(np.unique([batch["index"] for batch in host])) > 8
 
 
-def test_evaluation_on_the_device_sees_the_hosts_bytes_and_black_padding():
+def test_device_placement_evaluates_identical_images_and_padding():
     sources = [placement.create(where, Pictures(10)) for where in ("host", "device")]
     host, device = (seen(source, source.evaluation_batches(Batching(batch_size=8)), 24) for source in sources)
 
@@ -138,12 +138,12 @@ def test_each_device_holds_all_images_once():
     }
 
 
-def test_another_place_is_refused(config):
+def test_an_unknown_placement_is_refused(config):
     with pytest.raises(BoneAgeError, match=r"data.placement is 'disk', expected one of host, device"):
         placement.create("disk", Pictures(8))
 
 
-def test_a_device_that_is_too_small_is_told_before_it_overflows(monkeypatch):
+def test_too_little_device_memory_is_refused_before_it_overflows(monkeypatch):
     class Small:
         def memory_stats(self):
             return {"bytes_limit": 10_000, "bytes_in_use": 4_000}
@@ -163,7 +163,7 @@ def on_device_config(config):
 
 
 @pytest.mark.slow
-def test_a_run_on_the_device_goes_on_to_the_same_bits_and_is_evaluated(on_device_config, tmp_path, monkeypatch):
+def test_a_run_with_device_placement_resumes_bit_for_bit(on_device_config, tmp_path, monkeypatch):
     config = on_device_config
     whole = loop.train_and_evaluate(config, tmp_path / "whole")
     config.train.checkpoint_every = 2

@@ -1,4 +1,4 @@
-"""Real signals to a real process: SIGKILL at a moment that nobody chose, SIGTERM."""
+"""Real signals to a real process: SIGKILL at an arbitrary moment, and SIGTERM."""
 
 import signal
 import time
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def uninterrupted(cache, tmp_path_factory):
-    """The newest checkpoint of a run that nothing disturbed."""
+    """The newest checkpoint of an uninterrupted run."""
     workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
     processes.finish(processes.start(workdir, cache, LONG))
     return newest(workdir)
@@ -37,7 +37,7 @@ def signalled(number, workdir, cache) -> int:
     return process.returncode
 
 
-def test_a_killed_run_started_again_ends_with_the_same_bits(uninterrupted, cache, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(uninterrupted, cache, tmp_path):
     assert signalled(signal.SIGKILL, tmp_path, cache) == -signal.SIGKILL
     assert newest(tmp_path).step < EPOCHS * STEPS_PER_EPOCH
 
@@ -45,7 +45,7 @@ def test_a_killed_run_started_again_ends_with_the_same_bits(uninterrupted, cache
     assert_same_to_the_bit(newest(tmp_path), uninterrupted)
 
 
-def test_a_terminated_run_saves_first_and_then_ends_with_the_same_bits(uninterrupted, cache, tmp_path):
+def test_a_terminated_run_exits_with_143_and_resumes_bit_for_bit(uninterrupted, cache, tmp_path):
     assert signalled(signal.SIGTERM, tmp_path, cache) == 143
     assert newest(tmp_path).step < EPOCHS * STEPS_PER_EPOCH
 

@@ -78,7 +78,7 @@ def alone(synchronised):
     return after(one, synchronised.fresh, map(batch, range(3)), split=lambda values: values)
 
 
-def test_steps_on_four_devices_equal_those_on_one_for_the_same_global_batches(synchronised, alone):
+def test_steps_on_four_devices_equal_steps_on_one(synchronised, alone):
     assert jax.device_count() == 4
     on_four = after(synchronised.step, synchronised.start(), map(batch, range(3)))
 
@@ -108,7 +108,7 @@ def test_the_plateau_scale_multiplies_the_updates(synchronised):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a / 2, b, atol=1e-7), whole, half)
 
 
-def test_the_moving_average_follows_the_weights_from_a_short_memory_on(synchronised):
+def test_the_moving_average_starts_with_a_short_memory(synchronised):
     before = synchronised.fresh
     new, _ = after(synchronised.step, synchronised.start(), [batch(0)])
 
@@ -126,7 +126,7 @@ def test_evaluation_uses_the_moving_average_where_there_is_one(synchronised):
     assert fresh.replace(ema=None).variables == {"params": fresh.params, "batch_stats": fresh.batch_stats}
 
 
-def test_a_loss_that_is_not_finite_changes_nothing_but_the_step(synchronised):
+def test_a_non_finite_loss_changes_nothing_but_the_step(synchronised):
     before = synchronised.fresh
     bad = batch(0)
     bad["age"][5] = np.inf
@@ -164,7 +164,7 @@ def test_the_step_is_compiled_once(synchronised):
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_a_batch_that_the_devices_do_not_divide_is_refused_by_name():
+def test_an_indivisible_batch_size_is_refused_by_key():
     with pytest.raises(BoneAgeError, match=r"train\.batch_size is 6"):
         parallel.check_batch_size("train.batch_size", 6)
     parallel.check_batch_size("train.batch_size", 12)
@@ -187,7 +187,7 @@ def test_inference_gives_months_of_every_image_in_order(synchronised):
 
 
 @pytest.mark.slow
-def test_a_step_keeps_three_tensors_of_a_mixer_block_and_rematerialising_one_with_the_same_results():
+def test_rematerialisation_halves_the_memory_of_a_step_with_equal_results():
     results, temporary = [], []
     for remat in (False, True):
         fresh, function = parts(**DEEP, remat=remat)

@@ -36,10 +36,10 @@ def test_two_processes_train_to_the_same_parameters_as_one(cache, tmp_path):
         [two.state.params, two.state.batch_stats],
         [one.state.params, one.state.batch_stats],
     )
-    assert [line["step"] for line in records(tmp_path / "two", "train")] == [2, 3]  # one process writes
+    assert [line["step"] for line in records(tmp_path / "two", "train")] == [2, 3]  # only one process writes
 
 
-def test_two_processes_rematerialise_as_one_does():
+def test_rematerialisation_saves_memory_in_each_of_two_processes():
     coordinator = f"localhost:{processes.free_port()}"
     together = [processes.python("-m", "tests.train.step_memory", coordinator, "2", str(i)) for i in range(2)]
     image_and_convolutions = 24 * 3 * (4 * 16 * 16 * 32 * 4)  # of each block, for four images, float32

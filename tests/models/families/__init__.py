@@ -1,4 +1,4 @@
-"""What the tests have to know about each family of trunks: one module per file of `boneage_jax/models`."""
+"""Facts that tests need about each family of trunks: one module per file of `boneage_jax/models`."""
 
 import importlib
 import pkgutil
@@ -11,18 +11,18 @@ import flax.linen as nn
 
 @dataclass(frozen=True)
 class Family:
-    """The facts that the tests of all models read.
+    """Facts that the tests of all models use.
 
     Attributes:
         sizes: by registered name, the trained parameters and the running statistics of the trunk for images of three
             channels; the module names the source.
         small: by registered name, options that leave fewer blocks or channels, so that tests compile in seconds. One
-            entry per family is enough, one more for each arithmetic.
-        golden: by the name of a file in `golden/`, the trunk that gave the same outputs as the original.
-        own: this project's own network, for which there is neither an original nor weights of others.
-        padded: padding leaves at least one pixel of any image.
-        identity_at_start: the last scale of a block starts at zero, which hides the rest of it from the first step.
-        large: there is no small form, and smaller images do not fit.
+            entry per family is enough, one more for each variant that computes differently.
+        golden: by file name in `golden/`, the trunk whose outputs match the original's.
+        own: this project's own network, for which there is neither an original nor third-party weights.
+        padded: padding keeps at least one pixel of any image.
+        identity_at_start: the last scale of a block starts at zero, so the rest of it has no gradient at first.
+        large: there is no small variant, and smaller images do not fit.
     """
 
     sizes: Mapping[str, tuple[int, int]]

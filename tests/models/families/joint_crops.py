@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 on crops of one channel: its stem has two thirds fewer numbers."""
+"""EfficientNet-Lite0 on crops of one channel: its stem has two thirds fewer weights."""
 
 from tests.models.families import Family
 

@@ -1,11 +1,11 @@
-"""Writes the golden arrays beside it, from the original implementations.
+"""Writes the golden arrays in this folder from the original implementations.
 
 Run from the repository root, with `.[parity]`, torch and timm installed:
 
     KERAS_BACKEND=jax python -m tests.models.golden.make_golden
 
-The weights and the image are drawn from fixed seeds (`comparison.drawn`), so only outputs are stored: of each
-stage the pixels and channels that `kept` picks.
+The weights and the image are drawn from fixed seeds (`comparison.drawn`), so only outputs are stored: the
+pixels and channels of each stage that `kept` picks.
 """
 
 import importlib
@@ -29,7 +29,7 @@ def kept(stage: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Makes all of them."""
+    """Writes all golden arrays."""
     modules = [
         importlib.import_module(f"tests.parity.originals.{m.name}") for m in pkgutil.iter_modules(originals.__path__)
     ]

@@ -1,4 +1,4 @@
-"""ConvNeXt V2 of timm: atto, and tiny, which timm computes with matrices in place of 1x1 convolutions."""
+"""timm's ConvNeXt V2: atto, and tiny, for which timm uses linear layers in place of 1x1 convolutions."""
 
 from functools import partial
 
@@ -10,14 +10,14 @@ from tests.parity import comparison
 
 
 def original(variant, height, width):
-    """Without the classifier and the LayerNorm in front of it, behind the global pool."""
+    """The model without its classifier and the LayerNorm after global pooling."""
     torch, timm = pytest.importorskip("torch"), comparison.timm()
     torch.manual_seed(0)
     model = timm.create_model(f"convnextv2_{variant}", num_classes=0)
     model.head = torch.nn.Identity()
     for parameter in model.parameters():
         if parameter.ndim > 1:
-            # Fresh weights of 0.02 are so small that the blocks would hardly change what goes around them.
+            # With the initial scale of 0.02, the blocks would add almost nothing to their shortcuts.
             torch.nn.init.kaiming_normal_(parameter)
     return model
 

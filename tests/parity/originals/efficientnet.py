@@ -1,4 +1,4 @@
-"""EfficientNet of `keras.applications`, of timm (both kinds of padding) and of torchvision.
+"""EfficientNet from `keras.applications`, timm (both kinds of padding) and torchvision.
 
 EfficientNet-Lite is in timm and in `efficientnet_lite_pytorch`.
 """
@@ -18,7 +18,7 @@ LITE_SIZES = {"lite0": (224, 97), "lite1": (240, 97), "lite2": (260, 97), "lite3
 
 
 def blocks_of(variant):
-    """Our name of every block, with its stage (from 1) and its number in it (from 0)."""
+    """Our name for every block, with its stage (from 1) and its index in the stage (from 0)."""
     return {
         f"block{stage}{chr(ord('a') + number)}": (stage, number)
         for stage, row in enumerate(scaled_stages(variant), start=1)
@@ -27,7 +27,7 @@ def blocks_of(variant):
 
 
 def keras_original(variant, height, width):
-    """All stages, without the normalisation in front of them, which has no part in our trunk, and without drops."""
+    """All stages, without dropout and without the input normalisation, which our trunk does not have."""
     import keras
 
     keras.backend.clear_session()
@@ -49,14 +49,14 @@ def keras_stages(variant, model, image):
 
 
 def timm_original(name, momentum, height, width):
-    """With the momentum of the authors' code for its tf_ models, which timm goes on to train with PyTorch's."""
+    """With a given BatchNorm momentum: for tf_ models that of the authors' code, where timm uses PyTorch's."""
     return comparison.timm().create_model(name, num_classes=0, bn_momentum=momentum)
 
 
 def timm_lite_original(name, height, width):
-    """With weights that keep the scale of the activations.
+    """With weights that preserve the scale of the activations.
 
-    timm's own let it grow until ReLU6 clips nearly all of them, and rounding is what remains of the others.
+    With timm's own, activations grow until ReLU6 clips nearly all of them and rounding dominates the rest.
     """
     model = timm_original(name, 0.01, height, width)
     for parameter in model.parameters():
@@ -67,7 +67,7 @@ def timm_lite_original(name, height, width):
 
 def timm_stages(variant, model, image):
     blocks = {name: f"blocks.{stage - 1}.{number}" for name, (stage, number) in blocks_of(variant).items()}
-    # Behind the normalisation, before the activation that is part of the same layer.
+    # After the normalisation, before the activation in the same layer.
     return comparison.torch_stages(model, image, {"stem_bn": "bn1.drop", **blocks})
 
 
@@ -84,7 +84,7 @@ def torchvision_stages(variant, model, image):
 
 
 def lite_package_original(variant, height, width):
-    """Of the package whose weights `init_from = "imagenet"` finds; it pads for one size of image."""
+    """From the package whose weights `init_from = "imagenet"` loads; it pads for one image size."""
     package = pytest.importorskip("efficientnet_lite_pytorch")
     size = {"image_size": (height, width), "drop_connect_rate": 0.0}
     model = package.EfficientNet.from_name(f"efficientnet-{variant}", **size)
@@ -141,13 +141,13 @@ def cases(variant):
 
 
 def lite_case(variant):
-    """Of timm, which has the authors' weights."""
+    """EfficientNet-Lite from timm, which has the authors' weights."""
     name = f"tf_efficientnet_{variant}"
     return timm_case(variant, name, partial(timm_lite_original, name))
 
 
 def lite_package_case(variant):
-    """Of `efficientnet_lite_pytorch`."""
+    """EfficientNet-Lite from `efficientnet_lite_pytorch`."""
     return comparison.Case(
         name=f"efficientnet_lite_pytorch_{variant}",
         source="torch",

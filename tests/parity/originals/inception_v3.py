@@ -1,4 +1,4 @@
-"""Inception-v3 of `keras.applications` and of timm, which differ in BatchNorm and in average pools."""
+"""Inception-v3 from `keras.applications` and timm, which differ in BatchNorm and average pooling."""
 
 from functools import partial
 
@@ -31,7 +31,7 @@ def timm_stages(model, image):
 
 CASES = [
     comparison.Case("inception_v3", "keras", InceptionV3, keras_original, keras_names, keras_stages, (299, 155)),
-    # At 155 pixels a map of 3 x 3 is left, whose statistics float32 rounds by up to 1e-4 (float64: 5e-13).
+    # 155 pixels would leave a 3 x 3 map, whose float32 statistics are off by up to 1e-4 (float64: 5e-13).
     comparison.Case(
         "inception_v3", "torch", partial(InceptionV3, "torch"), timm_original, timm_names, timm_stages, (299, 203)
     ),

@@ -1,4 +1,4 @@
-"""ResNet-50 of `keras.applications` (stride in the first 1x1) and of timm (stride in the 3x3)."""
+"""ResNet-50 from `keras.applications` (stride in the first 1x1) and timm (stride in the 3x3)."""
 
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.pretrained.resnet import keras_names, timm_names

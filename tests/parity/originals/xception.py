@@ -1,4 +1,4 @@
-"""`keras.applications.Xception`; a block ends in an addition."""
+"""`keras.applications.Xception`, whose blocks end in an addition."""
 
 from boneage_jax.models.xception import Xception
 from boneage_jax.pretrained.xception import keras_names
