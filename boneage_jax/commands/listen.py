@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from boneage_jax.commands import listening
+from boneage_jax.commands import listening, weights_option
 from boneage_jax.errors import BoneAgeError
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="SQLite file of the queue; default: one per AE title in the user's state folder",
     )
-    parser.add_argument(
-        "--weights", metavar="NAME|FILE", help="name or file of the weights; default: the most accurate in the package"
-    )
+    weights_option.add(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,9 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise BoneAgeError(
             f"--host {arguments.host} can be reached by other machines; list those that may connect, as in --allow PACS"
         )
-    from boneage_jax import load
+    listening.check_port(arguments.port)
     from boneage_jax.node import service
-    from boneage_jax.released import weights
 
     warnings.simplefilter("ignore")  # warnings of pydicom and highdicom quote header values
     listening.log_to_stderr("boneage_jax.node")
@@ -79,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         tuple(arguments.allow),
         arguments.queue or _state_folder() / f"{arguments.aet}.sqlite",
     )
-    service.run(settings, load(arguments.weights or weights.most_accurate()), _destination(arguments), stop)
+    service.run(settings, weights_option.load(arguments), _destination(arguments), stop)
     return 0
 
 

@@ -4,6 +4,10 @@ import ipaddress
 import logging
 import sys
 
+from boneage_jax.errors import BoneAgeError
+
+_HIGHEST_PORT = 65535
+
 
 def is_loopback(host: str) -> bool:
     """Whether an address can be reached only from this machine."""
@@ -11,6 +15,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def check_port(port: int) -> None:
+    """Raises BoneAgeError if a port is out of range; 0 stands for any free one."""
+    if not 0 <= port <= _HIGHEST_PORT:
+        raise BoneAgeError(f"--port is {port}, expected 0 to {_HIGHEST_PORT}")
 
 
 def log_to_stderr(name: str) -> None:

@@ -16,19 +16,23 @@ from boneage_jax.predict.results import Result
 from boneage_jax.version import __version__
 
 CAPTION = "Left: the radiograph as it was read. Right: the regions that moved the bone age, the strongest in yellow."
+PLAIN_CAPTION = "The radiograph as it was read. These weights have no heat map."
 
 _SERIES_NUMBER = 9002  # above the series numbers that modalities use
 _LEAST_WIDTH = 1024  # pixels; narrower pictures are padded with black at the sides, so that the text is readable
 _WHITE, _GREY, _YELLOW = (255, 255, 255), (170, 170, 170), (255, 220, 0)
 
 
-def make_capture(source: Dataset, result: Result, picture: UInt8[np.ndarray, "h w 3"]) -> SCImage:
+def make_capture(
+    source: Dataset, result: Result, picture: UInt8[np.ndarray, "h w 3"], *, has_heatmap: bool = True
+) -> SCImage:
     """Makes the Secondary Capture of a radiograph.
 
     Args:
         source: from `source.read_source`.
         result: the result, with one reading.
         picture: from `draw`, in red, green and blue.
+        has_heatmap: whether the picture shows a heat map.
     """
     uids = identity(source, result, "capture")
     capture = SCImage(
@@ -44,7 +48,7 @@ def make_capture(source: Dataset, result: Result, picture: UInt8[np.ndarray, "h 
         manufacturer=EQUIPMENT,
         manufacturer_model_name=EQUIPMENT,
         software_versions=__version__,
-        series_description="Bone age heat map, research use only",
+        series_description=f"Bone age{' heat map' if has_heatmap else ''}, research use only",
         patient_orientation=("L", "F"),  # highdicom insists on one; see below
     )
     capture.copy_patient_and_study_information(source)
@@ -54,31 +58,40 @@ def make_capture(source: Dataset, result: Result, picture: UInt8[np.ndarray, "h 
     )
     capture.BodyPartExamined = source.get("BodyPartExamined") or "HAND"
     capture.ImageType = ["DERIVED", "SECONDARY"]
-    capture.BurnedInAnnotation = "NO"  # nothing in the picture identifies the patient (PS3.3, C.7.6.1.1.5)
-    capture.DerivationDescription = "Regions that moved the bone age, over the radiograph"
+    # The text below the radiograph identifies nobody, but the radiograph itself may. If the attribute is absent, a
+    # picture may or may not identify the patient (PS3.3, C.7.6.1).
+    if (burned_in := source.get("BurnedInAnnotation")) in ("YES", "NO"):
+        capture.BurnedInAnnotation = burned_in
+    capture.DerivationDescription = (
+        "Regions that moved the bone age, over the radiograph" if has_heatmap else "The bone age, below the radiograph"
+    )
     capture.SourceImageSequence = [_reference(source)]
     return capture
 
 
-def draw(overlay: UInt8[np.ndarray, "h w 3"], result: Result) -> UInt8[np.ndarray, "H W 3"]:
+def draw(
+    picture: UInt8[np.ndarray, "h w 3"], result: Result, *, has_heatmap: bool = True
+) -> UInt8[np.ndarray, "H W 3"]:
     """Writes the result below a picture.
 
     Args:
-        overlay: from `heatmap.Maps.overlay`, in blue, green and red.
+        picture: from `heatmap.illustrate`, in blue, green and red.
         result: the result, with one reading.
+        has_heatmap: whether the picture shows a heat map beside the radiograph.
 
     Returns:
         The picture in red, green and blue, at least 1,024 pixels wide.
     """
-    width = max(overlay.shape[1], _LEAST_WIDTH)
+    width = max(picture.shape[1], _LEAST_WIDTH)
     large, small = width // 30, width // 60
     lines = [(wording.bone_age(result), large, _WHITE), (NOTICE.upper(), large, _YELLOW)]
     lines += [(text, small, _YELLOW if text.startswith("Warning") else _WHITE) for text in wording.details(result)]
-    lines += [(CAPTION, small, _GREY), (wording.origin(result), small, _GREY)]
+    caption = CAPTION if has_heatmap else PLAIN_CAPTION
+    lines += [(caption, small, _GREY), (wording.origin(result), small, _GREY)]
     text = _text(lines, width)
-    canvas = Image.new("RGB", (width, overlay.shape[0] + text.height))
-    canvas.paste(Image.fromarray(overlay[..., ::-1].copy()), ((width - overlay.shape[1]) // 2, 0))
-    canvas.paste(text, (0, overlay.shape[0]))
+    canvas = Image.new("RGB", (width, picture.shape[0] + text.height))
+    canvas.paste(Image.fromarray(picture[..., ::-1].copy()), ((width - picture.shape[1]) // 2, 0))
+    canvas.paste(text, (0, picture.shape[0]))
     return np.asarray(canvas)
 
 

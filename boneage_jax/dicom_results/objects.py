@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from jaxtyping import UInt8
 from pydicom.dataset import Dataset
 
 from boneage_jax.atomic_files import refuse_existing, write_new
+from boneage_jax.data import python_warnings
 from boneage_jax.dicom_results.capture import draw, make_capture
 from boneage_jax.dicom_results.report import make_report
 from boneage_jax.dicom_results.source import read_source
@@ -46,15 +46,23 @@ class Objects:
             raise
 
 
-def make(data: bytes, name: str, result: Result, overlay: Callable[[], UInt8[np.ndarray, "h w 3"]]) -> Objects:
+def make(
+    data: bytes,
+    name: str,
+    result: Result,
+    picture: Callable[[], UInt8[np.ndarray, "h w 3"]],
+    *,
+    has_heatmap: bool = True,
+) -> Objects:
     """Makes the DICOM objects of a result.
 
     Args:
         data: the bytes of the radiograph's file.
         name: name of the file in errors.
         result: the result of reading the radiograph.
-        overlay: draws radiograph and heat map (blue, green, red) like `heatmap.Maps.overlay`; called only after the
-            source has been checked.
+        picture: draws the picture of the Secondary Capture (blue, green, red) like `heatmap.illustrate`; called only
+            after the source has been checked.
+        has_heatmap: whether the picture shows a heat map beside the radiograph.
 
     Raises:
         BoneAgeError: the sex is unknown, so there is no single bone age, or the file cannot be a source of DICOM
@@ -65,9 +73,9 @@ def make(data: bytes, name: str, result: Result, overlay: Callable[[], UInt8[np.
             f"{name} was read for both sexes, and a DICOM result has one bone age; give the sex (--sex F or --sex M)"
         )
     source = read_source(data, name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom warnings quote names that lack a caret
-        made = make_report(source, result), make_capture(source, result, draw(overlay(), result))
+    with python_warnings.suppressed():  # highdicom warnings quote names that lack a caret
+        drawn = draw(picture(), result, has_heatmap=has_heatmap)
+        made = make_report(source, result), make_capture(source, result, drawn, has_heatmap=has_heatmap)
         return Objects(*(_encoded(one, source) for one in made))
 
 

@@ -5,7 +5,6 @@ objects that go back into the same study. Its values are written only there; no 
 """
 
 import io
-import warnings
 
 import pydicom
 from pydicom import config
@@ -19,6 +18,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import validate_value
 
+from boneage_jax.data import python_warnings
 from boneage_jax.data.header import is_dicom
 from boneage_jax.errors import BoneAgeError
 
@@ -41,7 +41,7 @@ _REQUIRED = (
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )  # type 2: may be empty, but must be present
 _OPTIONAL = ("IssuerOfPatientID", "PatientAge", "StudyDescription")  # type 3
-_IMAGE = ("SOPClassUID", "Laterality", "ImageLaterality", "BodyPartExamined")
+_IMAGE = ("SOPClassUID", "Laterality", "ImageLaterality", "BodyPartExamined", "BurnedInAnnotation")
 _DATES = ("PatientBirthDate", "StudyDate")
 _SEXES = ("", "F", "M", "O")
 
@@ -54,9 +54,9 @@ def read_source(data: bytes, name: str) -> Dataset:
         name: name of the file in errors.
 
     Returns:
-        The UIDs of image, series and study, the attributes of patient and study, laterality and body part, and the
-        character set of the text. Attributes that DICOM requires are always present, empty if the file lacks them;
-        optional ones with an invalid value are left out.
+        The UIDs of image, series and study, the attributes of patient and study, laterality, body part and Burned In
+        Annotation, and the character set of the text. Attributes that DICOM requires are always present, empty if the
+        file lacks them; optional ones with an invalid value are left out.
 
     Raises:
         SourceError: not a DICOM file, not a radiograph, a UID is missing or invalid, or an attribute that DICOM
@@ -67,8 +67,7 @@ def read_source(data: bytes, name: str) -> Dataset:
             f"{name} is not a DICOM file and belongs to no study, so there are no DICOM results for it; read it "
             "without --dicom-out"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom quotes values that are not valid
+    with python_warnings.suppressed():  # pydicom quotes values that are not valid
         source = read_elements(data, (*_UIDS, *_REQUIRED, *_OPTIONAL, *_IMAGE), name)
         _check(source, name)
     return source
@@ -81,8 +80,7 @@ def read_elements(data: bytes, keywords: tuple[str, ...], name: str) -> Dataset:
         SourceError: the header is damaged.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom quotes values that are not valid
+        with python_warnings.suppressed():  # pydicom quotes values that are not valid
             source = pydicom.dcmread(
                 io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=["SpecificCharacterSet", *keywords]
             )

@@ -4,7 +4,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import pydicom
 import requests
@@ -18,10 +18,11 @@ from pydicom.uid import (
 from pynetdicom import AE
 
 _TIMEOUT = 30.0  # seconds without a response
+_UNCONFIRMED = "its response does not list the object as stored"
 
 
 class UnreachableError(Exception):
-    """The destination cannot be reached or does not respond; it may accept the same object later."""
+    """The destination cannot be reached or does not confirm an object; it may accept the same object later."""
 
 
 class RejectedError(Exception):
@@ -87,12 +88,18 @@ class Archive:
 class Service:
     """A DICOMweb service; user name and password are taken from the user's netrc file.
 
+    An object counts as stored only if the response lists it in its Referenced SOP Sequence, as PS3.18, I.1 requires.
+    Redirections are not followed: a request that is redirected often ends at a login page.
+
     Args:
         url: base URL of the service, without `/studies`.
     """
 
     def __init__(self, url: str):
-        self._client = DICOMwebClient(url, timeout=_TIMEOUT)
+        session = requests.Session()
+        session.max_redirects = 0
+        session.hooks["response"].append(_strip_parameters)
+        self._client = DICOMwebClient(url, session, timeout=_TIMEOUT)
         self._client.set_http_retry_params(retry=False)  # the node schedules its own retries
 
     def __str__(self) -> str:
@@ -104,13 +111,29 @@ class Service:
         yield self._send
 
     def _send(self, content: bytes) -> None:
+        made = pydicom.dcmread(io.BytesIO(content))
         try:
-            answer = self._client.store_instances([pydicom.dcmread(io.BytesIO(content))])
+            answer = self._client.store_instances([made])
         except requests.HTTPError as error:
             code = 500 if error.response is None else error.response.status_code
             kind = UnreachableError if code >= 500 or code in (401, 403, 404, 408, 429) else RejectedError
             raise kind(f"it answers with status {code}") from error
+        except requests.TooManyRedirects as error:
+            raise UnreachableError("it redirects to another address") from error
+        except requests.JSONDecodeError as error:
+            raise UnreachableError(_UNCONFIRMED) from error
         except requests.RequestException as error:
             raise UnreachableError("it does not answer") from error
+        except Exception as error:  # the client raises errors of any type for a body that is not a data set
+            raise UnreachableError(_UNCONFIRMED) from error
         if answer.get("FailedSOPSequence"):
             raise RejectedError("it reports that storing failed")
+        stored = [item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or ()]
+        if made.SOPInstanceUID not in stored:
+            raise UnreachableError(_UNCONFIRMED)
+
+
+def _strip_parameters(response: requests.Response, **_: Any) -> None:
+    """Removes the parameters of the media type, such as the character set; the client expects none."""
+    kind = response.headers.get("Content-Type", "")
+    response.headers["Content-Type"] = kind.partition(";")[0].strip().lower()

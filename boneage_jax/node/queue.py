@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import os
 import sqlite3
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from boneage_jax.errors import BoneAgeError
 
-_VERSION = 1  # version of the tables
+_VERSION = 2  # version of the tables
 _TABLES = """
 CREATE TABLE image (
     id INTEGER PRIMARY KEY,
@@ -27,11 +28,18 @@ CREATE TABLE image (
 CREATE TABLE file (
     image INTEGER NOT NULL REFERENCES image,
     role TEXT NOT NULL,
+    padding BLOB NOT NULL DEFAULT (zeroblob(4096)),
     content BLOB NOT NULL,
     PRIMARY KEY (image, role)
 );
 """
+# The padding keeps contents out of the pages that rows share: SQLite moves rows between these without overwriting the
+# old copies. Pages that belong to one row are overwritten when they are freed.
+_INSERT = "INSERT OR REPLACE INTO file (image, role, content) VALUES (?, ?, ?)"
 _SOURCE = "source"  # role of a received image
+
+MOST_ATTEMPTS = 5
+"""Attempts to read an image after which it stays in the state FAILED until another copy of it arrives."""
 
 LONGEST_PAUSE = 300.0
 """Longest pause between two attempts to send a result, in seconds."""
@@ -44,7 +52,7 @@ class State(enum.StrEnum):
     ANSWERED = "answered"  # read; its results are yet to be sent
     SENT = "sent"
     REFUSED = "refused"  # it cannot be read; another copy of it is accepted again
-    FAILED = "failed"  # reading it failed unexpectedly; it is kept, and read again when the node starts
+    FAILED = "failed"  # reading it failed unexpectedly; it is kept for the next start, and another copy is accepted
 
 
 class Entry(NamedTuple):
@@ -68,8 +76,9 @@ class Queue:
     """The queue of one node; safe to use from several threads.
 
     An image is identified by its SOP Instance UID and the checksum of the weights. Every method is one transaction,
-    which is on disk when it returns. Contents that are no longer needed are overwritten with zeros; UIDs and states are
-    kept, so that an image that arrives again is not processed again.
+    which is on disk when it returns. Contents that are no longer needed are overwritten with zeros, in the file and in
+    its rollback journal (after a kill: when the queue is opened again). UIDs and states are kept, so that an image that
+    arrives again is not processed again.
 
     Args:
         path: the file of the queue; created with access for its owner only if it is missing.
@@ -83,9 +92,15 @@ class Queue:
         self._weights = weights
         self._changed = threading.Condition()
         self._file = _open(path)
+        self._journal = Path(f"{path}-journal")
         with self._transaction():
             self._file.execute("UPDATE image SET state = ? WHERE state = ?", (State.WAITING, State.FAILED))
             self._take_over()
+            self._file.execute(
+                "UPDATE image SET state = ?, reason = iif(reason = '', 'the program ended while reading it', reason) "
+                "WHERE state = ? AND attempts >= ?",
+                (State.FAILED, State.WAITING, MOST_ATTEMPTS),
+            )
 
     def close(self) -> None:
         """Closes the connection to the database file."""
@@ -96,23 +111,25 @@ class Queue:
         """Stores an image until its results replace it.
 
         Returns:
-            Its number, or None if it is already in the queue or has been processed with these weights.
+            Its number, or None if it is already in the queue or has been processed with these weights. A copy of an
+            image in the state REFUSED or FAILED replaces it.
         """
         with self._transaction():
             row = self._file.execute(
                 "INSERT INTO image (uid, weights, state) VALUES (?, ?, ?) ON CONFLICT (uid, weights) DO UPDATE "
-                "SET state = excluded.state, attempts = 0, due = 0, reason = '' WHERE state = ? RETURNING id",
-                (uid, self._weights, State.WAITING, State.REFUSED),
+                "SET state = excluded.state, attempts = 0, due = 0, reason = '' WHERE state IN (?, ?) RETURNING id",
+                (uid, self._weights, State.WAITING, State.REFUSED, State.FAILED),
             ).fetchone()
             if row is None:
                 return None
-            self._file.execute("INSERT INTO file VALUES (?, ?, ?)", (row[0], _SOURCE, content))
+            self._file.execute(_INSERT, (row[0], _SOURCE, content))
         return row[0]
 
     def next_waiting(self) -> Entry | None:
         """The next image to read, the one with the fewest attempts first; each call counts as an attempt.
 
-        So an image that crashes the process while it is read does not block the others when the node restarts.
+        So an image that crashes the process while it is read does not block the others when the node restarts. After
+        `MOST_ATTEMPTS`, the next start sets it aside.
         """
         with self._transaction():
             row = self._file.execute(
@@ -127,9 +144,7 @@ class Queue:
         """Replaces the image with its results, given by role."""
         with self._transaction():
             self._file.execute("DELETE FROM file WHERE image = ?", (number,))
-            self._file.executemany(
-                "INSERT INTO file VALUES (?, ?, ?)", [(number, role, content) for role, content in files.items()]
-            )
+            self._file.executemany(_INSERT, [(number, role, content) for role, content in files.items()])
             self._file.execute("UPDATE image SET attempts = 0 WHERE id = ?", (number,))
             self._set(number, State.ANSWERED)
 
@@ -170,7 +185,7 @@ class Queue:
             (attempts,) = self._file.execute(
                 "UPDATE image SET attempts = attempts + 1 WHERE id = ? RETURNING attempts", (number,)
             ).fetchone()
-            pause = min(2.0**attempts, LONGEST_PAUSE)
+            pause = min(2.0 ** min(attempts, 10), LONGEST_PAUSE)  # a larger exponent could overflow
             self._set(number, State.ANSWERED, reason, due=time.time() + pause)
         return pause
 
@@ -191,7 +206,14 @@ class Queue:
             self._changed.notify_all()
 
     def _take_over(self) -> None:
-        """Reassigns images waiting for other weights to these weights; drops those that these weights already have."""
+        """Reassigns images waiting for other weights to these weights; drops those that these weights already have.
+
+        A refused image is accepted again, so it gives way to a waiting one.
+        """
+        self._file.execute(
+            "DELETE FROM image WHERE state = ? AND weights = ? AND uid IN (SELECT uid FROM image WHERE state = ?)",
+            (State.REFUSED, self._weights, State.WAITING),
+        )
         self._file.execute("UPDATE OR IGNORE image SET weights = ? WHERE state = ?", (self._weights, State.WAITING))
         left = "FROM image WHERE state = ? AND weights != ?"
         self._file.execute(f"DELETE FROM file WHERE image IN (SELECT id {left})", (State.WAITING, self._weights))
@@ -216,6 +238,22 @@ class Queue:
                 raise
             self._file.execute("COMMIT")
             self._changed.notify_all()
+            self._erase_journal()  # only after a commit: SQLite may still need the journal of a failed transaction
+
+    def _erase_journal(self) -> None:
+        """Overwrites the rollback journal, which has copies of the changed pages, with zeros and truncates it."""
+        try:
+            with self._journal.open("r+b", buffering=0) as journal:
+                left = journal.seek(0, os.SEEK_END)
+                journal.seek(0)
+                while left > 0:
+                    left -= journal.write(bytes(min(left, 2**20)))
+                os.fsync(journal.fileno())
+                journal.truncate(0)
+        except FileNotFoundError:  # SQLite makes it before the first change
+            return
+        except OSError as error:
+            raise sqlite3.OperationalError(f"its journal cannot be overwritten: {error.strerror}") from error
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -224,6 +262,8 @@ def _open(path: Path) -> sqlite3.Connection:
         path.touch(mode=0o600)
         file = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         file.execute("PRAGMA locking_mode = EXCLUSIVE")
+        file.execute("PRAGMA journal_mode = PERSIST")  # so that `Queue` can overwrite the journal
+        file.execute("PRAGMA temp_store = MEMORY")
         file.execute("PRAGMA synchronous = FULL")
         file.execute("PRAGMA secure_delete = ON")
         file.execute("BEGIN EXCLUSIVE")

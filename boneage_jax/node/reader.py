@@ -8,7 +8,7 @@ from boneage_jax.dicom_results import objects
 from boneage_jax.dicom_results.source import SourceError
 from boneage_jax.errors import BoneAgeError, where
 from boneage_jax.node.queue import Entry, Queue
-from boneage_jax.predict import heatmap, results
+from boneage_jax.predict import further_inputs, heatmap, results
 from boneage_jax.predict.items import Item
 from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
 from boneage_jax.predict.predictor import Predictor
@@ -28,13 +28,9 @@ class Reader:
     """
 
     def __init__(self, predictor: Predictor):
-        if further := [spec.name for spec in predictor.network.inputs]:
-            raise BoneAgeError(
-                f"the weights {predictor.header.name!r} also read {', '.join(further)}, which radiographs do not "
-                "contain; choose others with --weights"
-            )
+        further_inputs.refuse_others(predictor, (), "which radiographs do not contain; choose others with --weights")
         self._predictor = predictor
-        self._maps = heatmap.Maps(predictor)
+        self._maps = heatmap.find_maps(predictor)
 
     def run(self, queue: Queue, stop: threading.Event) -> None:
         """Reads waiting and arriving images until `stop` is set."""
@@ -57,7 +53,14 @@ class Reader:
         picture = self._predictor.look(data)
         prediction = self._predictor.predict(picture, sex=None)
         result = results.result(prediction, Request(_NAME, _NAME, file=None))
-        return objects.make(data, _NAME, result, lambda: self._maps.overlay(Item(picture, prediction.sex)))
+        item = Item(picture, prediction.sex)
+        return objects.make(
+            data,
+            _NAME,
+            result,
+            lambda: heatmap.illustrate(self._predictor, self._maps, item),
+            has_heatmap=self._maps is not None,
+        )
 
     def _answer(self, queue: Queue, entry: Entry) -> None:
         start = time.perf_counter()

@@ -2,7 +2,9 @@
 
 import logging
 import threading
+from collections.abc import Callable
 
+from boneage_jax.errors import where
 from boneage_jax.node.destinations import Destination, RejectedError, UnreachableError
 from boneage_jax.node.queue import LONGEST_PAUSE, Entry, Queue
 
@@ -12,8 +14,9 @@ _log = logging.getLogger(__name__)
 class Sender:
     """Sends results to one destination.
 
-    If the destination cannot be reached, the next attempts follow after 1, 2, 4 and so on seconds, up to
-    `LONGEST_PAUSE`. A result that it rejects is retried after the pauses of `Queue.postpone`, while others are sent.
+    If connecting to the destination fails, the next attempts follow after 1, 2, 4 and so on seconds, up to
+    `LONGEST_PAUSE`. A result whose transfer fails for any reason is retried after the pauses of `Queue.postpone`, while
+    others are sent.
     """
 
     def __init__(self, destination: Destination):
@@ -31,21 +34,32 @@ class Sender:
                 self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _send(self, queue: Queue, entry: Entry) -> bool:
-        """Sends the results of one image; returns whether the destination could be reached."""
+        """Sends the results of one image; returns whether the node could connect to the destination."""
         try:
             with self._destination.connect() as send:
-                for role, content in entry.files.items():
-                    send(content)
-                    queue.sent(entry.id, role)
+                self._send_files(queue, entry, send)
         except UnreachableError as error:
             _log.warning("%s cannot be reached (%s); next attempt in %.0f s", self._destination, error, self._pause)
             return False
-        except RejectedError as error:
-            pause = queue.postpone(entry.id, str(error))
-            _log.warning(
-                "image %d: %s rejects a result (%s); next attempt in %.0f s", entry.id, self._destination, error, pause
-            )
-        else:
-            _log.info("image %d: results sent", entry.id)
         self._pause = 1.0
         return True
+
+    def _send_files(self, queue: Queue, entry: Entry, send: Callable[[bytes], None]) -> None:
+        """Sends the results of one image up to the first failure, which postpones the rest."""
+        for role, content in entry.files.items():
+            try:
+                send(content)
+            except Exception as error:  # of any type, because an error must not hold up the other results
+                self._postpone(queue, entry, error)
+                return
+            queue.sent(entry.id, role)
+        _log.info("image %d: results sent", entry.id)
+
+    def _postpone(self, queue: Queue, entry: Entry, error: Exception) -> None:
+        expected = isinstance(error, (UnreachableError, RejectedError))
+        reason = str(error) if expected else where(error)  # other messages may quote a header
+        pause = queue.postpone(entry.id, reason)
+        done = "rejects" if isinstance(error, RejectedError) else "has not stored"
+        _log.warning(
+            "image %d: %s %s a result (%s); next attempt in %.0f s", entry.id, self._destination, done, reason, pause
+        )

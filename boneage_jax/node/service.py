@@ -10,7 +10,7 @@ from pathlib import Path
 from boneage_jax.errors import where
 from boneage_jax.node import receiver
 from boneage_jax.node.destinations import Destination
-from boneage_jax.node.queue import Queue
+from boneage_jax.node.queue import MOST_ATTEMPTS, Queue, State
 from boneage_jax.node.reader import Reader
 from boneage_jax.node.sender import Sender
 from boneage_jax.predict.predictor import Predictor
@@ -45,6 +45,8 @@ def run(settings: Settings, predictor: Predictor, destination: Destination, stop
     """
     reader, sender = Reader(predictor), Sender(destination)
     queue = Queue(settings.queue, predictor.weights.sha256 or predictor.header.name)
+    if failed := queue.counts()[State.FAILED]:
+        _log.warning("%d images stay set aside after %d attempts to read them", failed, MOST_ATTEMPTS)
     server = receiver.start(settings.title, settings.host, settings.port, settings.callers, queue)
     threads = [
         threading.Thread(target=_keep_running, args=(work, queue, stop), name=name)

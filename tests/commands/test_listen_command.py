@@ -63,3 +63,9 @@ def test_the_default_queue_folder_follows_xdg_state_home(monkeypatch, tmp_path):
 def test_archive_addresses_are_parsed():
     assert listen._address("PACS@10.0.0.5:104") == ("PACS", "10.0.0.5", 104)
     assert listen._address("MY PACS@[::1]:11112") == ("MY PACS", "::1", 11112)
+
+
+@pytest.mark.parametrize("port", [70000, -1])
+def test_an_out_of_range_port_is_an_error_before_the_weights_are_loaded(port, capsys):
+    assert main(["listen", PACS, f"--port={port}", "--weights=missing"]) == 1
+    assert capsys.readouterr().err == f"error: --port is {port}, expected 0 to 65535\n"

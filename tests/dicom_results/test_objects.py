@@ -188,7 +188,6 @@ def test_the_capture_shows_the_images_with_the_result_below():
     assert (pixels[height:].max(axis=(1, 2)) > 200).sum() > 100  # rows with text
     yellow = (pixels[height:] == (255, 220, 0)).all(axis=-1)
     assert yellow.sum() > 1000  # the research-use notice
-    assert made.BurnedInAnnotation == "NO"
     assert (made.Laterality, made.BodyPartExamined) == ("L", "HAND")
 
 
@@ -241,3 +240,11 @@ def test_the_report_is_removed_if_the_capture_cannot_be_written(tmp_path):
     with pytest.raises(BoneAgeError, match=r"cannot write .*b\.dcm"):
         objects.Objects(b"sr", b"sc").write(tmp_path / "a.dcm", tmp_path / "file/b.dcm")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("source", "expected"), [("YES", "YES"), ("NO", "NO"), (None, None), ("", None), ("no", None)])
+def test_burned_in_annotation_is_that_of_the_radiograph(source, expected):
+    elements = {} if source is None else {"BurnedInAnnotation": source}
+    report, made = make(radiographs.file("CR", **elements))
+    assert made.get("BurnedInAnnotation") == expected
+    assert "BurnedInAnnotation" not in report

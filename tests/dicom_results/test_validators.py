@@ -54,3 +54,10 @@ def test_the_validator_reports_a_missing_element(tmp_path):
     programs.need("dciodvfy")
     (tmp_path / "a.dcm").write_bytes(radiographs.file("CR", Modality=None))
     assert any("Modality" in line for line in errors(tmp_path / "a.dcm"))
+
+
+@pytest.mark.parametrize("burned_in", ["YES", "NO", ""])
+def test_captures_of_sources_with_burned_in_annotation_are_valid(burned_in, tmp_path):
+    programs.need("dciodvfy")
+    _, capture = write(tmp_path, radiographs.file("CR", BurnedInAnnotation=burned_in), radiographs.result())
+    assert errors(capture) == []

@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import json
 import threading
 
 import pydicom
@@ -14,7 +15,18 @@ from boneage_jax.node.destinations import Archive, RejectedError, Service, Unrea
 from tests.dicom_results import radiographs
 
 KINDS = (SecondaryCaptureImageStorage, Comprehensive3DSRStorage)
+JSON, XML = "application/dicom+json", "application/dicom+xml"
 FAILED = '{"00081198": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": ["1.2.3"]}}]}}'
+
+
+def uid(content):
+    return pydicom.dcmread(io.BytesIO(content)).SOPInstanceUID
+
+
+def stored(*contents):
+    """The response of a service that has stored these objects."""
+    items = [{"00081155": {"vr": "UI", "Value": [uid(content)]}} for content in contents]
+    return json.dumps({"00081199": {"vr": "SQ", "Value": items}})
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +62,10 @@ def archive():
 
 @pytest.fixture
 def service():
-    """Starts an HTTP server that answers with a status; returns a destination and the list of requests it receives."""
+    """Starts an HTTP server with one response; returns a destination and the list of requests the server receives."""
     servers = []
 
-    def start(status=200, body="{}"):
+    def start(status=200, body="", kind=JSON, location=None):
         received = []
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -61,8 +73,17 @@ def service():
 
             def do_POST(self):
                 received.append((self.path, self._body()))
+                self._answer(status)
+
+            def do_GET(self):
+                received.append((self.path, None))
+                self._answer(200)
+
+            def _answer(self, status):
                 self.send_response(status)
-                self.send_header("Content-Type", "application/dicom+json")
+                if location:
+                    self.send_header("Location", location)
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body.encode())
@@ -145,7 +166,7 @@ def test_an_archive_with_another_ae_title_is_unreachable(archive):
 
 
 def test_a_service_receives_the_bytes_of_each_object(service, made):
-    destination, received = service()
+    destination, received = service(body=stored(made.capture, made.report))
     with destination.connect() as send:
         send(made.capture)
         send(made.report)
@@ -182,3 +203,56 @@ def test_a_missing_service_is_unreachable(made):
 def test_destinations_are_named_by_their_address():
     assert str(Archive("BONEAGE", "PACS", "10.0.0.5", 104)) == "PACS@10.0.0.5:104"
     assert str(Service("http://127.0.0.1:8042/dicom-web")) == "http://127.0.0.1:8042/dicom-web"
+
+
+XML_STORED = """<NativeDicomModel>
+<DicomAttribute tag="00081199" vr="SQ" keyword="ReferencedSOPSequence"><Item number="1">
+<DicomAttribute tag="00081155" vr="UI" keyword="ReferencedSOPInstanceUID"><Value number="1">{}</Value></DicomAttribute>
+</Item></DicomAttribute></NativeDicomModel>"""
+
+
+@pytest.mark.parametrize("kind", [JSON, "application/json", f"{JSON}; charset=utf-8", f"{XML};charset=utf-8"])
+def test_a_response_that_lists_the_object_confirms_it(kind, service, made):
+    body = XML_STORED.format(uid(made.report)) if kind.startswith(XML) else stored(made.report)
+    destination, received = service(body=body, kind=kind)
+    with destination.connect() as send:
+        send(made.report)
+    assert len(received) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("", JSON),
+        ("{}", JSON),
+        ("<html>Log in</html>", "text/html"),
+        ('{"message": "stored"}', "application/json"),
+        ('["stored"]', "application/json"),
+        ("stored", JSON),
+        ("<stored", XML),
+    ],
+)
+def test_a_success_status_without_the_object_does_not_confirm_it(body, kind, service, made):
+    destination, _ = service(body=body, kind=kind)
+    with destination.connect() as send, pytest.raises(UnreachableError, match="does not list the object as stored"):
+        send(made.report)
+
+
+def test_a_response_that_lists_another_object_does_not_confirm_it(service, made):
+    destination, _ = service(body=stored(made.capture))
+    with destination.connect() as send, pytest.raises(UnreachableError, match="does not list the object as stored"):
+        send(made.report)
+
+
+def test_a_failure_is_found_despite_media_type_parameters(service, made):
+    destination, _ = service(body=FAILED, kind=f"{JSON}; charset=utf-8")
+    with destination.connect() as send, pytest.raises(RejectedError, match="it reports that storing failed"):
+        send(made.report)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirections_are_not_followed(status, service, made):
+    destination, received = service(status, stored(made.report), location="/login")
+    with destination.connect() as send, pytest.raises(UnreachableError, match="it redirects to another address"):
+        send(made.report)
+    assert [path for path, _ in received] == ["/dicom-web/studies"]

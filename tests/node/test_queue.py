@@ -1,12 +1,18 @@
 """The queue keeps accepted images until they are done, even if the process ends."""
 
+import contextlib
+import random
+import re
+import signal
 import sqlite3
+import subprocess
+import sys
 import time
 
 import pytest
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.node.queue import Queue, State
+from boneage_jax.node.queue import LONGEST_PAUSE, MOST_ATTEMPTS, Queue, State
 
 
 @pytest.fixture
@@ -140,7 +146,7 @@ def test_a_queue_of_a_later_version_is_rejected(queue, path):
     with sqlite3.connect(path) as file:
         file.execute("PRAGMA user_version = 9")
     file.close()
-    with pytest.raises(BoneAgeError, match="has version 9, but this program reads version 1; finish it with"):
+    with pytest.raises(BoneAgeError, match="has version 9, but this program reads version 2; finish it with"):
         Queue(path, "weights-a")
 
 
@@ -148,3 +154,88 @@ def test_a_file_that_is_not_a_queue_is_rejected(tmp_path):
     (tmp_path / "q").write_bytes(b"something else" * 100)
     with pytest.raises(BoneAgeError, match=r"the queue .*q cannot be opened: file is not a database"):
         Queue(tmp_path / "q", "weights-a")
+
+
+def test_a_result_postponed_thousands_of_times_waits_the_longest_pause(queue, path):
+    number = queue.accept("1.2.3", b"image")
+    queue.answer(number, {"report": b"sr"})
+    queue.close()
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        file.execute("UPDATE image SET attempts = 5000")
+    again = Queue(path, "weights-a")
+    assert again.postpone(number, "rejected") == LONGEST_PAUSE
+    again.close()
+
+
+def test_an_accepted_image_replaces_one_that_the_new_weights_had_refused(queue, path):
+    queue.refuse(queue.accept("1.2.1", b"no sex"), "the sex is not given")
+    other = reopened(queue, path, "weights-b")
+    assert other.accept("1.2.1", b"with sex") is not None
+    back = reopened(other, path, "weights-a")
+    assert back.counts() == {State.WAITING: 1}
+    assert back.next_waiting().source == b"with sex"
+    back.close()
+
+
+def contents(path):
+    """The bytes of every file in the queue's folder."""
+    return b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+def test_no_bytes_of_a_delivered_image_remain_while_the_queue_is_open(queue, path):
+    number = queue.accept("1.2.3", b"Doe^Jane" * 10000)
+    assert b"Doe^Jane" in contents(path)
+    queue.answer(number, {"report": b"Doe^Jane"})
+    queue.sent(number, "report")
+    assert b"Doe^Jane" not in contents(path)
+
+
+def test_no_bytes_remain_of_small_files_that_shared_pages(queue, path):
+    rng = random.Random(33)  # without the padding, step 25 leaves bytes
+    numbers: dict[bytes, int] = {}
+    for step in range(40):
+        mark = b"<%04d>" % step
+        if rng.random() < len(numbers) / 60:
+            number = numbers.pop(rng.choice(sorted(numbers)))
+            queue.sent(number, "capture")
+            queue.sent(number, "report")
+        else:
+            numbers[mark] = queue.accept(f"1.2.{step}", mark * rng.choice((1, 5, 20, 60, 100)))
+            files = {role: mark * rng.choice((1, 5, 20, 60, 100)) for role in ("capture", "report")}
+            queue.answer(numbers[mark], files)
+        assert set(re.findall(rb"<\d{4}>", contents(path))) == set(numbers)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from boneage_jax.node.queue import Queue
+
+queue = Queue(Path(sys.argv[1]), "weights-a")
+number = queue.accept("1.2.3", b"Doe^Jane" * 10000)
+queue._erase_journal = lambda: os.kill(os.getpid(), signal.SIGKILL)
+queue.refuse(number, "the sex is not given")
+"""
+
+
+def test_the_next_start_erases_what_a_killed_process_left_in_the_journal(path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert b"Doe^Jane" in contents(path)
+    again = Queue(path, "weights-a")
+    assert again.counts() == {State.REFUSED: 1}
+    assert b"Doe^Jane" not in contents(path)
+    again.close()
+
+
+def test_an_image_is_set_aside_after_several_attempts_until_another_copy_arrives(queue, path):
+    number = queue.accept("1.2.3", b"crashes the process")
+    for _ in range(MOST_ATTEMPTS):
+        assert queue.next_waiting().id == number
+        queue = reopened(queue, path)
+    assert queue.next_waiting() is None
+    queue = reopened(queue, path, "weights-b")
+    assert queue.counts() == {State.FAILED: 1}
+    assert queue.accept("1.2.3", b"harmless") == number
+    assert queue.next_waiting().source == b"harmless"
+    queue.close()

@@ -1,7 +1,10 @@
 """Reading from the queue: results, refusals, and errors that leave the node running."""
 
+import io
 import threading
 
+import numpy as np
+import pydicom
 import pytest
 
 from boneage_jax.errors import BoneAgeError
@@ -10,7 +13,7 @@ from boneage_jax.node.reader import Reader
 from boneage_jax.predict.prediction import RefusedImageError
 from boneage_jax.released.checks import Finding
 from tests.dicom_results import radiographs
-from tests.predict import random_weights
+from tests.predict import random_weights, test_region_readings
 from tests.predict.random_weights import CALIBRATION
 
 
@@ -71,7 +74,7 @@ def test_an_image_that_fails_the_checks_is_refused_with_the_reason(reader, queue
     monkeypatch.setattr(reader._predictor, "predict", refuse)
     queue.accept("1.2.3", radiographs.file("CR"))
     run(reader, queue, lambda: queue.counts() == {State.REFUSED: 1})
-    assert "image 1 is refused: the image is refused: The image is blank." in caplog.text
+    assert "image 1 is refused: the image is refused: The image is blank\n" in caplog.text
 
 
 def test_a_damaged_image_is_refused_without_logging_its_values(reader, queue, caplog):
@@ -103,3 +106,12 @@ def test_an_unexpected_error_keeps_the_image_and_the_node_continues(reader, queu
 def test_weights_with_further_inputs_are_rejected():
     with pytest.raises(BoneAgeError, match="the weights 'tiny' also read chronological_age"):
         Reader(random_weights.predictor(inputs=random_weights.AGE))
+
+
+def test_weights_without_heat_maps_give_a_capture_of_the_radiograph_alone():
+    made = Reader(test_region_readings.predictor()).read(radiographs.file("CR", test_region_readings.hand()))
+    capture = pydicom.dcmread(io.BytesIO(made.capture))
+    assert (capture.SeriesDescription, capture.Columns) == ("Bone age, research use only", 1024)
+    assert np.ptp(capture.pixel_array[:400], axis=2).max() == 0  # the radiograph is greyscale
+    expected = test_region_readings.predictor().predict(test_region_readings.hand(), sex="F").months
+    assert radiographs.bone_age(made.report) == pytest.approx(expected, abs=0.006)

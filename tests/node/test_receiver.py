@@ -1,8 +1,11 @@
 """The storage SCP: who may connect, and what happens to each received object."""
 
+import io
 import logging
 import sqlite3
 
+import numpy as np
+import pydicom
 import pytest
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
@@ -13,6 +16,7 @@ from pydicom.uid import (
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
+from boneage_jax.data.radiograph import decode
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.node import receiver
 from boneage_jax.node.queue import Queue, State
@@ -77,8 +81,11 @@ def test_an_acknowledged_image_is_queued_as_a_dicom_file(kind, start, queue):
     made = radiographs.dataset(kind)
     assert send(start(), made) == receiver.SUCCESS
     received = queue.next_waiting().source
-    assert received.endswith(made.PixelData)
-    assert received[128:132] == b"DICM"
+    found = pydicom.dcmread(io.BytesIO(received))
+    assert found == made
+    assert found.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert found.file_meta.MediaStorageSOPInstanceUID == made.SOPInstanceUID
+    np.testing.assert_array_equal(decode(received, "received"), radiographs.hand())
 
 
 def test_an_image_received_twice_is_queued_once(start, queue):

@@ -1,26 +1,28 @@
 """Results are sent until the destination has them; rejected results wait without blocking the others."""
 
 import contextlib
+import itertools
 import threading
 import time
+from collections import Counter
 
 import pytest
 
 from boneage_jax.node.destinations import RejectedError, UnreachableError
-from boneage_jax.node.queue import LONGEST_PAUSE, Queue, State
+from boneage_jax.node.queue import Queue, State
 from boneage_jax.node.sender import Sender
 
 
 class Destination:
-    """Accepts a result unless `refuse` returns an error for it; the first `down` connections fail."""
+    """Accepts a result unless `refuse` returns an error for it; the connections with the numbers in `down` fail."""
 
-    def __init__(self, down=0, refuse=lambda content: None):
+    def __init__(self, down=(), refuse=lambda content: None):
         self.down, self.refuse, self.has, self.attempts = down, refuse, [], 0
 
     @contextlib.contextmanager
     def connect(self):
         self.attempts += 1
-        if self.attempts <= self.down:
+        if self.attempts in self.down:
             raise UnreachableError("it does not answer")
         yield self._send
 
@@ -28,6 +30,17 @@ class Destination:
         if error := self.refuse(content):
             raise error
         self.has.append(content)
+
+
+def unreachable(times):
+    """For `refuse`: the connection is lost on the first `times[content]` attempts to send a result."""
+    left = Counter(times)
+
+    def refuse(content):
+        left[content] -= 1
+        return UnreachableError("it ended the association") if left[content] >= 0 else None
+
+    return refuse
 
 
 class Pauses(threading.Event):
@@ -79,7 +92,7 @@ def test_both_results_of_each_image_are_sent_in_order(queue):
 
 def test_an_unreachable_destination_is_retried_after_growing_pauses(queue, caplog):
     answered(queue, 2)
-    destination = Destination(down=12)
+    destination = Destination(down=range(1, 13))
     pauses = run(queue, destination, lambda: queue.counts() == {State.SENT: 2})
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
     assert len(destination.has) == 4
@@ -87,16 +100,11 @@ def test_an_unreachable_destination_is_retried_after_growing_pauses(queue, caplo
 
 
 def test_the_pause_is_reset_after_success(queue):
-    sender = Sender(destination := Destination(down=3))
-    answered(queue, 1)
-    stop = Pauses()
-    for _ in range(3):
-        assert not sender._send(queue, queue.next_answered())
-        sender._pause *= 2
-    assert sender._send(queue, queue.next_answered())
-    assert sender._pause == 1
-    assert len(destination.has) == 2
-    assert stop.asked == []
+    answered(queue, 2)
+    destination = Destination(down=(1, 2, 3, 5, 6))
+    pauses = run(queue, destination, lambda: queue.counts() == {State.SENT: 2})
+    assert pauses == [1, 2, 4, 1, 2]
+    assert len(destination.has) == 4
 
 
 def test_a_rejected_result_does_not_hold_up_the_others(queue, caplog):
@@ -110,11 +118,28 @@ def test_a_rejected_result_does_not_hold_up_the_others(queue, caplog):
 
 
 def test_only_missing_results_are_sent_again(queue, monkeypatch):
+    clock = itertools.count(0.0, 10.0)  # a postponed result is due at once
+    monkeypatch.setattr(time, "time", lambda: next(clock))
     (number,) = answered(queue, 1)
-    refusals = {b"sr %d" % number: [UnreachableError("it ended the association")]}
-    destination = Destination(
-        refuse=lambda content: refusals.get(content, [None]).pop() if refusals.get(content) else None
-    )
-    run(queue, destination, lambda: queue.counts() == {State.SENT: 1})
+    destination = Destination(refuse=unreachable({b"sr %d" % number: 1}))
+    pauses = run(queue, destination, lambda: queue.counts() == {State.SENT: 1})
+    assert (pauses, destination.attempts) == ([], 2)
     assert destination.has == [b"sc %d" % number, b"sr %d" % number]
-    assert LONGEST_PAUSE == 300
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (UnreachableError("it answers with status 500"), "has not stored a result (it answers with status 500)"),
+        (TypeError("Doe^Jane"), "has not stored a result (TypeError at "),
+    ],
+)
+def test_a_result_that_can_never_be_sent_does_not_hold_up_the_others(error, logged, queue, caplog):
+    first, second = answered(queue, 2)
+    destination = Destination(refuse={b"sc %d" % first: error}.get)
+    pauses = run(queue, destination, lambda: queue.counts() == {State.SENT: 1, State.ANSWERED: 1})
+    assert destination.has == [b"sc %d" % second, b"sr %d" % second]
+    assert pauses == []
+    assert f"image {first}: " in caplog.text
+    assert logged in caplog.text
+    assert "Doe" not in caplog.text
