@@ -14,10 +14,13 @@ from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("boneage_jax/kernels")
 SOURCES = KERNELS / "cpu"
+COMMON_FLAGS = ["-O3", "-g0", "-std=c++17", "-Wall", "-Wextra"]
 # The instruction sets of each library; `boneage_jax.kernels.library.VARIANTS` chooses one for the processor.
 AVX2 = ["-mavx", "-mavx2", "-mbmi", "-mbmi2", "-mf16c", "-mfma", "-mlzcnt", "-mpopcnt"]
-AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mprefer-vector-width=512"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"]
 VARIANTS = {"avx2": AVX2, "avx512": AVX512}
+# GCC 12 takes the undefined operands in its own AVX-512 intrinsics for variables that are not initialised.
+OTHER_FLAGS = {"avx512": ["-mprefer-vector-width=512", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]}
 
 
 def extensions() -> list[Extension]:
@@ -34,7 +37,7 @@ def extensions() -> list[Extension]:
             sources=[str(SOURCES / f"{name}.cc")],
             depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
             language="c++",
-            extra_compile_args=["-O3", "-g0", "-std=c++17", "-w", "-isystem", include, *flags],
+            extra_compile_args=[*COMMON_FLAGS, "-isystem", include, *flags, *OTHER_FLAGS.get(name, [])],
             extra_link_args=["-s"],
             optional=True,
         )

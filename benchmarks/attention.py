@@ -1,6 +1,6 @@
 """Measures whether networks look where readers look, on radiographs with annotated ossification regions.
 
-    python benchmarks/attention.py --data DIR --boxes ossification_rois.csv [--weights NAME] [--limit N] [--card]
+    python -m benchmarks.attention --data DIR --boxes ossification_rois.csv [--weights NAME] [--limit N] [--card]
 
 DIR holds the RSNA files; the boxes are those of Koitka et al. (PLOS ONE 2018, doi 10.1371/journal.pone.0207496); where
 two readers drew boxes, the expert's are used. The table gives the share of the heat map inside the boxes, beside the
@@ -10,7 +10,6 @@ core. --card adds the shares to the weights file and its model card. Weights tha
 
 import argparse
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable
 from typing import Any
@@ -18,13 +17,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks import record
 from boneage_jax import load
-from boneage_jax.atomic_files import write_text
-from boneage_jax.data import rsna
+from boneage_jax.data import Preprocessing, rsna
 from boneage_jax.data.radiograph import read
 from boneage_jax.export import card
 from boneage_jax.predict.attention import Shares, shares
-from boneage_jax.predict.heatmap import Maps
+from boneage_jax.predict.heatmap import Maps, supported
 from boneage_jax.predict.items import Item
 from boneage_jax.regions.annotations import NON_EXPERT, read_annotations
 from boneage_jax.released import weights as released
@@ -67,14 +66,13 @@ def add_to_card(path: pathlib.Path, groups: dict[str, Any]) -> None:
     """Adds the shares of one network to its weights file and to the model card beside it."""
     weights = released.read(path)
     figures = {**weights.header.figures, "attention": groups["all ages"]}
-    released.write(path, dataclasses.replace(weights, header=dataclasses.replace(weights.header, figures=figures)))
-    write_text(path.with_suffix(".md"), card.text(released.read_header(path)))
+    card.write_weights(path, dataclasses.replace(weights, header=dataclasses.replace(weights.header, figures=figures)))
 
 
 def heatmapped() -> list[str]:
     """Names of the packaged weights that have heat maps."""
     headers = {name: released.read_header(released.find(name)) for name in released.names()}
-    return [name for name, header in headers.items() if header.preprocessing["region"] != "joints"]
+    return [name for name, one in headers.items() if supported(Preprocessing.from_dict(one.preprocessing))]
 
 
 def table(result: dict[str, Any]) -> str:
@@ -110,7 +108,7 @@ def main() -> None:
         for name, groups in result.items():
             add_to_card(released.find(name), groups)
     if flags.out:
-        write_text(flags.out, json.dumps(result, indent=2) + "\n")
+        record.write(flags.out, {"shares": result})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Compares our networks with those of PyTorch and Keras on this machine, alternately in one session.
 
     pip install -e . -r benchmarks/requirements.txt
-    python benchmarks/compare.py                              # all tasks, everybody
-    python benchmarks/compare.py --tasks xception-training --contestants ours torch --rounds 3
+    python -m benchmarks.compare                              # all tasks, everybody
+    python -m benchmarks.compare --tasks xception-training --contestants ours torch --rounds 3
 
 Every contestant runs in its own process and waits while another one runs. After warm-up they take turns; the ratio of
 our rate to theirs is computed for each round, so that other load on the machine affects both. The command prints the
@@ -12,7 +12,6 @@ contestants that are not installed are left out.
 """
 
 import argparse
-import datetime
 import json
 import re
 import statistics
@@ -23,11 +22,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from contestants import CONTESTANTS, NETWORKS
+from benchmarks import record
+from benchmarks.contestants import CONTESTANTS, NETWORKS
+from boneage_jax.atomic_files import write_text
 
-from boneage_jax.benchmark import report
-
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 SIZES = {  # pixels, batch
     "xception": (299, 8),
     "convmixer": (128, 4),
@@ -48,11 +47,11 @@ class Contestant:
 
     def __init__(self, name: str, task: dict[str, Any]):
         self.name = name
-        command = [sys.executable, str(HERE / "contestants.py"), name, json.dumps(task)]
+        command = [sys.executable, "-m", "benchmarks.contestants", name, json.dumps(task)]
         # A file, because an unread pipe would fill up; it stays open as long as the process runs.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
 
     def ready(self) -> dict[str, float] | None:
@@ -192,7 +191,7 @@ def main() -> int:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each contestant in each round")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "latest.json")
+    parser.add_argument("--out", type=Path, default=record.RESULTS / "latest.json")
     flags = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for name in flags.tasks:
@@ -202,16 +201,8 @@ def main() -> int:
         present = able(name, flags.contestants or list(CONTESTANTS))
         print(f"{name}: {', '.join(present)}", file=sys.stderr, flush=True)
         rows += compare(task, present, flags.rounds, flags.seconds)
-        result = {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-            "command": " ".join(["python", *sys.argv]),
-            "hardware": report.hardware(),
-            "versions": report.versions(PEERS),
-            "rows": rows,
-        }
-        flags.out.parent.mkdir(parents=True, exist_ok=True)
-        flags.out.write_text(json.dumps(result, indent=1) + "\n")
-        flags.out.with_suffix(".md").write_text(table(rows) + "\n")
+        record.write(flags.out, {"rows": rows}, PEERS)
+        write_text(flags.out.with_suffix(".md"), table(rows) + "\n")
     print(table(rows))
     if missing := absent(rows, flags.tasks, flags.contestants or []):
         print(f"error: did not run: {', '.join(missing)}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """One contestant of `compare.py`, in a process of its own: prepares a task, then runs as many steps as requested.
 
-    python benchmarks/contestants.py ours '{"network": "xception", "size": 299, "batch": 8, "work": "training", ...}'
+    python -m benchmarks.contestants ours '{"network": "xception", "size": 299, "batch": 8, "work": "training", ...}'
 
 It prints a line of JSON when it is ready, then, for each number that it reads, the seconds of that many steps.
 """

@@ -1,6 +1,6 @@
 """Times the CPU kernels against XLA and, if installed, PyTorch: the fastest of several sequential runs.
 
-python benchmarks/convolution.py
+python -m benchmarks.convolution
 
 Prints GFLOP/s of 3x3 and 1x1 convolutions: forward / gradient of the image / gradient of the kernel.
 """

@@ -1,7 +1,7 @@
 """Times the zoo's depthwise convolutions one by one, in three implementations, on this device.
 
-    python benchmarks/depthwise.py                     # a table
-    python benchmarks/depthwise.py --json --dtype=float32
+    python -m benchmarks.depthwise                     # a table
+    python -m benchmarks.depthwise --json --dtype=float32
 
 "library" is `jax.lax.conv_general_dilated` (cuDNN on a GPU), "shifted adds" is a sum of shifted products that XLA
 fuses, and "ours" is the implementation that the networks use.

@@ -1,6 +1,6 @@
 """Checks this version against a table of expectations on inputs like those of users.
 
-    python benchmarks/expectations.py --cases DIR [--inputs DIR] [--weights NAME ...]
+    python -m benchmarks.expectations --cases DIR [--inputs DIR] [--weights NAME ...]
 
 DIR holds `expectations.csv` (case, arguments of `boneage`, what must hold) and `make_inputs.py`, which writes the
 inputs from radiographs. `--inputs` names a folder that already contains them. Each row is run as a user would run it,

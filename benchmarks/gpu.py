@@ -1,8 +1,8 @@
 """Runs all measurements that need a GPU, in one command of at most ten minutes.
 
     pip install -e ".[cuda,test]" -r benchmarks/requirements.txt
-    python benchmarks/gpu.py            # writes benchmarks/results/gpu.json and gpu.md
-    python benchmarks/gpu.py --tiny     # a miniature run, also on a CPU, to check that the command works
+    python -m benchmarks.gpu            # writes benchmarks/results/gpu.json and gpu.md
+    python -m benchmarks.gpu --tiny     # a miniature run, also on a CPU, to check that the command works
 
 Parts, the most informative first: our step with the images on the host and on the device (rate, share of the matrix
 rate, waiting for data, memory), ours against compiled PyTorch in bfloat16, the depthwise shapes, the tests. A
@@ -12,7 +12,6 @@ others still run; `--parts torch depthwise` measures these two parts in a separa
 
 import argparse
 import dataclasses
-import datetime
 import functools
 import json
 import os
@@ -25,12 +24,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import compare
-import depthwise
-from contestants import NETWORKS
+from benchmarks import compare, depthwise, record
+from benchmarks.contestants import NETWORKS
+from boneage_jax.atomic_files import write_text
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = Path(__file__).parents[1]
 RSNA_IMAGES = 12_611
 PARTS = ("steps", "torch", "depthwise", "tests")
 BFLOAT16 = "--config.model.dtype=bfloat16"
@@ -153,7 +151,7 @@ class AgainstTorch:
 
     def __init__(self, networks: list[str], plan: Plan, clock: Clock):
         self._plan, self._clock = plan, clock
-        self._tasks = {
+        self._tasks: dict[str, dict[str, Any]] = {
             f"{network} {work}": {"network": network, "work": work, "size": size, "batch": batch, "dtype": "bfloat16"}
             for network in networks
             for size, batch in [plan.networks[network]]
@@ -212,7 +210,7 @@ def parts(plan: Plan, clock: Clock) -> list[tuple[str, str, Callable[[], Any]]]:
     for name, flags in plan.launches.items():
         placement = name.rpartition(", ")[2]
         steps.append(("steps", name, functools.partial(launch, flags, placement, clock)))
-    shapes = ["benchmarks/depthwise.py", "--json", *plan.depthwise]
+    shapes = ["-m", "benchmarks.depthwise", "--json", *plan.depthwise]
     first, second = list(plan.networks)[:2], list(plan.networks)[2:]
     return [
         *steps,
@@ -269,32 +267,29 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="in miniature: does the command work?")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu.json")
+    parser.add_argument("--out", type=Path, default=record.RESULTS / "gpu.json")
     flags = parser.parse_args()
     # Several processes share the GPU, so none may preallocate its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    result: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "command": " ".join(["python", *sys.argv]),
-        "found": {},
-        "missing": {},
-    }
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, Any]] = {}
+    missing: dict[str, str] = {}
+    written = record.write(flags.out, {"found": found, "missing": missing}, compare.PEERS)
     for section, name, measure in parts(TINY if flags.tiny else FULL, Clock(flags.minutes)):
         if section not in flags.parts:
             continue
         print(f"{section}: {name}", file=sys.stderr, flush=True)
         try:
-            result["found"].setdefault(section, {})[name] = measure()
+            done = measure()
         except OutOfTimeError:
-            result["missing"][f"{section}: {name}"] = "no time left"
+            missing[f"{section}: {name}"] = "no time left"
         except Exception as error:
-            result["missing"][f"{section}: {name}"] = str(error)
-        result["found"] = {key: value for key, value in result["found"].items() if value}
-        flags.out.write_text(json.dumps(result, indent=1) + "\n")
-        flags.out.with_suffix(".md").write_text(markdown(result))
-    print(markdown(result))
-    sys.exit(1 if any(why != "no time left" for why in result["missing"].values()) else 0)
+            missing[f"{section}: {name}"] = str(error)
+        else:
+            found.setdefault(section, {})[name] = done
+        written = record.write(flags.out, {"found": found, "missing": missing}, compare.PEERS)
+        write_text(flags.out.with_suffix(".md"), markdown(written))
+    print(markdown(written))
+    sys.exit(1 if any(why != "no time left" for why in missing.values()) else 0)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Measures how often the input checks refuse or correct validation radiographs and generated bad inputs.
 
 pip install -r benchmarks/requirements-inputs.txt
-python benchmarks/input_checks.py --data DIR [--limit N] [--out benchmarks/results/input-checks.json]
+python -m benchmarks.input_checks --data DIR [--limit N] [--out benchmarks/results/input-checks.json]
 
 DIR holds the RSNA files. The checks are fitted on two thirds of the training split and their limits on the rest, which
 takes some minutes; they are measured on the validation split. The bad inputs are defined in bad_inputs.py, and their
@@ -9,21 +9,19 @@ seeds in `made` below.
 """
 
 import argparse
-import json
 import pathlib
 import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import bad_inputs
 import numpy as np
 
-from boneage_jax.atomic_files import write_text
+from benchmarks import bad_inputs, record
 from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
 from boneage_jax.data.splits import STANFORD, hospital
-from boneage_jax.export.check_fitting import fit_rsna
+from boneage_jax.export import check_fitting
 from boneage_jax.regions.detector import packaged
 from boneage_jax.released.checks import WARNING, Checks, Finding
 
@@ -108,11 +106,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="images of each bad kind")
     parser.add_argument("--out", type=pathlib.Path, help="where to write the result as JSON")
     flags = parser.parse_args()
-    checks = fit_rsna(flags.data, flags.limit)
+    checks = check_fitting.fit(check_fitting.training_squares(flags.data, flags.limit))
     result = {"limit": flags.limit, "settings": checks.to_parts()[0]} | measure(checks, flags.data, flags.count)
     print(table(result))
     if flags.out:
-        write_text(flags.out, json.dumps(result, indent=2) + "\n")
+        record.write(flags.out, result)
 
 
 if __name__ == "__main__":

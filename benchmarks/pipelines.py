@@ -1,7 +1,7 @@
 """Compares our data pipeline with other libraries, alternately on one core and on the same files.
 
     pip install -e . -r benchmarks/requirements.txt
-    python benchmarks/pipelines.py
+    python -m benchmarks.pipelines
 
 Every contestant turns radiographs of 299 pixels (procedural hands, JPEG) into batches of 32 float images, flipped,
 rotated, shifted and zoomed at random:
@@ -14,9 +14,7 @@ rotated, shifted and zoomed at random:
 """
 
 import argparse
-import datetime
 import itertools
-import json
 import os
 import statistics
 import sys
@@ -29,7 +27,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-HERE = Path(__file__).parent
+from benchmarks import record
+from boneage_jax.atomic_files import write_text
+
 SIZE, BATCH = 299, 32
 ROTATION, SHIFT, ZOOM = 20.0, 0.1, 0.1
 Stream = Iterator[np.ndarray]  # of float32 batches
@@ -166,10 +166,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each contestant in each round")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "pipelines.json")
+    parser.add_argument("--out", type=Path, default=record.RESULTS / "pipelines.json")
     flags = parser.parse_args()
-    from boneage_jax.benchmark import report
-
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     cv2.setNumThreads(0)
@@ -194,17 +192,9 @@ def main() -> None:
         ratios = [mine / theirs for mine, theirs in zip(rates["ours"], found, strict=True)]
         spread = "" if name == "ours" else f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         lines.append(f"| {name} | {statistics.median(found):,.0f} | {spread} | {first[name]:.1f} |")
-    result = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "command": " ".join(["python", *sys.argv]),
-        "hardware": report.hardware(),
-        "versions": report.versions(["albumentations", "torch", "keras"]),
-        "images_per_second": rates,
-        "first_batch_seconds": first,
-    }
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    flags.out.write_text(json.dumps(result, indent=1) + "\n")
-    flags.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    result = {"images_per_second": rates, "first_batch_seconds": first}
+    record.write(flags.out, result, peers=("albumentations", "torch", "keras"))
+    write_text(flags.out.with_suffix(".md"), "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

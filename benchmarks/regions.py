@@ -1,6 +1,6 @@
 """Measures the detector of ossification regions on the 89 test radiographs and compares it with a second reader.
 
-    python benchmarks/regions.py --data DIR --boxes ossification_rois.csv [--out benchmarks/results/regions.json]
+    python -m benchmarks.regions --data DIR --boxes ossification_rois.csv [--out benchmarks/results/regions.json]
 
 DIR holds the RSNA files. The boxes are those of Koitka et al. (PLOS ONE 2018, doi 10.1371/journal.pone.0207496): an
 expert and a non-expert annotated each test radiograph. Their Faster R-CNN, pretrained on COCO, reaches a mAP of 92.9
@@ -10,7 +10,6 @@ on 212 of them. For the time on one core, run it under `taskset -c 0`.
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +18,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks import record
 from boneage_jax import cores
-from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
@@ -208,8 +207,8 @@ def readings(detector: Detector, validation: Sequence[rsna.LabelledImage], count
             kept = [place for place, one in enumerate(read_) if isinstance(one, Prediction)]
             age = np.array([chosen[place].age for place in kept])
             errors = {
-                name: np.array([found_[place].months for place in kept]) - age
-                for name, found_ in {"regions": read_, **others}.items()
+                "regions": np.array([one.months for one in answered]) - age,
+                **{name: np.array([found_[place].months for place in kept]) - age for name, found_ in others.items()},
             }
             result["mae"] = {
                 "read_by_both": len(kept),
@@ -304,7 +303,7 @@ def main() -> None:
     }
     print(table(result))
     if flags.out:
-        write_text(flags.out, json.dumps(result, indent=2) + "\n")
+        record.write(flags.out, result)
 
 
 if __name__ == "__main__":

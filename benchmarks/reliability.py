@@ -1,6 +1,6 @@
 """Damages every kind of file that the commands read, kills and doubles runs, fills the disk and counts outcomes.
 
-    python benchmarks/reliability.py [--count 1000] [--parts images tables ...] [--out FILE.json]
+    python -m benchmarks.reliability [--count 1000] [--parts images tables ...] [--out FILE.json]
 
 Seeds are fixed. `--count` is the number of damaged files; a tenth as many runs are killed. Outcomes:
 
@@ -35,21 +35,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # for the tests' writers of DICOM and weights files
-
-import disturbed_runs  # noqa: E402
-import mutations  # noqa: E402
-
-from boneage_jax.atomic_files import write_text  # noqa: E402
-from boneage_jax.benchmark import report  # noqa: E402
-from boneage_jax.commands.main import main as boneage  # noqa: E402
-from boneage_jax.errors import BoneAgeError  # noqa: E402
-from boneage_jax.pretrained import formats  # noqa: E402
-from boneage_jax.train import evaluation, parallel  # noqa: E402
-from boneage_jax.train.checkpoint import digest  # noqa: E402
-from boneage_jax.train.experiment import load_data  # noqa: E402
-from tests.train.tiny_run import get_config  # noqa: E402
+from benchmarks import disturbed_runs, mutations, record
+from boneage_jax.commands.main import main as boneage
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.pretrained import formats
+from boneage_jax.train import evaluation, parallel
+from boneage_jax.train.checkpoint import digest
+from boneage_jax.train.experiment import load_data
+from tests.train.tiny_run import get_config
 
 OUTCOMES = ("answered", "clear error", "warned", "silent", "traceback", "hang", "memory")
 FAULTS = OUTCOMES[4:]
@@ -265,7 +258,7 @@ def store(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     stored = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     parts = {row["part"] for row in rows}
     kept = [row for row in stored if row["part"] not in parts]
-    write_text(path, json.dumps({"hardware": report.hardware(), "rows": kept + rows}, indent=1) + "\n")
+    record.write(path, {"rows": kept + rows})
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Measures how much a reading changes when the file changes and the child does not.
 
-    python benchmarks/robustness.py --images DIR --labels CSV [--weights NAME] [--copies DIR] [--out FILE.json]
+    python -m benchmarks.robustness --images DIR --labels CSV [--weights NAME] [--copies DIR] [--out FILE.json]
 
 Every radiograph is read as it is and after each transform; the table gives the mean and the largest change in months,
 the share refused by the input checks, and the mean absolute error against the labels. CSV is any label table of the
@@ -15,7 +15,6 @@ rotation, flips, brightness, contrast, inversion and resolution changed it signi
 import argparse
 import functools
 import io
-import json
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,8 +24,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from benchmarks import record
 from boneage_jax import load
-from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
 from boneage_jax.errors import BoneAgeError
@@ -197,7 +196,7 @@ def main() -> None:
     rows = measure(load(name), labelled, copies)
     print(table(rows))
     if flags.out:
-        write_text(flags.out, json.dumps({"weights": str(name), "rows": rows}, indent=2) + "\n")
+        record.write(flags.out, {"weights": str(name), "rows": rows})
 
 
 if __name__ == "__main__":

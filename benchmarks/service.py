@@ -1,7 +1,7 @@
 """Compares `boneage serve` with the bare predictor: images per second and request latency.
 
 pip install -e ".[serve]"
-python benchmarks/service.py [--images N] [--clients N] [--rounds N] [--out benchmarks/results/service.json]
+python -m benchmarks.service [--images N] [--clients N] [--rounds N] [--out benchmarks/results/service.json]
 
 Both read the same phantoms of 1,024 pixels as PNG files, in turns: the predictor from memory, in batches of 8 in this
 process; the service in another process, from N clients at once. The goal is 80 % of the predictor's rate.
@@ -12,7 +12,6 @@ import http.client
 import json
 import os
 import pathlib
-import platform
 import re
 import statistics
 import subprocess
@@ -27,8 +26,7 @@ import cv2
 import numpy as np
 
 import boneage_jax
-from boneage_jax import cores
-from boneage_jax.atomic_files import write_text
+from benchmarks import record
 from boneage_jax.data import phantom
 from boneage_jax.predict.items import Item
 from boneage_jax.predict.predictor import Predictor
@@ -111,7 +109,7 @@ def measure(weights: str, images: list[bytes], clients: int, rounds: int) -> dic
     single = [value for one in found for value in one["single"]]
     return {
         "weights": weights,
-        "machine": f"{platform.machine()}, {cores.usable()} cores, load average {os.getloadavg()[1]:.1f}",
+        "load_average": round(os.getloadavg()[1], 1),  # of five minutes
         "size": SIZE,
         "images": len(images),
         "clients": clients,
@@ -138,7 +136,7 @@ def main() -> None:
     result = measure(flags.weights, pictures(flags.images), flags.clients, flags.rounds)
     print(json.dumps(result, indent=2))
     if flags.out:
-        write_text(flags.out, json.dumps(result, indent=2) + "\n")
+        record.write(flags.out, result)
 
 
 if __name__ == "__main__":

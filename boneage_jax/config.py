@@ -62,8 +62,8 @@ _RANGES = {
 def base() -> ConfigDict:
     """A configuration with every key that exists, at its default."""
     config = ConfigDict()
-    config.name = "base"
-    config.seed = 0
+    config.name = "base"  # of the configuration; runs/<name> is the default of --workdir
+    config.seed = 0  # of the initial parameters, the order of the images and their augmentation
     config.compilation_cache = ""  # folder of compiled functions; "" for the user's cache folder, or "off"
 
     config.data = ConfigDict()
@@ -107,24 +107,24 @@ def base() -> ConfigDict:
     config.augment.gamma = 0.0  # exponent of the intensities up to 1 + gamma, and down to its inverse
 
     config.model = ConfigDict()
-    config.model.name = "xception"
+    config.model.name = "xception"  # of the trunk, as in docs/zoo.md
     config.model.options = ConfigDict()  # of the trunk
     config.model.input_channels = "native"  # "rgb": repeat the intensity in three channels
     # Weights to start from: a Keras or PyTorch file, one of this package, the name of included weights, or "imagenet".
     config.model.init_from = ""
-    config.model.head = "regression"
-    config.model.head_options = ConfigDict()
+    config.model.head = "regression"  # or "relative", "distribution", "sex_split_distribution", "joints"
+    config.model.head_options = ConfigDict()  # of the head
     config.model.dtype = "float32"  # of the computation; parameters are float32
     config.model.remat = False  # less memory, more time
 
     config.optimizer = ConfigDict()
-    config.optimizer.learning_rate = 1e-4
+    config.optimizer.learning_rate = 1e-4  # at the end of the warm-up
     config.optimizer.weight_decay = 1e-5  # of kernels; biases and the scales of normalisations do not decay
     config.optimizer.layer_decay = 1.0  # of the learning rate, per layer of the trunk away from the head
     # Paths of frozen parameters, such as ("trunk/block1",) or ("trunk",). The BatchNorm statistics of frozen layers
     # are still updated in training.
     config.optimizer.freeze = ()
-    config.optimizer.warmup_epochs = 1.0
+    config.optimizer.warmup_epochs = 1.0  # in which the learning rate rises linearly from 0
     config.optimizer.schedule = "constant"  # after the warm-up; "cosine": to zero at train.epochs
     config.optimizer.clip_norm = 1.0  # of the gradient; 0 for none
     config.optimizer.ema_decay = 0.0  # of the moving average of the weights, which is used in evaluation; 0 for none
@@ -138,7 +138,7 @@ def base() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.batch_size = 16  # over all devices
-    config.train.epochs = 100
+    config.train.epochs = 100  # passes over the training split
     config.train.loss = "mse"  # on z-scores: "mse", "mae", "huber"; of a distribution: "cross_entropy"
     config.train.label_sigma = 0.0  # months; width of the cross-entropy's soft label, 0 for the month itself
     config.train.sync_batch_norm = True  # statistics over all devices
@@ -147,7 +147,7 @@ def base() -> ConfigDict:
     config.train.checkpoint_every = 0  # steps, in addition to the checkpoint after every epoch; 0 for none
 
     config.evaluate = ConfigDict()
-    config.evaluate.split = "validation"
+    config.evaluate.split = "validation"  # or "train", "test", or "fold" if data.fold is set
     config.evaluate.batch_size = 32  # over all devices
     # Views to average over. "flip": the image and its mirror image; "rotations": the image turned by 10 degrees either
     # way; "ten_crop": corners, centre, mirror images.
@@ -157,14 +157,14 @@ def base() -> ConfigDict:
     config.checkpoint.step = -1  # of the checkpoint to resume from; -1 for the newest
 
     config.benchmark = ConfigDict()
-    config.benchmark.steps = 20
-    config.benchmark.warmup = 3
+    config.benchmark.steps = 20  # timed
+    config.benchmark.warmup = 3  # untimed steps before them
     config.benchmark.profile = False  # trace the training step, list its costliest operations and its floor
 
     config.distributed = ConfigDict()
     config.distributed.coordinator = ""  # host:port of process 0; "" for one process
-    config.distributed.processes = 1
-    config.distributed.process = 0
+    config.distributed.processes = 1  # in all
+    config.distributed.process = 0  # index of this process
     return config
 
 

@@ -5,6 +5,7 @@ API from the docstrings of the modules in `API`, model cards and notebooks from 
 """
 
 import argparse
+import ast
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import boneage_jax
+from boneage_jax import command_line as flags
 from boneage_jax.commands.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -26,11 +29,14 @@ API = {
         "boneage_jax.predict.items",
         "boneage_jax.predict.prediction",
         "boneage_jax.predict.heatmap",
+        "boneage_jax.predict.regions",
+        "boneage_jax.regions.detector",
         "boneage_jax.predict.reference",
         "boneage_jax.sex",
         "boneage_jax.errors",
     ),
     "data": (
+        "boneage_jax.data.dataset",
         "boneage_jax.data.radiograph",
         "boneage_jax.data.preprocess",
         "boneage_jax.data.hand",
@@ -58,6 +64,7 @@ API = {
         "boneage_jax.models.efficientnet",
         "boneage_jax.models.convnextv2",
         "boneage_jax.models.compact_resnet",
+        "boneage_jax.models.joint_crops",
     ),
     "training": (
         "boneage_jax.config",
@@ -80,6 +87,8 @@ API = {
         "boneage_jax.export.card",
     ),
 }
+# Names that the package exports, but that are described in the modules that define them.
+EXPORTED = [name for name in boneage_jax.__all__ if name != "load"]
 
 
 def all_pages(folder: Path) -> None:
@@ -99,7 +108,10 @@ def all_pages(folder: Path) -> None:
 
 def api(name: str, modules: tuple[str, ...]) -> str:
     """A page with the docstrings of the modules."""
-    sections = [f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n```\n" for module in modules]
+    sections = []
+    for module in modules:
+        options = f"   :exclude-members: {', '.join(EXPORTED)}\n" if module == "boneage_jax" else ""
+        sections.append(f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n{options}```\n")
     return "\n".join([f"# API: {name}\n", *sections])
 
 
@@ -143,12 +155,23 @@ def command_line() -> str:
     parts = [
         "# Command line",
         "",
-        "`boneage COMMAND --help` prints these texts. Training has a program of its own, `launch.py`, whose flags are",
-        "the keys of the [configuration](configuration.md).",
+        "`boneage COMMAND --help` prints these texts. Training has a program of its own, `launch.py`, which",
+        "the last section describes.",
     ]
     for command in COMMANDS:
         parts += ["", f"## boneage {command.NAME}", "", "```text", help_text(command), "```"]
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, "", *launch()]) + "\n"
+
+
+def launch() -> list[str]:
+    """The section about `launch.py`: its docstring and its flags."""
+    about = ast.get_docstring(ast.parse((ROOT / "launch.py").read_text())) or ""
+    _, _, described = flags.FLAGS.module_help(flags).strip().partition("\n")
+    return [
+        *("## launch.py", "", "```text", about, "", described, "```", ""),
+        "`--config` names a file in `configs/`; without it, the configuration is that of the run in `--workdir`.",
+        "The keys of the [configuration](configuration.md) are flags as well.",
+    ]
 
 
 def help_text(command: ModuleType) -> str:

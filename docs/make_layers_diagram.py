@@ -20,6 +20,7 @@ PURPOSE = {
     "node": "DICOM node",
     "predict": "predictor, heat map, results",
     "pretrained": "weights of others",
+    "regions": "detector of ossification regions",
     "released": "weights file, calibration, checks",
     "report": "a page about a child",
     "serve": "HTTP service, page",

@@ -21,26 +21,19 @@ def film() -> np.ndarray:
 
 
 def stages(image: np.ndarray) -> dict[str, np.ndarray]:
-    """The image after each stage of `Preprocessing.prepare`, by title.
-
-    Stages 3 to 5 are private functions of the modules that `prepare` calls.
-    """
+    """The image after each stage of `Preprocessing.prepare`, by title."""
     preprocessing = Preprocessing(size=SIDE, region="hand", clahe_clips=())
-    left, top, right, bottom = hand.content(image)
-    trimmed = image[top:bottom, left:right]
-    scale = hand.SIDE / max(trimmed.shape)
-    thumbnail = cv2.resize(trimmed.astype(np.float32), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    low, high = np.percentile(thumbnail, (1, 99))
-    unit = np.clip((thumbnail - low) / (high - low), 0, 1)
-    found = hand.find_hand(image)
+    segmented, found = hand.segment(image), hand.find_hand(image)
+    assert segmented is not None
     assert found is not None
-    cut = preprocess._cut(image, preprocess._around(found, preprocessing.margin), SIDE, found.black)
+    left, top, right, bottom = segmented.content
+    cut = preprocess._cut(image, preprocessing.window(image), SIDE, found.black)
     clahe = Preprocessing(size=SIDE, region="hand", clahe_clips=(2.0,))
     return {
         "1 file": image,
-        "2 borders trimmed": trimmed,
-        "3 relief": hand._relief((255 * unit).astype(np.uint8)),
-        "4 mask": 255 * hand._mask(unit).astype(np.uint8),
+        "2 borders trimmed": image[top:bottom, left:right],
+        "3 relief": segmented.relief,
+        "4 mask": 255 * segmented.mask.astype(np.uint8),
         "5 cut": cut.astype(np.uint8),
         "6 exposed": preprocessing.prepare(image)[..., 0],
         "7 CLAHE": clahe.prepare(image)[..., 0],

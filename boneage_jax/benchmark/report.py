@@ -1,22 +1,12 @@
 """The results of the benchmark, as a table for the terminal and as JSON."""
 
-import contextlib
 import dataclasses
 import json
-import platform
-from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 
-import jax
-
-from boneage_jax import cores
 from boneage_jax.atomic_files import write_text
 from boneage_jax.benchmark.floor import Floor
 from boneage_jax.benchmark.profile import Profile
-from boneage_jax.version import __version__
-
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,31 +85,6 @@ class Result:
         """Writes all fields as JSON; an existing file is replaced atomically."""
         text = json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
         write_text(Path(path), text)
-
-
-def hardware() -> str:
-    """The devices JAX computes on and the processor, as readable text."""
-    devices = jax.devices()
-    kinds = ", ".join(sorted({device.device_kind for device in devices}))
-    return f"{len(devices)} x {kinds}; {_processor()}, {cores.usable()} cores"
-
-
-def versions(peers: Iterable[str] = ()) -> dict[str, str]:
-    """Versions of this package, Python, the packages that decide the speed, and those of `peers` that are installed."""
-    installed = {}
-    for name in (*_PACKAGES, *peers):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            installed[name] = metadata.version(name)
-    return {"boneage_jax": __version__, "python": platform.python_version(), **installed}
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _milliseconds(*seconds: float) -> str:

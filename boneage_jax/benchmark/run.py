@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from boneage_jax import environment
 from boneage_jax.benchmark import cost, floor, pipeline, report, throughput
 from boneage_jax.benchmark.pipeline import Batch
 from boneage_jax.benchmark.profile import record
@@ -69,8 +70,8 @@ def run(
         **training,
         warmup=warmup,
         steps=steps,
-        hardware=report.hardware(),
-        versions=report.versions(),
+        hardware=environment.hardware(),
+        versions=environment.versions(),
     )
 
 

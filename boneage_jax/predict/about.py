@@ -1,18 +1,15 @@
 """Describes the weights, their measured accuracy and the environment, for `boneage info` and the service's /info."""
 
-import importlib.metadata
 import platform
 from typing import Any
 
 import jax
 
-from boneage_jax import cores
+from boneage_jax import cores, environment
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.kernels import library
 from boneage_jax.predict.prediction import Provenance
 from boneage_jax.released.weights import Header
-
-_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "opencv-python-headless", "pydicom", "pillow")
 
 
 def describe(header: Header, provenance: Provenance) -> dict[str, Any]:
@@ -24,22 +21,22 @@ def describe(header: Header, provenance: Provenance) -> dict[str, Any]:
 
     Returns:
         "provenance" as in every result; "figures" as `boneage evaluate` measured them (months), empty if the weights
-        have none; "data" with the source, terms and citation of the training images; "environment".
+        have none; "data" with the source, terms and citation of the training images; "environment" with versions,
+        devices, usable cores and the CPU kernels (None: XLA's own operations).
     """
     return {
         "provenance": provenance.to_dict(),
         "figures": header.figures,
         "data": header.data,
-        "environment": environment(),
+        "environment": _environment(),
     }
 
 
-def environment() -> dict[str, Any]:
-    """Versions of Python and of the packages that affect a reading, devices, usable cores, and the CPU kernels."""
+def _environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": environment.packages(),
         "devices": [str(device) for device in jax.devices()],
         "cores": cores.usable(),
         "cpu_kernels": _kernels(),

@@ -1,10 +1,8 @@
 """Records of a run: metrics.jsonl, TensorBoard events, the configuration, versions and the commit."""
 
 import contextlib
-import importlib.metadata
 import json
 import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from boneage_jax import config as configuration
-from boneage_jax import cores
+from boneage_jax import cores, environment
 from boneage_jax.atomic_files import storage_errors, write_text
 from boneage_jax.version import __version__
-
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "tensorflow-datasets", "numpy")
-
 
 _FLUSH_SECONDS = 60.0
 
@@ -80,20 +75,19 @@ def describe_run(workdir: Path, config: ConfigDict) -> None:
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         write_text(workdir / "config.json", configuration.to_json(config))
-        write_text(workdir / "run.json", json.dumps(environment(), indent=2) + "\n")
+        write_text(workdir / "run.json", json.dumps(_environment(), indent=2) + "\n")
 
 
-def environment() -> dict[str, Any]:
-    """Versions, commit and hardware of this process."""
+def _environment() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "boneage_jax": __version__,
-        "commit": _commit(),
+        "commit": environment.commit(),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": environment.packages(),
         "device": device.device_kind,
         "devices": jax.device_count(),
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": environment.processor(),
         "cpu_cores": cores.usable(),
     }
 
@@ -103,12 +97,3 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")  # a line truncated when the process was killed
-
-
-def _commit() -> str | None:
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

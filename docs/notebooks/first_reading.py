@@ -21,10 +21,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import boneage_jax
+from boneage_jax import Item, Maps, RefusedImageError
 from boneage_jax.data import phantom
-from boneage_jax.predict.heatmap import Maps
-from boneage_jax.predict.items import Item
-from boneage_jax.predict.prediction import RefusedImageError
 from boneage_jax.sex import Sex
 
 hand = phantom.render(96, Sex.MALE, size=512, seed=7).image  # uint8 [512, 512], a boy of 96 months

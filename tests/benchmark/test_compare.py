@@ -2,14 +2,11 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import compare
-from contestants import NETWORKS
+from benchmarks import compare
+from benchmarks.contestants import NETWORKS
 
 
 @pytest.fixture

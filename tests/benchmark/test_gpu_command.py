@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+from benchmarks import compare, gpu
 
-import gpu  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 
 def command(out, *flags):
     return subprocess.run(
-        [sys.executable, "benchmarks/gpu.py", "--tiny", f"--out={out}", *flags],
+        [sys.executable, "-m", "benchmarks.gpu", "--tiny", f"--out={out}", *flags],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": ""},
         capture_output=True,
@@ -74,28 +74,41 @@ class Sleeper:
     """A contestant that is never ready."""
 
     def __init__(self, who, task):
-        self._process = subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE, text=True)
 
     def ready(self):
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == ""
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == ""
 
     def end(self):
-        self._process.kill()
+        self.process.kill()
 
     def close(self):
         self.end()
-        self._process.communicate()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def test_contestants_that_are_not_ready_in_time_are_killed(monkeypatch):
-    monkeypatch.setattr(gpu.compare, "Contestant", Sleeper)
-    against = gpu.AgainstTorch(["tiny"], gpu.TINY, Clock(seconds=0.3))
+    sleepers = []
+
+    def start(who, task):
+        sleepers.append(Sleeper(who, task))
+        return sleepers[-1]
+
+    monkeypatch.setattr(compare, "Contestant", start)
+    against = gpu.AgainstTorch(["xception"], gpu.FULL, Clock(seconds=0.3))  # PyTorch's contestants start first
     started = time.monotonic()
     for _, _, measure in against.parts():
         with pytest.raises(gpu.OutOfTimeError):
             measure()
     assert time.monotonic() - started < 30  # each contestant would sleep for a minute
+    assert sleepers
+    assert sleepers
+    for sleeper in sleepers:
+        with sleeper.process as process:
+            assert process.wait(timeout=10) == -signal.SIGKILL
 
 
 class Clock(gpu.Clock):

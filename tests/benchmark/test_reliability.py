@@ -4,18 +4,13 @@ import json
 import logging
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import mutations, reliability
+from benchmarks.reliability import Answer, judge
 from boneage_jax.errors import BoneAgeError
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import mutations
-import reliability
-from reliability import Answer, judge
 
 WHOLE = Answer(7)
 

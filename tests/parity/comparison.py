@@ -1,11 +1,9 @@
 """Compares a trunk with its original: stem, each stage, the whole; batch statistics of one training step."""
 
 import dataclasses
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -14,12 +12,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from benchmarks.contestants import import_timm
 from boneage_jax.pretrained import names as naming
 from boneage_jax.pretrained.assign import assign, to_original
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from contestants import import_timm
 
 Stages = dict[str, np.ndarray]
 
