@@ -11,6 +11,9 @@ pixels; all crops share one trunk; the head predicts an age for each region and 
 Training starts from the weights "fast"; the second training continues from the first with frozen BatchNorm
 statistics. On RSNA images of 299 pixels a crop is small; with full-size originals, larger crops show more detail:
 `--config.preprocess.size=152 --config.preprocess.crop=128`.
+
+From an earlier "fast", on two cores beside other jobs, the trainings took 65 minutes (AMD EPYC) and 73 (Intel Xeon).
+MAE on the validation tenth after each: 7.26 and 7.13 months; 7.05 [6.67, 7.46] as the mean of two rotated views.
 """
 
 from ml_collections import ConfigDict

@@ -19,32 +19,16 @@ figure for RSNA.
 
 from ml_collections import ConfigDict
 
-from boneage_jax.config import base
+from configs.bonet import get_config as bonet
 
 
 def get_config() -> ConfigDict:
     """The configuration."""
-    config = base()
+    config = bonet()  # the same preprocessing, augmentation and optimiser
     config.name = "simba"
     config.data.inputs.chronological_age = "number"
-    config.preprocess.size = 500
-    config.preprocess.exposure = (0.0, 100.0)
-    config.preprocess.clahe_clips = ()
-    config.augment.rotation = 20.0
-    config.augment.shift = 0.2
-    config.augment.zoom = 0.2
-    config.augment.brightness = 0.0
-    config.augment.contrast = 0.0
     config.model.name = "inception_v3"
     config.model.options = ConfigDict({"framework": "torch"})
     config.model.head = "relative"
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.weight_decay = 0.0
-    config.optimizer.plateau.factor = 0.8
-    config.optimizer.plateau.patience = 3  # PyTorch's 2, see config.py
-    config.optimizer.plateau.cooldown = 5
-    config.optimizer.plateau.min_scale = 0.1
-    config.train.batch_size = 20
     config.train.epochs = 150
-    config.train.loss = "mae"
     return config

@@ -68,7 +68,16 @@ def test_the_network_accepts_its_images_and_the_loss_its_output(module, flag, co
         "months": (2,),
         "loss": (2,),
     }
-    assert isinstance(optimizer.learning_rate(config.optimizer, steps_per_epoch=10, epochs=2)(3), float | jax.Array)
+
+
+@each_config
+def test_the_learning_rate_peaks_after_a_warm_up_within_the_training(module, flag, config):
+    settings, epochs = config.optimizer, config.train.epochs
+    rate = optimizer.learning_rate(settings, steps_per_epoch=10, epochs=epochs)
+    assert 0 <= settings.warmup_epochs < epochs
+    assert float(rate(round(10 * settings.warmup_epochs))) == pytest.approx(settings.learning_rate)
+    rates = [float(rate(step)) for step in np.linspace(0, 10 * epochs, 9, dtype=int)]
+    assert 0 <= min(rates) <= max(rates) <= settings.learning_rate * (1 + 1e-6)
 
 
 def test_the_argument_of_the_bonet_config_enables_the_heat_map():

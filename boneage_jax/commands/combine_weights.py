@@ -13,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weights", nargs="+", metavar="NAME|FILE", help="two or more weights; heat maps show the first one"
     )
     parser.add_argument("--out", type=Path, required=True, help="file to write, .safetensors")
-    parser.add_argument("--data-dir", type=Path, required=True, help="the folder with the RSNA files")
+    parser.add_argument(
+        "--data-dir", type=Path, required=True, help="the folder with the data that they were trained on"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

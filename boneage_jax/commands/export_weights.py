@@ -25,7 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checks",
         type=int,
         metavar="N",
-        help="number of RSNA training radiographs to fit the input checks on; 0 for no checks; default: 8000",
+        help="most radiographs of the data's training split to fit the input checks on, at least 100; 0 for no checks; "
+        "default: 8000",
+    )
+    parser.add_argument(
+        "--source",
+        metavar="TEXT",
+        help="who provided the training data, for header and model card; default: the RSNA challenge if the labels are "
+        "its official ones, otherwise nobody",
     )
     parser.add_argument(
         "--no-calibration", action="store_true", help="do not calibrate: no bias correction and no intervals"
@@ -46,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         views=arguments.views,
         calibrated=not arguments.no_calibration,
         checks=CHECKS_IMAGES if arguments.checks is None else arguments.checks,
+        source=arguments.source,
     )
     print(report.table(header.figures))
     if header.calibration is not None:

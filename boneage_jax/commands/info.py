@@ -4,13 +4,15 @@ import argparse
 import json
 from typing import Any
 
+from boneage_jax.commands import weights_option
+
 NAME = "info"
 HELP = "print provenance, measured accuracy and environment"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command to its parser."""
-    parser.add_argument("--weights", metavar="NAME|FILE", help="default: the most accurate ones in the package")
+    weights_option.add(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with all figures")
 
 
@@ -22,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     from boneage_jax.predict.prediction import Provenance
     from boneage_jax.released import weights
 
-    read = weights.read(weights.find(arguments.weights or weights.most_accurate()))
+    read = weights.read(weights.find(weights_option.name(arguments)))
     provenance = Provenance(read.header.name, read.sha256, datetime.datetime.now(datetime.UTC))
     described = about.describe(read.header, provenance)
     print(json.dumps(described, allow_nan=False, indent=2) if arguments.json else _text(described))
@@ -41,7 +43,12 @@ def _text(described: dict[str, Any]) -> str:
     if described["figures"]:
         lines += ["", report.table(described["figures"])]
     if data:
-        lines += ["", f"trained on {data['title']}", f"terms: {data['terms']}", f"cite: {data['citation']}"]
+        lines += ["", f"trained on {data['title']}", f"terms: {data['terms']}"]
+        lines += [f"cite: {data['citation']}"] if data["citation"] else []
+        lines += [
+            f"initialised from {one['name']}, trained on {one['title']}; terms: {one['terms']}"
+            for one in data.get("initialised_from", [])
+        ]
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     return "\n".join(
         [

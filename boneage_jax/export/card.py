@@ -1,24 +1,44 @@
-"""The model card of released weights in Markdown, generated from their header alone."""
+"""The model card of released weights in Markdown, generated from their header alone; it lies beside the weights."""
 
+from pathlib import Path
 from typing import Any
 
-from boneage_jax.released.weights import Header
+from boneage_jax.atomic_files import write_text
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.released import weights as released
+from boneage_jax.released.weights import Header, Weights
 from boneage_jax.sex import Sex
 
 _USE = """\
-To estimate the bone age from a radiograph of a child's left hand and wrist, in research and education. It reads images
-like those that it was trained on; the sex has to be given, or both readings are shown.
+To estimate the bone age from a radiograph of a child's left hand and wrist, in research and education. It is valid for
+images like its training images. Sex is required; with `unknown`, it gives one reading per sex.
 
 **Not a medical device.** It has not been tested for, and is not to be used in, the care of patients."""
 
 _LIMITS = """\
 - Labels are readings by people, who differ from each other by 5 to 8 months; the network learns their habits.
-- The checkpoint may have been chosen by the images that are measured here, which makes the figures slightly too good.
-  Intervals in brackets are 95 % bootstrap intervals over these images, and say nothing about other hospitals.
-- Errors grow where images are few (see the table by age). Predictions tend towards the mean: the youngest are read too
-  old, the oldest too young.
+- The checkpoint was selected on these images, so the figures are slightly optimistic. Intervals in brackets are 95 %
+  bootstrap intervals over these images; they do not apply to other hospitals.
+- Errors grow where images are few (see the table by age). Predictions tend towards the mean: ages are overestimated in
+  the youngest and underestimated in the oldest.
 - Other populations, other hands (right, casts, malformations), photographs and other devices have not been measured.
 - An interval covers nine of ten images like those that it was fitted on; far from them, it may not."""
+
+
+def check_target(out: Path) -> None:
+    """Raises BoneAgeError unless `out` ends in ".safetensors"."""
+    if out.suffix != ".safetensors":
+        raise BoneAgeError(f"{out} does not end in .safetensors; the model card goes beside it as .md")
+
+
+def write_weights(out: Path, weights: Weights) -> None:
+    """Writes the weights and, beside them, their card, as `.md`.
+
+    Raises:
+        BoneAgeError: as `weights.write`.
+    """
+    released.write(out, weights)
+    write_text(out.with_suffix(".md"), text(released.read_header(out)))
 
 
 def text(header: Header) -> str:
@@ -72,11 +92,19 @@ def _data(data: dict[str, Any]) -> str:
     lines = [
         f"- Trained on {data['train_images']:,} images of: {data['title']}{', ' + data['url'] if data['url'] else ''}",
         f"- Measured on {data['measured_images']:,} images of its {data['measured_split']} split",
-        f"- Terms of the data, which hold for these weights too: {data['terms']}",
+        f"- Terms (data and weights): {data['terms']}",
     ]
     if data["citation"]:
         lines.append(f"- Cite: {data['citation']}")
+    for one in data.get("initialised_from", []):
+        known = one["title"] == data["title"]
+        lines.append(f"- Initialised from `{one['name']}`, trained on {'the same data' if known else _origin(one)}")
     return "\n".join(lines)
+
+
+def _origin(data: dict[str, str]) -> str:
+    cite = f"; cite: {data['citation']}" if data["citation"] else ""
+    return f"{data['title']}; terms: {data['terms']}{cite}"
 
 
 def _results(header: Header) -> list[str]:
@@ -114,8 +142,8 @@ def _table(title: str, groups: dict[str, Any]) -> str:
 
 def _attention(figures: dict[str, Any]) -> str:
     lines = [
-        f"Where it looks, on {figures['radiographs']:,} radiographs whose regions people have marked: share of the "
-        "heat map inside the marks, of the area, and of the brightness.",
+        f"Share of the heat map in annotated regions ({figures['radiographs']:,} radiographs), and their share of the "
+        "area and of the brightness.",
         "",
         "| region | heat map | area | brightness |",
         "|---|---|---|---|",
@@ -146,9 +174,9 @@ def _calibration(header: Header) -> str:
         f"{bias} 90 % intervals: split conformal on {fitted['images']:,} images, in proportion to {spread}.\n\n"
         f"Cross-fitted ({measured['how']}): MAE {measured['mae']:.2f} months ({measured['mae_uncorrected']:.2f} "
         f"without the correction); {100 * measured['coverage']:.1f} % of the reference ages within their interval, "
-        f"whose mean width is {measured['width']:.1f} months; root mean square error {measured['rmse']:.2f}, of the "
-        f"published standard deviation {measured['std']:.2f}. The tables above are of the published months, whose "
-        "calibration has seen the same images."
+        f"whose mean width is {measured['width']:.1f} months; root mean square error {measured['rmse']:.2f}, root mean "
+        f"square of the reported standard deviations {measured['std']:.2f}. The tables above are of the reported "
+        "months, which are calibrated on the same images."
     )
 
 
@@ -156,21 +184,30 @@ def _making(header: Header) -> str:
     model = header.model
     options = ", ".join(f"{key}={value}" for key, value in sorted(model["options"].items()))
     members = [
-        f"- Mean of several networks: `{one['name']}` (`{one['model']['name']}`), validation MAE alone "
+        f"- Member {number}: `{one['name']}` (`{one['model']['name']}`), validation MAE alone "
         f"{one['figures']['overall']['mae']['value']:.2f} months"
-        for one in header.members
+        for number, one in enumerate(header.members, start=1)
     ]
-    which = "First network" if members else "Network"
+    which = "Network of member 1" if members else "Network"
     lines = [
         *members,
         f"- {which}: `{model['name']}`{f' ({options})' if options else ''}, head `{model['head']}`, computed in "
         f"{model['dtype']}, stored in {header.storage}",
         f"- Views averaged: {header.views}",
+        f"- Input checks: {_checks(header)}",
         f"- Written by boneage_jax {header.version}; trained by the code of commit {header.commit or 'unknown'}",
         "- The whole configuration, the preprocessing and all figures are in the header of the file, under the key "
         "`boneage_jax`",
     ]
     return "\n".join(lines)
+
+
+def _checks(header: Header) -> str:
+    if not header.checks:
+        return "none; images are read unchecked"
+    if "checks_images" not in header.data:  # written by an earlier version
+        return "fitted on training images"
+    return f"fitted on {header.data['checks_images']:,} of the training images"
 
 
 def _cell(measure: dict[str, Any]) -> str:

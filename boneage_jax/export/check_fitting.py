@@ -26,11 +26,23 @@ _STEPS = 150
 _LEAST_IMAGES = 100
 
 
-def fit_rsna(directory: str | pathlib.Path, limit: int = 0, seed: int = 0) -> Checks:
-    """Fits on the training split of the RSNA files in a folder, or on `limit` random images of it (0 for all)."""
-    found = rsna.find(directory)["train"]
+def training_squares(
+    directory: str | pathlib.Path, limit: int = 0, on_missing: str = "error", seed: int = 0
+) -> list[np.ndarray]:
+    """The training split of a data folder, or `limit` random images of it (0 for all), as `fit` expects them.
+
+    Args:
+        directory: the folder, in any layout that `rsna.find` knows.
+        limit: most images to read; 0 for all.
+        on_missing: see `rsna.find`.
+        seed: of the choice.
+
+    Raises:
+        BoneAgeError: as `rsna.find`; an image cannot be read.
+    """
+    found = rsna.find(directory, on_missing)["train"]
     order = np.random.default_rng(seed).permutation(len(found))[: limit or None]
-    return fit([square(read(found[place].file)[0]) for place in order], seed)
+    return [square(read(found[place].file)[0]) for place in order]
 
 
 def square(image: np.ndarray) -> np.ndarray:

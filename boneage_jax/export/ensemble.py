@@ -3,16 +3,16 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
 from boneage_jax.data.splits import hospital
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import report
-from boneage_jax.export import card
+from boneage_jax.export import card, sources
 from boneage_jax.predict.calibrated import Estimates
 from boneage_jax.predict.items import Item
 from boneage_jax.predict.prediction import Prediction
@@ -21,19 +21,20 @@ from boneage_jax.released import calibration as calibrating
 from boneage_jax.released import weights as released
 
 BATCH = 16
+_FIELDS = tuple(field.name for field in dataclasses.fields(calibrating.Calibrated))
 
 
 def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Header:
     """Writes a file with several networks and, beside it, the model card and the evaluation report of the mean.
 
-    The mean is calibrated and evaluated on RSNA's validation split; no member may have been trained on these images.
-    For an image that some member cannot read, the first member's calibrated estimate is used. The checks of input
-    images are those of the first member.
+    The mean is calibrated and evaluated on the validation split; no member may have been trained on these images. For
+    an image that some member cannot read, the first member's calibrated estimate is used. The checks of input images
+    are those of the first member.
 
     Args:
         files: weights files; the first one also provides the heat maps.
         out: the file to write, ".safetensors"; the report goes to a folder of its name.
-        data_dir: the folder with the RSNA files.
+        data_dir: the folder with the data that the members were trained on.
 
     Returns:
         The header of the file.
@@ -42,69 +43,94 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
         BoneAgeError: fewer than two members, one that is an ensemble itself, takes further inputs or was trained on
             other data, data without a validation split, a file that cannot be written.
     """
-    if out.suffix != ".safetensors":
-        raise BoneAgeError(f"{out} does not end in .safetensors; the model card goes beside it as .md")
+    card.check_target(out)
     members = [released.read(file) for file in files]
     _check(files, members)
     images = rsna.find(data_dir)["validation"]
+    official = rsna.is_official(data_dir)
+    hospitals = [hospital(one.id) if official else "" for one in images]
     items = [Item(image.file, image.sex) for image in images]
     estimates = [_estimates(member, items) for member in members]
-    months = np.stack([one.months for one in estimates])
-    age, sex = np.array([one.age for one in images], float), np.array([one.sex for one in images])
-    mean = months.mean(axis=0)
-    together = ~np.isnan(mean)
-    hospitals = [hospital(one.id) for one in images]
-    weight = calibrating.balanced(hospitals)[together]
-    fitted = calibrating.fit(age[together], mean[together], None, weight=weight)
-    published = fitted.apply(mean, None)
-    first = members[0].header
-    alone = calibrating.Calibration.from_dict(first.calibration or {}).apply(months[0], estimates[0].std)
-    predicted, std, low, high = (
-        np.where(together, getattr(published, key), getattr(alone, key)) for key in ("months", "std", "low", "high")
-    )
+    age = np.array([one.age for one in images], float)
+    fitted, reported, cross_fitted = _calibrated(members[0].header, estimates, age, hospitals)
     figures = report.write(
         out.with_suffix(""),
         ids=[one.id for one in images],
-        sex=sex,
+        sex=np.array([one.sex for one in images]),
         age=age,
-        predicted=predicted,
-        std=std,
-        interval=(low, high),
+        predicted=reported.months,
+        std=reported.std,
+        interval=(reported.low, reported.high),
         hospital=hospitals,
         split="validation",
     )
-    figures["calibration"] = calibrating.measure(age[together], mean[together], None, weight=weight)
+    figures["calibration"] = cross_fitted
     for one in members:
         if "regions" in one.header.figures:
             figures["regions"] = one.header.figures["regions"]
-    headers = [dataclasses.replace(one.header, checks={}, members=[]) for one in members]
-    header = dataclasses.replace(
-        first,
-        name=out.stem,
-        calibration=fitted.to_dict(),
-        figures=figures,
-        members=[dataclasses.asdict(each) for each in headers],
-    )
-    networks = tuple(released.Weights(each, one.variables) for each, one in zip(headers, members, strict=True))
-    released.write(out, released.Weights(header, members[0].variables, members[0].checks, networks))
-    write_text(out.with_suffix(".md"), card.text(released.read_header(out)))
-    return header
+    combined = _combined(members, out.stem, fitted, figures)
+    card.write_weights(out, combined)
+    return combined.header
 
 
 def _check(files: Sequence[Path], members: Sequence[released.Weights]) -> None:
+    """Raises BoneAgeError unless these weights can be combined."""
     if not 2 <= len(members) <= released.MOST_MEMBERS:
         raise BoneAgeError(f"{len(members)} weights files cannot be combined; give 2 to {released.MOST_MEMBERS}")
+    first = members[0].header
     for file, member in zip(files, members, strict=True):
         header = member.header
         if header.members:
             raise BoneAgeError(f"{file} already combines several networks; give the files that it was made from")
-        if header.model["inputs"] or header.data.get("name") != "rsna_bone_age" or not header.calibration:
+        radiographs = header.data.get("name") in (sources.RSNA["name"], sources.OTHER)
+        if header.model["inputs"] or not radiographs or not header.calibration:
             raise BoneAgeError(
-                f"{file} cannot be combined: expected calibrated weights that were trained on rsna_bone_age and read "
+                f"{file} cannot be combined: expected calibrated weights that were trained on radiographs and read "
                 "only image and sex"
             )
-        if header.storage != members[0].header.storage:
-            raise BoneAgeError(f"{file} is stored in {header.storage}, {files[0]} in {members[0].header.storage}")
+        if header.data.get("title") != first.data.get("title"):
+            raise BoneAgeError(
+                f"{file} was trained on other data ({header.data.get('title')}) than {files[0]} "
+                f"({first.data.get('title')}); combine weights that were trained on the same data"
+            )
+        if header.storage != first.storage:
+            raise BoneAgeError(f"{file} is stored in {header.storage}, {files[0]} in {first.storage}")
+
+
+def _calibrated(
+    first: released.Header, estimates: Sequence[Estimates], age: np.ndarray, hospitals: Sequence[str]
+) -> tuple[calibrating.Calibration, calibrating.Calibrated, dict[str, Any]]:
+    """The calibration of the mean, the reported values of every image, and the cross-fitted metrics.
+
+    Where a member has no estimate, the values are those of the first member with its own calibration.
+    """
+    mean = np.stack([one.months for one in estimates]).mean(axis=0)
+    together = ~np.isnan(mean)
+    weight = calibrating.balanced(hospitals)[together]
+    fitted = calibrating.fit(age[together], mean[together], None, weight=weight)
+    of_mean = fitted.apply(mean, None)
+    alone = calibrating.Calibration.from_dict(first.calibration or {}).apply(estimates[0].months, estimates[0].std)
+    columns = (np.where(together, getattr(of_mean, key), getattr(alone, key)) for key in _FIELDS)
+    measured = calibrating.measure(age[together], mean[together], None, weight=weight)
+    return fitted, calibrating.Calibrated(*columns), measured
+
+
+def _combined(
+    members: Sequence[released.Weights], name: str, fitted: calibrating.Calibration, figures: dict[str, Any]
+) -> released.Weights:
+    """All networks as one file; its header is the first one's, except for what describes the mean."""
+    headers = [dataclasses.replace(one.header, checks={}, members=[]) for one in members]
+    first = members[0]
+    header = dataclasses.replace(
+        first.header,
+        name=name,
+        calibration=fitted.to_dict(),
+        data=first.header.data | {"measured_split": "validation", "measured_images": figures["overall"]["count"]},
+        figures=figures,
+        members=[dataclasses.asdict(each) for each in headers],
+    )
+    networks = tuple(released.Weights(each, one.variables) for each, one in zip(headers, members, strict=True))
+    return released.Weights(header, first.variables, first.checks, networks)
 
 
 def _estimates(member: released.Weights, items: Sequence[Item]) -> Estimates:

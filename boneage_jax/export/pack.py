@@ -1,5 +1,6 @@
 """Exports a run's best checkpoint as released weights, calibrated and evaluated on images it was not trained on."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -9,36 +10,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from boneage_jax import data
-from boneage_jax.atomic_files import write_text
+from boneage_jax.data import rsna
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.export import card, check_fitting
+from boneage_jax.export import card, check_fitting, sources
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released import calibration as calibrating
 from boneage_jax.released import weights as released
 from boneage_jax.train import evaluation, parallel
 from boneage_jax.train.experiment import Experiment, describe_network, load_data
-from boneage_jax.version import __version__
 
 CHECKS_IMAGES = 8000  # radiographs to fit the checks on; the documented rates are for this number
 
-# Settings with local paths, which are removed from exported configurations.
-_PATHS = ("data.dir", "data.cache", "data.keypoints")
-SOURCES: dict[str, dict[str, str]] = {
-    "rsna_bone_age": {
-        "title": "RSNA Pediatric Bone Age Machine Learning Challenge 2017 "
-        "(Stanford University, University of Colorado, UCLA)",
-        "url": "https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017",
-        "terms": "academic research, education and other non-commercial use; no attempt to identify anyone",
-        "citation": "Halabi SS, Prevedello LM, Kalpathy-Cramer J, et al. The RSNA Pediatric Bone Age Machine Learning "
-        "Challenge. Radiology 2018; 290(2):498-503",
-    },
-    "phantom": {
-        "title": "phantoms: drawn hands of children who do not exist",
-        "url": "",
-        "terms": "none",
-        "citation": "",
-    },
-}
+# Settings with local paths and addresses, which are removed from exported configurations.
+_LOCAL = ("compilation_cache", "data.dir", "data.cache", "data.keypoints", "distributed.coordinator")
 
 
 def export(
@@ -51,8 +35,9 @@ def export(
     views: str | None = None,
     calibrated: bool = True,
     checks: int = CHECKS_IMAGES,
+    source: str | None = None,
 ) -> released.Header:
-    """Writes the weights to `out` and their model card beside them, as `.md`.
+    """Writes the weights to `out` and their model card beside them, as `.md`; they are named like the file.
 
     The split is predicted again: the report goes to `workdir/evaluate/<split>` and the calibration to `workdir`, so
     that later evaluations of the run give the same months as the exported file. Released weights compute in float32,
@@ -65,54 +50,90 @@ def export(
         split: the split on which to calibrate and evaluate; by default the one that the run evaluated.
         data_dir: folder with the data, if not the one that the run used.
         views: the views to average over, if not those of the run's evaluation.
-        checks: radiographs of RSNA's training split on which to fit the checks of input images; 0 for no checks.
         calibrated: whether to fit a calibration; without it there are no intervals and no bias correction.
+        checks: most radiographs of the training split to fit the checks of input images on; 0 for no checks.
+        source: who provided the training data. By default, the RSNA challenge is named if the training labels are its
+            official ones, and otherwise nobody.
 
     Returns:
         The header of the file.
 
     Raises:
-        BoneAgeError: no checkpoint, no such split, too few images to calibrate on, a file that cannot be written.
+        BoneAgeError: no checkpoint, no such split, too few images to calibrate or to fit checks on, an empty source, a
+            file that cannot be written.
     """
-    if out.suffix != ".safetensors":
-        raise BoneAgeError(f"{out} does not end in .safetensors; the model card goes beside it as .md")
+    card.check_target(out)
     if storage not in released.STORAGES:
         raise BoneAgeError(f"storage is {storage!r}, expected one of {', '.join(released.STORAGES)}")
+    if checks < 0:
+        raise BoneAgeError(f"checks is {checks}, expected a number of radiographs, or 0 for no checks")
     experiment, state = evaluation.restore_best(workdir)
     trained_in = experiment.config.model.dtype
     experiment = _placed(experiment, split, data_dir, views)
     splits = load_data(experiment.config)
-    measured, found = evaluation.predict_split(experiment, state.variables, splits)
-    if measured.name == "train":
-        raise BoneAgeError("metrics on images that the network was trained on are meaningless; choose another split")
-    fitted, figures = None, {}
-    if calibrated:
-        parts = found.get("parts")
-        weight = calibrating.balanced(measured.hospital)
-        fitted = calibrating.fit(measured.age, found["months"], found.get("std"), parts, weight=weight)
-        figures["calibration"] = calibrating.measure(measured.age, found["months"], found.get("std"), weight=weight)
-        if parts is not None:
-            figures["regions"] = _of_regions(measured.age, parts, weight)
-        evaluation.store_calibration(workdir, experiment, state.variables, fitted)
-    figures |= evaluation.write_report(workdir, measured, found, fitted)
-    fitted_checks = _checks(experiment.config, checks)
+    official = experiment.config.data.name == "rsna_bone_age" and rsna.is_official(experiment.config.data.dir)
+    provider = sources.describe(experiment.config.data.name, official=official, source=source)
+    measured, found = _predicted(experiment, state.variables, splits, official=official)
+    calibration, figures = _evaluated(workdir, experiment, state.variables, measured, found, calibrated=calibrated)
+    settings, arrays, checks_images = _checks(experiment.config, checks)
     header = released.Header(
-        name=experiment.config.name,
+        name=out.stem,
         model=describe_network(experiment.config, experiment.statistics).to_dict(),
         preprocessing=experiment.preprocessing.to_dict(),
         views=experiment.config.evaluate.views,
-        calibration=None if fitted is None else fitted.to_dict(),
-        data=_told_of_data(experiment, splits, measured),
+        calibration=None if calibration is None else calibration.to_dict(),
+        checks=settings,
+        data=_data_section(experiment.config, provider, splits, measured, checks_images),
         figures=figures,
         config=_recipe(experiment.config, trained_in),
         commit=_commit(workdir),
-        version=__version__,
         storage=storage,
-        checks=fitted_checks[0],
     )
-    released.write(out, released.Weights(header, parallel.to_host(state.variables), fitted_checks[1]))
-    write_text(out.with_suffix(".md"), card.text(released.read_header(out)))
+    card.write_weights(out, released.Weights(header, parallel.to_host(state.variables), arrays))
     return header
+
+
+def _predicted(
+    experiment: Experiment, variables: Any, splits: dict[str, data.Split], *, official: bool
+) -> tuple[data.Split, dict[str, np.ndarray]]:
+    """`evaluation.predict_split`; without hospitals unless the ids are the official ones, which indicate them.
+
+    Raises:
+        BoneAgeError: the split is the training split.
+    """
+    measured, found = evaluation.predict_split(experiment, variables, splits)
+    if measured.name == "train":
+        raise BoneAgeError("metrics on images that the network was trained on are meaningless; choose another split")
+    if not official:
+        measured = copy.copy(measured)
+        measured.hospital = [""] * len(measured)
+    return measured, found
+
+
+def _evaluated(
+    workdir: Path,
+    experiment: Experiment,
+    variables: Any,
+    measured: data.Split,
+    found: dict[str, np.ndarray],
+    *,
+    calibrated: bool,
+) -> tuple[calibrating.Calibration | None, dict[str, Any]]:
+    """The calibration, if requested, and all metrics; calibration and report are also written to `workdir`.
+
+    Raises:
+        BoneAgeError: too few images to calibrate on.
+    """
+    if not calibrated:
+        return None, evaluation.write_report(workdir, measured, found, None)
+    parts, std = found.get("parts"), found.get("std")
+    weight = calibrating.balanced(measured.hospital)
+    fitted = calibrating.fit(measured.age, found["months"], std, parts, weight=weight)
+    figures = {"calibration": calibrating.measure(measured.age, found["months"], std, weight=weight)}
+    if parts is not None:
+        figures["regions"] = _of_regions(measured.age, parts, weight)
+    evaluation.store_calibration(workdir, experiment, variables, fitted)
+    return fitted, figures | evaluation.write_report(workdir, measured, found, fitted)
 
 
 def _of_regions(age: np.ndarray, parts: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
@@ -122,12 +143,17 @@ def _of_regions(age: np.ndarray, parts: np.ndarray, weight: np.ndarray) -> dict[
     return {name: calibrating.measure(age[seen], part[seen], None, weight=weight[seen]) for name, part, seen in columns}
 
 
-def _checks(config: ConfigDict, images: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Settings and arrays of the checks; empty for other data sets, where it is not known which images are good."""
+def _checks(config: ConfigDict, images: int) -> tuple[dict[str, Any], dict[str, np.ndarray], int]:
+    """Settings and arrays of the checks, and the number of radiographs they were fitted on; none for phantoms.
+
+    Raises:
+        BoneAgeError: too few radiographs, or one that cannot be read.
+    """
     if not images or config.data.name != "rsna_bone_age":
-        return {}, {}
+        return {}, {}, 0
     try:
-        return check_fitting.fit_rsna(config.data.dir, images).to_parts()
+        squares = check_fitting.training_squares(config.data.dir, images, config.data.on_missing)
+        return *check_fitting.fit(squares).to_parts(), len(squares)
     except BoneAgeError as error:
         raise BoneAgeError(f"{error}; --checks=0 exports the weights without them") from error
 
@@ -144,24 +170,31 @@ def _placed(experiment: Experiment, split: str | None, data_dir: str | None, vie
     return dataclasses.replace(experiment, config=config)
 
 
-def _told_of_data(experiment: Experiment, splits: dict[str, data.Split], measured: data.Split) -> dict[str, Any]:
-    name = experiment.config.data.name
+def _data_section(
+    config: ConfigDict,
+    provider: dict[str, str],
+    splits: dict[str, data.Split],
+    measured: data.Split,
+    checks_images: int,
+) -> dict[str, Any]:
+    """The section `data` of the header: sources, and numbers of images."""
     return {
-        "name": name,
-        **SOURCES[name],
+        **provider,
         "train_images": len(splits["train"]),
         "measured_split": measured.name,
         "measured_images": len(measured),
+        "checks_images": checks_images,
+        "initialised_from": sources.initial_weights(config.model.init_from),
     }
 
 
 def _recipe(config: ConfigDict, trained_in: str) -> dict[str, Any]:
-    """The configuration of the training, without paths."""
+    """The configuration of the training, without paths and addresses."""
     fields = json.loads(config.to_json_best_effort())
     fields["model"]["dtype"] = trained_in
-    for path in _PATHS:
-        section, key = path.split(".")
-        fields[section][key] = ""
+    for setting in _LOCAL:
+        section, _, key = setting.rpartition(".")
+        (fields[section] if section else fields)[key] = ""
     fields["model"]["init_from"] = Path(fields["model"]["init_from"]).name
     return fields
 

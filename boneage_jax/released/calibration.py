@@ -26,7 +26,7 @@ Parts = Float[np.ndarray, "n R"]
 
 @dataclasses.dataclass(frozen=True)
 class Calibrated:
-    """The published values of `n` estimates, in months."""
+    """The reported values of `n` estimates, in months."""
 
     months: Months
     std: Months
@@ -36,7 +36,7 @@ class Calibrated:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Maps a network's estimate to the published months, standard deviation and 90 % interval.
+    """Maps a network's estimate to the reported months, standard deviation and 90 % interval.
 
     The interval is split conformal (Lei et al., J Am Stat Assoc 2018; 113:1094-1111): the months plus and minus
     `quantile` times a spread. The spread is the network's own standard deviation if its head has one, and otherwise
@@ -181,7 +181,7 @@ def measure(age: Months, months: Months, std: Months | None, *, weight: Months |
 
     Returns:
         JSON types: the mean absolute error in months without and with the calibration, the share of reference ages
-        within the interval, its mean width, and the root mean square of the error and of the published standard
+        within the interval, its mean width, and the root mean square of the error and of the reported standard
         deviation.
     """
     weight = np.ones(len(age)) if weight is None else weight

@@ -41,15 +41,15 @@ class Header:
     """The metadata stored with the weights; every field holds only JSON types.
 
     Attributes:
-        name: of the configuration that was trained.
+        name: of the exported file, without suffix; the package's weights are loaded by it.
         model: the description of the network, see `models.Description`.
         preprocessing: see `Preprocessing.to_dict`.
         views: the views over which the estimate is averaged, see `Preprocessing.views`.
         calibration: see `Calibration.to_dict`; None for an uncalibrated network.
         checks: settings of the checks of input images.
-        data: the training data, with their terms and citation.
+        data: the training data and the initial weights, with terms and citations, and numbers of images.
         figures: metrics of the validation images, see `export`.
-        config: the whole configuration, without paths.
+        config: the whole configuration, without paths and addresses.
         commit: of the code that trained it, if known.
         version: of the package that wrote the file.
         storage: type in which arrays with two or more axes are stored; vectors are few and stay float32.

@@ -114,6 +114,8 @@ def test_measured_coverage_and_mae_are_plausible_and_reproducible():
     assert found == calibration.measure(age, months, sigma)
     biased = calibration.measure(*drawn(400, slope=1.2))
     assert biased["mae"] < biased["mae_uncorrected"]
+    # The interval covers 46 of the 50 images that it was fitted on, and a new one with a probability of 46 / 51.
+    assert calibration.measure(*drawn(100))["coverage"] == pytest.approx(46 / 51, abs=0.01)
 
 
 def test_too_few_images_are_refused():

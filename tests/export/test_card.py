@@ -1,0 +1,32 @@
+import dataclasses
+
+import pytest
+
+from boneage_jax.export import card
+from boneage_jax.released import weights
+from tests.predict import random_weights
+
+
+@pytest.mark.parametrize("name", weights.names())
+def test_cards_in_the_package_are_generated_from_their_headers(name):
+    path = weights.find(name)
+    assert path.with_suffix(".md").read_text() == card.text(weights.read_header(path))
+
+
+@pytest.mark.parametrize("name", weights.names())
+def test_weights_in_the_package_have_the_name_that_the_flag_takes(name):
+    header = weights.read_header(weights.find(name))
+    assert header.name == name
+    assert not header.members or header.members[0]["name"] in weights.names()
+
+
+def test_the_card_is_written_beside_the_weights(tmp_path):
+    stored = random_weights.weights()
+    card.write_weights(tmp_path / "tiny.safetensors", stored)
+    assert weights.read(tmp_path / "tiny.safetensors").header == stored.header
+    assert (tmp_path / "tiny.md").read_text() == card.text(stored.header)
+
+
+def test_checks_of_earlier_versions_have_no_number_of_images():
+    header = dataclasses.replace(random_weights.weights().header, checks={"least_good": -1.0})
+    assert "- Input checks: fitted on training images\n" in card.text(header)
