@@ -16,9 +16,10 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.terminal import printable
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
-_AGAIN = 0.05  # seconds
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
 """System errors that are not the program's fault."""
+
+_AGAIN = 0.05  # seconds
 
 
 class Signalled(KeyboardInterrupt):
@@ -100,7 +101,7 @@ def run(main: Callable[[], int]) -> int:
         _discard_output()
         return 1
     except OSError as error:
-        if error.errno not in _REFUSED:
+        if error.errno not in REFUSED:
             raise
         _discard_output()
         return _fail(f"cannot continue: {error.strerror} ({error.filename or 'while writing output'})", 1)

@@ -14,6 +14,11 @@ from typing import IO
 
 from boneage_jax.errors import BoneAgeError
 
+try:
+    from lzma import LZMAError
+except ImportError:  # Python can be built without lzma; zipfile then refuses such archives with a RuntimeError.
+    LZMAError = RuntimeError  # type: ignore[misc, assignment]
+
 ENDING = ".zip"
 
 MAX_FILE_BYTES = 512 * 2**20
@@ -22,7 +27,7 @@ MAX_FILE_BYTES = 512 * 2**20
 MAX_ARCHIVE_BYTES = 64 * 2**30
 """The same limit for an archive inside an archive; the whole official training archive has 9 GiB."""
 
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
+UNREADABLE = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError, RuntimeError, ValueError)
 """Exceptions raised for a damaged or encrypted entry of an archive."""
 
 _OPEN = 64
@@ -99,7 +104,7 @@ class Archives:
         try:
             if self._count > _MAX_ARCHIVES:
                 raise BoneAgeError(
-                    f"{name} is refused as a decompression bomb: there are over {_MAX_ARCHIVES:,} archives."
+                    f"{name} is refused as a decompression bomb: there are over {_MAX_ARCHIVES:,} archives"
                 )
             infos = self.open(place).infolist()
             for info in infos:
@@ -117,7 +122,7 @@ class Archives:
             elif depth < _MAX_DEPTH:
                 yield from self.entries(found, found.name, problems, depth + 1)
             else:
-                problems[found.name] = f"{found.name} is nested too deeply, in {depth} archives; unpack it."
+                problems[found.name] = f"{found.name} is nested too deeply, in {depth} archives; unpack it"
 
 
 def is_hidden(name: str) -> bool:
@@ -140,7 +145,7 @@ def _open_inner(entry: Entry) -> zipfile.ZipFile:
     if info.file_size > (free := shutil.disk_usage(folder).free // 2):
         raise BoneAgeError(
             f"{entry.name} needs {info.file_size:,} bytes in the temporary folder {folder}, but only {free:,} may be "
-            "used; unpack the outer archive, or choose another folder with the environment variable TMPDIR."
+            "used; unpack the outer archive, or choose another folder with the environment variable TMPDIR"
         )
     copy = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the archive that reads from it)
     try:
@@ -158,11 +163,11 @@ def _zip_file(source: pathlib.Path | IO[bytes], name: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(source)
     except UNREADABLE as error:
-        raise BoneAgeError(f"{name} is not an intact zip archive ({error}); replace it with an intact copy.") from None
+        raise BoneAgeError(f"{name} is not an intact zip archive ({error}); replace it with an intact copy") from None
 
 
 def _unreadable(name: str, error: Exception) -> str:
-    return f"{name} cannot be read from its archive ({error}); replace the archive with an intact copy."
+    return f"{name} cannot be read from its archive ({error}); replace the archive with an intact copy"
 
 
 def _refuse_escape(entry: str, name: str) -> None:
@@ -170,12 +175,12 @@ def _refuse_escape(entry: str, name: str) -> None:
     if path.startswith("/") or ".." in path.split("/") or ":" in path.split("/")[0]:
         raise BoneAgeError(
             f"{name} is refused: its entry {entry!r} points outside the archive's folder; "
-            "download the archive from its official source."
+            "download the archive from its official source"
         )
 
 
 def _refuse_bomb(name: str, size: int, limit: int) -> None:
     if size > limit:
         raise BoneAgeError(
-            f"{name} is refused as a decompression bomb: {size:,} bytes once unpacked, more than {limit:,}."
+            f"{name} is refused as a decompression bomb: {size:,} bytes once unpacked, more than {limit:,}"
         )

@@ -135,7 +135,7 @@ class Augmentation:
             allowed = number and (0 <= value < 1 if limit is None else 0 <= value <= limit)
             if not allowed:
                 bounds = "from 0 to below 1" if limit is None else f"from 0 to {limit}"
-                raise BoneAgeError(f"augmentation.{field.name} must be a number {bounds}, not {value!r}.")
+                raise BoneAgeError(f"augmentation.{field.name} must be a number {bounds}, not {value!r}")
             object.__setattr__(self, field.name, float(value))
 
     def sample_batch(self, seed: int, number: int, count: int, size: int, crop: int = 0) -> list[View]:
@@ -156,7 +156,7 @@ class Augmentation:
           BoneAgeError: the window is larger than the image.
         """
         if not 0 <= crop <= size:
-            raise BoneAgeError(f"preprocess.crop is {crop} pixels, expected 0 to the image's {size}.")
+            raise BoneAgeError(f"preprocess.crop is {crop} pixels, expected 0 to the image's {size}")
         places = size - crop + 1 if crop else 1  # along each axis
         draws = rng.random(DRAWS)
         angle, zoom, right, down, offset, gain = (2 * draws[1:7] - 1).tolist()

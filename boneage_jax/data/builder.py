@@ -138,7 +138,7 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
             if isinstance(error, OSError):
                 raise BoneAgeError(
                     f"The cache folder {folder.parent} cannot be used ({error.strerror or error}); choose another one "
-                    "(data.cache)."
+                    "(data.cache)"
                 ) from None
             raise
         return folder
@@ -155,11 +155,11 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
     def _check_disk(self, folder: pathlib.Path) -> None:
         count = sum(len(examples) for examples in self._examples.values())
         if (needed := count * self._record_bytes()) > shutil.disk_usage(folder).free:
-            raise BoneAgeError(f"{_full_disk(folder)} The {count} images need up to {needed / 1e9:.1f} GB.")
+            raise BoneAgeError(f"{_full_disk(folder)}: the {count} images need up to {needed / 1e9:.1f} GB")
 
 
 class RsnaBoneAge(RadiographBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """The RSNA Pediatric Bone Age data (Halabi et al., Radiology 2018; 290(2):498-503)."""
+    """The RSNA Pediatric Bone Age data (Halabi et al., Radiology 2019; 290(2):498-503)."""
 
     name = "rsna_bone_age"
 
@@ -235,7 +235,7 @@ def _check_complete(folder: pathlib.Path, split: str, count: int) -> None:
         reader.read([reader.num_records() - 1])
         reader.close()
     if written != count:
-        raise BoneAgeError(f"{folder} holds {written} of {count} images of {split}; is the disk full? Run again.")
+        raise BoneAgeError(f"{folder} holds {written} of {count} images of {split}; free disk space and run again")
 
 
 def _announce_wait(holder: str) -> None:
@@ -243,7 +243,7 @@ def _announce_wait(holder: str) -> None:
 
 
 def _full_disk(folder: pathlib.Path) -> str:
-    return f"The disk of the cache folder {folder} is full; free space or choose another folder (data.cache)."
+    return f"The disk of the cache folder {folder} is full; free space or choose another folder (data.cache)"
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def refuse(folder: Path, reason: str) -> NoReturn:
     """Raises the BoneAgeError for a damaged dataset."""
     raise BoneAgeError(
         f"The prepared images in {folder} are damaged ({reason}); delete this folder and start again: "
-        "the images will be prepared again."
+        "the images will be prepared again"
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from boneage_jax.data.labels import OLDEST
+from boneage_jax.data.labels import OLDEST_YEARS
 from boneage_jax.sex import Sex
 
 
@@ -24,12 +24,12 @@ def parse_age(text: str) -> float:
     """Reads an age in years, and returns it in months.
 
     Raises:
-        ValueError: the text is not a number from 0 to `OLDEST`; the message quotes it.
+        ValueError: the text is not a number from 0 to `OLDEST_YEARS`; the message quotes it.
     """
     try:
         years = float(text)
     except ValueError:
         years = math.nan
-    if not 0 <= years <= OLDEST:
-        raise ValueError(f"{text!r} is not an age in years from 0 to {OLDEST:.0f}, such as 9.5")
+    if not 0 <= years <= OLDEST_YEARS:
+        raise ValueError(f"{text!r} is not an age in years from 0 to {OLDEST_YEARS:.0f}, such as 9.5")
     return 12 * years

@@ -134,10 +134,10 @@ def load(
     from boneage_jax.data.sources import SOURCES  # TFDS takes about a second to import.
 
     if name not in SOURCES:
-        raise BoneAgeError(f"There is no dataset {name!r}; data.name must be one of {', '.join(SOURCES)}.")
+        raise BoneAgeError(f"There is no dataset {name!r}; data.name must be one of {', '.join(SOURCES)}")
     source = SOURCES[name]
     if unknown := sorted(set(options) - set(source.options)):
-        raise BoneAgeError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(source.options)}.")
+        raise BoneAgeError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(source.options)}")
     kinds = further.checked(inputs)
     examples, manifest = source.find(directory, preprocessing, kinds, **options)
     if kinds:
@@ -177,7 +177,7 @@ def input_statistics(split: Split) -> dict[str, tuple[float, float]]:
 def _spread(examples: Sequence[Any], limit: int) -> list[Any]:
     """At most `limit` examples, evenly spaced from the first to the last."""
     if limit < 0:
-        raise BoneAgeError(f"data.limit is {limit}, expected a number of images, or 0 for all.")
+        raise BoneAgeError(f"data.limit is {limit}, expected a number of images, or 0 for all")
     places = np.linspace(0, len(examples) - 1, min(limit, len(examples)))
     return [examples[i] for i in places.round().astype(int)]
 

@@ -26,7 +26,7 @@ def read_date(title: str, cell: str, where: str) -> date:
     try:
         return date.fromisoformat(cell.replace("T", " ").partition(" ")[0])
     except ValueError:
-        raise BoneAgeError(f"{where}: the {title} {cell!r} is not a date such as 2024-05-31.") from None
+        raise BoneAgeError(f"{where}: the {title} {cell!r} is not a date such as 2024-05-31") from None
 
 
 def age_of_dates(born: date, taken: date, stated: float | None, oldest: float, where: str) -> float:
@@ -38,11 +38,11 @@ def age_of_dates(born: date, taken: date, stated: float | None, oldest: float, w
     between = months_between(born, taken)
     if not 0 <= between <= 12 * oldest:
         raise BoneAgeError(
-            f"{where}: the dates {born} and {taken} give an age of {between / 12:.1f} years; expected 0 to {oldest:g}."
+            f"{where}: the dates {born} and {taken} give an age of {between / 12:.1f} years; expected 0 to {oldest:g}"
         )
     if stated is not None and abs(stated - between) > _ROUNDING:
         raise BoneAgeError(
             f"{where}: the age is {stated:.0f} months, but the dates are {between:.0f} months apart; correct one of "
-            "them."
+            "them"
         )
     return between

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import warnings
 import zlib
 
 import numpy as np
@@ -15,7 +14,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from boneage_jax.data import dicom_header, dicom_pixels
+from boneage_jax.data import dicom_header, dicom_pixels, python_warnings
 from boneage_jax.data.archives import MAX_FILE_BYTES
 from boneage_jax.data.header import PREFIX, PREFIX_AT, Header
 from boneage_jax.errors import BoneAgeError
@@ -37,8 +36,7 @@ def read_dicom(data: bytes, name: str) -> tuple[np.ndarray, Header]:
         truncated, or with values that the standard does not allow.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns about every deviation from the standard.
+        with python_warnings.suppressed():  # pydicom warns about every deviation from the standard.
             dataset = _parse(data, name)
             image, found = dicom_pixels.shown_image(dataset, name)
             header = dicom_header.read_header(dataset)
@@ -47,7 +45,7 @@ def read_dicom(data: bytes, name: str) -> tuple[np.ndarray, Header]:
         raise
     except Exception as error:  # A damaged element may raise any exception in pydicom.
         reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise BoneAgeError(f"{name} is a DICOM file that cannot be read: {reason}; export it again.") from error
+        raise BoneAgeError(f"{name} is a DICOM file that cannot be read: {reason}; export it again") from error
 
 
 def _parse(data: bytes, name: str) -> Dataset:
@@ -70,4 +68,4 @@ def _refuse_inflated(data: bytes, name: str) -> None:
         return
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     if len(unpacker.decompress(data[start:], MAX_FILE_BYTES)) == MAX_FILE_BYTES:
-        raise BoneAgeError(f"{name} is refused as a decompression bomb: more than {MAX_FILE_BYTES:,} bytes unpacked.")
+        raise BoneAgeError(f"{name} is refused as a decompression bomb: more than {MAX_FILE_BYTES:,} bytes unpacked")

@@ -57,7 +57,7 @@ def decoder(dataset: Dataset, name: str) -> tuple[str, tuple[str, ...]]:
     if syntax not in _DECODERS:
         raise BoneAgeError(
             f"{name} is compressed as {syntax.name!r}; expected none, deflate, RLE, JPEG, JPEG-LS or JPEG 2000: "
-            "export it in one of these."
+            "export it in one of these"
         )
     code = _only_frame(dataset, syntax, name)
     if syntax == RLELossless:
@@ -80,7 +80,7 @@ def _check_length(dataset: Dataset, name: str) -> None:
     if len(data) < needed or data[needed + needed % 2 :].strip(b"\0"):
         raise BoneAgeError(
             f"{name} has {len(data):,} bytes of pixels, but {dataset.Columns} x {dataset.Rows} pixels need {needed:,}: "
-            "the file is cut short, or its header is wrong; export it again."
+            "the file is cut short, or its header is wrong; export it again"
         )
 
 
@@ -94,7 +94,7 @@ def _only_frame(dataset: Dataset, syntax: UID, name: str) -> bytes:
     starts = len(fragments) if syntax == RLELossless else sum(one.startswith(_STARTS) for one in fragments)
     if starts > 1:
         raise BoneAgeError(
-            f"{name} contains {starts} compressed images, but its header declares one; export each as a separate file."
+            f"{name} contains {starts} compressed images, but its header declares one; export each as a separate file"
         )
     code = next(generate_frames(dataset.PixelData, number_of_frames=1), b"")
     if syntax in JPEG2000TransferSyntaxes and code.startswith(_JP2):
@@ -116,7 +116,7 @@ def _code_stream(file: bytes, name: str) -> bytes:
         if end < at + header:
             break
         at = end
-    raise BoneAgeError(f"{name} is damaged: the JP2 file in it has no image; replace it with an intact copy.")
+    raise BoneAgeError(f"{name} is damaged: the JP2 file in it has no image; replace it with an intact copy")
 
 
 def _check_rle(code: bytes, dataset: Dataset, name: str) -> None:
@@ -128,7 +128,7 @@ def _check_rle(code: bytes, dataset: Dataset, name: str) -> None:
         # An excess of less than a row or a column is padding.
         if _unpacked(code[start:end]) >= rows * columns + min(rows, columns):
             raise BoneAgeError(
-                f"{name} declares {columns} x {rows} pixels, but its compressed image has more; export it again."
+                f"{name} declares {columns} x {rows} pixels, but its compressed image has more; export it again"
             )
 
 
@@ -151,11 +151,11 @@ def _unpacked(segment: bytes) -> int:
 def _check(code: bytes, syntax: UID, dataset: Dataset, name: str) -> None:
     if _END not in code[-16:]:
         raise BoneAgeError(
-            f"{name} is truncated: its compressed pixels have no end marker; replace it with an intact copy."
+            f"{name} is truncated: its compressed pixels have no end marker; replace it with an intact copy"
         )
     if syntax in JPEG2000TransferSyntaxes:
         if code[:4] != _SIZ:
-            raise BoneAgeError(f"{name} is damaged: its pixels are not JPEG 2000 data; replace it with an intact copy.")
+            raise BoneAgeError(f"{name} is damaged: its pixels are not JPEG 2000 data; replace it with an intact copy")
         right, bottom, left, top = struct.unpack(">4I", code[8:24])
         bits, rows, columns = 0, bottom - top, right - left
     else:
@@ -163,19 +163,19 @@ def _check(code: bytes, syntax: UID, dataset: Dataset, name: str) -> None:
         if (frame == _LOSSLESS) != (_DECODERS[syntax] == "gdcm") or (frame == _JPEG_LS) != (
             syntax in JPEGLSTransferSyntaxes
         ):
-            raise BoneAgeError(f"{name} is not compressed as its header states ({syntax.name}); export it again.")
+            raise BoneAgeError(f"{name} is not compressed as its header states ({syntax.name}); export it again")
     if bits > dataset.BitsAllocated:
         raise BoneAgeError(
-            f"{name} has pixels of {bits} bits, but its header declares {dataset.BitsAllocated}; export it again."
+            f"{name} has pixels of {bits} bits, but its header declares {dataset.BitsAllocated}; export it again"
         )
     if syntax == JPEGExtended12Bit and bits > 8:
         raise BoneAgeError(
-            f"{name} is compressed as lossy JPEG of {bits} bits, which is not supported; export it without compression."
+            f"{name} is compressed as lossy JPEG of {bits} bits, which is not supported; export it without compression"
         )
     if (rows, columns) != (dataset.Rows, dataset.Columns):
         raise BoneAgeError(
             f"{name} declares {dataset.Columns} x {dataset.Rows} pixels, but its compressed image has "
-            f"{columns} x {rows}; export it again."
+            f"{columns} x {rows}; export it again"
         )
 
 
@@ -195,7 +195,7 @@ def _jpeg_frame(code: bytes, name: str) -> tuple[int, int, int, int]:
                 return found
             break
     raise BoneAgeError(
-        f"{name} is damaged: its compressed pixels are not intact JPEG data; replace it with an intact copy."
+        f"{name} is damaged: its compressed pixels are not intact JPEG data; replace it with an intact copy"
     )
 
 

@@ -34,7 +34,7 @@ TAGS = [
 """The elements that `read_header` uses; patient names and ids are not among them."""
 
 _SPACING = ("ImagerPixelSpacing", "PixelSpacing", "PixelAspectRatio")  # (rows, columns); the first one present is used
-_OLDEST = 110 * 12.0
+_OLDEST_MONTHS = 110 * 12.0
 _YEAR_ALONE = ((1, 1), (6, 15), (7, 1))
 """(month, day) that programs substitute for a removed birthday: the first and the middle of the year.
 
@@ -99,7 +99,7 @@ def _age(dataset: Dataset) -> _Age:
     words, months = _text(dataset, "PatientAge"), months_between(born, taken)
     apart = f"The birth and study dates in the file's header are {months:.0f} months apart"
     if stated.months is None:
-        if taken == born or months > _OLDEST:
+        if taken == born or months > _OLDEST_MONTHS:
             return _Age(None, warnings=(f"{apart}, which is no child's age; no age is taken from them.",))
         if (born.month, born.day) not in _YEAR_ALONE:
             return _Age(months)
@@ -111,7 +111,7 @@ def _age(dataset: Dataset) -> _Age:
             return _Age(months)
         note = f"Only the year of the birth date in the file's header seems true: the stated age {words} is used."
         return stated._replace(notes=(note,))
-    if taken == born or months > _OLDEST or months >= ADULT_FROM > stated.months:
+    if taken == born or months > _OLDEST_MONTHS or months >= ADULT_FROM > stated.months:
         return stated._replace(warnings=(f"{apart}, but the stated age is {words}; the stated age is used.",))
     return _Age(months, warnings=(f"{apart}, but the stated age is {words}; the dates are used.",))
 
@@ -121,7 +121,7 @@ def _stated_age(text: str) -> _Age:
     if match is None:
         return _Age(None)
     step = {"D": 1 / DAYS_PER_MONTH, "W": 7 / DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}[match[2]]
-    if (months := int(match[1]) * step) > _OLDEST:
+    if (months := int(match[1]) * step) > _OLDEST_MONTHS:
         return _Age(None, warnings=(f"The age {text} in the file's header is impossible; it is not used.",))
     return _Age(months, step)
 

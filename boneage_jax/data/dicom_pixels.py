@@ -58,7 +58,7 @@ def shown_image(dataset: Dataset, name: str) -> tuple[np.ndarray, tuple[str, ...
     values = _stored_values(dataset)
     place, padding = pixels - values[0], _padding(dataset, pixels)
     if padding.all():
-        raise BoneAgeError(f"{name} contains only padding; export the image again.")
+        raise BoneAgeError(f"{name} contains only padding; export the image again")
     found = dicom_shown.shown(dataset, values, np.bincount(place[~padding], minlength=len(values)), name)
     inverted = photometric == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
     levels = 1 - found.levels if inverted else found.levels
@@ -72,16 +72,16 @@ def shown_image(dataset: Dataset, name: str) -> tuple[np.ndarray, tuple[str, ...
 def _check_before_decoding(dataset: Dataset, name: str) -> str:
     """Refuses anything but one radiograph of acceptable size; returns the photometric interpretation."""
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
-        raise BoneAgeError(f"{name} has floating-point pixels; expected whole numbers: export it as a radiograph.")
+        raise BoneAgeError(f"{name} has floating-point pixels; expected whole numbers: export it as a radiograph")
     if not dataset.get("PixelData"):
-        raise BoneAgeError(f"{name} is a DICOM file without an image: it has no pixel data; export the image itself.")
+        raise BoneAgeError(f"{name} is a DICOM file without an image: it has no pixel data; export the image itself")
     if (frames := int(dataset.get("NumberOfFrames") or 1)) != 1:
         raise BoneAgeError(
-            f"{name} holds {frames} frames; expected one radiograph: export the frame as a separate file."
+            f"{name} holds {frames} frames; expected one radiograph: export the frame as a separate file"
         )
     _refuse_incomplete(dataset, name)
     if dataset.Rows < 1 or dataset.Columns < 1:
-        raise BoneAgeError(f"{name} has {dataset.Columns} x {dataset.Rows} pixels; export it again.")
+        raise BoneAgeError(f"{name} has {dataset.Columns} x {dataset.Rows} pixels; export it again")
     refuse_huge(dataset.Columns, dataset.Rows, name)
     photometric = dataset.PhotometricInterpretation
     stored, allocated, signed = dataset.BitsStored, dataset.BitsAllocated, dataset.PixelRepresentation
@@ -89,16 +89,16 @@ def _check_before_decoding(dataset: Dataset, name: str) -> str:
         known = ", ".join(_GREY + _COLOUR)
         raise BoneAgeError(
             f"{name} has the photometric interpretation {photometric} with {dataset.SamplesPerPixel} values per pixel; "
-            f"expected one of {known}: export it with one value per pixel."
+            f"expected one of {known}: export it with one value per pixel"
         )
     if allocated not in (8, 16) or not 8 <= stored <= allocated or dataset.get("HighBit", stored - 1) != stored - 1:
         raise BoneAgeError(
             f"{name} stores {stored} of {allocated} bits per pixel, up to bit {dataset.get('HighBit')}; expected 8 to "
-            "16 bits starting at bit 0: export it again."
+            "16 bits starting at bit 0: export it again"
         )
     if signed not in ((0, 1) if photometric in _GREY else (0,)):
         raise BoneAgeError(
-            f"{name} has the pixel representation {signed}, which {photometric} does not allow; export it again."
+            f"{name} has the pixel representation {signed}, which {photometric} does not allow; export it again"
         )
     return photometric
 
@@ -110,10 +110,10 @@ def _refuse_incomplete(dataset: Dataset, name: str) -> None:
         if value is None or value == "":
             raise BoneAgeError(
                 f"{name} is a DICOM file without the element {word}, which says how its pixels are stored; export it "
-                "again."
+                "again"
             )
         if not isinstance(value, str if word == "PhotometricInterpretation" else int):
-            raise BoneAgeError(f"{name} has {value!r} in the element {word}; expected one value: export it again.")
+            raise BoneAgeError(f"{name} has {value!r} in the element {word}; expected one value: export it again")
 
 
 def _stored_pixels(pixels: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
@@ -134,7 +134,7 @@ def _stored_pixels(pixels: np.ndarray, dataset: Dataset, name: str) -> np.ndarra
         above[negative & (above == 2 ** (allocated - stored) - 1)] = 0
     above &= ~(_overlay_bits(dataset) >> stored)
     if above.min() != above.max():
-        raise BoneAgeError(f"{name} holds pixels beyond its {stored} bits; export it again.")
+        raise BoneAgeError(f"{name} holds pixels beyond its {stored} bits; export it again")
     return values
 
 

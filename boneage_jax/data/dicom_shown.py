@@ -29,6 +29,10 @@ _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _LEAST_CONTRAST, _LEAST_SHARE = 0.03, 0.1
 
 
+class _UnusableError(ValueError):
+    """Why a table or a window is not used; does not quote the header, which may contain a name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Shown:
     """The level of each stored value, in rising order of the values.
@@ -67,10 +71,12 @@ def shown(dataset: Dataset, values: np.ndarray, counts: np.ndarray, name: str) -
             if found is None:
                 continue
             if not _shows(found.levels, counts):
-                raise ValueError("it shows next to nothing of the pixels")
+                raise _UnusableError("it shows next to nothing of the pixels")
             return dataclasses.replace(found, warnings=tuple(warnings))
         except ValueError as error:
-            warnings.append(f"The {kind} in the file's header was not used: {error}.")
+            # Other errors, such as pydicom's, may quote the header.
+            reason = error if isinstance(error, _UnusableError) else "its values cannot be read"
+            warnings.append(f"The {kind} in the file's header was not used: {reason}.")
     return dataclasses.replace(plain, warnings=tuple(warnings))
 
 
@@ -81,10 +87,10 @@ def window(values: np.ndarray, centre: float, width: float, function: str) -> np
       ValueError: a function other than LINEAR, LINEAR_EXACT or SIGMOID, or a width that it does not allow.
     """
     if function not in _FUNCTIONS:
-        raise ValueError(f"its function is {function!r}, expected one of {', '.join(_FUNCTIONS)}")
+        raise _UnusableError(f"its function is none of {', '.join(_FUNCTIONS)}")
     least = 1 if function == "LINEAR" else 0
     if not np.isfinite([centre, width]).all() or width < least or width == 0:
-        raise ValueError(f"its width is {width:g}, which {function} does not allow")
+        raise _UnusableError(f"its width is {width:g}, which {function} does not allow")
     if function == "SIGMOID":
         return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
     if function == "LINEAR":
@@ -101,14 +107,14 @@ def _modality(dataset: Dataset, values: np.ndarray, name: str) -> tuple[np.ndarr
         try:
             values, bits = _look_up(values, dataset.ModalityLUTSequence[0])
         except ValueError as error:
-            raise BoneAgeError(f"{name} has a modality table that cannot be used: {error}; export it again.") from None
+            raise BoneAgeError(f"{name} has a modality table that cannot be used: {error}; export it again") from None
         return values, 0.0, 2.0**bits - 1, bits
     slope, intercept = _first(dataset.get("RescaleSlope")), _first(dataset.get("RescaleIntercept"))
     slope = 1.0 if slope is None else slope
     if slope == 0 or not np.isfinite([slope, intercept or 0]).all():
         raise BoneAgeError(
             f"{name} has a rescale slope of {slope:g} and an intercept of {intercept or 0:g}, which leave no image; "
-            "export it again."
+            "export it again"
         )
     values = values * slope + (intercept or 0)
     return values, values.min(), values.max(), bits
@@ -128,7 +134,7 @@ def _window(dataset: Dataset, values: np.ndarray, bits: int) -> Shown | None:
     if centre is None and width is None:
         return None
     if centre is None or width is None:
-        raise ValueError("it has no centre" if centre is None else "it has no width")
+        raise _UnusableError("it has no centre" if centre is None else "it has no width")
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     return Shown(window(values, centre, width, function), bits)
 
@@ -156,14 +162,14 @@ def _look_up(values: np.ndarray, item: Dataset) -> tuple[np.ndarray, int]:
     """
     descriptor = item.get("LUTDescriptor")
     if descriptor is None or len(descriptor) != 3 or item.get("LUTData") is None:
-        raise ValueError("its descriptor or its data are missing")
+        raise _UnusableError("its descriptor or its data are missing")
     count, first, bits = (int(number) for number in descriptor)
     count = count % 2**16 or 2**16
     if first >= 2**15 and values.min() < 0:
         first -= 2**16  # Written as unsigned although the values are signed.
     entries = _entries(item, count)
     if not 8 <= bits <= 16 or len(entries) < count:
-        raise ValueError(f"it has {len(entries)} entries of {bits} bits, expected {count} of 8 to 16 bits")
+        raise _UnusableError(f"it has {len(entries)} entries of {bits} bits, expected {count} of 8 to 16 bits")
     place = np.clip(np.rint(values) - first, 0, count - 1).astype(np.int64)
     return np.minimum(entries[place], 2**bits - 1).astype(np.float64), bits
 

@@ -46,11 +46,11 @@ class File:
                 size = os.fstat(stream.fileno()).st_size
                 data = b"" if size > MAX_FILE_BYTES else stream.read() if size else stream.read(MAX_FILE_BYTES + 1)
         except OSError as error:
-            raise BoneAgeError(f"{self._place} cannot be read: {error.strerror}.") from None
+            raise BoneAgeError(f"{self._place} cannot be read: {error.strerror}") from None
         if max(size, len(data)) > MAX_FILE_BYTES:
             raise BoneAgeError(
                 f"{self._place} has more than {MAX_FILE_BYTES:,} bytes; radiographs and tables of labels are smaller: "
-                "export it again."
+                "export it again"
             )
         return data
 
@@ -119,7 +119,7 @@ def list_files(place: pathlib.Path) -> Listing:
         elif stat.S_ISREG(status.st_mode):
             files.append(File(name, status.st_size, 0, path))
         else:
-            problems[str(path)] = f"{path} is a device or a pipe, not a file."
+            problems[str(path)] = f"{path} is a device or a pipe, not a file"
     return Listing(sorted(files, key=lambda file: file.name), problems)
 
 
@@ -128,7 +128,7 @@ def refuse_huge(width: int, height: int, name: str) -> None:
     if width * height > MAX_PIXELS:
         raise BoneAgeError(
             f"{name} is refused as a decompression bomb: it has {width} x {height} pixels, "
-            f"more than {MAX_PIXELS // 1_000_000} million; hand radiographs have about 4 million."
+            f"more than {MAX_PIXELS // 1_000_000} million; hand radiographs have about 4 million"
         )
 
 
@@ -136,7 +136,7 @@ def _walk(folder: pathlib.Path, problems: dict[str, str]) -> Iterator[pathlib.Pa
     """The paths of all non-hidden files; each folder is visited once, even if links form a cycle."""
 
     def note(error: OSError) -> None:
-        problems[str(error.filename)] = f"The folder {error.filename} cannot be read: {error.strerror}."
+        problems[str(error.filename)] = f"The folder {error.filename} cannot be read: {error.strerror}"
 
     seen: set[tuple[int, int]] = set()
     for root, folders, names in os.walk(folder, onerror=note, followlinks=True):
@@ -154,5 +154,5 @@ def _status(path: pathlib.Path, problems: dict[str, str]) -> os.stat_result | No
     try:
         return path.stat()
     except OSError as error:
-        problems[str(path)] = f"{path} cannot be read: {error.strerror}."
+        problems[str(path)] = f"{path} cannot be read: {error.strerror}"
         return None

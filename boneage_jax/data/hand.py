@@ -42,8 +42,44 @@ class Hand:
     white: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """The intermediate images from which `find_hand` derives a `Hand`.
+
+    Attributes:
+      content: the part inside the flat borders: left, top, right, bottom in pixels of the image.
+      thumbnail: that part reduced to `SIDE` pixels on its longer side, float32 `[h, w]`, intensities as in the image.
+      relief: the top-hat of the thumbnail, uint8 `[h, w]`.
+      mask: the pixels of the hand, bool `[h, w]`.
+    """
+
+    content: tuple[int, int, int, int]
+    thumbnail: np.ndarray
+    relief: np.ndarray
+    mask: np.ndarray
+
+
 def find_hand(image: np.ndarray) -> Hand | None:
     """Finds the hand in an image `[H, W]` of uint8 or uint16 with square pixels; returns None if there is none."""
+    found = segment(image)
+    if found is None or found.mask.mean() < FOUND:
+        return None
+    left, top, right, bottom = found.content
+    mask = found.mask
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    edges = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    across, down = (right - left) / mask.shape[1], (bottom - top) / mask.shape[0]
+    box = (
+        left + edges[0] * across,
+        top + edges[1] * down,
+        left + edges[2] * across,
+        top + edges[3] * down,
+    )
+    return Hand(box, *_levels(found.thumbnail, mask, edges))
+
+
+def segment(image: np.ndarray) -> Segmentation | None:
+    """Segments the hand in an image `[H, W]` of uint8 or uint16; returns None if it is blank or too narrow."""
     left, top, right, bottom = content(image)
     image = image[top:bottom, left:right].astype(np.float32)
     if image.min() == image.max():
@@ -55,19 +91,8 @@ def find_hand(image: np.ndarray) -> Hand | None:
     low, high = np.percentile(thumbnail, (1, 99))
     if high <= low or min(size) <= 2 * EDGE:
         return None
-    mask = _mask(np.clip((thumbnail - low) / (high - low), 0, 1))
-    if mask.mean() < FOUND:
-        return None
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    edges = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    across, down = width / size[0], height / size[1]
-    box = (
-        left + edges[0] * across,
-        top + edges[1] * down,
-        left + edges[2] * across,
-        top + edges[3] * down,
-    )
-    return Hand(box, *_levels(thumbnail, mask, edges))
+    relief = _relief(np.clip((thumbnail - low) / (high - low), 0, 1))
+    return Segmentation((left, top, right, bottom), thumbnail, relief, _mask(relief))
 
 
 def content(image: np.ndarray) -> tuple[int, int, int, int]:
@@ -90,12 +115,8 @@ def content(image: np.ndarray) -> tuple[int, int, int, int]:
 _EXTREMES = (cv2.REDUCE_MIN, cv2.REDUCE_MAX)
 
 
-def _mask(thumbnail: np.ndarray) -> np.ndarray:
-    """The hand's pixels, bool `[h, w]`, in a float thumbnail of 0 to 1."""
-    percentile, target = TONE
-    level = np.clip(np.percentile(thumbnail, percentile), *TONES)
-    thumbnail = 255 * thumbnail ** (np.log(target) / np.log(level))
-    relief = _relief(cv2.GaussianBlur(thumbnail, (3, 3), 0))
+def _mask(relief: np.ndarray) -> np.ndarray:
+    """The hand's pixels, bool `[h, w]`, by the relief of a thumbnail."""
     threshold, _ = cv2.threshold(relief, 0, 255, cv2.THRESH_OTSU)
     bright = (relief > THRESHOLD * threshold).astype(np.uint8)
     opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (4, 4)))
@@ -103,8 +124,11 @@ def _mask(thumbnail: np.ndarray) -> np.ndarray:
     return _largest_near_the_middle(joined) & (opened > 0)
 
 
-def _relief(image: np.ndarray) -> np.ndarray:
-    """The top-hat as uint8; a bright hand reaches 200 at any exposure, markers exceed it."""
+def _relief(thumbnail: np.ndarray) -> np.ndarray:
+    """The top-hat, uint8, of a float thumbnail of 0 to 1; a bright hand reaches 200 at any exposure, markers more."""
+    percentile, target = TONE
+    level = np.clip(np.percentile(thumbnail, percentile), *TONES)
+    image = cv2.GaussianBlur(255 * thumbnail ** (np.log(target) / np.log(level)), (3, 3), 0)
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (ELEMENT, ELEMENT))
     border = ELEMENT // 2 + 2
     image = cv2.copyMakeBorder(image.astype(np.uint8), border, border, border, border, cv2.BORDER_REPLICATE)

@@ -43,6 +43,7 @@ class Header:
       warnings: sentences about faults in the file that did not prevent reading it.
       notes: sentences about faults that were corrected with certainty.
       age_notes: sentences about the accuracy of the age.
+      stored_shape: rows and columns of the pixels in the file if the image was resampled because they are not square.
     """
 
     sex: Sex | None = None
@@ -56,6 +57,7 @@ class Header:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     age_notes: tuple[str, ...] = ()
+    stored_shape: tuple[int, int] | None = None
 
     @property
     def ages(self) -> tuple[float, float] | None:

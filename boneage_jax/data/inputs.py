@@ -28,10 +28,10 @@ def checked(inputs: Mapping[str, str | Sequence[str]]) -> dict[str, Kind]:
         if not name.isidentifier() or name.lower() in _TAKEN:
             raise BoneAgeError(
                 f"data.inputs.{name} is not a valid name for a further input: expected letters, digits and "
-                f"underscores, and not {', '.join(sorted(_TAKEN))}, which every image already has."
+                f"underscores, and not {', '.join(sorted(_TAKEN))}, which every image already has"
             )
     if len(maps := [name for name, kind in kinds.items() if kind == KEYPOINTS]) > 1:
-        raise BoneAgeError(f"data.inputs has several heat maps ({', '.join(maps)}); keep one.")
+        raise BoneAgeError(f"data.inputs has several heat maps ({', '.join(maps)}); keep one")
     return kinds
 
 
@@ -45,9 +45,9 @@ def heatmap(kinds: Mapping[str, Kind]) -> str | None:
     return next((name for name, kind in kinds.items() if kind == KEYPOINTS), None)
 
 
-def same_column(title: str, name: str) -> bool:
-    """Whether a column with this title holds this input; ignores case, and treats underscores as spaces."""
-    return _plain(title) == _plain(name)
+def plain_title(title: str) -> str:
+    """A column title in lower case, with words separated by single spaces instead of underscores and other spaces."""
+    return " ".join(title.replace("_", " ").casefold().split())
 
 
 def read_cell(name: str, kind: Kind, text: str, where: str) -> float | str:
@@ -68,8 +68,8 @@ def read_cell(name: str, kind: Kind, text: str, where: str) -> float | str:
         return found
     expected = f"expected {', '.join(kind)}"
     if not text:
-        raise BoneAgeError(f"{where}: {name} is empty; {expected}. List {UNKNOWN!r} among them to allow empty cells.")
-    raise BoneAgeError(f"{where}: {name} {text!r} is not known; {expected}.")
+        raise BoneAgeError(f"{where}: {name} is empty; {expected} (list {UNKNOWN!r} among them to allow empty cells)")
+    raise BoneAgeError(f"{where}: {name} {text!r} is not known; {expected}")
 
 
 def _number(name: str, text: str, where: str) -> float:
@@ -79,10 +79,10 @@ def _number(name: str, text: str, where: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         what = f"{text!r}, which is not a number" if text else "empty; missing numbers are not imputed: enter a value"
-        raise BoneAgeError(f"{where}: {name} is {what}.")
+        raise BoneAgeError(f"{where}: {name} is {what}")
     low, high = _LIMITS.get(name.lower(), (-math.inf, math.inf))
     if not low <= value <= high:
-        raise BoneAgeError(f"{where}: {name} {text} lies outside {low:g} to {high:g} months.")
+        raise BoneAgeError(f"{where}: {name} {text} lies outside {low:g} to {high:g} months")
     return value
 
 
@@ -93,12 +93,8 @@ def _kind(name: str, kind: str | Sequence[str]) -> Kind:
     if len(categories) < 2 or not all(isinstance(c, str) and c and c == c.strip() for c in categories):
         raise BoneAgeError(
             f"data.inputs.{name} is {kind!r}; expected {NUMBER!r}, {KEYPOINTS!r} or the names of two or more "
-            "categories, such as ('asian', 'black', 'unknown')."
+            "categories, such as ('asian', 'black', 'unknown')"
         )
     if len({category.casefold() for category in categories}) < len(categories):
-        raise BoneAgeError(f"data.inputs.{name} names a category twice: {', '.join(categories)}.")
+        raise BoneAgeError(f"data.inputs.{name} names a category twice: {', '.join(categories)}")
     return categories
-
-
-def _plain(title: str) -> str:
-    return title.strip().replace("_", " ").casefold()

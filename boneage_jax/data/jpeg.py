@@ -36,7 +36,7 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     if pixels is None:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
-        raise BoneAgeError(f"{name} is damaged: its pixels cannot be decoded; replace it with an intact copy.")
+        raise BoneAgeError(f"{name} is damaged: its pixels cannot be decoded; replace it with an intact copy")
     return pixels, warnings
 
 
@@ -69,7 +69,7 @@ def _judge(reason: str, name: str) -> str:
     """A sentence about a libjpeg message that may be harmless; raises BoneAgeError for any other."""
     few = _EXTRANEOUS.search(reason)
     if few is None or int(few[1]) > _FEW:
-        raise BoneAgeError(f"{name} is damaged: libjpeg reports {reason!r}; replace it with an intact copy.")
+        raise BoneAgeError(f"{name} is damaged: libjpeg reports {reason!r}; replace it with an intact copy")
     return f"The JPEG may be damaged: libjpeg reports {reason!r}."
 
 

@@ -59,7 +59,7 @@ class KeyPoints:
             x, y = self.points[outside.any(axis=1)][0]
             raise BoneAgeError(
                 f"{self.source}: a key point at ({x:g}, {y:g}) lies outside the image of {width} x {height} pixels; "
-                "if the images are resized copies, add the originals' width and height to the file's images."
+                "if the images are resized copies, add the originals' width and height to the file's images"
             )
 
 
@@ -91,12 +91,12 @@ def read_key_points(path: str | pathlib.Path) -> dict[str, KeyPoints]:
     path = pathlib.Path(path).expanduser()
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
-        raise BoneAgeError(f"The folder {path} (data.keypoints) contains no .json file with key points.")
+        raise BoneAgeError(f"The folder {path} (data.keypoints) contains no .json file with key points")
     found: dict[str, KeyPoints] = {}
     for file in files:
         for image, points in _read_file(file):
             if image in found:
-                raise BoneAgeError(f"{points.source} has key points twice ({found[image].source}); keep one of them.")
+                raise BoneAgeError(f"{points.source} has key points twice ({found[image].source}); keep one of them")
             found[image] = points
     return {image: points for image, points in found.items() if not np.isnan(points.points).all()}
 
@@ -107,12 +107,12 @@ def _read_file(path: pathlib.Path) -> Iterator[tuple[str, KeyPoints]]:
         images = {image["id"]: (str(image["file_name"]), _shape(image)) for image in content["images"]}
         marks = [(mark["image_id"], mark["keypoints"]) for mark in content["annotations"]]
     except OSError as error:
-        raise BoneAgeError(f"The key points {path} (data.keypoints) cannot be read: {error.strerror}.") from None
+        raise BoneAgeError(f"The key points {path} (data.keypoints) cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise BoneAgeError(f"{path} contains no key points ({error!r}); expected {_FORM}.") from None
+        raise BoneAgeError(f"{path} contains no key points ({error!r}); expected {_FORM}") from None
     for image_id, values in marks:
         if image_id not in images:
-            raise BoneAgeError(f"{path} marks an image {image_id!r} that is not among its images; expected {_FORM}.")
+            raise BoneAgeError(f"{path} marks an image {image_id!r} that is not among its images; expected {_FORM}")
         name, shape = images[image_id]
         source = f"{path}, {name}"
         yield pathlib.PurePosixPath(name).stem, KeyPoints(source, _points(values, source), shape)
@@ -128,6 +128,6 @@ def _points(values: Any, source: str) -> np.ndarray:
     except (ValueError, TypeError):
         points = np.full((1, 2), np.nan)
     if not np.isfinite(points).all():
-        raise BoneAgeError(f"{source}: expected {POINTS} key points of three numbers (x, y, v), not {values!r:.80}.")
+        raise BoneAgeError(f"{source}: expected {POINTS} key points of three numbers (x, y, v), not {values!r:.80}")
     points[(points == 0).all(axis=1)] = np.nan
     return points

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from boneage_jax.data.dates import age_of_dates, read_date
 from boneage_jax.data.files import File
-from boneage_jax.data.inputs import CHRONOLOGICAL_AGE, UNKNOWN, Kind, read_cell, same_column
+from boneage_jax.data.inputs import CHRONOLOGICAL_AGE, NUMBER, UNKNOWN, Kind, plain_title, read_cell
 from boneage_jax.data.radiograph import ENDINGS
 from boneage_jax.data.tables import Table, read_table
 from boneage_jax.errors import BoneAgeError
@@ -22,7 +22,7 @@ from boneage_jax.sex import Sex
 MAX_AGE = 240.0
 """Months. The atlas ends at 19 years, and the challenge's classifiers at 240 months."""
 
-OLDEST = 25.0
+OLDEST_YEARS = 25.0
 """Highest chronological age, in years."""
 
 _ID_COLUMNS = {"id": "train", "image id": "validation", "case id": "test"}
@@ -103,11 +103,11 @@ class LabelTable:
     def refuse_gaps(self) -> None:
         """Raises BoneAgeError if a column is missing."""
         if self.lacks:
-            rsna = " The RSNA files do not have it." if CHRONOLOGICAL_AGE in self.lacks else ""
-            unit = " (in months)" if CHRONOLOGICAL_AGE in self.lacks else ""
+            age = CHRONOLOGICAL_AGE in self.lacks
+            rsna, unit = (" and the RSNA files do not have", " (in months)") if age else ("", "")
             raise BoneAgeError(
-                f"{self.name} has no column {', '.join(map(repr, self.lacks))}, which data.inputs requires.{rsna} "
-                f"Give a label file with such a column{unit}, in its place or beside it."
+                f"{self.name} has no column {', '.join(map(repr, self.lacks))}, which data.inputs requires{rsna}; "
+                f"give a label file with such a column{unit}, in its place or beside it"
             )
 
 
@@ -147,8 +147,9 @@ def read_labels(file: File, inputs: Mapping[str, Kind] = {}) -> LabelTable | Non
             raise BoneAgeError(_unknown_sex(title, cells[place], where))
         age = _agreed(cells, ages, where, lambda _, cell: _bone_age(table.number(cell), where))
         if ages and age is None:
-            raise BoneAgeError(f"{where}: the bone age '' is not a number of months.")
-        return Label("", sex, age, {key: read_cell(key, inputs[key], cells[at], where) for key, at in places.items()})
+            raise BoneAgeError(f"{where}: the bone age '' is not a number of months")
+        further = {key: _input(table, key, inputs[key], cells[at], where) for key, at in places.items()}
+        return Label("", sex, age, further)
 
     split = split_of_path(file.name.rsplit("/", 1)[-1]) or _ID_COLUMNS[next(iter(ids))]
     lacks = tuple(key for key in inputs if key not in places) if ages else ()
@@ -178,11 +179,11 @@ def read_children(file: File) -> list[Label] | None:
 
     def read_row(cells: Sequence[str], where: str) -> Label:
         sex = _agreed(cells, sexes, where, lambda title, cell: _sex(title, cell, where))
-        age = _agreed(cells, ages, where, lambda title, cell: _chronological_age(title, table.number(cell), where))
+        age = _chronological_age({title: table.number(cells[place]) for title, place in ages.items()}, where)
         taken = _agreed(cells, dates, where, lambda title, cell: read_date(title, cell, where))
         born = _agreed(cells, births, where, lambda title, cell: read_date(title, cell, where))
         if born is not None and taken is not None:
-            age = age_of_dates(born, taken, age, OLDEST, where)
+            age = age_of_dates(born, taken, age, OLDEST_YEARS, where)
         return Label("", sex, None, chronological_age=age, date=taken)
 
     return _labels(table, _columns(table, _ID_COLUMNS), read_row)
@@ -207,10 +208,10 @@ def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
     columns, sizes = _columns(table, _SIZE_COLUMNS), {}
     for number, cells in table.rows:
         name, *size = (cells[columns[title]] for title in _SIZE_COLUMNS)
-        if not all(side.isascii() and side.isdigit() and int(side) > 0 for side in size):
+        if not all(re.fullmatch(r"0*[1-9]\d{,8}", side, re.ASCII) for side in size):
             raise BoneAgeError(
                 f"{file.name}, row {number}: the size of {name} is {' x '.join(map(repr, size))}; "
-                "expected width and height in pixels."
+                "expected width and height in pixels"
             )
         sizes[_plain_id(name)] = (int(size[0]), int(size[1]))
     return sizes
@@ -231,10 +232,10 @@ def _labels(table: Table, ids: Mapping[str, int], read_row: _Row) -> list[Label]
         where, first, last = f"{table.name}, row {number}", numbers[name][0], numbers[name][-1]
         try:
             if not name:
-                raise BoneAgeError(f"{where}: the id is empty; expected the name of an image.")
+                raise BoneAgeError(f"{where}: the id is empty; expected the name of an image")
             if first != last:
                 raise BoneAgeError(
-                    f"{table.name}, row {last}: the id {name} appears twice, in row {first} too; keep one."
+                    f"{table.name}, row {last}: the id {name} appears twice, in row {first} too; keep one"
                 )
             labels.append(dataclasses.replace(read_row(cells, where), id=name))
         except BoneAgeError as error:
@@ -253,12 +254,8 @@ def _plain_id(cell: str) -> str:
     return _without_zeros(cell.removesuffix(suffix) if suffix.lower() in ENDINGS else cell)
 
 
-def _plain(title: str) -> str:
-    return " ".join(title.replace("_", " ").casefold().split())
-
-
 def _has(titles: Sequence[str], known: Iterable[str]) -> bool:
-    return not {_plain(title) for title in titles}.isdisjoint(known)
+    return not {plain_title(title) for title in titles}.isdisjoint(known)
 
 
 def _columns(table: Table, known: Iterable[str]) -> dict[str, int]:
@@ -268,14 +265,14 @@ def _columns(table: Table, known: Iterable[str]) -> dict[str, int]:
       BoneAgeError: a title occurs twice, or there are several id columns.
     """
     found: dict[str, int] = {}
-    for place, title in enumerate(map(_plain, table.titles)):
+    for place, title in enumerate(map(plain_title, table.titles)):
         if title not in known:
             continue
         if title in found or (found and known is _ID_COLUMNS):
             also = (
                 f"the column {title!r} twice" if title in found else f"the columns {next(iter(found))!r} and {title!r}"
             )
-            raise BoneAgeError(f"{table.name} has {also}; keep the right one.")
+            raise BoneAgeError(f"{table.name} has {also}; keep the right one")
         found[title] = place
     return found
 
@@ -284,13 +281,17 @@ def _input_columns(table: Table, inputs: Mapping[str, Kind]) -> dict[str, int]:
     """Positions of the further inputs that have a column."""
     places = {}
     for key in inputs:
-        found = [position for position, title in enumerate(table.titles) if same_column(title, key)]
+        found = [position for position, title in enumerate(table.titles) if plain_title(title) == plain_title(key)]
         if len(found) > 1:
             titles = " and ".join(repr(table.titles[position]) for position in found)
-            raise BoneAgeError(f"{table.name} has several columns for {key}: {titles}; keep one of them.")
+            raise BoneAgeError(f"{table.name} has several columns for {key}: {titles}; keep one of them")
         if found:
             places[key] = found[0]
     return places
+
+
+def _input(table: Table, name: str, kind: Kind, cell: str, where: str) -> float | str:
+    return read_cell(name, kind, table.number(cell) if kind == NUMBER else cell, where)
 
 
 def _agreed(
@@ -303,9 +304,13 @@ def _agreed(
     """
     found = {title: read(title, cells[place]) for title, place in columns.items() if cells[place]}
     if len({round(value) if isinstance(value, float) else value for value in found.values()}) > 1:
-        both = " and ".join(f"{title!r} ({cells[columns[title]]})" for title in found)
-        raise BoneAgeError(f"{where}: the columns {both} contradict each other; correct one of them.")
+        raise _contradiction({title: cells[columns[title]] for title in found}, where)
     return next(iter(found.values()), None)
+
+
+def _contradiction(cells: Mapping[str, str], where: str) -> BoneAgeError:
+    both = " and ".join(f"{title!r} ({cell})" for title, cell in cells.items())
+    return BoneAgeError(f"{where}: the columns {both} contradict each other; correct one of them")
 
 
 def _sex(title: str, cell: str, where: str) -> Sex | str:
@@ -317,26 +322,47 @@ def _sex(title: str, cell: str, where: str) -> Sex | str:
 
 def _unknown_sex(title: str, cell: str, where: str) -> str:
     expected = "true or false" if _SEX_COLUMNS[title] is not _WORDS else "F or M"
-    return f"{where}: the sex {cell!r} is unknown; column {title!r} must hold {expected}."
+    return f"{where}: the sex {cell!r} is unknown; column {title!r} must hold {expected}"
 
 
 def _bone_age(cell: str, where: str) -> float:
     try:
         age = float(cell)
     except ValueError:
-        raise BoneAgeError(f"{where}: the bone age {cell!r} is not a number of months.") from None
+        raise BoneAgeError(f"{where}: the bone age {cell!r} is not a number of months") from None
     if not 0 <= age <= MAX_AGE:
-        raise BoneAgeError(f"{where}: the bone age {cell} lies outside 0 to {MAX_AGE:g} months.")
+        raise BoneAgeError(f"{where}: the bone age {cell} lies outside 0 to {MAX_AGE:g} months")
     return age
 
 
-def _chronological_age(title: str, cell: str, where: str) -> float:
+def _chronological_age(cells: Mapping[str, str], where: str) -> float | None:
+    """The age in months from the most exact of these columns, or None if all cells are empty.
+
+    An age in whole years may be off by up to 12 months, any other by a month: ages are rounded, or rounded down.
+
+    Raises:
+      BoneAgeError: a cell is not an age, or the cells contradict each other.
+    """
+    cells = {title: cell for title, cell in cells.items() if cell}
+    found = []  # (tolerance, months in the unit, age)
+    for title, cell in cells.items():
+        age, unit = _age(title, cell, where), _CHRONOLOGICAL_COLUMNS[title]
+        found.append((12.0 if unit == 12 and age % 12 == 0 else 1.0, unit, age))
+    if not found:
+        return None
+    _, _, exact = min(found)
+    if any(abs(age - exact) > tolerance for tolerance, _, age in found):
+        raise _contradiction(cells, where)
+    return exact
+
+
+def _age(title: str, cell: str, where: str) -> float:
     unit = _CHRONOLOGICAL_COLUMNS[title]
     try:
         age = float(cell) * unit
     except ValueError:
-        raise BoneAgeError(f"{where}: the age {cell!r} is not a number.") from None
-    if not 0 <= age <= 12 * OLDEST:
+        raise BoneAgeError(f"{where}: the age {cell!r} is not a number") from None
+    if not 0 <= age <= 12 * OLDEST_YEARS:
         hint = "; ages in months belong in a column age_months" if unit == 12 else ""
-        raise BoneAgeError(f"{where}: the {title} {cell} lies outside 0 to {OLDEST:g} years{hint}.")
+        raise BoneAgeError(f"{where}: the {title} {cell} lies outside 0 to {OLDEST_YEARS:g} years{hint}")
     return age

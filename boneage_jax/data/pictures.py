@@ -4,7 +4,6 @@ import contextlib
 import io
 import math
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from boneage_jax.data import jpeg
+from boneage_jax.data import jpeg, python_warnings
 from boneage_jax.data.files import refuse_huge
 from boneage_jax.data.header import Header
 from boneage_jax.errors import BoneAgeError
@@ -107,7 +106,7 @@ def _check_before_decoding(data: bytes, name: str) -> tuple[str, int]:
             kind = str(header.format)
             if kind != "MPO" and (pages := getattr(header, "n_frames", 1)) != 1:
                 raise BoneAgeError(
-                    f"{name} holds {pages} pages; expected one radiograph: save the page as a separate file."
+                    f"{name} holds {pages} pages; expected one radiograph: save the page as a separate file"
                 )
             # Pillow would decode the whole PNG to look for EXIF after the pixels.
             orientation = 1 if kind == "PNG" and b"eXIf" not in data else header.getexif().get(_ORIENTATION, 1)
@@ -118,19 +117,19 @@ def _check_before_decoding(data: bytes, name: str) -> tuple[str, int]:
             elif kind == "BMP":
                 _check_bmp(data, name)
     except Image.DecompressionBombError as error:
-        raise BoneAgeError(f"{name} is refused as a decompression bomb: {error}") from None
+        raise BoneAgeError(f"{name} is refused as a decompression bomb: {str(error).rstrip('.')}") from None
     except UnidentifiedImageError:
         raise BoneAgeError(
-            f"{name} is not a PNG, JPEG, WebP, TIFF, BMP, JPEG 2000 or DICOM image; convert it or replace it."
+            f"{name} is not a PNG, JPEG, WebP, TIFF, BMP, JPEG 2000 or DICOM image; convert it or replace it"
         ) from None
     except _DAMAGED as error:
         raise _damaged(name, error) from None
     # Search from the last scan: photographs may have a complete thumbnail in their header.
     if kind in ("JPEG", "MPO") and data.find(_JPEG_END, data.rfind(_JPEG_SCAN)) < 0:
-        raise BoneAgeError(f"{name} is truncated: the JPEG has no end marker; replace it with an intact copy.")
+        raise BoneAgeError(f"{name} is truncated: the JPEG has no end marker; replace it with an intact copy")
     if kind == "WEBP" and len(data) < int.from_bytes(data[4:8], "little") + 8:
         raise BoneAgeError(
-            f"{name} is truncated: the WebP is shorter than its header states; replace it with an intact copy."
+            f"{name} is truncated: the WebP is shorter than its header states; replace it with an intact copy"
         )
     return kind, orientation
 
@@ -150,7 +149,7 @@ def _check_png(data: bytes, name: str) -> None:
     if (found := _unpacked(data, needed + 1)) != needed:
         raise BoneAgeError(
             f"{name} declares {width} x {height} pixels, but contains {'more' if found > needed else 'fewer'}; "
-            "replace it with an intact copy."
+            "replace it with an intact copy"
         )
 
 
@@ -177,7 +176,7 @@ def _check_bmp(data: bytes, name: str) -> None:
     row = (width * bits + 31) // 32 * 4
     if not packed and len(data) - start >= row * (abs(height) + 1):
         raise BoneAgeError(
-            f"{name} declares {width} x {abs(height)} pixels, but contains more; replace it with an intact copy."
+            f"{name} declares {width} x {abs(height)} pixels, but contains more; replace it with an intact copy"
         )
 
 
@@ -196,15 +195,14 @@ def _check_tiff(page: Image.Image, name: str) -> None:
     if wrong:
         raise BoneAgeError(
             f"{name} declares {width} x {height} pixels, but contains a different number; "
-            "replace it with an intact copy."
+            "replace it with an intact copy"
         )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silences Pillow's warnings about odd tags and large sizes: damaged pixels are errors, and sizes are checked."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with python_warnings.suppressed():
         yield
 
 
@@ -214,7 +212,7 @@ def _decode_by_opencv(data: bytes, name: str) -> np.ndarray:
     except cv2.error:
         image = None
     if image is None:
-        raise BoneAgeError(f"{name} is damaged: its pixels cannot be decoded; replace it with an intact copy.")
+        raise BoneAgeError(f"{name} is damaged: its pixels cannot be decoded; replace it with an intact copy")
     if image.ndim == 2:
         return image
     return cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY if image.shape[2] == 4 else cv2.COLOR_BGR2GRAY)
@@ -229,7 +227,7 @@ def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
             if mode in ("P", "RGB", "RGBA", "RGBX", "YCbCr"):
                 return cv2.cvtColor(np.asarray(page.convert("RGB")), cv2.COLOR_RGB2GRAY)
             if mode not in ("L", "LA") and not mode.startswith("I;16"):
-                raise BoneAgeError(f"{name} has pixels of type {mode!r}; expected 8 or 16 bits, or colour.")
+                raise BoneAgeError(f"{name} has pixels of type {mode!r}; expected 8 or 16 bits, or colour")
             image = np.asarray(page)
     except _DAMAGED as error:
         raise _damaged(name, error) from None
@@ -240,4 +238,4 @@ def _decode_by_pillow(data: bytes, name: str) -> np.ndarray:
 
 
 def _damaged(name: str, error: Exception) -> BoneAgeError:
-    return BoneAgeError(f"{name} is truncated or damaged ({error}); replace it with an intact copy.")
+    return BoneAgeError(f"{name} is truncated or damaged ({error}); replace it with an intact copy")

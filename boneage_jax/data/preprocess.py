@@ -79,41 +79,41 @@ class Preprocessing:
         for field, most in _MOST.items():
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                raise BoneAgeError(f"preprocessing.{field} must be a whole number from 1 to {most}, not {value!r}.")
+                raise BoneAgeError(f"preprocessing.{field} must be a whole number from 1 to {most}, not {value!r}")
         if self.clahe_grid > self.size:
             raise BoneAgeError(
-                f"preprocessing.clahe_grid is {self.clahe_grid}, finer than the image of {self.size} pixels."
+                f"preprocessing.clahe_grid is {self.clahe_grid}, finer than the image of {self.size} pixels"
             )
         if not isinstance(self.crop, int) or isinstance(self.crop, bool) or not 0 <= self.crop <= self.size:
             raise BoneAgeError(
                 f"preprocessing.crop must be a whole number of pixels up to the size of {self.size}, or 0 for the "
-                f"whole image, not {self.crop!r}."
+                f"whole image, not {self.crop!r}"
             )
         clips = _floats("clahe_clips", self.clahe_clips)
         if not all(clip > 0 for clip in clips) or len(clips) > _MOST_CHANNELS:
             raise BoneAgeError(
-                f"preprocessing.clahe_clips must be at most {_MOST_CHANNELS} positive limits, not {clips!r:.80}."
+                f"preprocessing.clahe_clips must be at most {_MOST_CHANNELS} positive limits, not {clips!r:.80}"
             )
         object.__setattr__(self, "clahe_clips", clips)
         exposure = _floats("exposure", self.exposure)
         if len(exposure) != 2 or not 0 <= exposure[0] < exposure[1] <= 100:
             raise BoneAgeError(
-                f"preprocessing.exposure must be two rising percentiles between 0 and 100, not {self.exposure!r}."
+                f"preprocessing.exposure must be two rising percentiles between 0 and 100, not {self.exposure!r}"
             )
         object.__setattr__(self, "exposure", exposure)
         if self.region not in REGIONS:
-            raise BoneAgeError(f"preprocessing.region must be one of {', '.join(REGIONS)}, not {self.region!r}.")
+            raise BoneAgeError(f"preprocessing.region must be one of {', '.join(REGIONS)}, not {self.region!r}")
         if not isinstance(self.margin, int | float) or isinstance(self.margin, bool) or not 0 <= self.margin <= 1:
-            raise BoneAgeError(f"preprocessing.margin must be a fraction from 0 to 1, not {self.margin!r}.")
+            raise BoneAgeError(f"preprocessing.margin must be a fraction from 0 to 1, not {self.margin!r}")
         if not isinstance(self.reach, int | float) or isinstance(self.reach, bool) or not 0.05 <= self.reach <= 1:
-            raise BoneAgeError(f"preprocessing.reach must be a fraction from 0.05 to 1, not {self.reach!r}.")
+            raise BoneAgeError(f"preprocessing.reach must be a fraction from 0.05 to 1, not {self.reach!r}")
         if self.region == "joints" and len(clips) > 1:
             raise BoneAgeError(
                 'preprocessing.region "joints" has a channel for each key point: preprocessing.clahe_clips must be one '
-                f"limit or none, not {clips!r:.80}."
+                f"limit or none, not {clips!r:.80}"
             )
         if self.scaling not in SCALINGS:
-            raise BoneAgeError(f"preprocessing.scaling must be one of {', '.join(SCALINGS)}, not {self.scaling!r}.")
+            raise BoneAgeError(f"preprocessing.scaling must be one of {', '.join(SCALINGS)}, not {self.scaling!r}")
 
     @property
     def channels(self) -> int:
@@ -142,7 +142,7 @@ class Preprocessing:
         if self.region == "joints":
             return self._joints(image, points)
         if points is not None:
-            raise BoneAgeError(f"prepare() got key points, which preprocessing.region {self.region!r} does not accept.")
+            raise BoneAgeError(f"prepare() got key points, which preprocessing.region {self.region!r} does not accept")
         hand = self._hand(image)
         if hand is None:
             shown = _square(image, self.size)
@@ -158,7 +158,7 @@ class Preprocessing:
     def _joints(self, image: np.ndarray, points: np.ndarray | None) -> np.ndarray:
         if points is None or points.shape != (POINTS, 2):
             got = "none" if points is None else f"an array of shape {points.shape}"
-            raise BoneAgeError(f'preprocessing.region "joints" takes {POINTS} key points [{POINTS}, 2], not {got}.')
+            raise BoneAgeError(f'preprocessing.region "joints" takes {POINTS} key points [{POINTS}, 2], not {got}')
         whole = dataclasses.replace(self, region="hand", size=round(self.size / self.reach), crop=0)
         picture = whole.prepare(image)[..., 0]
         left, top, right, bottom = whole.window(image)
@@ -178,7 +178,7 @@ class Preprocessing:
           BoneAgeError: region is "joints", which shows several parts.
         """
         if self.region == "joints":
-            raise BoneAgeError('preprocessing.region "joints" shows a square around each key point, not one window.')
+            raise BoneAgeError('preprocessing.region "joints" shows a square around each key point, not one window')
         hand = self._hand(image)
         height, width = image.shape
         return (0.0, 0.0, float(width), float(height)) if hand is None else _around(hand, self.margin)
@@ -202,9 +202,9 @@ class Preprocessing:
     def check_views(self, views: str) -> None:
         """Raises BoneAgeError unless `views` can be cut, so that a run fails before it trains."""
         if views not in VIEWS:
-            raise BoneAgeError(f"unknown views {views!r}; expected one of {', '.join(VIEWS)}.")
+            raise BoneAgeError(f"unknown views {views!r}; expected one of {', '.join(VIEWS)}")
         if views == "ten_crop" and not self.crop:
-            raise BoneAgeError("the views 'ten_crop' need preprocessing.crop above 0: the side of each crop in pixels.")
+            raise BoneAgeError("the views 'ten_crop' need preprocessing.crop above 0: the side of each crop in pixels")
 
     def views(self, images: Any, views: str) -> Any:
         """Cuts views out of prepared images or heat maps; evaluation averages the predictions over these views.
@@ -224,7 +224,7 @@ class Preprocessing:
         self.check_views(views)
         if images.ndim != 4 or images.shape[1:3] != (self.size, self.size):
             raise BoneAgeError(
-                f"views() takes prepared images [B, {self.size}, {self.size}, C], not of shape {images.shape}."
+                f"views() takes prepared images [B, {self.size}, {self.size}, C], not of shape {images.shape}"
             )
         side, rest = self.visible, self.size - self.visible
         corners = [(0, 0), (0, rest), (rest, 0), (rest, rest)] if views == "ten_crop" else []
@@ -250,11 +250,11 @@ class Preprocessing:
         if (version := fields.get("version", VERSION)) != VERSION:
             raise BoneAgeError(
                 f"the weights expect version {version} of the preprocessing, but this program has version {VERSION}; "
-                "use weights that were exported by this version."
+                "use weights that were exported by this version"
             )
         known = [field.name for field in dataclasses.fields(cls)]
         if unknown := sorted(set(fields) - {"version", *known}):
-            raise BoneAgeError(f"preprocessing has no key {', '.join(unknown)}; the keys are {', '.join(known)}.")
+            raise BoneAgeError(f"preprocessing has no key {', '.join(unknown)}; the keys are {', '.join(known)}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in fields.items()}
         values.pop("version", None)
         return cls(**values)
@@ -265,7 +265,7 @@ def check_grey(image: np.ndarray) -> None:
     if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
         raise BoneAgeError(
             "prepare() expects a greyscale image [H, W] of unsigned 8- or 16-bit integers, "
-            f"not {image.dtype} of shape {image.shape}; decode() returns one."
+            f"not {image.dtype} of shape {image.shape}; decode() returns one"
         )
 
 
@@ -273,7 +273,7 @@ def _floats(field: str, values: Any) -> tuple[float, ...]:
     try:
         return tuple(float(value) for value in values)
     except (TypeError, ValueError):
-        raise BoneAgeError(f"preprocessing.{field} must be a list of numbers, not {values!r}.") from None
+        raise BoneAgeError(f"preprocessing.{field} must be a list of numbers, not {values!r}") from None
 
 
 def _around(hand: Hand, margin: float) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""A hand radiograph with its labels, and the single path from the bytes of an image file to pixels."""
+"""The single path from the bytes of an image file to the pixels of a radiograph."""
 
 import dataclasses
 import os
@@ -12,9 +12,8 @@ from boneage_jax.data.files import File, refuse_huge
 from boneage_jax.data.header import PREFIX, PREFIX_AT, Header, is_dicom
 from boneage_jax.data.pictures import SIGNATURE_BYTES, decode_picture, is_picture, picture_size
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.sex import Sex
 
-__all__ = ["ENDINGS", "Radiograph", "decode", "pixel_size", "read", "select_images", "square_pixels"]
+__all__ = ["ENDINGS", "decode", "pixel_size", "read", "select_images", "square_pixels"]
 
 ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".j2k"),
@@ -25,16 +24,6 @@ ENDINGS = (
 _SQUARE = 0.01  # a deviation of the aspect ratio from 1 up to this may be rounding
 _MOST_OBLONG = 4
 _INDEX = "DICOMDIR"  # DICOM's own table of contents, which has no pixels
-
-
-@dataclasses.dataclass(frozen=True)
-class Radiograph:
-    """One hand radiograph: pixels `image [H, W]`, `sex` and bone `age` in months."""
-
-    id: str
-    image: np.ndarray
-    sex: Sex
-    age: float
 
 
 def read(source: str | os.PathLike[str] | bytes | File, name: str = "the image") -> tuple[np.ndarray, Header]:
@@ -84,7 +73,7 @@ def square_pixels(image: np.ndarray, aspect: float, name: str) -> np.ndarray:
     if not 1 / _MOST_OBLONG <= aspect <= _MOST_OBLONG:
         raise BoneAgeError(
             f"{name}: its pixels are {aspect:.3g} times as high as wide, expected 1/{_MOST_OBLONG} to {_MOST_OBLONG}; "
-            "correct the pixel spacing or the original size."
+            "correct the pixel spacing or the original size"
         )
     height, width = image.shape
     size = (width, round(height * aspect)) if aspect > 1 else (round(width / aspect), height)
@@ -96,15 +85,17 @@ def square_pixels(image: np.ndarray, aspect: float, name: str) -> np.ndarray:
 
 def _read_bytes(source: bytes, name: str) -> tuple[np.ndarray, Header]:
     if not source:
-        raise BoneAgeError(f"{name} is empty (0 bytes); replace it with an intact copy of the image.")
+        raise BoneAgeError(f"{name} is empty (0 bytes); replace it with an intact copy of the image")
     if not is_dicom(source):
         return decode_picture(source, name)
     from boneage_jax.data import dicom  # pydicom takes half a second to import.
 
     image, header = dicom.read_dicom(source, name)
     if header.spacing is not None:
-        rows, columns = header.spacing
+        (rows, columns), (height, width) = header.spacing, image.shape
         image = square_pixels(image, rows / columns, name)
+        if image.shape != (height, width):
+            header = dataclasses.replace(header, stored_shape=(height, width))
     return image, header
 
 

@@ -1,6 +1,7 @@
 """Finds the RSNA bone-age images and labels below a folder, in any form in which they are distributed."""
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -17,11 +18,13 @@ from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.sex import Sex
 
 SPLITS = ("train", "validation", "test")
+_OFFICIAL_TENTH = "f4cbb7b6d8cc43af0451ff997f59a91960e4ad565e57f502a01ba11de90951fe"
+"""SHA-256 of the ids in `splits.validation_tenth` of the official training labels, sorted and joined by newlines."""
 _SAMPLE = 8  # images that `_warn_if_squashed` opens
 _WHERE_TO_GET_IT = (
-    "Get boneage-training-dataset.zip and boneage-training-dataset.csv from "
+    "get boneage-training-dataset.zip and boneage-training-dataset.csv from "
     "https://www.rsna.org/rsnai/ai-image-challenge/rsna-pediatric-bone-age-challenge-2017 "
-    "(terms: non-commercial research and education)."
+    "(terms: non-commercial research and education)"
 )
 
 
@@ -59,10 +62,10 @@ def find(
       BoneAgeError: nothing found, unreadable files, wrong labels, or (unless skipped) unpaired images or labels.
     """
     if on_missing not in ("error", "skip"):
-        raise BoneAgeError(f"data.on_missing must be 'error' or 'skip', not {on_missing!r}.")
+        raise BoneAgeError(f"data.on_missing must be 'error' or 'skip', not {on_missing!r}")
     directory = pathlib.Path(directory)
     if not directory.is_dir():
-        raise BoneAgeError(f"The data folder {directory} does not exist. {_WHERE_TO_GET_IT}")
+        raise BoneAgeError(f"The data folder {directory} does not exist; {_WHERE_TO_GET_IT}")
     listing = list_files(directory)
     listing.refuse_problems()
     tables = _all_tables(listing.files, directory, inputs)
@@ -72,8 +75,19 @@ def find(
         if pairs := _pair(f"{split} split", tables.get(split), _candidates(split, images), on_missing):
             found[split] = pairs
     if "train" not in found:
-        raise BoneAgeError(f"{directory} contains labels but no training images (<id>.png). {_WHERE_TO_GET_IT}")
+        raise BoneAgeError(f"{directory} contains labels but no training images (<id>.png); {_WHERE_TO_GET_IT}")
     return found if "validation" in found else {**found, **_hold_out(found["train"], tables["train"].labels)}
+
+
+def is_official(directory: str | pathlib.Path) -> bool:
+    """Whether the training labels below a folder are the 12,611 official ones of the challenge, whatever the images.
+
+    Raises:
+      BoneAgeError: no training labels, or unreadable tables.
+    """
+    directory = pathlib.Path(directory)
+    held = _validation_tenth(_all_tables(list_files(directory).files, directory, {})["train"].labels)
+    return hashlib.sha256("\n".join(sorted(held)).encode()).hexdigest() == _OFFICIAL_TENTH
 
 
 def find_labelled(
@@ -92,26 +106,24 @@ def find_labelled(
         unpaired images or labels and rows that cannot be used.
     """
     if not labels.is_file():
-        raise BoneAgeError(f"The label table {labels} does not exist; expected a csv or xlsx file.")
+        raise BoneAgeError(f"The label table {labels} does not exist; expected a csv or xlsx file")
     if not directory.is_dir() and not is_archive(directory):
-        raise BoneAgeError(f"The image folder {directory} does not exist.")
+        raise BoneAgeError(f"The image folder {directory} does not exist")
     table = read_labels(File(labels.name, labels.stat().st_size, 0, labels), inputs)
     if table is None:
-        raise BoneAgeError(
-            f"{labels} is not a label table; expected the columns id, boneage (months), and male or sex."
-        )
+        raise BoneAgeError(f"{labels} is not a label table; expected the columns id, boneage (months), and male or sex")
     if not table.labels or not table.has_ages:
-        raise BoneAgeError(f"{labels} has no bone ages; expected a column boneage with a number of months in each row.")
+        raise BoneAgeError(f"{labels} has no bone ages; expected a column boneage with a number of months in each row")
     listing = list_files(directory)
     listing.refuse_problems()
     images = _images(listing.files, directory)
     if not images:
         raise BoneAgeError(
-            f"{directory} contains no images; expected files named by their id: {table.labels[0].id}.png."
+            f"{directory} contains no images; expected files named by their id: {table.labels[0].id}.png"
         )
     pairs = _pair(f"table {labels.name}", table, _by_label(table, images), on_missing, skip="--on-missing=skip")
     if not pairs:
-        raise BoneAgeError(f"No image in {directory} has a label in {labels}; expected files named by their id.")
+        raise BoneAgeError(f"No image in {directory} has a label in {labels}; expected files named by their id")
     return pairs
 
 
@@ -159,13 +171,13 @@ def _all_tables(files: Iterable[File], directory: pathlib.Path, inputs: Mapping[
         known = tables.get(table.split)
         if known and not known.agrees(table):
             raise BoneAgeError(
-                f"{known.name} and {table.name} label the {table.split} split differently; remove one of them."
+                f"{known.name} and {table.name} label the {table.split} split differently; remove one of them"
             )
         if known is None or known.lacks:
             tables[table.split] = table
     if not (train := tables.get("train")) or not train.labels:
         raise BoneAgeError(
-            f"{directory} has no training labels (a csv table with the columns id,boneage,male). {_WHERE_TO_GET_IT}"
+            f"{directory} has no training labels (a csv table with the columns id,boneage,male); {_WHERE_TO_GET_IT}"
         )
     return tables
 
@@ -193,7 +205,7 @@ def _by_id(images: Iterable[File]) -> dict[str, File]:
         first = chosen.setdefault(_id(file), file)
         if first.size != file.size:
             raise BoneAgeError(
-                f"{first.name} and {file.name} have the same id but different contents; remove one of them."
+                f"{first.name} and {file.name} have the same id but different contents; remove one of them"
             )
     return chosen
 
@@ -210,7 +222,7 @@ def _by_label(table: LabelTable, images: Sequence[File]) -> dict[str, File]:
             names = " and ".join(images[place].name for place in places)
             raise BoneAgeError(
                 f"The id {identifier} of {table.name} matches {names}; rename one, or write ids with folders and "
-                "suffixes."
+                "suffixes"
             )
     labelled = {places[0]: identifier for identifier, places in meant.items()}
     return {labelled.get(place, file.name): file for place, file in enumerate(images)}
@@ -234,7 +246,7 @@ def _pair(
     if faults := [label.fault for label in labels if label.fault]:
         if on_missing == "error":
             raise BoneAgeError(faults[0])
-        logging.warning("%d rows of the %s are skipped: %s", len(faults), name, " ".join(faults[:10]))
+        logging.warning("%d rows of the %s are skipped: %s", len(faults), name, ". ".join(faults[:10]))
     known = {label.id for label in labels}
     for what, unpaired in (
         ("labels without an image", known - set(files)),
@@ -243,7 +255,7 @@ def _pair(
         if unpaired:
             message = f"The {name} has {len(unpaired)} {what}: {listed(sorted(unpaired, key=_id_order))}"
             if on_missing == "error":
-                raise BoneAgeError(f"{message}; complete the data, or set {skip}.")
+                raise BoneAgeError(f"{message}; complete the data, or set {skip}")
             logging.warning("%s; they are skipped.", message)
     return [
         LabelledImage(label.id, label.sex, label.age, files[label.id], label.inputs)
@@ -254,12 +266,9 @@ def _pair(
 
 def _hold_out(train: Sequence[LabelledImage], labels: Sequence[Label]) -> dict[str, list[LabelledImage]]:
     """Splits off validation images; the tenth is chosen from the labels, so missing images do not change it."""
-    usable = (
-        (label.id, label.sex, label.age) for label in labels if isinstance(label.sex, Sex) and label.age is not None
-    )
-    held = splits.validation_tenth(*zip(*usable, strict=True))
+    held = _validation_tenth(labels)
     if not held:
-        raise BoneAgeError(f"{len(train)} training images are too few to hold out a tenth; at least 6 are needed.")
+        raise BoneAgeError(f"{len(train)} training images are too few to hold out a tenth; at least 6 are needed")
     parts = {
         "train": [image for image in train if image.id not in held],
         "validation": [image for image in train if image.id in held],
@@ -267,9 +276,17 @@ def _hold_out(train: Sequence[LabelledImage], labels: Sequence[Label]) -> dict[s
     if not all(parts.values()):
         raise BoneAgeError(
             f"{len(parts['validation'])} of the {len(train)} images belong to the tenth of the labels that is held out "
-            "for validation; add images."
+            "for validation; add images"
         )
     return parts
+
+
+def _validation_tenth(labels: Iterable[Label]) -> set[str]:
+    """`splits.validation_tenth` of the labels that can be used."""
+    usable = (
+        (label.id, label.sex, label.age) for label in labels if isinstance(label.sex, Sex) and label.age is not None
+    )
+    return splits.validation_tenth(*zip(*usable, strict=True))
 
 
 def _order(label: Label) -> tuple[int, str]:

@@ -49,7 +49,7 @@ def _rsna(
     fold: str = "",
 ) -> Found:
     if directory is None:
-        raise BoneAgeError("data.dir is not set; set it to the folder that contains the RSNA bone-age files.")
+        raise BoneAgeError("data.dir is not set; set it to the folder that contains the RSNA bone-age files")
 
     def prepare(file: File, points: KeyPoints | None) -> dict[str, np.ndarray]:
         image, _ = read(file)
@@ -89,7 +89,7 @@ def _fold_apart(found: dict[str, list[rsna.LabelledImage]], which: str) -> dict[
     held = splits.fold(which, *zip(*((image.id, image.sex, image.age) for image in train), strict=True))
     parts = {"train": [i for i in train if i.id not in held], "fold": [i for i in train if i.id in held]}
     if not all(parts.values()):
-        raise BoneAgeError(f"data.fold is {which}: {len(train)} training images are too few; choose fewer folds.")
+        raise BoneAgeError(f"data.fold is {which}: {len(train)} training images are too few; choose fewer folds")
     return {**found, **parts}
 
 
@@ -98,13 +98,13 @@ def _key_points(ids: Sequence[str], path: str | pathlib.Path, on_missing: str) -
     if not str(path):
         raise BoneAgeError(
             'data.inputs or the "joints" of preprocess.region require key points: set data.keypoints to their file; '
-            "`python -m boneage_jax.regions.keypoints --data DIR --out FILE` creates it."
+            "`python -m boneage_jax.regions.keypoints --data DIR --out FILE` creates it"
         )
     marked = read_key_points(path)
     if unmarked := [image_id for image_id in ids if image_id not in marked]:
         message = f"{path} has no key points for {len(unmarked)} images: {listed(unmarked)}"
         if on_missing == "error":
-            raise BoneAgeError(f"{message}; complete it, or set data.on_missing=skip.")
+            raise BoneAgeError(f"{message}; complete it, or set data.on_missing=skip")
         logging.warning("%s; they are read without key points.", message)
     return {image_id: marked.get(image_id, _UNMARKED) for image_id in ids}
 
@@ -120,14 +120,14 @@ def _phantom(
     del directory
     count = dict(PHANTOM_COUNT if count is None else count)
     if unknown := sorted(set(count) - set(_PHANTOM_SPLITS)):
-        raise BoneAgeError(f"The phantom has no split {', '.join(unknown)}; only {', '.join(_PHANTOM_SPLITS)}.")
+        raise BoneAgeError(f"The phantom has no split {', '.join(unknown)}; only {', '.join(_PHANTOM_SPLITS)}")
     if not {"train", "validation"} <= set(count) or min(count.values()) < 1:
-        raise BoneAgeError(f"The phantom needs at least one training and one validation image, not {count}.")
+        raise BoneAgeError(f"The phantom needs at least one training and one validation image, not {count}")
     columns = inputs.columns(kinds)
     if columns not in ({}, {inputs.CHRONOLOGICAL_AGE: inputs.NUMBER}):
         raise BoneAgeError(
             f"The phantom has no input {', '.join(columns)} of this kind; besides key points, it only has the number "
-            f"{inputs.CHRONOLOGICAL_AGE}."
+            f"{inputs.CHRONOLOGICAL_AGE}"
         )
     examples: dict[str, Sequence[Example]] = {}
     for number, split in enumerate(_PHANTOM_SPLITS):

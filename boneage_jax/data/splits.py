@@ -1,6 +1,7 @@
 """The hospital of an RSNA image, the fixed tenth that replaces missing validation images, and folds."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 from boneage_jax.errors import BoneAgeError
@@ -8,13 +9,16 @@ from boneage_jax.errors import BoneAgeError
 STANFORD, COLORADO = "Stanford", "Colorado"
 _FIRST_COLORADO_ID = 4560
 _EVERY, _OFFSET = 10, 5
+_MOST_DIGITS = 9
 
 
 def hospital(image_id: str) -> str:
     """Returns "Stanford" for ids below 4560, "Colorado" for other numeric ids, "" for other names."""
     if not image_id.isdecimal():
         return ""
-    return STANFORD if int(image_id) < _FIRST_COLORADO_ID else COLORADO
+    number = image_id.lstrip("0")
+    # int() raises ValueError for thousands of digits.
+    return STANFORD if len(number) <= _MOST_DIGITS and int(number or "0") < _FIRST_COLORADO_ID else COLORADO
 
 
 def validation_tenth(ids: Sequence[str], sexes: Sequence[int], ages: Sequence[float]) -> set[str]:
@@ -37,10 +41,11 @@ def fold(which: str, ids: Sequence[str], sexes: Sequence[int], ages: Sequence[fl
     Raises:
       BoneAgeError: not two numbers, or there is no such fold.
     """
-    number, _, count = which.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and int(count) >= 2 and 1 <= int(number) <= int(count)):
-        raise BoneAgeError(f"data.fold is {which!r}, expected K/N, the K-th of N folds, such as 1/5.")
-    return _spread(ids, sexes, ages, int(number) - 1, int(count))
+    match = re.fullmatch(rf"(\d{{1,{_MOST_DIGITS}}})/(\d{{1,{_MOST_DIGITS}}})", which, re.ASCII)
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not (count >= 2 and 1 <= number <= count):
+        raise BoneAgeError(f"data.fold is {which!r}, expected K/N, the K-th of N folds, such as 1/5")
+    return _spread(ids, sexes, ages, number - 1, count)
 
 
 def _spread(ids: Sequence[str], sexes: Sequence[int], ages: Sequence[float], first: int, step: int) -> set[str]:

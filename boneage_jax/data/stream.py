@@ -16,6 +16,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from boneage_jax import program
 from boneage_jax.data.augment import Augmentation
 from boneage_jax.errors import BoneAgeError
 
@@ -24,7 +25,6 @@ Batch = dict[str, Any]
 # Number of batches that each worker process, or the threads of this process, prefetch.
 AHEAD = 2
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 30  # seconds that a worker outlives SIGTERM
 
 
@@ -49,17 +49,15 @@ class Batching:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise BoneAgeError(f"The batch size must be 1 or more, not {self.batch_size}.")
+            raise BoneAgeError(f"The batch size must be 1 or more, not {self.batch_size}")
         if self.workers < 0:
-            raise BoneAgeError(f"The number of data workers must be 0 or more, not {self.workers}.")
+            raise BoneAgeError(f"The number of data workers must be 0 or more, not {self.workers}")
         if not 0 <= self.process_index < self.process_count:
-            raise BoneAgeError(
-                f"Process index {self.process_index} is out of range for {self.process_count} processes."
-            )
+            raise BoneAgeError(f"Process index {self.process_index} is out of range for {self.process_count} processes")
         if self.batch_size % self.process_count:
             raise BoneAgeError(
                 f"A batch of {self.batch_size} cannot be divided evenly among {self.process_count} processes: "
-                f"choose a multiple of {self.process_count}."
+                f"choose a multiple of {self.process_count}"
             )
 
     @property
@@ -90,9 +88,9 @@ class TrainingBatching(Batching):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.seed < 2**32:
-            raise BoneAgeError(f"The seed of the training data must lie between 0 and 2**32 - 1, not {self.seed}.")
+            raise BoneAgeError(f"The seed of the training data must lie between 0 and 2**32 - 1, not {self.seed}")
         if self.start_step < 0:
-            raise BoneAgeError(f"Training cannot start at step {self.start_step}: it must be 0 or more.")
+            raise BoneAgeError(f"Training cannot start at step {self.start_step}: it must be 0 or more")
 
 
 class Batches(Iterator[Batch]):
@@ -108,7 +106,7 @@ class Batches(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         if not self._source:
-            raise ValueError("These batches are closed.")
+            raise ValueError("these batches are closed")
         with _held_signals() if self._starts_workers else contextlib.nullcontext():
             batch = next(self._source[0])
         self._starts_workers = False
@@ -137,7 +135,7 @@ def training_stream(count: int, read: Callable[[int, np.ndarray], Batch], batchi
     if count < batching.batch_size:
         raise BoneAgeError(
             f"The training split has {count} images, fewer than one batch of {batching.batch_size}: "
-            "choose a smaller batch size or more data."
+            "choose a smaller batch size or more data"
         )
     order = grain.MapDataset.range(count).seed(batching.seed).shuffle().repeat()
     # Batches are numbered before slicing, so an example's view depends only on its position in the stream.
@@ -148,14 +146,16 @@ def training_stream(count: int, read: Callable[[int, np.ndarray], Batch], batchi
 def evaluation_stream(count: int, read: Callable[[np.ndarray], Batch], batching: Batching) -> Batches:
     """Batches over `count` images in the order of `evaluation_batches`; indices from `count` on are padding."""
     if count == 0:
-        raise BoneAgeError("The split to evaluate has no images: check which split is named in the config.")
+        raise BoneAgeError("The split to evaluate has no images: check which split is named in the config")
     whole = -(-count // batching.batch_size) * batching.batch_size
     batches = grain.MapDataset.range(whole).batch(batching.local_size).map(read)
     return _start(batches[batching.process_index :: batching.process_count], batching.workers)
 
 
 def _start(batches: grain.MapDataset, workers: int) -> Batches:
-    cv2.setNumThreads(0)  # work is parallel over images; OpenCV's own threads would compete for the same cores
+    # Work is parallel over images; OpenCV's own threads would compete for the same cores. They stay off:
+    # grain's threads may still prepare an image after `close`, and a change during an OpenCV call crashes with SIGFPE.
+    cv2.setNumThreads(0)
     threads = 0 if workers else 1
     stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD))
     if workers:
@@ -170,7 +170,7 @@ def _start(batches: grain.MapDataset, workers: int) -> Batches:
 @contextlib.contextmanager
 def _held_signals() -> Iterator[None]:
     """Blocks stop signals until the block ends; processes started within it inherit the blocked mask."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, program.STOPPING)
     try:
         yield
     finally:
@@ -184,7 +184,7 @@ def _start_worker(index: int, count: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, program.STOPPING)
 
 
 def _end_with_parent() -> None:

@@ -1,13 +1,14 @@
 """Reads csv and xlsx tables, in the formats that spreadsheets write in any country, within size limits."""
 
+import contextlib
 import csv
 import dataclasses
 import io
-import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from boneage_jax.data import python_warnings
 from boneage_jax.data.files import File
 from boneage_jax.errors import BoneAgeError
 
@@ -69,11 +70,11 @@ def read_table(file: File, known: Callable[[Sequence[str]], bool]) -> Table:
 def _lines(name: str, data: bytes) -> list[str]:
     """The lines of a text with their line ends; a first line such as "sep=;", meant for Excel, becomes blank."""
     if data[:4] == _OLD_WORKBOOK:
-        raise BoneAgeError(f"{name} is a workbook in the old Excel format (.xls); save it as .xlsx or csv.")
+        raise BoneAgeError(f"{name} is a workbook in the old Excel format (.xls); save it as .xlsx or csv")
     try:
         text = data.decode("utf-16" if data[:2] in _UTF_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BoneAgeError(f"{name} is not a csv table in UTF-8 or UTF-16 ({error}); save it as 'CSV UTF-8'.") from None
+        raise BoneAgeError(f"{name} is not a csv table in UTF-8 or UTF-16 ({error}); save it as 'CSV UTF-8'") from None
     lines = io.StringIO(text, newline="").readlines()
     return ["\n", *lines[1:]] if lines and lines[0].lower().startswith("sep=") else lines
 
@@ -82,8 +83,9 @@ def _delimiter(lines: list[str], known: Callable[[Sequence[str]], bool]) -> str:
     """The delimiter that gives the first row known titles, or else a comma."""
     first = next((line for line in lines if line.strip()), "")
     for delimiter in _DELIMITERS:
-        if known([_text(cell) for cell in next(csv.reader([first], delimiter=delimiter), [])]):
-            return delimiter
+        with contextlib.suppress(csv.Error):  # `_csv` reports it, with the row.
+            if known([_text(cell) for cell in next(csv.reader([first], delimiter=delimiter), [])]):
+                return delimiter
     return ","
 
 
@@ -96,9 +98,7 @@ def _csv(name: str, lines: list[str], delimiter: str) -> list[tuple[int, list[st
                 _refuse_long(name, reader.line_num)
                 rows.append((reader.line_num, [_text(cell) for cell in row]))
     except csv.Error as error:
-        raise BoneAgeError(
-            f"{name}, row {reader.line_num}: this is not a valid row of a csv table ({error})."
-        ) from None
+        raise BoneAgeError(f"{name}, row {reader.line_num}: this is not a valid row of a csv table ({error})") from None
     return rows
 
 
@@ -107,8 +107,8 @@ def _sheet(name: str, data: bytes) -> list[tuple[int, list[str]]]:
 
     rows, blank = [], (None,) * _MAX_COLUMNS
     try:
-        with warnings.catch_warnings(), zipfile.ZipFile(io.BytesIO(data)) as parts:
-            warnings.simplefilter("ignore")  # openpyxl warns about unknown styles and extensions.
+        # openpyxl warns about unknown styles and extensions.
+        with python_warnings.suppressed(), zipfile.ZipFile(io.BytesIO(data)) as parts:
             _refuse_large(f"{name}, unpacked,", sum(part.file_size for part in parts.infolist()))
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
             sheet = book.worksheets[0]
@@ -126,18 +126,18 @@ def _sheet(name: str, data: bytes) -> list[tuple[int, list[str]]]:
         raise
     except Exception as error:  # A damaged part may raise any exception in openpyxl.
         reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise BoneAgeError(f"{name} is not an intact xlsx workbook ({reason}); save it again.") from None
+        raise BoneAgeError(f"{name} is not an intact xlsx workbook ({reason}); save it again") from None
     return rows
 
 
 def _refuse_large(name: str, size: int) -> None:
     if size > _MAX_BYTES:
-        raise BoneAgeError(f"{name} has {size:,} bytes, more than the limit of {_MAX_BYTES:,} for a label table.")
+        raise BoneAgeError(f"{name} has {size:,} bytes, more than the limit of {_MAX_BYTES:,} for a label table")
 
 
 def _refuse_long(name: str, number: int) -> None:
     if number > _MAX_ROWS:
-        raise BoneAgeError(f"{name} has a row {number:,}, beyond the last of {_MAX_ROWS:,}; keep the rows in use.")
+        raise BoneAgeError(f"{name} has a row {number:,}, beyond the last of {_MAX_ROWS:,}; keep the rows in use")
 
 
 def _text(cell: Any) -> str:

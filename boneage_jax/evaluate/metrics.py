@@ -60,11 +60,6 @@ class Metrics:
         return result
 
 
-def mean_absolute_error(age: Float[np.ndarray, " n"], predicted: Float[np.ndarray, " n"]) -> float:
-    """Mean of `|predicted - age|` in months, without intervals: cheap enough for every epoch."""
-    return float(np.mean(np.abs(predicted.astype(np.float64) - age.astype(np.float64))))
-
-
 def summarise(
     age: Float[np.ndarray, " n"],
     predicted: Float[np.ndarray, " n"],

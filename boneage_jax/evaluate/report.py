@@ -180,7 +180,7 @@ def _check(*, split: str, ids: Sequence[str], **columns: Sequence[str] | np.ndar
 def _refuse(ids: Sequence[str], faulty: np.ndarray, what: str) -> None:
     count = int(faulty.sum())
     if count:
-        named = listed(ids[i] for i in np.flatnonzero(faulty))
+        named = listed(ids[i] for i in np.flatnonzero(faulty).tolist())
         raise BoneAgeError(
             f"evaluation of {what} for {count} of {len(ids)} images (ids {named}); "
             "nothing was written: check these images and the checkpoint"

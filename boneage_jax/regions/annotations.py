@@ -59,15 +59,15 @@ def read_annotations(path: pathlib.Path) -> list[Annotation]:
         with open(path, newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
             if missing := sorted(set(COLUMNS) - set(table.fieldnames or ())):
-                raise BoneAgeError(f"{path} lacks the columns {', '.join(missing)}; expected {','.join(COLUMNS)}.")
+                raise BoneAgeError(f"{path} lacks the columns {', '.join(missing)}; expected {','.join(COLUMNS)}")
             for row in table:
                 key = (row["id"], row["set"], row["reader"])
                 label, box, size = _parse(row, f"{path}, row {table.line_num}")
                 if sizes.setdefault(key, size) != size:
-                    raise BoneAgeError(f"{path}, row {table.line_num}: {row['id']} has two sizes; expected one.")
+                    raise BoneAgeError(f"{path}, row {table.line_num}: {row['id']} has two sizes; expected one")
                 groups.setdefault(key, []).append((label, box))
     except OSError as error:
-        raise BoneAgeError(f"The region boxes {path} cannot be read: {error.strerror}.") from None
+        raise BoneAgeError(f"The region boxes {path} cannot be read: {error.strerror}") from None
     return [
         Annotation(*key, sizes[key], np.array([label for label, _ in rows]), np.array([box for _, box in rows]))
         for key, rows in sorted(groups.items(), key=lambda item: (len(item[0][0]), item[0]))
@@ -76,14 +76,14 @@ def read_annotations(path: pathlib.Path) -> list[Annotation]:
 
 def _parse(row: dict[str, str], where: str) -> tuple[int, list[float], tuple[float, float]]:
     if row["label"] not in LABELS:
-        raise BoneAgeError(f"{where}: the label {row['label']!r} is unknown; expected one of {', '.join(LABELS)}.")
+        raise BoneAgeError(f"{where}: the label {row['label']!r} is unknown; expected one of {', '.join(LABELS)}")
     try:
         *box, width, height = (float(row[column]) for column in COLUMNS[4:])
     except (TypeError, ValueError):
-        raise BoneAgeError(f"{where}: expected numbers of pixels in {', '.join(COLUMNS[4:])}.") from None
+        raise BoneAgeError(f"{where}: expected numbers of pixels in {', '.join(COLUMNS[4:])}") from None
     inside = min(box) >= 0 and max(box[::2]) <= width and max(box[1::2]) <= height
     if not inside or not area(np.array([box]))[0] > 0:
         raise BoneAgeError(
-            f"{where}: the box {box} is empty or extends beyond its image of {width:g} x {height:g} pixels."
+            f"{where}: the box {box} is empty or extends beyond its image of {width:g} x {height:g} pixels"
         )
     return LABELS.index(row["label"]), box, (width, height)

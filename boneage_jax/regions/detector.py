@@ -71,9 +71,23 @@ class Regions:
         counts = {label: sum(one.label == label for one in self.found) for label in LABELS}
         return {label: full - counts[label] for label, full in zip(LABELS, COUNTS, strict=True) if counts[label] < full}
 
+    def centres(self) -> Float[np.ndarray, "17 2"]:
+        """The centres (right, down) in the order of `NAMES`, in pixels to a tenth; NaN where a region was not found.
+
+        The centre of the first pixel is (0, 0), as in `data.keypoints`.
+        """
+        points = dict.fromkeys(NAMES, (np.nan, np.nan))
+        for one in self.found:
+            if one.name in points:
+                left, top, right, bottom = one.box
+                points[one.name] = ((left + right) / 2 - 0.5, (top + bottom) / 2 - 0.5)
+        return np.round(list(points.values()), 1)
+
 
 class Detector:
     """The network that finds regions, with its preprocessing.
+
+    For example::
 
         detector = Detector()
         for region in detector.find(pixels).found:

@@ -14,30 +14,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from tqdm import tqdm
 
-from boneage_jax import compilation
+from boneage_jax import compilation, program
 from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
 from boneage_jax.regions.detector import Regions, packaged
-from boneage_jax.regions.fingers import NAMES
-
-
-def marked_points(regions: Regions) -> Float[np.ndarray, "17 2"]:
-    """The centres in the order of `NAMES`, in pixels, with the first pixel's centre at (0, 0); NaN where not found."""
-    points = dict.fromkeys(NAMES, (np.nan, np.nan))
-    for one in regions.found:
-        if one.name in points:
-            left, top, right, bottom = one.box
-            points[one.name] = ((left + right) / 2 - 0.5, (top + bottom) / 2 - 0.5)
-    return np.round(list(points.values()), 1)
 
 
 def key_points(regions: Regions) -> list[float]:
-    """x, y and v of every region in `NAMES`, as stored in the file: zeros where not found."""
-    points = marked_points(regions)
+    """x, y and v of every region in `fingers.NAMES`, as stored in the file: zeros where not found."""
+    points = regions.centres()
     seen = ~np.isnan(points[:, :1])
     return np.hstack([np.nan_to_num(points), 2.0 * seen]).ravel().tolist()
 
@@ -51,22 +39,23 @@ def document(found: Iterable[tuple[str, tuple[int, ...], Regions]]) -> dict[str,
     return {"images": images, "annotations": annotations}
 
 
-def main() -> None:
-    """Detects the key points of a folder of radiographs and writes them as JSON."""
+def main() -> int:
+    """Detects the key points of a folder of radiographs and writes them as JSON; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the file to write, .json")
     flags = parser.parse_args()
     compilation.use_cache(compilation.cache_folder(""))
-    detector = packaged()
     labelled = [image for split in rsna.find(flags.data).values() for image in split]
+    detector = packaged()
 
     def found(image: rsna.LabelledImage) -> tuple[str, tuple[int, ...], Regions]:
         pixels, _ = read(image.file)
         return f"{image.id}.png", pixels.shape, detector.find(pixels)
 
     write_text(flags.out, json.dumps(document(found(one) for one in tqdm(labelled, unit=" images"))) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    program.leave(lambda: program.run(main))

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 from jaxtyping import Bool, Float, UInt8
 
-from boneage_jax import compilation
+from boneage_jax import compilation, program
 from boneage_jax.data import rsna
 from boneage_jax.data.augment import Augmentation, apply
 from boneage_jax.data.preprocess import Preprocessing
@@ -43,7 +43,7 @@ AUGMENTATION = Augmentation(flip=0.5, rotation=25.0, shift=0.06, zoom=0.18, brig
 SOURCE = {
     "title": "RSNA Pediatric Bone Age Machine Learning Challenge 2017, with boxes by Koitka et al.",
     "terms": "radiographs: academic research, education and other non-commercial use; annotations: MIT licence",
-    "citation": "Halabi SS et al., Radiology 2018; 290(2):498-503. Koitka S et al., PLOS ONE 2018; 13(11):e0207496",
+    "citation": "Halabi SS et al., Radiology 2019; 290(2):498-503. Koitka S et al., PLOS ONE 2018; 13(11):e0207496",
 }
 
 
@@ -109,7 +109,7 @@ def radiographs(directory: pathlib.Path, annotations: Sequence[Annotation]) -> I
     """
     files = {image.id: image.file for split in rsna.find(directory).values() for image in split}
     if missing := [one.id for one in annotations if one.id not in files]:
-        raise BoneAgeError(f"{directory} lacks the annotated radiographs {listed(missing)}; complete the data.")
+        raise BoneAgeError(f"{directory} lacks the annotated radiographs {listed(missing)}; complete the data")
     for one in annotations:
         yield read(files[one.id])[0]
 
@@ -253,8 +253,8 @@ def initial(network: RegionNet, trunk: released.Weights, seed: int) -> Any:
     return {name: {**tree, "trunk": taken(name, tree["trunk"])} for name, tree in variables.items()}
 
 
-def main() -> None:
-    """Reads the data, trains the detector and writes its weights."""
+def main() -> int:
+    """Reads the data, trains the detector and writes its weights; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="the folder with the RSNA files")
     parser.add_argument("--boxes", type=pathlib.Path, required=True, help="the table of boxes, as CSV")
@@ -285,7 +285,8 @@ def main() -> None:
         storage="float16",
     )
     released.write(flags.out, released.Weights(header, variables))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    program.leave(lambda: program.run(main))

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from boneage_jax import program
 from boneage_jax.atomic_files import storage_errors
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train.parallel import to_host
@@ -37,15 +39,11 @@ class Restored(NamedTuple):
 
 
 class Store:
-    """The checkpoints of one kind in one folder: "latest" (the newest two) or "best" (one).
-
-    Creating a store suppresses the tracebacks that orbax and tensorstore print from their threads.
-    """
+    """The checkpoints of one kind in one folder: "latest" (the newest two) or "best" (one)."""
 
     def __init__(self, directory: Path | str, *, keep: int = KEPT, create: bool = True):
         self.directory = Path(directory).resolve()
         check_path(self.directory)
-        _hide_tracebacks_of_writers()
         if not create and not self.directory.is_dir():
             raise BoneAgeError(f"{self.directory} contains no checkpoint; train first, or choose another --workdir")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, cleanup_tmp_directories=create)
@@ -95,7 +93,8 @@ class Store:
         """Reads a checkpoint (the newest one by default) into the structure of `like`.
 
         Raises:
-            BoneAgeError: there is no checkpoint, it is damaged, or it belongs to another network; the message names it.
+            BoneAgeError: there is no checkpoint, it is damaged, the system refuses to read it, or it belongs to another
+                network; the message names it.
         """
         step = self._step(step)
         about = self.about(step)
@@ -145,7 +144,13 @@ class Store:
     def _damage(self, step: int) -> Iterator[None]:
         try:
             yield
+        except MemoryError:
+            raise
         except Exception as error:
+            if refusal := _refusal(error):
+                raise BoneAgeError(
+                    f"checkpoint {self._path(step)} cannot be read: {refusal}; correct this and run again"
+                ) from error
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             before = [other for other in self.steps() if other < step]
             offer = (
@@ -164,11 +169,17 @@ def digest(state: Any) -> str:
     return total.hexdigest()
 
 
-def _hide_tracebacks_of_writers() -> None:
-    """Hides the errors that threads print while a checkpoint is written: `wait` raises them too."""
-    absl.logging.get_absl_logger().addFilter(_is_worth_logging)
-    if getattr(sys.unraisablehook, "func", None) is not _report_unraisable:
-        sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
+@contextmanager
+def hidden_writer_tracebacks() -> Iterator[None]:
+    """Hides the errors that orbax's and tensorstore's threads print while stores are written: `wait` raises them."""
+    logger, hook = absl.logging.get_absl_logger(), sys.unraisablehook
+    logger.addFilter(_is_worth_logging)
+    sys.unraisablehook = functools.partial(_report_unraisable, hook)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        logger.removeFilter(_is_worth_logging)
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:
@@ -179,6 +190,12 @@ def _report_unraisable(report: Callable[[Any], None], unraisable: Any) -> None:
     """Forwards all reports except tensorstore's on writes that end after a failed write has closed the event loop."""
     if str(unraisable.exc_value) != "Event loop is closed":
         report(unraisable)
+
+
+def _refusal(error: Exception) -> str:
+    """Why the system refuses to read, or "" for other errors; tensorstore gives the reason only in its messages."""
+    number, message = getattr(error, "errno", None), str(error)
+    return next((os.strerror(each) for each in program.REFUSED if each == number or os.strerror(each) in message), "")
 
 
 def check_path(directory: Path) -> None:

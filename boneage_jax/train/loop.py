@@ -28,7 +28,7 @@ from boneage_jax.data.splits import STANFORD
 from boneage_jax.data.stream import Batches
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import optimizer, parallel, placement
-from boneage_jax.train.checkpoint import Store, check_path
+from boneage_jax.train.checkpoint import Store, check_path, hidden_writer_tracebacks
 from boneage_jax.train.evaluation import evaluate_checkpoint
 from boneage_jax.train.experiment import Experiment, Statistics, load_data, predict
 from boneage_jax.train.log import MetricsLog, describe_run
@@ -113,6 +113,7 @@ def _train_until_done(experiment: Experiment, splits: dict[str, data.Split], wor
     }
     steps_per_epoch = pipeline.steps_per_epoch(train, config.train.batch_size)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(hidden_writer_tracebacks())
         latest = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/latest")))
         best = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/best", keep=1)))
         transform, fresh = experiment.fresh_state(steps_per_epoch, pretrained=not latest.steps())
@@ -164,7 +165,7 @@ def _resume(latest: Store, best: Store, fresh: TrainState, step: int) -> tuple[T
         latest.discard_after(step)
         best.discard_after(progress.best_step)
         if progress.best_step not in best.steps():
-            progress = dataclasses.replace(progress, best_mae=math.inf)
+            progress = dataclasses.replace(progress, best_mae=math.inf, without_improvement=0)
     logging.info("Resuming from step %d.", restored.step)
     return restored.state, progress
 

@@ -206,18 +206,21 @@ def test_augmentation_survives_pickling():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "limit"),
     [
-        ("flip", 1.5),
-        ("rotation", -1.0),
-        ("rotation", 181.0),
-        ("shift", 1.1),
-        ("zoom", 1.0),
-        ("brightness", 2.0),
-        ("contrast", 1.0),
-        ("zoom", float("nan")),
+        ("flip", 1.5, "1"),
+        ("rotation", -1.0, "180"),
+        ("rotation", 181.0, "180"),
+        ("shift", 1.1, "1"),
+        ("zoom", 1.0, "below 1"),
+        ("brightness", 2.0, "1"),
+        ("contrast", 1.0, "below 1"),
+        ("sharpness", 1.1, "1"),
+        ("gamma", -0.1, "1"),
+        ("gamma", 1.1, "1"),
+        ("zoom", float("nan"), "below 1"),
     ],
 )
-def test_an_out_of_range_setting_is_named(field, value):
-    with pytest.raises(BoneAgeError, match=rf"augmentation\.{field} must be a number from 0"):
+def test_an_out_of_range_setting_is_named(field, value, limit):
+    with pytest.raises(BoneAgeError, match=rf"augmentation\.{field} must be a number from 0 to {limit}, not {value}"):
         Augmentation(**{field: value})

@@ -63,7 +63,7 @@ def table(values, bits, first=0):
         ({"WindowCenter": 2048, "WindowWidth": -4096}, "window .* its width is -4096, which LINEAR does not allow"),
         ({"WindowCenter": 2048, "WindowWidth": 0, "VOILUTFunction": "SIGMOID"}, "its width is 0, which SIGMOID does"),
         ({"WindowCenter": "1e999", "WindowWidth": 100}, "its width is 100, which LINEAR"),
-        ({**WHOLE, "VOILUTFunction": "CUBIC"}, "its function is 'CUBIC', expected one of LINEAR,"),
+        ({**WHOLE, "VOILUTFunction": "CUBIC"}, "its function is none of LINEAR,"),
         ({"WindowWidth": 100}, "it has no centre"),
         ({"VOILUTSequence": [Dataset()]}, "VOI table .* its descriptor or its data are missing"),
         ({"VOILUTSequence": table([1, 2], 24)}, "VOI table .* it has 2 entries of 24 bits, expected 2 of 8 to 16 bits"),
@@ -117,3 +117,14 @@ def test_voi_tables_agree_with_pydicom():
     made = files.dataset(RAMP, bits=12, VOILUTSequence=table(entries, 10))
     image, _ = shown(VOILUTSequence=table(entries, 10))
     np.testing.assert_array_equal(image, apply_voi_lut(RAMP, made))
+
+
+@pytest.mark.parametrize("word", ["WindowCenter", "WindowWidth", "VOILUTFunction"])
+def test_warnings_do_not_quote_the_header(word):
+    made = files.make(RAMP, bits=12, **{**WHOLE, word: "1234567890"})
+    assert made.count(b"1234567890") == 1
+    image, header = read(made.replace(b"1234567890", b"DOE JANE  "))
+    np.testing.assert_array_equal(image, RAMP)
+    (warning,) = header.warnings
+    assert re.match(r"The window in the file's header was not used: its .*\.", warning)
+    assert "DOE" not in warning

@@ -16,7 +16,7 @@ def test_header_has_the_relevant_fields_and_no_patient_identity():
     elements = {"PatientSex": "F", "PatientAge": "012Y", "Laterality": "L", "BodyPartExamined": "HAND"}
     data = files.make(SMOOTH, **elements, ViewPosition="PA", PixelSpacing=[0.15, 0.2])
     _, header = read(data)
-    assert header == Header(Sex.FEMALE, 144.0, 12.0, 0.0, "L", "HAND", "PA", (0.15, 0.2))
+    assert header == Header(Sex.FEMALE, 144.0, 12.0, 0.0, "L", "HAND", "PA", (0.15, 0.2), stored_shape=(41, 30))
     assert "Doe" not in repr(header)
     assert "4711" not in repr(header)
     assert contradictions(header, Sex.FEMALE, 150.0) == []

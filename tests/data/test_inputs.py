@@ -58,7 +58,7 @@ def test_valid_cells_are_parsed(kind, text, expected):
         ("chronological_age", "number", "-1", "chronological_age -1 lies outside 0 to 300 months"),
         ("chronological_age", "number", "301", "chronological_age 301 lies outside 0 to 300 months"),
         ("ward", WARDS, "corridor", "ward 'corridor' is not known; expected Day clinic, ward, unknown"),
-        ("ward", ("a", "b"), "", "ward is empty; expected a, b. List 'unknown'"),
+        ("ward", ("a", "b"), "", r"ward is empty; expected a, b \(list 'unknown'"),
         ("ward", ("a", "b"), "unknown", "ward 'unknown' is not known"),
     ],
 )

@@ -27,7 +27,7 @@ class FakeSplit:
 
     def __getitem__(self, index):
         if index == self.unreadable:
-            raise BoneAgeError(f"Image {index} cannot be read.")
+            raise BoneAgeError(f"Image {index} cannot be read")
         assert 0 <= index < self.count
         shape = (self.size, self.size, self.channels)
         image = np.random.default_rng(index).integers(0, 256, shape, dtype=np.uint8)
@@ -145,6 +145,10 @@ def test_order_and_augmentation_are_reproducible_from_the_seed():
     assert_same(train(split, 3), train(split, 3))
     other = train(split, 3, seed=4)
     assert any((a["index"] != b["index"]).any() for a, b in zip(train(split, 3), other, strict=True))
+    # One batch holds all eight images, so each image can be compared with itself under the other seed.
+    first, second = (train(FakeSplit(8), 1, seed=seed)[0] for seed in (3, 4))
+    views = (batch["image"][np.argsort(batch["index"])] for batch in (first, second))
+    assert all((a != b).any() for a, b in zip(*views, strict=True))
 
 
 def test_augmentation_does_not_depend_on_the_batch_size():
@@ -180,8 +184,13 @@ def test_resuming_at_a_step_continues_the_exact_stream(start):
 
 
 def test_training_can_start_at_a_very_large_step():
-    (batch,) = train(FakeSplit(20), 1, start_step=10**9)
-    assert batch["image"].shape == (8, 12, 12, 1)
+    split, start = FakeSplit(20), 10**9
+    batches = train(split, 5, start_step=start)
+    epochs = np.concatenate([batch["index"] for batch in batches]).reshape(2, 20)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(20), (2, 1)))
+    assert (epochs[0] != epochs[1]).any()
+    assert_same(batches[1:], train(split, 4, start_step=start + 1))
+    assert (batches[0]["image"] != train(split, 1)[0]["image"]).any(axis=(1, 2, 3)).all()
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16])
@@ -218,17 +227,21 @@ def test_evaluation_pads_further_inputs_with_zeros():
     assert not inputs["points"][1:].any()
 
 
-def test_modifying_a_training_batch_does_not_change_the_split():
-    shared = FakeSplit(8)[0]
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_modifying_a_training_batch_does_not_change_the_split(batch_size):
+    shared = FakeSplit(8, further=True)[0]
 
     class Cached(FakeSplit):
         def __getitem__(self, index):
             return shared
 
     before = shared["image"].copy()
-    (batch,) = train(Cached(8), 1)
-    batch["image"][...] = 0
+    # Without augmentation, the batch is made from the arrays of the split themselves.
+    (batch,) = train(Cached(8), 1, batch_size=batch_size, augmentation=Augmentation())
+    for image in (batch["image"], batch["inputs"]["points"]):
+        image[...] = 0
     np.testing.assert_array_equal(shared["image"], before)
+    np.testing.assert_array_equal(shared["inputs"]["points"], before)
 
 
 def test_steps_per_epoch_counts_whole_batches():

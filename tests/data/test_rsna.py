@@ -1,3 +1,4 @@
+import hashlib
 import io
 import zipfile
 
@@ -279,7 +280,7 @@ def test_a_missing_column_is_named_with_its_file(tmp_path):
     refused(
         tmp_path,
         f"{forms.TRAIN_CSV} has no column 'chronological_age'",
-        "The RSNA files do not have it",
+        "the RSNA files do not have",
         "(in months)",
         inputs={"chronological_age": "number"},
     )
@@ -335,3 +336,13 @@ def test_an_invalid_further_value_is_reported_with_file_and_row(tmp_path, age, w
     rows = [*with_inputs(forms.train_rows()), ["9", "12", "True", age, ward]]
     forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
     refused(tmp_path, f"{forms.TRAIN_CSV}, row 32: {message}", inputs=AGE_AND_WARD)
+
+
+def test_official_labels_are_recognised_by_their_tenth_even_without_images(tmp_path, monkeypatch):
+    held = sorted(image.id for image in rsna.find(forms.official(tmp_path / "whole"))["validation"])
+    forms.write(tmp_path / "labels", {forms.TRAIN_CSV: forms.table(forms.train_rows())})
+    assert not rsna.is_official(tmp_path / "labels")
+    monkeypatch.setattr(rsna, "_OFFICIAL_TENTH", hashlib.sha256("\n".join(held).encode()).hexdigest())
+    assert rsna.is_official(tmp_path / "labels")
+    forms.write(tmp_path / "labels", {forms.TRAIN_CSV: forms.table(forms.train_rows(forms.TRAIN_IDS[:-6]))})
+    assert not rsna.is_official(tmp_path / "labels")

@@ -72,3 +72,11 @@ def test_an_rsna_fold_becomes_a_separate_split(tmp_path):
     assert folded["validation"].ids == whole["validation"].ids
     with pytest.raises(BoneAgeError, match=r"27 training images are too few; choose fewer folds"):
         data.load("rsna_bone_age", tmp_path / "rsna", small, cache=tmp_path, fold="40/50")
+
+
+def test_numbers_of_thousands_of_digits_are_accepted_as_ids_and_rejected_as_folds():
+    assert [hospital(number) for number in ("9" * 5000, "0" * 5000 + "1377", "0" * 5000)] == [
+        *("Colorado", "Stanford", "Stanford")
+    ]
+    with pytest.raises(BoneAgeError, match="expected K/N"):
+        fold("1/" + "9" * 5000, *zip(*children(), strict=True))

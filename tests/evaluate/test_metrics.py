@@ -122,8 +122,3 @@ def test_undefined_values_become_null_in_json():
 def test_an_empty_set_of_images_is_refused():
     with pytest.raises(BoneAgeError, match="no image"):
         metrics.summarise(np.empty(0), np.empty(0))
-
-
-def test_mean_absolute_error_is_the_mae_of_the_summary():
-    age, predicted = simulated(100)
-    assert metrics.mean_absolute_error(age, predicted) == metrics.summarise(age, predicted).mae.value

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 
@@ -28,3 +30,11 @@ def test_a_missing_region_has_no_key_point(tmp_path):
     path = tmp_path / "points.json"
     path.write_text(json.dumps(document([("1.png", (250, 220), regions)])))
     assert np.isnan(read_key_points(path)["1"].points[:, 0]).tolist() == [True] + [False] * 16
+
+
+def test_the_program_ends_with_a_one_line_error(tmp_path):
+    command = [sys.executable, "-m", "boneage_jax.regions.keypoints", "--data=missing", "--out=points.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: The data folder missing does not exist; get ")
+    assert done.stderr.count("\n") == 1

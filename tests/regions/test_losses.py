@@ -54,7 +54,12 @@ def test_complete_iou_matches_a_hand_calculation():
 
 
 def test_the_gradient_is_finite_for_an_empty_box():
-    boxes, _ = target()
-    gradient = jax.grad(lambda box: complete_iou(box, jnp.zeros(4)).sum())(jnp.array([1.0, 1, 5, 5]))
+    value, gradient = jax.value_and_grad(complete_iou)(jnp.array([1.0, 1, 5, 5]), jnp.zeros(4))
+    assert np.isfinite(value)
     assert np.isfinite(gradient).all()
-    assert np.isfinite(boxes).all()
+    boxes, known = target()  # the boxes of the 16 unknown regions are empty
+    maps = Maps(jnp.zeros((1, SIDE, SIDE, 6)), jnp.ones((1, SIDE, SIDE, 6, 4)).at[..., 2:].set(2))
+    gradients = jax.grad(lambda maps: detection_losses(maps, boxes, known)[0])(maps)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    assert np.any(gradients.boxes[..., 0, :])
+    assert not np.any(gradients.boxes[..., 1:, :])

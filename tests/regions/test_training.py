@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -86,3 +89,12 @@ def test_training_learns_to_find_squares_and_is_reproducible(capsys):
     f1, iou = (float(last.split(f"{name} ")[1].split(",")[0]) for name in ("F1", "IoU"))
     assert f1 > 0.9 / 6  # the mean over six labels, of which one is annotated
     assert iou > 0.7
+
+
+def test_the_program_ends_with_a_one_line_error(tmp_path):
+    flags = ["--data=missing", "--boxes=boxes.csv", "--out=regions.safetensors"]
+    command = [sys.executable, "-m", "boneage_jax.regions.training", *flags]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: The region boxes boxes.csv cannot be read: ")
+    assert done.stderr.count("\n") == 1

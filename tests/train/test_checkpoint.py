@@ -1,15 +1,17 @@
 import errno
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import jax
 import numpy as np
 import pytest
 from orbax.checkpoint._src.path import atomicity
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.train.checkpoint import Store, digest
+from boneage_jax.train.checkpoint import Store, digest, hidden_writer_tracebacks
 from tests.trees import structure
 
 STEP, EARLIER = 20, 10
@@ -203,7 +205,7 @@ def test_a_full_disk_leaves_earlier_checkpoints_intact(store, monkeypatch, caplo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     broken = Store(store.directory)
-    with monkeypatch.context() as patch:
+    with hidden_writer_tracebacks(), monkeypatch.context() as patch:
         patch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", full)
         broken.save(30, state(30), {})
         with pytest.raises(BoneAgeError, match=r"cannot write to .*: the disk is full \(\d+ MiB free\)"):
@@ -217,3 +219,39 @@ def test_a_full_disk_leaves_earlier_checkpoints_intact(store, monkeypatch, caplo
     again.wait()
     assert digest(again.restore(empty(state(0))).state) == digest(state(30))
     again.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (PermissionError(errno.EACCES, "Permission denied", "metadata"), "Permission denied"),
+        # as tensorstore reports it
+        (ValueError('PERMISSION_DENIED: Failed to open: "d/f0": Permission denied'), "Permission denied"),
+    ],
+)
+def test_a_checkpoint_that_the_system_refuses_to_read_is_not_called_damaged(store, monkeypatch, error, reason):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(store._manager, "restore", refuse)
+    with pytest.raises(BoneAgeError, match=rf"/{STEP} cannot be read: {reason}; correct this and run again$"):
+        store.restore(empty(state(0)))
+
+
+def test_a_lack_of_memory_is_not_reported_as_damage(store, monkeypatch):
+    def exhausted(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(store._manager, "restore", exhausted)
+    with pytest.raises(MemoryError):
+        store.restore(empty(state(0)))
+
+
+def test_tracebacks_are_hidden_only_within_the_block(store):
+    logger = absl.logging.get_absl_logger()
+    hook, filters = sys.unraisablehook, list(logger.filters)
+    with hidden_writer_tracebacks():
+        assert sys.unraisablehook is not hook
+        assert len(logger.filters) == len(filters) + 1
+    assert (sys.unraisablehook, logger.filters) == (hook, filters)

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -259,3 +260,17 @@ def test_ten_crop_views_without_a_crop_are_refused_before_training(config, tmp_p
     with pytest.raises(BoneAgeError, match=r"'ten_crop' need preprocessing\.crop"):
         loop.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_early_stopping_counts_anew_if_the_best_checkpoint_was_discarded(trained, tmp_path):
+    state = newest(trained[0]).state
+    latest, best = Store(tmp_path / "latest"), Store(tmp_path / "best", keep=1)
+    progress = loop.Progress(evaluated=9, best_mae=10.0, best_step=3, without_improvement=2)
+    latest.save(9, state, {"progress": dataclasses.asdict(progress)})
+    best.save(12, state, {})
+    best.wait()
+    _, resumed = loop._resume(latest, best, state, 9)
+    assert best.steps() == []
+    assert (resumed.best_mae, resumed.without_improvement) == (np.inf, 0)
+    latest.close()
+    best.close()

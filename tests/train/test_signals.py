@@ -1,5 +1,6 @@
 """Real signals to a real process: SIGKILL at an arbitrary moment, and SIGTERM."""
 
+import re
 import signal
 import time
 
@@ -23,8 +24,8 @@ def uninterrupted(cache, tmp_path_factory):
     return newest(workdir)
 
 
-def signalled(number, workdir, cache) -> int:
-    """Starts a run, sends the signal after the first checkpoint, and returns the exit status."""
+def signalled(number, workdir, cache) -> tuple[int, str]:
+    """Starts a run, sends the signal after the first checkpoint, and returns the exit status and the output."""
     process = processes.start(workdir, cache, LONG)
     deadline = time.monotonic() + 120
     while not (workdir / f"checkpoints/latest/{2 * STEPS_PER_EPOCH}").exists():
@@ -34,11 +35,12 @@ def signalled(number, workdir, cache) -> int:
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert "Traceback" not in output
-    return process.returncode
+    return process.returncode, output
 
 
 def test_a_killed_run_resumes_bit_for_bit(uninterrupted, cache, tmp_path):
-    assert signalled(signal.SIGKILL, tmp_path, cache) == -signal.SIGKILL
+    status, _ = signalled(signal.SIGKILL, tmp_path, cache)
+    assert status == -signal.SIGKILL
     assert newest(tmp_path).step < EPOCHS * STEPS_PER_EPOCH
 
     processes.finish(processes.start(tmp_path, cache, LONG, "--config.data.workers=1"))
@@ -46,8 +48,11 @@ def test_a_killed_run_resumes_bit_for_bit(uninterrupted, cache, tmp_path):
 
 
 def test_a_terminated_run_exits_with_143_and_resumes_bit_for_bit(uninterrupted, cache, tmp_path):
-    assert signalled(signal.SIGTERM, tmp_path, cache) == 143
-    assert newest(tmp_path).step < EPOCHS * STEPS_PER_EPOCH
+    status, output = signalled(signal.SIGTERM, tmp_path, cache)
+    assert status == 143
+    stopped = re.search(r"stopped by SIGTERM at step (\d+), which is saved", output)
+    assert stopped is not None, output
+    assert newest(tmp_path).step == int(stopped[1]) < EPOCHS * STEPS_PER_EPOCH
 
     processes.finish(processes.start(tmp_path, cache, LONG))
     assert_same_to_the_bit(newest(tmp_path), uninterrupted)

@@ -19,9 +19,9 @@ from boneage_jax.data.phantom.drawing import attenuation, expose, key_points, ma
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
 
-__all__ = ["KEY_POINTS", "OLDEST", "SMALLEST", "Phantom", "chronological_age", "render", "sample_children"]
+__all__ = ["KEY_POINTS", "OLDEST_MONTHS", "SMALLEST", "Phantom", "chronological_age", "render", "sample_children"]
 
-OLDEST = 240.0
+OLDEST_MONTHS = 240.0
 SMALLEST = 32
 KEY_POINTS = (
     "radius",
@@ -60,18 +60,18 @@ def render(age: SupportsFloat, sex: SupportsInt, *, size: int, seed: int) -> Pha
         BoneAgeError: an argument is outside its range.
     """
     months = float(age)
-    if not 0 <= months <= OLDEST:
+    if not 0 <= months <= OLDEST_MONTHS:
         raise BoneAgeError(
-            f"phantom.render: age is {age} months, expected 0 to {OLDEST:.0f}; give the bone age in months."
+            f"phantom.render: age is {age} months, expected 0 to {OLDEST_MONTHS:.0f}; give the bone age in months"
         )
     if sex not in tuple(Sex):
-        raise BoneAgeError(f"phantom.render: sex is {sex}, expected {Sex.FEMALE} (female) or {Sex.MALE} (male).")
+        raise BoneAgeError(f"phantom.render: sex is {sex}, expected {Sex.FEMALE} (female) or {Sex.MALE} (male)")
     if size < SMALLEST:
         raise BoneAgeError(
-            f"phantom.render: size is {size} pixels, expected at least {SMALLEST}; ask for a larger picture."
+            f"phantom.render: size is {size} pixels, expected at least {SMALLEST}; ask for a larger picture"
         )
     if seed < 0:
-        raise BoneAgeError(f"phantom.render: seed is {seed}, expected 0 or more; choose another seed.")
+        raise BoneAgeError(f"phantom.render: seed is {seed}, expected 0 or more; choose another seed")
     child, plate, film = (np.random.default_rng([seed, stream]) for stream in range(3))
     hand = build_hand(months, int(sex), child)
     # Small images need more supersampling, or the growth plates fall between the pixels.
@@ -93,7 +93,7 @@ def chronological_age(age: SupportsFloat, seed: int) -> float:
         BoneAgeError: `seed` is negative.
     """
     if seed < 0:
-        raise BoneAgeError(f"phantom.chronological_age: seed is {seed}, expected 0 or more; choose another seed.")
+        raise BoneAgeError(f"phantom.chronological_age: seed is {seed}, expected 0 or more; choose another seed")
     deviation = np.random.default_rng([seed, 3]).normal(0, np.interp(float(age), [12, 144], [3, 12]))
     return max(0.0, float(age) - float(deviation))
 
@@ -114,9 +114,9 @@ def sample_children(
     """
     share = float(even)
     if not 0 <= share <= 1:
-        raise BoneAgeError(f"phantom.sample_children: even is {even}, expected a share from 0 to 1.")
+        raise BoneAgeError(f"phantom.sample_children: even is {even}, expected a share from 0 to 1")
     if count < 0 or seed < 0:
-        raise BoneAgeError(f"phantom.sample_children: count is {count} and seed {seed}, expected both 0 or more.")
+        raise BoneAgeError(f"phantom.sample_children: count is {count} and seed {seed}, expected both 0 or more")
     rng = np.random.default_rng(seed)
     # Reflecting the tails keeps the ages inside the range without piling them up at its ends.
     ages = rng.normal(127, 41, size=count)

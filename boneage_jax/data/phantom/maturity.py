@@ -94,8 +94,3 @@ def progress_of_sites(age: float, sex: int, variation: np.ndarray) -> dict[str, 
         name: timetable[name].progress(age + spread * float(np.clip(z, -2, 2)), sex)
         for name, z in zip(SITES, variation, strict=True)
     }
-
-
-def ossified_carpals(age: float, sex: int) -> list[str]:
-    """Names of the carpals that are visible in a typical child of this age (months) and sex."""
-    return [name for name, site in CARPALS.items() if site.progress(age, sex) > 0]
