@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boneage_jax.commands import weights_option
 from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.terminal import printable
 
 if TYPE_CHECKING:
     from boneage_jax.data.rsna import LabelledImage
     from boneage_jax.models import Input
+    from boneage_jax.predict.items import Item
     from boneage_jax.predict.prediction import Prediction
 
 NAME = "evaluate"
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=Path, required=True, help="folder or zip archive of the images, such as <id>.png"
     )
-    parser.add_argument("--weights", help="name or file of the weights; default: the most accurate in the package")
+    weights_option.add(parser)
     parser.add_argument("--out", type=Path, help="folder for the report; default: evaluate-<name of the label file>")
     parser.add_argument(
         "--on-missing",
@@ -53,12 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Predicts every labelled image, prints the figures and writes the report."""
     from tqdm import tqdm
 
-    from boneage_jax import load
     from boneage_jax.data import rsna  # these imports load jax, which takes seconds
     from boneage_jax.evaluate import report
-    from boneage_jax.released import weights
 
-    predictor = load(arguments.weights or weights.most_accurate())
+    predictor = weights_option.load(arguments)
     specs = predictor.network.inputs
     images = rsna.find_labelled(arguments.labels, arguments.images, arguments.on_missing, _columns(specs))
     if (oldest := max(image.age for image in images)) < _LEAST_OLDEST:
@@ -91,7 +91,7 @@ def _readable(
     """
     errors = [answer for answer in answers if isinstance(answer, BoneAgeError)]
     for error in errors:
-        print(printable(f"warning: {error} It is left out."), file=sys.stderr)
+        print(printable(f"warning: {error}; the image is left out"), file=sys.stderr)
     if len(errors) == len(answers):
         raise BoneAgeError("no image could be read")
     pairs = [
@@ -105,7 +105,7 @@ def _columns(specs: "tuple[Input, ...]") -> dict[str, Any]:
     return {spec.name: spec.categories or spec.kind for spec in specs if spec.kind != "heatmap"}
 
 
-def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints: Path | None) -> list[Any]:
+def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints: Path | None) -> "list[Item]":
     from boneage_jax.data.keypoints import read_key_points
     from boneage_jax.predict.items import Item
 

@@ -27,7 +27,7 @@ class Outputs:
         dicom: folder for Structured Reports and Secondary Captures, or None.
 
     Raises:
-        BoneAgeError: a folder cannot be created, or a package is missing.
+        BoneAgeError: the weights have no heat maps, a folder cannot be created, or a package is missing.
     """
 
     def __init__(
@@ -40,12 +40,13 @@ class Outputs:
     ):
         if dicom is not None:
             extras.require("--dicom-out", "dicom", "highdicom")
+        self._predictor = predictor
+        self._maps = heatmap.Maps(predictor) if heatmaps else heatmap.find_maps(predictor)
         self._heatmaps = heatmaps and _paths("--heatmap", heatmaps, requests, worklist.HEATMAP_ENDING)
         self._overlays = overlays and _paths("--regions", overlays, requests, worklist.REGIONS_ENDING)
         self._finder = RegionFinder(predictor) if overlays else None
         self._reports = dicom and _paths("--dicom-out", dicom, requests, worklist.REPORT_ENDING)
         self._captures = dicom and _paths("--dicom-out", dicom, requests, worklist.CAPTURE_ENDING)
-        self._maps = heatmap.Maps(predictor)
 
     def added(self, result: Result, place: int, item: Item) -> Result:
         """Writes the files of a result and adds their names to it.
@@ -59,10 +60,10 @@ class Outputs:
             The result with the names of the files. If a picture cannot be written, the result has a warning; if the
             DICOM objects cannot, the result is an error.
         """
-        overlay = functools.cache(lambda: self._maps.overlay(item))
+        picture = functools.cache(lambda: heatmap.illustrate(self._predictor, self._maps, item))
         if self._heatmaps:
             try:
-                heatmap.write(self._heatmaps[place], overlay())
+                heatmap.write(self._heatmaps[place], picture())
                 result = dataclasses.replace(result, heatmap=str(self._heatmaps[place]))
             except BoneAgeError as error:
                 result = dataclasses.replace(result, warnings=(*result.warnings, f"There is no heat map: {error}."))
@@ -74,7 +75,8 @@ class Outputs:
             assert isinstance(item.image, File)
             report, capture = self._reports[place], self._captures[place]
             try:
-                objects.make(item.image.read(), result.file, result, overlay).write(report, capture)
+                made = objects.make(item.image.read(), result.file, result, picture, has_heatmap=self._maps is not None)
+                made.write(report, capture)
             except BoneAgeError as error:
                 assert result.provenance is not None
                 return results.failed(result.file, str(error), result.provenance)

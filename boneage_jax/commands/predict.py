@@ -1,7 +1,7 @@
 """Reads the bone age from radiographs: image and DICOM files, and whole folders and zip archives of them.
 
-Results go to stdout, everything else to stderr. An image that the checks distrust is refused: it gets no bone age
-unless --accept-warnings is given. Exit status: 0 if every file was read; 2 if some files could not be read, were
+Results go to stdout, everything else to stderr. An image that fails the input checks is refused: it gets no bone
+age unless --accept-warnings is given. Exit status: 0 if every file was read; 2 if some files could not be read, were
 refused, or lack a picture or DICOM objects; 1 if no file could be read and none was refused, or if the command itself
 is wrong; 130 after Ctrl-C.
 """
@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boneage_jax.commands import reading
+from boneage_jax import program
+from boneage_jax.commands import reading, weights_option
 from boneage_jax.commands.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sexes and ages: columns id (file name); sex, gender or male; age (years), age_months, or date and "
         "birth_date",
     )
-    parser.add_argument(
-        "--weights", metavar="NAME|FILE", help="name or file of the weights; default: the most accurate in the package"
-    )
+    weights_option.add(parser)
     parser.add_argument(
         "--age",
         type=reading.months,
@@ -80,14 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Predicts one file after the other; reports a bad file and continues with the rest."""
     from tqdm import tqdm
 
-    from boneage_jax import load
     from boneage_jax.commands.outputs import Outputs
     from boneage_jax.predict import worklist, writers  # these imports load jax, which takes seconds
-    from boneage_jax.released import weights
 
     work = worklist.gather(arguments.paths, arguments.sex, arguments.age, arguments.labels)
-    reading.print_left_out(work.left_out)
-    predictor = load(arguments.weights or weights.most_accurate())
+    reading.print_worklist(work)
+    predictor = weights_option.load(arguments)
     reading.refuse_further_inputs(predictor)
     outputs = None
     if arguments.heatmap or arguments.regions or arguments.dicom_out:
@@ -113,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             _print(writer.end())
     if interrupts.received is not None:
-        return 128 + interrupts.received
+        return program.exit_status(interrupts.received)
     unmapped = arguments.heatmap is not None and any(result.heatmap is None for result in results)
     undrawn = arguments.regions is not None and any(not (result.regions or {}).get("picture") for result in results)
     return reading.status(results) or (2 if unmapped or undrawn else 0)

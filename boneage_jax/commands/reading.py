@@ -3,9 +3,9 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.terminal import printable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from boneage_jax.predict.prediction import Prediction, Provenance
     from boneage_jax.predict.predictor import Predictor
     from boneage_jax.predict.results import Result
-    from boneage_jax.predict.worklist import Request
+    from boneage_jax.predict.worklist import Request, Worklist
 
 _Value = TypeVar("_Value")
 _BATCH_SIZE = 8
@@ -35,10 +35,11 @@ def read(
 ) -> "Iterator[Result]":
     """Reads the requests in order; a bad one yields a result with an error, and the others are still read."""
     from boneage_jax.data.files import File
+    from boneage_jax.predict import further_inputs
     from boneage_jax.predict.items import Item
 
     items = {
-        place: Item(one.file, one.sex, _inputs(predictor, one.age))
+        place: Item(one.file, one.sex, further_inputs.from_age(predictor, one.age))
         for place, one in enumerate(requests)
         if one.file and not one.error
     }
@@ -70,36 +71,33 @@ def _result(request: "Request", prediction: "Prediction | BoneAgeError", provena
         hint = f"with --sex, or as {Path(request.place).stem} in the table of --labels"
         return results.failed(request.name, f"{prediction} ({hint})", provenance)
     if isinstance(prediction, RefusedImageError):
-        return results.refused(request.name, prediction, "--accept-warnings reads it all the same.", provenance)
+        return results.refused(request.name, prediction, "--accept-warnings reads it anyway", provenance)
     if isinstance(prediction, BoneAgeError):
         return results.failed(request.name, str(prediction), provenance)
     return results.result(prediction, request)
 
 
-def _inputs(predictor: "Predictor", age: float | None) -> dict[str, Any]:
-    from boneage_jax.data.inputs import CHRONOLOGICAL_AGE
-
-    reads_age = any(spec.name == CHRONOLOGICAL_AGE for spec in predictor.network.inputs)
-    return {CHRONOLOGICAL_AGE: age} if reads_age and age is not None else {}
-
-
 def refuse_further_inputs(predictor: "Predictor") -> None:
     """Raises BoneAgeError if these weights need an input that no flag provides."""
     from boneage_jax.data.inputs import CHRONOLOGICAL_AGE
+    from boneage_jax.predict import further_inputs
 
-    if others := [spec.name for spec in predictor.network.inputs if spec.name != CHRONOLOGICAL_AGE]:
-        raise BoneAgeError(
-            f"the weights {predictor.header.name!r} also read {', '.join(others)}, which no flag provides; "
-            "in Python, pass them to boneage_jax.load(...).predict(..., inputs=...)"
-        )
+    further_inputs.refuse_others(
+        predictor,
+        (CHRONOLOGICAL_AGE,),
+        "which no flag provides; in Python, pass them to boneage_jax.load(...).predict(..., inputs=...)",
+    )
 
 
-def print_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
-    """Prints the names of the skipped files, by folder, to stderr."""
-    for folder, names in left_out.items():
+def print_worklist(work: "Worklist") -> None:
+    """Prints the names of the skipped files, by folder, and the messages about the label table to stderr."""
+    for folder, names in work.left_out.items():
         more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         what = "1 file is not an image and was" if len(names) == 1 else f"{len(names)} files are not images and were"
         print(printable(f"{folder}: note: {what} left out: {', '.join(names[:_NAMED])}{more}"), file=sys.stderr)
+    for kind, sentences in (("warning", work.warnings), ("note", work.notes)):
+        for sentence in sentences:
+            print(printable(f"{kind}: {sentence}"), file=sys.stderr)
 
 
 def print_messages(result: "Result") -> None:

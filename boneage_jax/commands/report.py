@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from boneage_jax import extras
 from boneage_jax.atomic_files import write_bytes
-from boneage_jax.commands import reading
+from boneage_jax.commands import reading, weights_option
 
 if TYPE_CHECKING:
     from boneage_jax.predict.items import Item
@@ -46,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="table of the visits, with the columns id (file name); date (such as 2024-05-31); birth_date, age (years) "
         "or age_months",
     )
-    parser.add_argument(
-        "--weights", metavar="NAME|FILE", help="name or file of the weights; default: the most accurate in the package"
-    )
+    weights_option.add(parser)
     parser.add_argument("--out", type=_page, required=True, metavar="FILE", help="page to write, .html or .pdf")
     parser.add_argument(
         "--accept-warnings", action="store_true", help="also read images that fail the input checks, with a warning"
@@ -58,14 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Reads the visits and writes the page."""
     extras.require("boneage report", "report", *_PACKAGES[arguments.out.suffix.lower()])
-    from boneage_jax import load  # jax takes seconds to import
-    from boneage_jax.predict import heatmap, worklist
-    from boneage_jax.released import weights
+    from boneage_jax.predict import heatmap, worklist  # jax takes seconds to import
     from boneage_jax.report import page, visits
 
     work = worklist.gather([arguments.path], arguments.sex, arguments.age, arguments.labels)
-    reading.print_left_out(work.left_out)
-    predictor = load(arguments.weights or weights.most_accurate())
+    reading.print_worklist(work)
+    predictor = weights_option.load(arguments)
     reading.refuse_further_inputs(predictor)
     images = _Images()
     results: list[Result] = []
@@ -80,9 +76,11 @@ def run(arguments: argparse.Namespace) -> int:
     if found:
         order = visits.in_order(found)
         visits.refuse_several_children([images.items[place].image for place in order])
+        maps = heatmap.find_maps(predictor)
         content = page.Report(
             visits=[found[place] for place in order],
-            picture=heatmap.Maps(predictor).overlay(images.items[order[-1]]),
+            picture=heatmap.illustrate(predictor, maps, images.items[order[-1]]),
+            has_heatmap=maps is not None,
             errors=[result.error for result in results if result.error],
             accuracy=page.accuracy(predictor.header),
         )

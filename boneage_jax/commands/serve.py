@@ -1,6 +1,7 @@
 """Serves a web page and an HTTP interface that read bone ages; submitted data is never stored.
 
-The log on stderr has the method, the status and the duration of each request. Exit status: 143 after SIGTERM, 130 after
+The log on stderr has the method, the status and the duration of each request, and the type and source line of internal
+errors. Exit status: 143 after SIGTERM, 130 after
 Ctrl-C, 1 after an error.
 """
 
@@ -12,12 +13,11 @@ import sys
 from pathlib import Path
 
 from boneage_jax import extras
-from boneage_jax.commands import listening
+from boneage_jax.commands import listening, weights_option
 from boneage_jax.errors import BoneAgeError
 
 NAME = "serve"
 HELP = "serve a web page and an HTTP interface"
-_HIGHEST_PORT = 65535
 _SHORTEST = 16  # characters of a token
 
 
@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=8080, help="port to listen on, 0 for any free one; default: %(default)s"
     )
-    parser.add_argument(
-        "--weights", metavar="NAME|FILE", help="name or file of the weights; default: the most accurate in the package"
-    )
+    weights_option.add(parser)
     parser.add_argument(
         "--token-file",
         type=Path,
@@ -38,9 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "loopback address",
     )
     parser.add_argument(
-        "--queue",
+        "--max-uploads",
         type=int,
         default=64,
+        metavar="N",
         help="most uploads at the same time; further ones get status 503; default: %(default)s",
     )
 
@@ -53,23 +52,20 @@ def run(arguments: argparse.Namespace) -> int:
         raise BoneAgeError(
             f"--host {arguments.host} can be reached by other machines; give a token file with --token-file"
         )
-    if not 0 <= arguments.port <= _HIGHEST_PORT:
-        raise BoneAgeError(f"--port is {arguments.port}, expected 0 to {_HIGHEST_PORT}")
-    if arguments.queue < 1:
-        raise BoneAgeError(f"--queue is {arguments.queue}, expected 1 or more uploads")
+    listening.check_port(arguments.port)
+    if arguments.max_uploads < 1:
+        raise BoneAgeError(f"--max-uploads is {arguments.max_uploads}, expected 1 or more")
     with _bound(arguments.host, arguments.port) as bound:
         import uvicorn
 
-        from boneage_jax import load
-        from boneage_jax.released import weights
         from boneage_jax.serve import app
         from boneage_jax.serve.reading import Reading
 
-        predictor = load(arguments.weights or weights.most_accurate())
+        predictor = weights_option.load(arguments)
         # Closed here and not by the application: after a second Ctrl-C, uvicorn exits without running its shutdown.
-        with contextlib.closing(Reading(predictor, arguments.queue)) as reading:
-            reading.warm_up()
+        with contextlib.closing(Reading(predictor, arguments.max_uploads)) as reading:
             listening.log_to_stderr("boneage_jax.serve")
+            reading.warm_up()
             host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
             print(f"serving http://{host}:{bound.getsockname()[1]}/ (Ctrl-C stops it)", file=sys.stderr, flush=True)
             config = uvicorn.Config(

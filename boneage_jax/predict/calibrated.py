@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -20,6 +20,24 @@ class Estimates:
     months: np.ndarray
     std: np.ndarray | None
     parts: np.ndarray | None = None  # months of the regions in `NAMES`, [B, R]; NaN for a region that was not found
+
+    def rows(self, places: Sequence[int]) -> "Estimates":
+        """The estimates of the images at these places."""
+        return self._each(lambda values: values[places])
+
+    def scattered(self, places: Sequence[int], count: int) -> "Estimates":
+        """Puts the first rows at these places of `count` rows; the others are NaN."""
+
+        def scattered(values: np.ndarray) -> np.ndarray:
+            found = np.full((count, *values.shape[1:]), np.nan, values.dtype)
+            found[places] = values[: len(places)]
+            return found
+
+        return self._each(scattered)
+
+    def _each(self, change: Callable[[np.ndarray], np.ndarray]) -> "Estimates":
+        std, parts = (None if values is None else change(values) for values in (self.std, self.parts))
+        return Estimates(change(self.months), std, parts)
 
 
 def calibrated(raw: Estimates, sexes: Sequence[str], calibration: Calibration | None) -> list[Prediction]:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, UInt8
 
 from boneage_jax.atomic_files import write_bytes
 from boneage_jax.data import Preprocessing
+from boneage_jax.errors import BoneAgeError
 from boneage_jax.inference import Batch, make_estimate
 from boneage_jax.models import Network
 from boneage_jax.predict.items import Item
@@ -59,10 +60,24 @@ def make_moved(network: Network, preprocessing: Preprocessing, views: str) -> Ca
     return moved
 
 
+def supported(preprocessing: Preprocessing) -> bool:
+    """Whether networks with this preprocessing have heat maps: all except those that read crops around the joints."""
+    return preprocessing.region != "joints"
+
+
 class Maps:
-    """The heat maps of a predictor's readings."""
+    """The heat maps of a predictor's readings.
+
+    Raises:
+        BoneAgeError: its weights have no heat maps, see `supported`.
+    """
 
     def __init__(self, predictor: Predictor):
+        if not supported(predictor.preprocessing):
+            raise BoneAgeError(
+                f"the weights {predictor.header.name!r} read crops around the joints, for which there is no heat map; "
+                "use weights that read the hand as a whole"
+            )
         self._predictor = predictor
         self._moved = jax.jit(make_moved(predictor.network, predictor.preprocessing, predictor.header.views))
 
@@ -90,6 +105,19 @@ class Maps:
         picture = self._predictor.look(item.image)
         found = self.find(item._replace(image=picture))
         return side_by_side(picture.pixels, found, self._predictor.preprocessing.window(picture.pixels))
+
+
+def find_maps(predictor: Predictor) -> Maps | None:
+    """The heat maps of a predictor; None if its weights have none."""
+    return Maps(predictor) if supported(predictor.preprocessing) else None
+
+
+def illustrate(predictor: Predictor, maps: Maps | None, item: Item) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture that accompanies a result: `Maps.overlay`, or without maps the radiograph alone, as it was read."""
+    if maps is not None:
+        return maps.overlay(item)
+    grey = np.rint(displayed(predictor.look(item.image).pixels)).astype(np.uint8)
+    return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
 
 
 def regions(moved: Float[np.ndarray, "size size"]) -> Float[np.ndarray, "size size"]:

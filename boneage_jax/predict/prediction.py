@@ -26,7 +26,7 @@ class RefusedImageError(BoneAgeError):
     """
 
     def __init__(self, name: str, findings: Sequence[Finding]):
-        super().__init__(f"{name} is refused: {' '.join(one.text for one in findings)}")
+        super().__init__(f"{name} is refused: {' '.join(one.text for one in findings).removesuffix('.')}")
         self.findings = tuple(findings)
 
 
@@ -89,8 +89,8 @@ class Prediction:
             whole, and if the sex is unknown.
         regions_disagree: whether these lie farther apart than in 99 of 100 radiographs.
         warnings: reasons not to rely on the prediction, in sentences.
-        notes: corrections made to the image before it was read, in sentences.
-        header: the file's metadata that matter to a reading; None for all formats except DICOM.
+        notes: corrections made to the image before it was read, and further remarks, in sentences.
+        header: the file's metadata that matter to a reading, see `Header`; None for an image given as pixels.
         provenance: program, weights and time; None in the readings of `by_sex`.
     """
 

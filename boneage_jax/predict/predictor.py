@@ -3,11 +3,12 @@
 import contextlib
 import dataclasses
 import datetime
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, overload
 
 import flax.errors
 import jax
@@ -15,38 +16,36 @@ import numpy as np
 
 from boneage_jax import compilation, cores
 from boneage_jax.data import Preprocessing
-from boneage_jax.data.header import Header, contradictions
+from boneage_jax.data.header import contradictions
 from boneage_jax.data.preprocess import check_grey
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.inference import make_estimate
 from boneage_jax.models import LARGEST_MONTHS, Description
+from boneage_jax.predict.averaging import Member, averaged
 from boneage_jax.predict.calibrated import Estimates, calibrated
-from boneage_jax.predict.items import UNKNOWN, Item, Picture, SexLike, Source, read_inputs, read_picture, read_sexes
+from boneage_jax.predict.items import (
+    UNKNOWN,
+    Item,
+    Picture,
+    Prepared,
+    SexLike,
+    Source,
+    find_joints,
+    read_inputs,
+    read_picture,
+    read_sexes,
+)
 from boneage_jax.predict.prediction import Prediction, Provenance, RefusedImageError
 from boneage_jax.regions.detector import Regions, packaged
-from boneage_jax.regions.keypoints import marked_points
 from boneage_jax.released import weights as released
 from boneage_jax.released.calibration import Calibration
 from boneage_jax.released.checks import CORRECTED, WARNING, Checks
 from boneage_jax.sex import Sex
 
-LEAST_JOINTS = 9
-"""The number of joints, out of 17, that must be found for a network that reads joints."""
+OnError = Literal["raise", "yield"]
 
 _UNFIT = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
 """Exceptions that a header written for another version, or by another program, can cause."""
-
-
-class Prepared(NamedTuple):
-    """An item as the network takes it, from `Predictor.prepare`; `sexes` has both sexes if the sex is unknown."""
-
-    image: np.ndarray  # uint8 [S, S, C]
-    sexes: tuple[Sex, ...]
-    inputs: dict[str, Any]
-    header: Header | None
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
-    others: tuple["Prepared | None", ...] = ()  # for the further networks; None if one cannot read the image
 
 
 class Predictor:
@@ -75,15 +74,14 @@ class Predictor:
             self.preprocessing = Preprocessing.from_dict(header.preprocessing)
             self.preprocessing.check_views(header.views)
             self.network = Description.from_dict(header.model).network()
-            self.calibration = None if header.calibration is None else Calibration.from_dict(header.calibration)
+            self.calibration = _calibration(header)
+            self._own = weights.members[0].header if weights.members else header
+            self._own_calibration = _calibration(self._own)
             self.checks = Checks.from_parts(header.checks, weights.checks) if header.checks else None
         except (BoneAgeError, *_UNFIT) as error:
             raise self._unfit(error) from error
         self.others: tuple[Predictor, ...] = tuple(Predictor(each) for each in weights.members[1:])
         self.variables: Any = jax.device_put(weights.variables)
-        self._alone: Predictor | None = None
-        if self.others:
-            self._alone = Predictor(dataclasses.replace(weights.members[0], variables=self.variables))
         self._estimate = jax.jit(make_estimate(self.network, self.preprocessing, header.views))
 
     @property
@@ -124,14 +122,29 @@ class Predictor:
         prepared = self.prepare(Item(image, sex, inputs), accept_warnings=accept_warnings)
         return self.predict_prepared([prepared], batch_size=1)[0]
 
+    @overload
+    def predict_many(
+        self,
+        items: Iterable[Item],
+        *,
+        batch_size: int = ...,
+        on_error: Literal["raise"] = ...,
+        accept_warnings: bool = ...,
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict_many(
+        self, items: Iterable[Item], *, batch_size: int = ..., on_error: OnError, accept_warnings: bool = ...
+    ) -> Iterator[Prediction | BoneAgeError]: ...
+
     def predict_many(
         self,
         items: Iterable[Item],
         *,
         batch_size: int = 8,
-        on_error: Literal["raise", "yield"] = "raise",
+        on_error: OnError = "raise",
         accept_warnings: bool = False,
-    ) -> Iterator[Any]:
+    ) -> Iterator[Prediction | BoneAgeError]:
         """Predicts images in order; threads read them ahead of the network.
 
         Args:
@@ -170,14 +183,15 @@ class Predictor:
         sexes = read_sexes(item.sex, header, where)
         inputs = read_inputs(self.network.inputs, item.inputs, picture, self.preprocessing.size)
         against = [] if header is None else contradictions(header, sexes[0] if len(sexes) == 1 else None)
+        joints = find_joints(picture, self.header.name) if self._reads_joints else None
         others, missed = self._prepared_by_others(picture, item)
         return Prepared(
-            self.preprocessing.prepare(picture.pixels, self._joints(picture)),
+            self.preprocessing.prepare(picture.pixels, joints),
             sexes,
             inputs,
             header,
             warnings=(*picture.sentences(WARNING), *against),
-            notes=(*picture.sentences(CORRECTED), *missed),
+            notes=(*picture.sentences(CORRECTED), *missed, *(header.notes if header else ())),
             others=others,
         )
 
@@ -190,23 +204,10 @@ class Predictor:
                 others.append(each.prepare(Item(picture, item.sex), accept_warnings=True))
             except BoneAgeError as error:
                 others.append(None)
-                assert self._alone is not None
                 # Notes go into responses and DICOM objects, which must not contain file names.
                 reason = str(error).removeprefix(f"{picture.name}: ")
-                missed.append(f"Read by {self._alone.header.name!r} alone: {reason}.")
+                missed.append(f"Read by {self._own.name!r} alone: {reason}.")
         return tuple(others), missed
-
-    def _joints(self, picture: Picture) -> np.ndarray | None:
-        """The key points of an upright hand if the network reads crops around them, otherwise None."""
-        if not self._reads_joints:
-            return None
-        points = marked_points(picture.find_regions())
-        if (found := np.count_nonzero(~np.isnan(points[:, 0]))) < LEAST_JOINTS:
-            raise BoneAgeError(
-                f"{picture.name}: {found} of {len(points)} joints were found, of which the weights "
-                f"{self.header.name!r} need {LEAST_JOINTS} or more; use weights that read the hand as a whole"
-            )
-        return points
 
     def look(self, source: Source) -> Picture:
         """Reads, checks and corrects an image as `prepare` does, but refuses none; returns a `Picture` unchanged.
@@ -257,7 +258,9 @@ class Predictor:
             f"this version ({reason})"
         )
 
-    def _answers(self, futures: Sequence[Future[Prepared]], batch_size: int, on_error: str) -> Iterator[Any]:
+    def _answers(
+        self, futures: Sequence[Future[Prepared]], batch_size: int, on_error: OnError
+    ) -> Iterator[Prediction | BoneAgeError]:
         prepared: list[Prepared] = []
         errors: dict[int, BoneAgeError] = {}
         for place, future in enumerate(futures):
@@ -296,48 +299,30 @@ class Predictor:
         ]
 
     def _read(self, readings: Sequence[tuple[Prepared, Sex]], batch_size: int) -> list[Prediction]:
-        """Predicts at most `batch_size` readings; the batch is padded with copies of the first one."""
-        raw = self._raw(readings, batch_size)
+        """Predicts at most `batch_size` readings."""
         letters = [sex.letter for _, sex in readings]
-        if self._alone is None:
-            return calibrated(raw, letters, self.calibration)
-        alone, mean = calibrated(raw, letters, self._alone.calibration), np.zeros_like(raw.months) + raw.months
-        answers = [Prediction(None, None, None, letter) for letter in letters]
+        estimates = self._estimates(readings, batch_size)
+        if not self.others:
+            return calibrated(estimates, letters, self.calibration)
+        members = [Member(estimates, self._own_calibration)]
         for place, other in enumerate(self.others):
-            seen = [i for i, (one, _) in enumerate(readings) if one.others[place] is not None]
-            theirs = other._raw([(_given(readings[i][0].others[place]), readings[i][1]) for i in seen], batch_size)
-            months = np.full(len(readings), np.nan, np.float32)
-            months[seen] = theirs.months
-            mean += months
-            if theirs.parts is not None:
-                given = [letters[i] for i in seen]
-                for i, found in zip(seen, calibrated(theirs, given, other.calibration), strict=True):
-                    answers[i] = found
-        together = Estimates(np.nan_to_num(mean / (1 + len(self.others))), None)
-        return [
-            single
-            if np.isnan(sum_)
-            else dataclasses.replace(both, regions=found.regions, regions_disagree=found.regions_disagree)
-            for sum_, single, both, found in zip(
-                mean, alone, calibrated(together, letters, self.calibration), answers, strict=True
-            )
-        ]
+            theirs = [(one.others[place], sex) for one, sex in readings]
+            members.append(Member(other._estimates(theirs, batch_size), other.calibration))
+        return averaged(members, letters, self.calibration)
 
-    def _raw(self, readings: Sequence[tuple[Prepared, Sex]], batch_size: int) -> Estimates:
-        """The network's estimates for at most `batch_size` readings."""
-        if not readings:
-            return Estimates(np.zeros(0, np.float32), None)
-        filled = [*readings, *[readings[0]] * (batch_size - len(readings))]
-        inputs = {name: np.stack([one.inputs[name] for one, _ in filled]) for name in filled[0][0].inputs}
-        images = np.stack([one.image for one, _ in filled])
-        raw = self.estimate(images, np.array([sex for _, sex in filled]), inputs)
-        std, parts = (values if values is None else values[: len(readings)] for values in (raw.std, raw.parts))
-        return Estimates(raw.months[: len(readings)], std, parts)
+    def _estimates(self, readings: Sequence[tuple[Prepared | None, Sex]], batch_size: int) -> Estimates:
+        """The network's estimates for at most `batch_size` readings; NaN where there is no image that it can read.
 
-
-def _given(prepared: Prepared | None) -> Prepared:
-    assert prepared is not None
-    return prepared
+        The batch is padded with copies of its first image.
+        """
+        seen = [place for place, (one, _) in enumerate(readings) if one is not None]
+        if not seen:
+            return Estimates(np.full(len(readings), np.nan, np.float32), None)
+        given = [(one, sex) for one, sex in readings if one is not None]
+        given += [given[0]] * (batch_size - len(given))
+        images, sexes = np.stack([one.image for one, _ in given]), np.array([sex for _, sex in given])
+        inputs = {name: np.stack([one.inputs[name] for one, _ in given]) for name in given[0][0].inputs}
+        return self.estimate(images, sexes, inputs).scattered(seen, len(readings))
 
 
 def load(name_or_path: str | Path) -> Predictor:
@@ -353,17 +338,16 @@ def load(name_or_path: str | Path) -> Predictor:
     return Predictor(weights)
 
 
+def _calibration(header: released.Header) -> Calibration | None:
+    return None if header.calibration is None else Calibration.from_dict(header.calibration)
+
+
 def _both(girl: Prediction, boy: Prediction) -> Prediction:
     by_sex = {Sex.FEMALE.letter: girl, Sex.MALE.letter: boy}
     return Prediction(None, None, None, UNKNOWN, by_sex=by_sex)
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    chunk: list[Item] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
+    each = iter(items)
+    while chunk := list(itertools.islice(each, size)):
         yield chunk

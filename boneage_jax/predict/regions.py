@@ -15,7 +15,6 @@ from boneage_jax.predict.prediction import Prediction, RegionReading
 from boneage_jax.predict.predictor import Predictor, load
 from boneage_jax.regions.boxes import REGIONS
 from boneage_jax.regions.detector import Region, Regions
-from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS
 
 COLOURS = {
     "DIP": (255, 191, 64),
@@ -72,7 +71,8 @@ class RegionFinder:
         regions = picture.find_regions()
         doubts = warnings(regions.missing, regions.surplus)
         try:
-            read = self._reader.predict(picture, sex=item.sex, accept_warnings=True)
+            inputs = item.inputs if self._reader is self._predictor else {}
+            read = self._reader.predict(picture, sex=item.sex, inputs=inputs, accept_warnings=True)
         except BoneAgeError as error:
             doubts = (*doubts, f"There is no reading of the regions: {error}.")
             read = Prediction(None, None, None, "")
@@ -83,10 +83,8 @@ class RegionFinder:
 
 
 def as_json(regions: Regions, picture: Picture, read: Prediction) -> dict[str, Any]:
-    """The regions of a picture and their readings as JSON types, with boxes in pixels of the image before rotation."""
-    found = [
-        region.to_dict() | _figures(read.regions.get(region.name)) for region in before_turn(regions.found, picture)
-    ]
+    """The regions of a picture and their readings as JSON types, with boxes in pixels of the file."""
+    found = [region.to_dict() | _figures(read.regions.get(region.name)) for region in in_file(regions.found, picture)]
     return {"found": found, "missing": regions.missing, "surplus": regions.surplus, **_figures(read)}
 
 
@@ -111,11 +109,15 @@ def warnings(missing: Mapping[str, int], surplus: Mapping[str, int]) -> tuple[st
     return tuple(found)
 
 
-def before_turn(regions: tuple[Region, ...], picture: Picture) -> list[Region]:
-    """Converts regions of the picture as it was read to pixels of the original image."""
-    turns = sum(QUARTER_TURNS.get(one.code, 0) for one in picture.findings if one.severity == CORRECTED) % 4
+def in_file(regions: tuple[Region, ...], picture: Picture) -> list[Region]:
+    """Converts regions of the picture as it was read to pixels of the file, which need not be square or upright."""
     height, width = picture.pixels.shape
-    return [dataclasses.replace(one, box=_unturned(one.box, turns, width, height)) for one in regions]
+    down, across = np.divide(picture.stored_shape, picture.unturned_shape).tolist()
+    found = []
+    for one in regions:
+        left, top, right, bottom = _unturned(one.box, picture.turns, width, height)
+        found.append(dataclasses.replace(one, box=(left * across, top * down, right * across, bottom * down)))
+    return found
 
 
 def _unturned(
@@ -176,5 +178,5 @@ def _legend(width: int) -> UInt8[np.ndarray, "28 w 3"]:
 
 
 def _years_months(months: float) -> str:
-    years, rest = divmod(round(months), 12)
-    return f"{years}y {rest}m"
+    years, rest = divmod(abs(round(months)), 12)
+    return f"{'-' if round(months) < 0 else ''}{years}y {rest}m"

@@ -119,7 +119,7 @@ def failed(file: str, error: str, provenance: Provenance) -> Result:
 def refused(file: str, error: RefusedImageError, hint: str, provenance: Provenance) -> Result:
     """The result of an image that the checks distrust; `hint` explains how to read it anyway."""
     warnings = tuple(one.text for one in error.findings)
-    return Result(file, error=f"{error} {hint}", refused=True, warnings=warnings, provenance=provenance)
+    return Result(file, error=f"{error}. {hint}", refused=True, warnings=warnings, provenance=provenance)
 
 
 def result(prediction: Prediction, request: Request) -> Result:
@@ -153,9 +153,10 @@ def result(prediction: Prediction, request: Request) -> Result:
 
 
 def years_months(months: float) -> str:
-    """Formats months in words: 112.3 becomes "9 years 4 months"."""
-    years, rest = divmod(round(months), 12)
-    return f"{years} {'year' if years == 1 else 'years'} {rest} {'month' if rest == 1 else 'months'}"
+    """Formats months in words: 112.3 becomes "9 years 4 months", and -1 becomes "-0 years 1 month"."""
+    years, rest = divmod(abs(round(months)), 12)
+    sign = "-" if round(months) < 0 else ""
+    return f"{sign}{years} {'year' if years == 1 else 'years'} {rest} {'month' if rest == 1 else 'months'}"
 
 
 def _reading(prediction: Prediction, age: float | None, ages: tuple[float, float] | None) -> tuple[Reading, str]:
@@ -173,7 +174,7 @@ def _reading(prediction: Prediction, age: float | None, ages: tuple[float, float
 
 
 def _notes(prediction: Prediction, header: Header, age_from: str | None) -> list[str]:
-    notes = [*prediction.notes, *header.notes]
+    notes = list(prediction.notes)
     if prediction.by_sex:
         said = "" if header.sex is None else f" (the file's header says {header.sex.letter})"
         notes.append(f"The sex is unknown{said}: read as a girl's and as a boy's hand.")

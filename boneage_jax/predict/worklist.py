@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,7 @@ from boneage_jax.data.files import File, is_archive, list_files
 from boneage_jax.data.labels import Label, read_children
 from boneage_jax.data.matching import match
 from boneage_jax.data.radiograph import ENDINGS, select_images
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.predict.items import UNKNOWN
 from boneage_jax.sex import Sex
 
@@ -58,10 +59,14 @@ class Worklist:
     Attributes:
         requests: one for each given file and for each image below each given folder, sorted by name within a folder.
         left_out: names of the files that were skipped (not images, or earlier output), by the given folder.
+        warnings: sentences about rows of the label table that match no file.
+        notes: sentences about files that the label table does not list.
     """
 
     requests: list[Request]
     left_out: Mapping[str, Sequence[str]]
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def gather(paths: Iterable[Path], sex: str | None, age: float | None, labels: Path | None) -> Worklist:
@@ -88,15 +93,25 @@ def gather(paths: Iterable[Path], sex: str | None, age: float | None, labels: Pa
     requests = [
         dataclasses.replace(one, sex=sex, sex_from=sex and "--sex", age=age, age_from=age_from) for one in found
     ]
-    return Worklist(requests if labels is None else _with_labels(requests, labels), left_out)
+    return Worklist(requests, left_out) if labels is None else _with_labels(Worklist(requests, left_out), labels)
 
 
 def output_paths(folder: Path, requests: Sequence[Request], ending: str) -> list[Path]:
-    """Output path of each request: named after the file, or after its whole path if two files would share a name."""
-    short = [str(PurePosixPath(one.place).with_suffix("")) for one in requests]
-    shared = Counter(short)
+    """Output path of each request: named after the file, or after its whole path if two files would share a name.
+
+    If whole paths share a name too, such as those of `a/b/1.png` and `a_b/1.png`, a number is appended to it.
+    """
+    short = [one.place.removesuffix(PurePosixPath(one.place).suffix) for one in requests]
+    shared = Counter(name.casefold() for name in short)  # many file systems ignore case
     whole = [one.name.strip("./\\").replace("/", "_").replace("\\", "_") for one in requests]
-    names = [a if shared[a] == 1 else b for a, b in zip(short, whole, strict=True)]
+    taken = {name for name, count in shared.items() if count == 1}
+    names = []
+    for name, path in zip(short, whole, strict=True):
+        if shared[name.casefold()] > 1:
+            choices = itertools.chain([path], (f"{path}-{number}" for number in itertools.count(2)))
+            name = next(one for one in choices if one.casefold() not in taken)
+            taken.add(name.casefold())
+        names.append(name)
     return [folder / f"{name}{ending}" for name in names]
 
 
@@ -122,8 +137,8 @@ def _requests(path: Path, left_out: dict[str, Sequence[str]]) -> list[Request]:
     return sorted([*requests, *problems], key=lambda one: one.name)
 
 
-def _with_labels(requests: Sequence[Request], path: Path) -> list[Request]:
-    """Adds the information from the label table to the requests.
+def _with_labels(work: Worklist, path: Path) -> Worklist:
+    """Adds the information from the label table to the requests, and messages about rows and files without a match.
 
     Raises:
         BoneAgeError: the table does not exist, or has other columns.
@@ -135,8 +150,9 @@ def _with_labels(requests: Sequence[Request], path: Path) -> list[Request]:
         raise BoneAgeError(
             f"{path} is not a label table; expected the columns id, and male, sex, age, age_months or date"
         )
-    known, done = {label.id: label for label in labels}, list(requests)
-    for identifier, places in match(known, [one.name for one in requests]).items():
+    known, requests, done = {label.id: label for label in labels}, work.requests, list(work.requests)
+    matches = match(known, [one.name for one in requests])
+    for identifier, places in matches.items():
         names = sorted({requests[place].name for place in places})
         for place in places:
             if len(names) > 1:
@@ -147,7 +163,30 @@ def _with_labels(requests: Sequence[Request], path: Path) -> list[Request]:
                 done[place] = dataclasses.replace(requests[place], error=requests[place].error or error)
             else:
                 done[place] = _with_label(requests[place], known[identifier])
-    return done
+    listed_places = {place for places in matches.values() for place in places}
+    others = [one for place, one in enumerate(requests) if place not in listed_places and not one.error]
+    return dataclasses.replace(
+        work,
+        requests=done,
+        warnings=_unmatched(path, [identifier for identifier in known if identifier not in matches]),
+        notes=_unlisted(path, others),
+    )
+
+
+def _unmatched(table: Path, ids: Sequence[str]) -> list[str]:
+    if not ids:
+        return []
+    what = f"1 id of {table} matches" if len(ids) == 1 else f"{len(ids)} ids of {table} match"
+    return [f"{what} no file: {listed(identifier or repr(identifier) for identifier in ids)}"]
+
+
+def _unlisted(table: Path, requests: Sequence[Request]) -> list[str]:
+    if not requests:
+        return []
+    what = "1 file is" if len(requests) == 1 else f"{len(requests)} files are"
+    origin = requests[0].sex_from or "the file's header"
+    names = listed(one.name for one in requests)
+    return [f"{what} not listed in {table}, so the sex comes from {origin}: {names}"]
 
 
 def _with_label(request: Request, label: Label) -> Request:

@@ -28,8 +28,10 @@ _LIMITS = (
     "malformations, casts, photographs and unusual devices it may not.",
     f"Delayed and advanced mean that the whole interval lies more than {reference.BORDER:.0f} standard deviations from "
     "the chronological age. The table of deviations comes from a secondary source and from children of the 1930s.",
-    "The heat map shows what influenced the network. It does not show disease. Adult height is not predicted.",
+    "Adult height is not predicted.",
 )
+_HEATMAP_LIMIT = "The heat map shows what influenced the network. It does not show disease."
+_NO_HEATMAP = "There is no heat map: these weights read crops around the joints."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +40,17 @@ class Report:
 
     Attributes:
         visits: the visits of one child, in chronological order; the last one is shown in full.
-        picture: radiograph of the last visit with the heat map beside it, as `heatmap.Maps.overlay` returns them.
+        picture: radiograph of the last visit with the heat map beside it, from `heatmap.illustrate`.
         errors: reasons why further files were not read, in sentences.
         accuracy: the measured accuracy of the weights in a sentence, or "".
+        has_heatmap: whether the picture has a heat map; without one, it is the radiograph alone, and a note says why.
     """
 
     visits: Sequence[Visit]
     picture: UInt8[np.ndarray, "h w 3"]
     errors: Sequence[str] = ()
     accuracy: str = ""
+    has_heatmap: bool = True
 
 
 def html(report: Report) -> str:
@@ -63,15 +67,15 @@ def html(report: Report) -> str:
     shown = report.visits[-1]
     provenance = shown.result.provenance
     assert provenance is not None  # every result with a reading has one
-    radiograph, heatmap = np.split(report.picture, 2, axis=1)
+    pictures = np.split(report.picture, 2 if report.has_heatmap else 1, axis=1)
     return environment.get_template("report.html.j2").render(
         shown=_full(shown),
         visits=[_row(visit) for visit in report.visits],
         chart=Markup(chart.svg([_point(visit) for visit in report.visits], shown.sex)),
-        radiograph=_data_url(cv2.cvtColor(radiograph, cv2.COLOR_BGR2GRAY)),
-        heatmap=_data_url(heatmap),
+        radiograph=_data_url(cv2.cvtColor(pictures[0], cv2.COLOR_BGR2GRAY)),
+        heatmap=_data_url(pictures[1]) if report.has_heatmap else None,
         remarks=_remarks(report),
-        limits=[report.accuracy, *_LIMITS] if report.accuracy else _LIMITS,
+        limits=_limits(report),
         provenance=provenance.to_dict(),
         table=reference.TABLE,
     )
@@ -154,7 +158,13 @@ def _remarks(report: Report) -> list[tuple[str, str]]:
         name = f"{visit.name}: " if len(report.visits) > 1 else ""
         found += [("warning", name + sentence) for sentence in visit.result.warnings]
         found += [("note", name + sentence) for sentence in visit.result.notes]
-    return found
+    return found if report.has_heatmap else [*found, ("note", _NO_HEATMAP)]
+
+
+def _limits(report: Report) -> list[str]:
+    *limits, last = _LIMITS
+    accuracy = [report.accuracy] if report.accuracy else []
+    return [*accuracy, *limits, f"{_HEATMAP_LIMIT} {last}" if report.has_heatmap else last]
 
 
 def _age_words(result: Result) -> str:

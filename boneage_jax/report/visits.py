@@ -76,7 +76,10 @@ def refuse_several_children(images: Sequence[object]) -> None:
             continue
         header = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=[*_IDENTITY])
         for word, plural in _IDENTITY.items():
-            if not (value := str(header.get(word) or "").strip()):
+            value = str(header.get(word) or "").strip()
+            if word == "PatientBirthDate":  # older files separate year, month and day with dots
+                value = value.replace(".", "")
+            if not value:
                 continue
             name, expected = first.setdefault(word, (file.name, value))
             if value != expected:

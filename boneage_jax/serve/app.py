@@ -20,7 +20,7 @@ from boneage_jax.version import __version__
 
 _FOLDER = Path(__file__).parent
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": schemas.Error, "description": "The form, the sex or the age is not valid."},
+    400: {"model": schemas.Error, "description": "The form, the sex or the age is not valid, or there is no heat map."},
     408: {"model": schemas.Error, "description": "The upload took too long."},
     413: {"model": schemas.Error, "description": "The upload is larger than 64 MiB."},
     415: {"model": schemas.Error, "description": "No form, or an image of unknown format."},
@@ -52,7 +52,7 @@ def make(reading: Reading, token: str | None = None) -> Guard:
     app.add_exception_handler(Exception, _broken)
     app.mount("/static", StaticFiles(directory=_FOLDER / "static"))
     _add_readings(app, reading, token)
-    _add_pages(app, protected=token is not None)
+    _add_pages(app, protected=token is not None, has_heatmaps=reading.has_heatmaps)
     return Guard(app)
 
 
@@ -93,9 +93,11 @@ def _add_readings(app: FastAPI, reading: Reading, token: str | None) -> None:
         return reading.describe()
 
 
-def _add_pages(app: FastAPI, *, protected: bool) -> None:
+def _add_pages(app: FastAPI, *, protected: bool, has_heatmaps: bool) -> None:
     templates = Environment(loader=FileSystemLoader(_FOLDER / "templates"), autoescape=True)
-    page = templates.get_template("page.html").render(notice=NOTICE, protected=protected, version=__version__)
+    page = templates.get_template("page.html").render(
+        notice=NOTICE, protected=protected, has_heatmaps=has_heatmaps, version=__version__
+    )
 
     @app.get("/", include_in_schema=False)
     async def index() -> HTMLResponse:

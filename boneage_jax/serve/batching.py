@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
+from boneage_jax.predict.items import Prepared
 from boneage_jax.predict.prediction import Prediction
-from boneage_jax.predict.predictor import Prepared
 
 FULL = 8  # readings at once; the other compiled size is 1
 WAIT = 0.004  # seconds from the first image of a batch to its start

@@ -1,5 +1,7 @@
 """Middleware for every request: upload limit, security headers, log, and error responses without details."""
 
+import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -9,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from boneage_jax.errors import where
 from boneage_jax.serve.reading import FailedUploadError
 from boneage_jax.serve.uploads import LIMIT
 
@@ -25,14 +28,16 @@ HEADERS = {
 """Headers of every response: nothing may be cached, framed, or loaded from another host."""
 
 _CLOSED = 499  # in the log: the client has disconnected
+_TOO_SLOW = 408  # the client has had its time, so the rest is not waited for
+_SECONDS = 60.0  # most seconds to read and drop the rest of a request
 _log = logging.getLogger("boneage_jax.serve")
 
 
 class Guard:
     """ASGI middleware outside all other layers of the application.
 
-    It logs only the method, the status and the duration of a request: paths, headers, addresses and exception messages
-    can contain submitted data.
+    It logs only the method, the status and the duration of a request, and the type and source line of an internal
+    error: paths, headers, addresses and exception messages can contain submitted data.
 
     Args:
         app: the application.
@@ -57,8 +62,8 @@ class Guard:
             await answer.fail(error.status, error.body, body)
         except ClientDisconnect:
             answer.status = answer.status or _CLOSED
-        except Exception:
-            # A bug; the application has already responded. It is not logged, because its message may quote a header.
+        except Exception as error:  # a bug; the application has already responded
+            _log.error("internal error: %s", where(error))
             answer.status = answer.status or 500
         seconds = time.perf_counter() - start
         _log.info("%s %s %.0f ms", _method(scope), answer.status or _CLOSED, 1e3 * seconds)
@@ -91,17 +96,25 @@ class _Body:
             raise self._too_large()
         return message
 
-    async def discard(self) -> None:
-        """Reads and drops the rest, at most `limit` more bytes: many clients read no response until they have sent all.
+    async def discard(self) -> bool:
+        """Reads and drops the rest, because many clients read no response until they have sent all.
 
-        Clients that wait for "100 Continue" send nothing, so there is nothing to read.
+        It reads at most `limit` more bytes, for at most `_SECONDS`. Clients that wait for "100 Continue" send nothing,
+        so there is nothing to read.
+
+        Returns:
+            Whether all has been read; if not, the connection cannot be used for another request.
         """
-        end = self._count + self._limit
         announced = self._headers.get("content-length", "0") != "0" or "transfer-encoding" in self._headers
-        if not announced or self._headers.get("expect", "").lower() == "100-continue":
-            return
-        while not self._complete and self._count <= end:
-            await self._next()
+        if self._complete or not announced:
+            return True
+        if self._headers.get("expect", "").lower() != "100-continue":
+            end = self._count + self._limit
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SECONDS):
+                    while not self._complete and self._count <= end:
+                        await self._next()
+        return self._complete
 
     async def _next(self) -> Message:
         message = await self._receive()
@@ -122,10 +135,11 @@ class _Answer:
 
     async def send(self, message: Message, body: _Body) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
-            if message["status"] >= 400:
-                await body.discard()
-            MutableHeaders(scope=message).update(HEADERS)
+            self.status = status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers.update(HEADERS)
+            if status == _TOO_SLOW or (status >= 400 and not await body.discard()):
+                headers["Connection"] = "close"
         await self._send(message)
 
     async def fail(self, status: int, content: dict[str, Any], body: _Body) -> None:

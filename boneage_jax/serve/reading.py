@@ -4,8 +4,9 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import cv2
@@ -15,18 +16,19 @@ from boneage_jax.data import phantom
 from boneage_jax.data.header import Header, is_dicom
 from boneage_jax.data.inputs import CHRONOLOGICAL_AGE
 from boneage_jax.data.pictures import is_picture
-from boneage_jax.errors import BoneAgeError
-from boneage_jax.predict import about, heatmap, results
-from boneage_jax.predict.items import Item, Picture
+from boneage_jax.errors import BoneAgeError, where
+from boneage_jax.predict import about, further_inputs, heatmap, results
+from boneage_jax.predict.items import Item, Picture, Prepared
 from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
-from boneage_jax.predict.predictor import Predictor, Prepared
+from boneage_jax.predict.predictor import Predictor
 from boneage_jax.predict.worklist import Request
 from boneage_jax.serve.batching import FULL, Batcher
 from boneage_jax.sex import Sex
 
-QUEUE = 64  # uploads at once; together they take at most this many times the upload limit
+MAX_UPLOADS = 64  # at the same time; together they take at most this many times the upload limit
 _NAME = "the image"  # names of uploaded files may hold a patient's name
 _FROM = "request"  # the source of sex and age in results
+_log = logging.getLogger("boneage_jax.serve")
 
 
 class Upload(NamedTuple):
@@ -66,34 +68,35 @@ class Reading:
 
     Args:
         predictor: its network may take the chronological age besides image and sex, but no other input.
-        queue: most uploads at once.
+        max_uploads: most uploads at the same time.
 
     Raises:
         BoneAgeError: the network has further inputs.
     """
 
-    def __init__(self, predictor: Predictor, queue: int = QUEUE):
-        inputs = [spec.name for spec in predictor.network.inputs]
-        if others := [name for name in inputs if name != CHRONOLOGICAL_AGE]:
-            raise BoneAgeError(
-                f"the weights {predictor.header.name!r} also read {', '.join(others)}, for which requests have no field"
-            )
+    def __init__(self, predictor: Predictor, max_uploads: int = MAX_UPLOADS):
+        further_inputs.refuse_others(predictor, (CHRONOLOGICAL_AGE,), "for which requests have no field")
         self._predictor = predictor
-        self._reads_age = bool(inputs)
-        self._maps = heatmap.Maps(predictor)
+        self._maps = heatmap.find_maps(predictor)
         self._batcher = Batcher(lambda prepared, size: predictor.predict_prepared(prepared, batch_size=size))
         self._preparing = ThreadPoolExecutor(cores.usable(), "prepare")
         self._drawing = ThreadPoolExecutor(1, "draw")  # a heat map takes as long as many readings
-        self._free = queue
+        self._free = max_uploads
+
+    @property
+    def has_heatmaps(self) -> bool:
+        """Whether the weights have heat maps."""
+        return self._maps is not None
 
     def warm_up(self) -> None:
         """Compiles the network for both batch sizes and, in the background, the heat maps."""
         pixels = phantom.render(96.0, Sex.FEMALE, size=256, seed=0).image
-        item = Item(pixels, "F", self._inputs(96.0))
+        item = Item(pixels, "F", further_inputs.from_age(self._predictor, 96.0))
         prepared = self._predictor.prepare(item, accept_warnings=True)
         for size in (1, FULL):
             self._predictor.predict_prepared([prepared], size)
-        self._drawing.submit(self._maps.find, item)
+        if self._maps is not None:
+            self._drawing.submit(self._maps.find, item).add_done_callback(_log_failed_map)
 
     def close(self) -> None:
         """Waits for the readings in progress, then stops the threads."""
@@ -125,8 +128,13 @@ class Reading:
 
         Raises:
             FailedUploadError: the image is empty (400), has an unknown format (415), cannot be read or is refused
-                (422), or the sex or an age that the network needs is missing (400).
+                (422), the sex or an age that the network needs is missing (400), or the weights have no heat map (400).
         """
+        if upload.heatmap and self._maps is None:
+            sentence = (
+                "These weights read crops around the joints and have no heat map: leave out the parameter heatmap."
+            )
+            raise FailedUploadError(400, {"error": sentence})
         loop = asyncio.get_running_loop()
         picture, prepared = await loop.run_in_executor(self._preparing, self._prepare, upload)
         prediction = await asyncio.wrap_future(self._batcher.submit(prepared))
@@ -142,9 +150,9 @@ class Reading:
         result = results.result(prediction, request)
         warnings = tuple(_without_words(sentence, prediction.header) for sentence in result.warnings)
         body = dataclasses.replace(result, warnings=warnings).to_dict()
-        if upload.heatmap:
-            item = Item(picture, prediction.sex, self._inputs(upload.age))
-            body["heatmap"] = await loop.run_in_executor(self._drawing, self._draw, item)
+        if upload.heatmap and self._maps is not None:
+            item = Item(picture, prediction.sex, further_inputs.from_age(self._predictor, upload.age))
+            body["heatmap"] = await loop.run_in_executor(self._drawing, _png, self._maps, item)
         return body
 
     def _prepare(self, upload: Upload) -> tuple[Picture, Prepared]:
@@ -154,17 +162,20 @@ class Reading:
         if not is_dicom(data) and not is_picture(data):
             expected = "expected PNG, JPEG, WebP, TIFF, BMP, JPEG 2000 or DICOM"
             raise FailedUploadError(415, {"error": f"The image format is unknown; {expected}."})
-        if self._reads_age and upload.age is None:
-            raise FailedUploadError(400, {"error": "These weights also read the chronological age: add the field age."})
         provenance = self._predictor.provenance()
+        inputs = further_inputs.from_age(self._predictor, upload.age)
         try:
             picture = self._predictor.look(data)
-            return picture, self._predictor.prepare(Item(picture, upload.sex, self._inputs(upload.age)))
+            known = upload.age is not None or (picture.header is not None and picture.header.age is not None)
+            if not known and further_inputs.reads_age(self._predictor):
+                sentence = "These weights also read the chronological age: add the field age."
+                raise FailedUploadError(400, {"error": sentence})
+            return picture, self._predictor.prepare(Item(picture, upload.sex, inputs))
         except MissingSexError:
             sentence = "The sex is given neither in the request nor in the file: add the field sex, F, M or unknown."
             raise FailedUploadError(400, {"error": sentence}) from None
         except RefusedImageError as error:
-            hint = "`boneage predict --accept-warnings` reads it all the same."
+            hint = "`boneage predict --accept-warnings` reads it anyway"
             raise FailedUploadError(422, results.refused(_NAME, error, hint, provenance).to_dict()) from None
         except BoneAgeError as error:
             # Error messages about DICOM files may quote values of the header.
@@ -173,12 +184,16 @@ class Reading:
             )
             raise FailedUploadError(422, results.failed(_NAME, reason, provenance).to_dict()) from None
 
-    def _draw(self, item: Item) -> str:
-        png = cv2.imencode(".png", self._maps.overlay(item))[1].tobytes()
-        return base64.b64encode(png).decode()
 
-    def _inputs(self, age: float | None) -> dict[str, Any]:
-        return {CHRONOLOGICAL_AGE: age} if self._reads_age and age is not None else {}
+def _png(maps: heatmap.Maps, item: Item) -> str:
+    """The radiograph and its heat map as a PNG in base64."""
+    return base64.b64encode(cv2.imencode(".png", maps.overlay(item))[1].tobytes()).decode()
+
+
+def _log_failed_map(done: "Future[Any]") -> None:
+    """Logs why the heat map of `Reading.warm_up` failed."""
+    if not done.cancelled() and (error := done.exception()) is not None:
+        _log.error("the first heat map failed: %s", where(error))
 
 
 def _without_words(warning: str, header: Header | None) -> str:

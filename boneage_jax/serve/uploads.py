@@ -9,7 +9,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from boneage_jax.data.child import parse_age, parse_sex
-from boneage_jax.data.labels import OLDEST
+from boneage_jax.data.labels import OLDEST_YEARS
 from boneage_jax.serve.reading import FailedUploadError, Upload
 
 LIMIT = 64 * 2**20  # most bytes of a request's body
@@ -34,7 +34,7 @@ SCHEMA = {
         "age": {
             "type": "number",
             "minimum": 0,
-            "maximum": OLDEST,
+            "maximum": OLDEST_YEARS,
             "description": "chronological age in years, to compare with; default: that of the DICOM header",
         },
     },
@@ -81,7 +81,7 @@ async def _upload(form: FormData, *, heatmap: bool) -> Upload:
         raise FailedUploadError(400, {"error": "The file image is missing."})
     sex = _field(form.get("sex"), parse_sex, "The sex is not valid; expected F, M or unknown.")
     age = _field(
-        form.get("age"), parse_age, f"The age is not valid; expected years from 0 to {OLDEST:.0f}, such as 9.5."
+        form.get("age"), parse_age, f"The age is not valid; expected years from 0 to {OLDEST_YEARS:.0f}, such as 9.5."
     )
     return Upload(await image.read(), sex, age, heatmap)
 

@@ -1,11 +1,13 @@
 """From a training run to weights to a report: consistent bone ages, and one-line errors."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
 import cv2
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,11 +15,13 @@ from ml_collections import ConfigDict
 
 import boneage_jax
 from boneage_jax.commands.main import main
-from boneage_jax.data import phantom
+from boneage_jax.data import phantom, rsna
 from boneage_jax.errors import BoneAgeError
+from boneage_jax.export import check_fitting
 from boneage_jax.export.pack import export
 from boneage_jax.models.network import TRUNKS
 from boneage_jax.predict.items import Item
+from boneage_jax.predict.predictor import Predictor
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released import calibration, weights
 from boneage_jax.train import loop
@@ -59,6 +63,7 @@ def config(folder, tmp_path_factory) -> ConfigDict:
     config.data.dir = str(folder)
     config.data.options = ConfigDict()
     config.data.cache = str(tmp_path_factory.mktemp("cache"))
+    config.compilation_cache, config.distributed.coordinator = "/home/doe/compiled", "node-7.example.org:4567"
     config.model.head = "distribution"
     config.train.epochs = 1
     config.evaluate.batch_size = 40
@@ -73,7 +78,9 @@ def exported(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     loop.train_and_evaluate(config, folder / "run")
     flags = [f"--workdir={folder / 'run'}", f"--out={folder / 'tiny.safetensors'}", "--checks=0"]
-    assert main(["export-weights", *flags]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rsna, "is_official", lambda _: True)
+        assert main(["export-weights", *flags]) == 0
     return folder / "run", folder / "tiny.safetensors"
 
 
@@ -87,15 +94,17 @@ def test_evaluation_and_predictor_give_the_same_bone_ages(exported, folder, conf
     rows = predictions_csv(workdir / "evaluate/validation")
     items = [Item(folder / f"boneage-validation-dataset/{row['id']}.png", row["sex"]) for row in rows]
     found = list(boneage_jax.load(path).predict_many(items, batch_size=16))
+    intervals = np.array([one.interval for one in found], np.float64)
 
     assert len(rows) == VALIDATION
     for name, values in (
         ("predicted", [one.months for one in found]),
         ("std", [one.std for one in found]),
-        ("low", [one.interval[0] for one in found]),
-        ("high", [one.interval[1] for one in found]),
+        ("low", intervals[:, 0]),
+        ("high", intervals[:, 1]),
     ):
-        np.testing.assert_allclose([float(row[name]) for row in rows], values, atol=0.01, err_msg=name)
+        expected = np.array(values, np.float64)
+        np.testing.assert_allclose([float(row[name]) for row in rows], expected, atol=0.01, err_msg=name)
 
 
 def test_boneage_evaluate_matches_the_evaluation_of_the_run(exported, folder, config, tmp_path, capsys):
@@ -188,7 +197,7 @@ def test_a_damaged_image_is_an_error_or_is_skipped(tiny, tmp_path, capsys):
     assert main([*arguments, f"--out={tmp_path / 'a'}"]) == 1
     assert "2.png is not a PNG" in capsys.readouterr().err
     assert main([*arguments, f"--out={tmp_path / 'b'}", "--on-missing=skip"]) == 0
-    assert "2.png is not a PNG" in capsys.readouterr().err
+    assert "convert it or replace it; the image is left out\n" in capsys.readouterr().err
     assert [row["id"] for row in predictions_csv(tmp_path / "b")] == ["0", "1", "3"]
 
 
@@ -244,6 +253,7 @@ def test_too_few_images_require_the_no_calibration_flag(exported, tmp_path, monk
     [
         (["export-weights", "--workdir=WORKDIR", "--out=a.bin"], "does not end in .safetensors"),
         (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--storage=int8"], "storage is 'int8'"),
+        (["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--checks=-5"], "checks is -5, expected"),
         (
             ["export-weights", "--workdir=WORKDIR", "--out=a.safetensors", "--split=test"],
             "available splits: train, valid",
@@ -322,17 +332,96 @@ def test_exported_joint_networks_have_calibration_and_figures_per_region(tmp_pat
 
 
 def test_combined_weights_are_evaluated_as_an_ensemble(exported, folder, tmp_path, capsys):
-    _, path = exported
-    out = tmp_path / "both.safetensors"
-    assert main(["combine-weights", str(path), str(path), f"--out={out}", f"--data-dir={folder}"]) == 0
+    tiny = weights.read(exported[1])
+    params = {**tiny.variables["params"], "head": jax.tree.map(np.negative, tiny.variables["params"]["head"])}
+    header = dataclasses.replace(tiny.header, name="negated")
+    negated = dataclasses.replace(tiny, header=header, variables={**tiny.variables, "params": params})
+    weights.write(tmp_path / "negated.safetensors", negated)
+    files, out = [str(exported[1]), str(tmp_path / "negated.safetensors")], tmp_path / "both.safetensors"
+    assert main(["combine-weights", *files, f"--out={out}", f"--data-dir={folder}"]) == 0
     assert "validation: 120 images" in capsys.readouterr().out
-    header, alone = weights.read(out).header, weights.read(path).header
-    assert [one["name"] for one in header.members] == ["tiny", "tiny"]
+    header = weights.read(out).header
+    assert [one["name"] for one in header.members] == ["tiny", "negated"]
     assert header.name == "both"
-    assert header.figures["overall"]["count"] == VALIDATION
-    assert header.figures["overall"]["mae"]["value"] == pytest.approx(alone.figures["overall"]["mae"]["value"], abs=1)
-    assert "Mean of several networks: `tiny`" in out.with_suffix(".md").read_text()
-    item = Item(folder / "boneage-validation-dataset/4500.png", "F")
-    one, both = (next(iter(boneage_jax.load(file).predict_many([item]))) for file in (path, out))
-    assert both.months == pytest.approx(one.months, abs=3)
+    assert "Member 2: `negated`" in out.with_suffix(".md").read_text()
     assert {file.name for file in (tmp_path / "both").iterdir()} >= {"metrics.json", "predictions.csv"}
+
+    rows = predictions_csv(tmp_path / "both")
+    items = [Item(folder / f"boneage-validation-dataset/{row['id']}.png", row["sex"]) for row in rows]
+
+    def months(released):
+        return np.array([one.months for one in Predictor(released).predict_many(items, batch_size=40)])
+
+    alone = [
+        months(dataclasses.replace(one, header=dataclasses.replace(one.header, calibration=None)))
+        for one in (tiny, negated)
+    ]
+    fitted = calibration.Calibration.from_dict(header.calibration or {})
+    first, expected = (fitted.apply(each, None).months for each in (alone[0], np.mean(alone, axis=0)))
+    assert np.abs(first - expected).mean() > 1
+    np.testing.assert_allclose(months(weights.read(out)), expected, atol=0.01)
+    np.testing.assert_allclose([float(row["predicted"]) for row in rows], expected, atol=0.01)
+    mae = np.abs(expected - [float(row["age"]) for row in rows]).mean()
+    overall = header.figures["overall"]
+    assert (overall["count"], overall["mae"]["value"]) == (VALIDATION, pytest.approx(mae, abs=0.01))
+
+
+def test_weights_trained_on_other_labels_do_not_claim_rsna(exported, tmp_path):
+    header = export(exported[0], tmp_path / "own.safetensors", checks=0)
+    assert header.name == "own"
+    assert header.data["name"] == "other"
+    assert header.data["title"] == "labelled radiographs of an unnamed source"
+    assert header.figures["by_hospital"] == {}
+    text = (tmp_path / "own.md").read_text()
+    assert text.startswith("# own\n")
+    assert f"Trained on {TRAIN} images of: labelled radiographs of an unnamed source" in text
+    for word in ("RSNA", "Halabi", "Stanford", "Colorado"):
+        assert word not in text
+
+
+def test_source_replaces_the_training_data_but_not_the_initial_weights(exported, config, tmp_path, capsys):
+    config = config.copy_and_resolve_references()
+    config.model.init_from = str(exported[1])
+    loop.train_and_evaluate(config, tmp_path / "run")
+    out = tmp_path / "fine-tuned.safetensors"
+    arguments = ["export-weights", f"--workdir={tmp_path / 'run'}", f"--out={out}", "--checks=0"]
+    assert main([*arguments, "--source= "]) == 1
+    assert "--source is empty" in capsys.readouterr().err
+    assert main([*arguments, "--source=Example Hospital,\nIRB 123"]) == 0
+    lines = out.with_suffix(".md").read_text().splitlines()
+    assert f"- Trained on {TRAIN} images of: Example Hospital, IRB 123" in lines
+    assert "- Terms (data and weights): set by the provider of the data" in lines
+    (initial,) = (line for line in lines if "Initialised from" in line)
+    assert initial.startswith("- Initialised from `tiny.safetensors`, trained on RSNA Pediatric Bone Age")
+    assert "non-commercial use" in initial
+    assert "Halabi" in initial
+    assert sum("RSNA" in line for line in lines) == 1
+    capsys.readouterr()
+    assert main(["info", f"--weights={out}"]) == 0
+    text = capsys.readouterr().out
+    assert "trained on Example Hospital, IRB 123" in text
+    assert "initialised from tiny.safetensors, trained on RSNA" in text
+    assert "cite:" not in text
+
+
+def test_the_number_of_images_that_checks_are_fitted_on_is_recorded(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(check_fitting, "_LEAST_IMAGES", TRAIN)
+    header = export(exported[0], tmp_path / "checked.safetensors", calibrated=False)
+    assert header.data["checks_images"] == TRAIN
+    assert f"- Input checks: fitted on {TRAIN} of the training images" in (tmp_path / "checked.md").read_text()
+    assert "- Input checks: none" in exported[1].with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("command", ["predict", "report", "serve", "listen", "evaluate", "info"])
+def test_every_command_that_takes_weights_describes_the_flag_equally(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--weights NAME|FILE name or file of the weights; default: the most accurate in the package" in text
+
+
+def test_exported_weights_contain_no_local_paths_or_addresses(exported, config):
+    local = [config.compilation_cache, config.distributed.coordinator, config.data.dir, config.data.cache]
+    content = exported[1].read_bytes() + exported[1].with_suffix(".md").read_bytes()
+    assert all(local)
+    assert not [text for text in local if text.encode() in content]

@@ -16,9 +16,9 @@ import pytest
 import boneage_jax
 from boneage_jax.commands import reading
 from boneage_jax.data import radiograph
-from boneage_jax.predict import heatmap
+from boneage_jax.predict import heatmap, worklist
 from tests.data import dicom_files, rsna_forms
-from tests.predict.random_weights import hand
+from tests.predict.random_weights import cached_load, hand
 
 
 def png(seed=1):
@@ -116,7 +116,7 @@ def test_the_stated_age_is_used_if_the_birth_date_is_a_placeholder(read, tmp_pat
     assert not any("birth date" in note for note in found["notes"])
 
 
-def test_an_exif_rotated_image_is_read_upright_with_a_note(read, tmp_path):
+def test_an_exif_rotated_image_is_read_upright_with_a_note(read, tiny, tmp_path):
     from PIL import Image
 
     exif = Image.Exif()
@@ -126,7 +126,9 @@ def test_an_exif_rotated_image_is_read_upright_with_a_note(read, tmp_path):
     upright, turned = read("upright.png", "turned.png", "--sex=F")
     assert turned["months"] == upright["months"]
     assert (upright["notes"], turned["warnings"]) == ([], [])
-    assert "turned upright as its file says (EXIF orientation 6)" in turned["notes"][0]
+    (note,) = turned["notes"]
+    assert "turned upright as its file says (EXIF orientation 6)" in note
+    assert cached_load(tiny).predict("turned.png", sex="F").notes == (note,)
 
 
 ODD = {
@@ -254,3 +256,44 @@ def test_a_sparse_file_is_one_error_among_results(read, tmp_path):
     first, second = read("in", "--sex=F", status=2)
     assert first["months"] is not None
     assert "in/2.png has more than 536,870,912 bytes" in second["error"]
+
+
+def test_rows_without_a_file_and_files_without_a_row_are_named(run, read, tmp_path):
+    rsna_forms.write(tmp_path, {"in/anna.png": png(1), "in/ben.png": png(2)})
+    (tmp_path / "labels.csv").write_text("id,sex\nanna,F\nbenn,M\n")
+    status, _, err = run("in", "--sex=F", "--labels=labels.csv")
+    assert status == 0
+    assert err == (
+        "warning: 1 id of labels.csv matches no file: benn\n"
+        "note: 1 file is not listed in labels.csv, so the sex comes from --sex: in/ben.png\n"
+    )
+    (tmp_path / "labels.csv").write_text("id,sex\n" + "".join(f"{number},M\n" for number in range(12)))
+    (tmp_path / "in/ben.png").write_bytes(dicom_files.make(hand(2), PatientSex="M"))
+    _, _, err = run("in", "--labels=labels.csv")
+    assert "warning: 12 ids of labels.csv match no file: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...\n" in err
+    assert "note: 2 files are not listed in labels.csv, so the sex comes from the file's header: in/anna.png, " in err
+
+
+@pytest.mark.parametrize(
+    ("paths", "shown"),
+    [
+        (["a/b", "a_b"], ["a_b_hand.png", "a_b_hand.png-2"]),
+        (["a/b/hand.png", "./a/b/hand.png", "a_b"], ["a_b_hand.png", "a_b_hand.png-2", "a_b_hand.png-3"]),
+        (["a/b", "a_b", "c"], ["a_b_hand.png-2", "a_b_hand.png-3", "a_b_hand.png"]),
+        (["a/b/hand.png", "d/HAND.png"], ["a_b_hand.png", "d_HAND.png"]),
+    ],
+)
+def test_every_file_has_its_own_output(paths, shown, tmp_path, monkeypatch):
+    names = ["a/b/hand.png", "a_b/hand.png", "c/a_b_hand.png.png", "d/HAND.png"]
+    rsna_forms.write(tmp_path, {name: png() for name in names})
+    monkeypatch.chdir(tmp_path)
+    requests = worklist.gather(map(Path, paths), "F", None, None).requests
+    for ending in worklist.OUTPUT_ENDINGS:
+        assert worklist.output_paths(Path("out"), requests, ending) == [Path(f"out/{name}{ending}") for name in shown]
+
+
+@pytest.mark.parametrize("flag", ["--heatmap", "--regions", "--dicom-out"])
+def test_the_working_folder_without_images_is_one_error_with_any_output(flag, run):
+    status, _, err = run(".", "--sex=F", flag, "out")
+    assert status == 1
+    assert err == f"error: . contains no image; expected files ending in {', '.join(radiograph.ENDINGS)}\n"

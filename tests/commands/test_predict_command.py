@@ -6,6 +6,7 @@ import json
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from safetensors import safe_open
@@ -13,10 +14,12 @@ from safetensors import safe_open
 import boneage_jax
 from boneage_jax.data import preprocess
 from boneage_jax.models import Input
+from boneage_jax.predict.results import years_months
 from boneage_jax.released import weights
 from tests import pictures
 from tests.data import dicom_files
-from tests.predict import random_weights
+from tests.dicom_results import radiographs
+from tests.predict import random_weights, test_region_readings
 from tests.predict.random_weights import cached_load, grainy, hand
 
 
@@ -254,6 +257,12 @@ def test_weights_with_chronological_age_input_use_the_age_flag(read, tmp_path):
     assert found["months"] == pytest.approx(expected, abs=1e-3)
     (found,) = read(image, "--sex=F", f"--weights={path}", status=1)
     assert "chronological_age" in found["error"]
+    image = dicom(tmp_path / "hand.dcm", PatientSex="F", PatientAge="096M")
+    (found,) = read(image, f"--weights={path}")
+    assert (found["months"], found["age_from"]) == (pytest.approx(expected, abs=1e-3), "header")
+    (found,) = read(image, "--age=12", f"--weights={path}")
+    older = cached_load(str(path)).predict(hand(1), sex="F", inputs={"chronological_age": 144}).months
+    assert found["months"] == pytest.approx(older, abs=1e-3)
 
 
 @pytest.fixture
@@ -278,7 +287,7 @@ def test_an_image_that_fails_the_checks_is_refused_and_others_are_read(run, read
     assert "in/1.png" in out
     assert "in/2.png" not in out
     assert "error: in/2.png is refused: The image is blank" in err
-    assert "--accept-warnings" in err
+    assert "contrast. --accept-warnings reads it anyway\n" in err
 
 
 def test_status_is_2_for_a_refused_image_and_1_for_an_unreadable_one(run, checked, tmp_path):
@@ -402,3 +411,36 @@ def test_an_unwritable_overlay_is_a_warning_and_status_2(run, tmp_path):
     assert found["months"] is not None
     assert found["regions"]["picture"] is None
     assert "There is no picture of the regions" in err
+
+
+@pytest.fixture
+def joints(tmp_path):
+    """Weights that read crops around the joints and have no heat maps."""
+    weights.write(tmp_path / "joints.safetensors", test_region_readings.predictor().weights)
+    return f"--weights={tmp_path / 'joints.safetensors'}"
+
+
+def test_a_heat_map_of_weights_without_one_is_an_error_before_reading(run, joints, tmp_path):
+    path = write(tmp_path / "hand.png", test_region_readings.hand())
+    status, out, err = run(path, "--sex=M", joints, "--heatmap=maps")
+    assert (status, out) == (1, "")
+    assert err.startswith(
+        "error: the weights 'tiny_joints' read crops around the joints, for which there is no heat map"
+    )
+    assert not (tmp_path / "maps").exists()
+
+
+def test_weights_without_heat_maps_write_dicom_objects_and_regions(read, joints, tmp_path):
+    path = tmp_path / "hand.dcm"
+    path.write_bytes(radiographs.file("CR", test_region_readings.hand()))
+    (found,) = read(path, joints, "--dicom-out=results", "--regions=overlays")
+    assert found["regions"]["weights"] == "tiny_joints"
+    capture = pydicom.dcmread(tmp_path / found["dicom_capture"])
+    assert capture.SeriesDescription == "Bone age, research use only"
+    assert (tmp_path / found["dicom_report"]).exists()
+
+
+def test_months_below_zero_have_a_sign_in_words():
+    assert [years_months(months) for months in (-0.6, -0.4, 0.0, 11.6, -13.2)] == [
+        *("-0 years 1 month", "0 years 0 months", "0 years 0 months", "1 year 0 months", "-1 year 1 month")
+    ]

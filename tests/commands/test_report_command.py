@@ -1,5 +1,6 @@
 """`boneage report`: pages for one radiograph and for several visits, with the values of `boneage predict`."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -16,7 +17,7 @@ from boneage_jax.predict import predictor as module
 from boneage_jax.released import weights
 from tests import pictures
 from tests.data import dicom_files
-from tests.predict import random_weights
+from tests.predict import random_weights, test_region_readings
 from tests.predict.random_weights import CALIBRATION, hand
 from tests.report.pages import Page
 
@@ -107,14 +108,22 @@ def test_sex_and_age_are_taken_from_the_dicom_header(text, tmp_path):
     assert "120.0 months 10 years 0 months, from the file's header" in page
 
 
-def test_a_whole_year_age_gives_the_exact_conclusion_or_none(run, tmp_path):
-    whole = dicom(tmp_path / "whole.dcm", PatientSex="M", PatientAge="010Y")
-    exact = dicom(tmp_path / "exact.dcm", PatientSex="M", PatientBirthDate="20140531", StudyDate="20240531")
-    one, other = json.loads(run("predict", whole, exact, "--format=json")[1])
-    assert one["age"] == pytest.approx(other["age"], abs=0.1)
-    low, high = one["low"], one["high"]
-    assert (low - 100.4) * (high - 100.4) < 0 or low > 139.6  # The exact age gives undecided or advanced.
-    assert one["conclusion"] in ("cannot be decided", other["conclusion"])
+@pytest.mark.parametrize(
+    ("years", "exact", "rounded"),
+    [(6, "advanced", "advanced"), (9, "advanced", "cannot be decided"), (10, "normal", "normal")],
+)
+def test_a_whole_year_age_gives_the_exact_conclusion_or_none(years, exact, rounded, run, tmp_path):
+    narrow = dataclasses.replace(CALIBRATION, quantile=0.05)
+    weights.write(tmp_path / "narrow.safetensors", random_weights.weights(calibration=narrow))
+    born = {"PatientBirthDate": "20140531", "StudyDate": f"{2014 + years}0531"}
+    for name, age in (("exact", born), ("rounded", {"PatientAge": f"{years:03}Y"})):
+        dicom(tmp_path / f"{name}.dcm", PatientSex="M", **age)
+    arguments = ("exact.dcm", "rounded.dcm", "--weights=narrow.safetensors", "--format=json")
+    first, second = json.loads(run("predict", *arguments)[1])
+    assert first["age"] == pytest.approx(second["age"], abs=0.1)
+    assert (first["low"], first["high"]) == (second["low"], second["high"])
+    assert 127 < first["low"] < first["high"] < 137  # two SD above 108 months are 126, above 120 months 139.6
+    assert (first["conclusion"], second["conclusion"]) == (exact, rounded)
 
 
 def test_a_folder_of_visits_becomes_one_page_in_order_of_age(run, text, tmp_path):
@@ -206,3 +215,13 @@ def test_a_browser_renders_the_page(text, tmp_path):
     picture = pictures.read(shot)
     assert picture.shape[:2] == (1300, 900)
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500  # The heat map has many colours.
+
+
+def test_weights_without_heat_maps_give_a_page_with_a_note(text, tmp_path):
+    weights.write(tmp_path / "joints.safetensors", test_region_readings.predictor().weights)
+    cv2.imwrite(str(tmp_path / "hand.png"), test_region_readings.hand())
+    page = text("hand.png", "--sex=M", f"--weights={tmp_path / 'joints.safetensors'}")
+    assert "There is no heat map: these weights read crops around the joints." in page
+    assert "Heat map: bright regions" not in page
+    assert "The heat map shows" not in page
+    assert "Adult height is not predicted." in page

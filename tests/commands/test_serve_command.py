@@ -55,9 +55,9 @@ def test_a_port_in_use_is_reported_before_loading(error):
         assert f"cannot listen on 127.0.0.1, port {port}" in error("--port", port)
 
 
-def test_an_out_of_range_port_or_queue_size_is_an_error(error):
+def test_an_out_of_range_port_or_number_of_uploads_is_an_error(error):
     assert "--port is 70000" in error("--port=70000")
-    assert "--queue is 0" in error("--queue=0")
+    assert "--max-uploads is 0" in error("--max-uploads=0")
 
 
 def test_a_missing_extra_is_named_in_one_line(error, monkeypatch):
@@ -76,7 +76,9 @@ def test_the_inference_thread_is_closed_however_the_server_ends(signalled, statu
     done = []
 
     class Recorded(reading.Reading):
-        def __init__(self, predictor, queue):
+        has_heatmaps = False
+
+        def __init__(self, predictor, max_uploads):
             done.append("made")
 
         def warm_up(self):

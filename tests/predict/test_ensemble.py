@@ -115,7 +115,7 @@ def test_a_single_network_file_keeps_format_version_1(tmp_path):
 
 def stored(path: Path, **changes) -> Path:
     one = random_weights.weights(head="regression", calibration=JOINT)
-    header = dataclasses.replace(one.header, data={"name": "rsna_bone_age"}, **changes)
+    header = dataclasses.replace(one.header, **{"data": {"name": "rsna_bone_age"}, **changes})
     weights.write(path, dataclasses.replace(one, header=header))
     return path
 
@@ -135,3 +135,21 @@ def test_incompatible_weights_cannot_be_combined(tmp_path):
     weights.write(tmp_path / "both.safetensors", together())
     with pytest.raises(BoneAgeError, match="already combines several networks"):
         combine([tmp_path / "both.safetensors", good], tmp_path / "out.safetensors", data_dir=tmp_path)
+
+
+def test_weights_trained_on_different_data_cannot_be_combined(tmp_path):
+    files = [
+        stored(tmp_path / f"{title}.safetensors", data={"name": "other", "title": title}) for title in ("East", "West")
+    ]
+    with pytest.raises(BoneAgeError, match=r"West\.safetensors was trained on other data \(West\) than .*\(East\)"):
+        combine(files, tmp_path / "out.safetensors", data_dir=tmp_path)
+
+
+def test_a_joint_network_in_the_first_place_gives_the_regions_too():
+    joints, whole = together().members[::-1]
+    header = dataclasses.replace(
+        joints.header, calibration=JOINT.to_dict(), members=[dataclasses.asdict(one.header) for one in (joints, whole)]
+    )
+    found = Predictor(Weights(header, joints.variables, members=(joints, whole))).predict(hand(), sex="M")
+    assert found.months == pytest.approx(predictor().predict(hand(), sex="M").months, abs=1e-3)
+    assert found.regions == test_region_readings.predictor().predict(hand(), sex="M").regions

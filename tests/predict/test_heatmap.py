@@ -8,11 +8,12 @@ import pytest
 
 import boneage_jax
 from boneage_jax.data import phantom
+from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict import heatmap
 from boneage_jax.predict.heatmap import Maps, side_by_side
 from boneage_jax.predict.items import Item
 from boneage_jax.released import weights
-from tests.predict import random_weights
+from tests.predict import random_weights, test_region_readings
 from tests.predict.random_weights import CALIBRATION, hand, predictor
 
 AGE = {"chronological_age": 96.0}
@@ -128,3 +129,15 @@ def agreement(score, mask) -> tuple[float, float, float]:
     """Share of the score inside the mask, share of the top 5 % of pixels inside it, and area under the ROC curve."""
     strongest = score >= np.quantile(score, 0.95)
     return score[mask].sum() / score.sum(), mask[strongest].mean(), auc(score, mask)
+
+
+def test_weights_that_read_crops_have_no_maps_but_the_radiograph_alone():
+    ours, item = test_region_readings.predictor(), Item(hand(3), "F")
+    with pytest.raises(
+        BoneAgeError, match="the weights 'tiny_joints' read crops around the joints, for which there is no"
+    ):
+        Maps(ours)
+    assert heatmap.find_maps(ours) is None
+    picture = heatmap.illustrate(ours, None, item)
+    whole = predictor()
+    np.testing.assert_array_equal(picture, heatmap.illustrate(whole, heatmap.find_maps(whole), item)[:, :80])

@@ -17,7 +17,7 @@ from boneage_jax import inference
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Input
 from boneage_jax.predict.items import Item, Picture, read_inputs
-from boneage_jax.predict.prediction import RefusedImageError
+from boneage_jax.predict.prediction import Prediction, RefusedImageError
 from boneage_jax.predict.predictor import Predictor
 from boneage_jax.released import weights
 from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, Finding
@@ -79,8 +79,12 @@ def test_partial_batches_and_unknown_sex_do_not_recompile(monkeypatch):
 
     monkeypatch.setattr(inference, "_mean_estimate", trace)
     ours = Predictor(random_weights.weights())
-    list(ours.predict_many([Item(hand(i), "F") for i in range(5)], batch_size=2))
-    list(ours.predict_many([Item(hand(0), "unknown")], batch_size=2))
+    girls = list(ours.predict_many([Item(hand(i), "F") for i in range(5)], batch_size=4))
+    mixed = list(ours.predict_many([Item(hand(0), "unknown"), Item(hand(1), "F")], batch_size=4))  # three readings
+    by_sex = mixed[0].by_sex
+    assert by_sex is not None
+    assert months([by_sex["F"], mixed[1]]) == pytest.approx(months(girls[:2]), abs=1e-3)
+    assert len(girls) == 5
     assert len(traced) == 1
 
 
@@ -117,7 +121,9 @@ def test_known_and_unknown_sexes_keep_their_order_in_a_batch():
     found = list(predictor().predict_many(items, batch_size=3))
     assert [one.sex for one in found] == ["F", "unknown", "unknown", "M"]
     expected = predictor().predict(hand(2), sex="M").months
-    assert found[2].by_sex["M"].months == pytest.approx(expected, abs=1e-3)
+    by_sex = found[2].by_sex
+    assert by_sex is not None
+    assert by_sex["M"].months == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_prediction_converts_to_json_types():
@@ -133,7 +139,9 @@ def test_one_bad_file_need_not_stop_the_others(tmp_path):
         list(predictor().predict_many(items))
     found = list(predictor().predict_many(items, batch_size=2, on_error="yield"))
     assert [type(one).__name__ for one in found] == ["Prediction", "BoneAgeError", "BoneAgeError", "Prediction"]
-    assert found[3].months == pytest.approx(predictor().predict(hand(1), sex="M").months, abs=1e-3)
+    last = found[3]
+    assert isinstance(last, Prediction)
+    assert last.months == pytest.approx(predictor().predict(hand(1), sex="M").months, abs=1e-3)
 
 
 def test_items_are_consumed_lazily():
@@ -214,7 +222,7 @@ def test_an_image_that_fails_the_checks_is_refused_unless_accepted():
     accepted = ours.predict(small, sex="F", accept_warnings=True)
     assert accepted.months == pytest.approx(predictor().predict(small, sex="F").months)
     assert accepted.warnings == tuple(one.text for one in refused.value.findings)
-    assert list(ours.predict_many([Item(small, "F")], accept_warnings=True)) == [accepted]
+    assert list(ours.predict_many([Item(small, "F")], batch_size=1, accept_warnings=True)) == [accepted]
 
 
 def test_a_checked_picture_is_not_corrected_again():

@@ -12,7 +12,7 @@ import pytest
 from boneage_jax.data import Preprocessing, phantom
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Description
-from boneage_jax.predict.items import Item
+from boneage_jax.predict.items import LEAST_JOINTS, Item
 from boneage_jax.predict.predictor import Predictor
 from boneage_jax.predict.regions import RegionFinder
 from boneage_jax.regions.fingers import NAMES
@@ -110,8 +110,13 @@ def test_the_finder_gives_no_bone_ages_if_the_sex_is_unknown():
 
 def test_too_few_joints_give_warnings_and_no_bone_age():
     fingertips = np.ascontiguousarray(hand()[:190])
-    found, _, doubts = RegionFinder(random_weights.predictor(), predictor()).find(Item(fingertips, "M"))
-    assert found["months"] is None
+    found, overlay, doubts = RegionFinder(random_weights.predictor(), predictor()).find(Item(fingertips, "M"))
+    assert (found["months"], found["interval"]) == (None, None)
+    boxes = [one.to_dict() for one in random_weights.predictor().look(fingertips).find_regions().found]
+    assert 0 < len(boxes) < LEAST_JOINTS
+    assert found["found"] == [box | {"months": None, "interval": None} for box in boxes]
+    assert len(boxes) + sum(found["missing"].values()) == len(NAMES)
+    assert overlay.shape == (190, 400, 3)  # without the legend
     assert any("There is no reading of the regions: " in text for text in doubts)
     assert any("ossification regions were not found" in text for text in doubts)
 
@@ -120,3 +125,10 @@ def test_joint_networks_find_regions_without_other_weights(monkeypatch):
     monkeypatch.setattr("boneage_jax.predict.regions.load", None)  # no other weights are loaded
     found, _, _ = RegionFinder(predictor()).find(Item(cv2.resize(hand(), (300, 300)), "M"))
     assert found["weights"] == "tiny_joints"
+
+
+def test_the_finder_passes_the_further_inputs_on_to_the_network():
+    ours, inputs = random_weights.predictor(inputs=random_weights.AGE), {"chronological_age": 130.0}
+    found, _, doubts = RegionFinder(ours, ours).find(Item(hand(), "M", inputs))
+    months = ours.predict(hand(), sex="M", inputs=inputs).months
+    assert (found["months"], doubts) == (pytest.approx(months, abs=0.06), ())

@@ -1,14 +1,19 @@
 """Regions found by a predictor: boxes in pixels of the file, and the overlay."""
 
+import dataclasses
+
+import cv2
 import numpy as np
 import pytest
 
-from boneage_jax.predict.items import Picture
+from boneage_jax.models import Input
+from boneage_jax.predict.items import Picture, read_inputs, read_picture
 from boneage_jax.predict.prediction import Prediction
 from boneage_jax.predict.regions import COLOURS, as_json, overlay, warnings
 from boneage_jax.regions.boxes import LABELS
 from boneage_jax.regions.detector import Region, Regions
 from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, Finding
+from tests.data import dicom_files
 
 NOT_READ = Prediction(None, None, None, "")
 REGIONS = Regions((Region("Radius", "Radius", (10.0, 20.0, 30.0, 50.0), 0.9),), {"Wrist": 1})
@@ -65,3 +70,26 @@ def test_a_large_radiograph_is_downscaled_with_its_boxes():
     shown = overlay(pixels, Regions((Region("Ulna", "Ulna", (400.0, 800.0, 1200.0, 2000.0), 0.9),), {}), NOT_READ)
     assert shown.shape == (1024, 512, 3)
     assert shown[350, 100].tolist() == list(COLOURS["Ulna"])
+
+
+@pytest.mark.parametrize("code", [None, *QUARTER_TURNS])
+@pytest.mark.parametrize("spacing", [[0.2, 0.1], [0.1, 0.2]])
+def test_boxes_and_key_points_are_in_pixels_of_a_file_with_oblong_pixels(code, spacing):
+    rng = np.random.default_rng(0)
+    stored = cv2.resize(rng.integers(0, 255, (8, 6), dtype=np.uint8), (60, 80))
+    read = read_picture(dicom_files.make(stored, ImagerPixelSpacing=spacing))
+    assert read.pixels.shape == ((160, 60) if spacing[0] > spacing[1] else (80, 120))
+    findings = () if code is None else (Finding(code, "", CORRECTED),)
+    turned = read._replace(pixels=np.rot90(read.pixels, QUARTER_TURNS.get(code, 0)), findings=findings)
+    squares = Picture(np.rot90(stored, QUARTER_TURNS.get(code, 0)), None, "hand", findings)
+    height, width = np.array(turned.pixels.shape) / squares.pixels.shape
+    scaled = tuple(np.array(REGIONS.found[0].box) * [width, height, width, height])
+    regions = Regions((dataclasses.replace(REGIONS.found[0], box=scaled),), {})
+    assert as_json(regions, turned, NOT_READ)["found"] == as_json(REGIONS, squares, NOT_READ)["found"]
+
+    point = [[40.0, 10.0]]
+    heatmap = read_inputs((Input("hand", "heatmap"),), {"hand": point}, turned, 40)["hand"][..., 0]
+    shown = np.rot90(heatmap, -QUARTER_TURNS.get(code, 0))
+    row, column = np.unravel_index(shown.argmax(), shown.shape)
+    assert abs((row + 0.5) / 40 * 80 - 10.5) <= 2
+    assert abs((column + 0.5) / 40 * 60 - 40.5) <= 2

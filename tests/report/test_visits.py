@@ -49,3 +49,7 @@ def test_two_children_are_refused_without_naming_them(element, values, words):
 def test_one_child_and_headers_without_identity_are_accepted():
     refuse_several_children([dicom("a", PatientSex="F"), dicom("b", PatientID=None), dicom("c", PatientSex="")])
     refuse_several_children([File("d.png", 3, 0, b"png"), hand(1), dicom("a")])
+
+
+def test_birth_dates_in_the_old_form_are_the_same_date():
+    refuse_several_children([dicom("a", PatientBirthDate="2010.03.10"), dicom("b", PatientBirthDate="20100310")])

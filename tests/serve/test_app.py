@@ -2,21 +2,26 @@
 
 import asyncio
 import base64
+import contextlib
 import logging
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.models import Input
+from boneage_jax.predict import heatmap
 from boneage_jax.predict.items import Item
 from boneage_jax.predict.predictor import Predictor
-from boneage_jax.serve import reading, schemas, uploads
+from boneage_jax.serve import guard, reading, schemas, uploads
 from boneage_jax.serve.batching import Batcher
 from tests import pictures
 from tests.data import dicom_files
-from tests.predict import random_weights
+from tests.predict import random_weights, test_region_readings
 from tests.predict.random_weights import CALIBRATION, hand
 from tests.serve import services
 from tests.serve.services import TOKEN, png
@@ -57,10 +62,12 @@ def test_sex_comes_from_the_header_and_unknown_sex_gives_both_readings(client):
 
 def test_responses_do_not_repeat_header_text(client):
     words = {"BodyPartExamined": "DOE JANE FOOT", "ViewPosition": "DOE LATERAL", "StudyDescription": "DOE"}
+    words |= {"WindowCenter": "128", "WindowWidth": "256", "VOILUTFunction": "DOE^JANE"}
     answer = post(client, dicom_files.make(hand(1), PatientName="Doe^Jane", PatientSex="F", **words), name="Doe.dcm")
     assert answer.status_code == 200
     warnings = " ".join(answer.json()["warnings"])
     assert "this is another body part, not a hand" in warnings
+    assert "The window in the file's header was not used" in warnings
     assert "a lateral or oblique view; a view from the front is expected" in warnings
     assert "DOE" not in answer.text.upper()
 
@@ -245,8 +252,11 @@ def test_weights_with_chronological_age_input_require_it():
     with services.client(predictor) as client:
         assert post(client, png(hand(1)), sex="F").status_code == 400
         found = post(client, png(hand(1)), sex="F", age="9.5").json()
+        of_header = post(client, dicom_files.make(hand(1), PatientAge="114M"), sex="F").json()
     expected = predictor.predict(hand(1), sex="F", inputs={"chronological_age": 114.0})
     assert found["months"] == pytest.approx(expected.months, abs=1e-3)
+    assert of_header["months"] == pytest.approx(expected.months, abs=1e-3)
+    assert (of_header["age"], of_header["age_from"]) == (114.0, "header")
 
 
 def test_concurrent_images_are_batched():
@@ -277,3 +287,97 @@ def test_a_network_error_reaches_every_caller_in_the_batch():
     futures = [batcher.submit(prepared) for _ in range(2)]
     assert all(isinstance(future.exception(60), MemoryError) for future in futures)
     batcher.close()
+
+
+def test_weights_without_heat_maps_read_images_and_refuse_heat_maps():
+    image = png(test_region_readings.hand())
+    with services.client(test_region_readings.predictor()) as client:
+        assert post(client, image, sex="M").json()["heatmap"] is None
+        answer = post(client, image, "?heatmap=1", sex="M")
+        assert answer.status_code == 400
+        assert "no heat map: leave out the parameter heatmap" in answer.json()["error"]
+        assert 'id="heatmap"' not in client.get("/").text
+
+
+def test_the_page_offers_the_heat_map(client):
+    assert 'id="heatmap"' in client.get("/").text
+
+
+def test_warm_up_needs_no_heat_map(caplog):
+    with contextlib.closing(reading.Reading(test_region_readings.predictor())) as warm:
+        warm.warm_up()
+    assert caplog.records == []
+
+
+def test_a_failed_warm_up_of_the_heat_map_is_logged(monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr(heatmap.Maps, "find", broken)
+    with contextlib.closing(reading.Reading(random_weights.predictor(calibration=CALIBRATION))) as warm:
+        warm.warm_up()
+        warm._drawing.shutdown()  # waits for the heat map, which `close` may cancel
+    assert "the first heat map failed: RuntimeError at" in caplog.text
+
+
+def test_the_log_locates_an_internal_error_without_its_message(client, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr(reading.Reading, "_prepare", broken)
+    assert post(client, png(hand(1)), sex="F").status_code == 500
+    line = broken.__code__.co_firstlineno + 1
+    assert f"internal error: RuntimeError at {__file__}:{line}" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_weights_with_other_inputs_are_rejected():
+    race = Input("race", "category", categories=("a", "b"))
+    with pytest.raises(BoneAgeError, match="the weights 'tiny' also read race, for which requests have no field"):
+        reading.Reading(random_weights.predictor(inputs=(*random_weights.AGE, race)))
+
+
+async def trickled(app, headers=(), pause=0.02):
+    """Sends a form one byte at a time and never ends it; returns the start of the response."""
+    parts = iter([b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'])
+    found = []
+
+    async def receive():
+        await asyncio.sleep(pause)
+        return {"type": "http.request", "body": next(parts, b"0"), "more_body": True}
+
+    async def send(message):
+        found.append(message)
+
+    form = [(b"content-type", b"multipart/form-data; boundary=x"), (b"transfer-encoding", b"chunked"), *headers]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/predict", "query_string": b""}
+    async with asyncio.timeout(10):
+        await app(scope | {"headers": form}, receive, send)
+    return found[0]
+
+
+def test_a_trickling_client_gets_408_when_its_time_is_over(monkeypatch):
+    monkeypatch.setattr(uploads, "_SECONDS", 0.3)
+    with services.client() as client:
+        begun = time.monotonic()
+        start = asyncio.run(trickled(client.app))
+        assert time.monotonic() - begun < 1.3
+    assert start["status"] == 408
+    assert (b"connection", b"close") in start["headers"]
+
+
+@pytest.mark.parametrize(("headers", "status"), [((), 401), (((b"content-length", b"%d" % (uploads.LIMIT + 1)),), 413)])
+def test_a_trickling_client_gets_its_error_within_the_time_limit(headers, status, monkeypatch):
+    monkeypatch.setattr(guard, "_SECONDS", 0.3)
+    with services.client(token=TOKEN) as client:
+        begun = time.monotonic()
+        start = asyncio.run(trickled(client.app, headers))
+        assert time.monotonic() - begun < 1.3
+    assert start["status"] == status
+    assert (b"connection", b"close") in start["headers"]
+
+
+def test_an_error_after_the_whole_request_keeps_the_connection(client):
+    answer = post(client, png(hand(1)), sex=SECRET)
+    assert answer.status_code == 400
+    assert "connection" not in answer.headers

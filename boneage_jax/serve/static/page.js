@@ -32,7 +32,7 @@ async function send({ file, row }) {
     if (value !== "") form.append(name, value);
   }
   const headers = byId("token") ? { Authorization: `Bearer ${byId("token").value}` } : {};
-  const query = byId("heatmap").checked ? "?heatmap=1" : "";
+  const query = byId("heatmap")?.checked ? "?heatmap=1" : "";
   try {
     const response = await fetch(`predict${query}`, { method: "POST", body: form, headers });
     return await response.json();
