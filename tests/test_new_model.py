@@ -44,6 +44,11 @@ def run(folder, *arguments):
     return found.stdout
 
 
+def contents(folder):
+    """The bytes of every file below the folder, by path."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("name", ["abc", "my_net", "zz"])
 def test_the_registry_stays_in_alphabetical_order(name):
     lines = new_model.register(SOURCE, name, "New").splitlines()
@@ -66,14 +71,16 @@ def test_the_registry_stays_in_alphabetical_order(name):
         ("resnet50", "is taken by configs/resnet50.py"),
     ],
 )
-def test_an_invalid_or_taken_name_gives_a_one_line_error(name, message, capsys):
-    before = subprocess.run(["git", "status", "--short"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert new_model.main([name], ROOT) == 1
+def test_an_invalid_or_taken_name_gives_a_one_line_error(name, message, tmp_path, capsys):
+    for folder in {Path(path).parent for path in [str(new_model.REGISTRY), *new_model.FILES.values()]}:
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    before = contents(tmp_path)
+    assert new_model.main([name], tmp_path) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert subprocess.run(["git", "status", "--short"], cwd=ROOT, capture_output=True, text=True).stdout == before
+    assert contents(tmp_path) == before
 
 
 def test_outside_a_checkout_nothing_is_written(tmp_path, capsys):

@@ -122,6 +122,7 @@ def test_a_supported_convolution_uses_the_kernel():
     assert "BoneageConvolution" in calls((2, 8, 8, 16, 16, 3), "bfloat16")
 
 
+@needs_kernels  # without them, everything is left to XLA
 @pytest.mark.parametrize(
     ("shape", "settings"),
     [

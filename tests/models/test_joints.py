@@ -1,5 +1,6 @@
 """Networks that read every joint: the shared trunk, the head that weights the readings, and the loss."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -26,11 +27,16 @@ def test_every_crop_goes_through_the_same_efficientnet():
     @partial(jax.jit, compiler_options=QUICK)
     def both(crops):
         features, variables = JointCrops("tiny_lite").init_with_output(jax.random.key(0), crops, train=False)
-        return features, EfficientNet("tiny_lite").apply(variables, crops[1, ..., 1][None, ..., None], train=False)
+        each = jnp.stack([crops[hand, ..., joint, None] for hand in range(2) for joint in range(3)])
+        return features, EfficientNet("tiny_lite").apply(variables, each, train=False)
 
-    features, one = both(crops())
+    features, alone = both(crops())
     assert features.shape == (2, 3, 1, 1280)
-    np.testing.assert_allclose(features[1, 1, 0], np.asarray(one)[0, 0, 0], atol=1e-5)
+    expected = np.array(alone).reshape(2, 3, 1, 1280)
+    expected[1, 2] = 0  # the joint that was not found
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+    found = np.asarray(features).reshape(6, 1280)[:5]
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in itertools.combinations(found, 2))
 
 
 def test_a_missing_joint_has_neither_reading_nor_weight():

@@ -1,5 +1,6 @@
 """Properties of every registered model; a model without an entry in `tests/models/families` fails."""
 
+import re
 from functools import cache
 from typing import Any
 
@@ -46,9 +47,10 @@ def inputs(name: str) -> dict[str, jax.Array]:
     return {"heatmap": image(name)[::-1] ** 2} if "heatmap" in SMALL[name] else {}
 
 
-def small(name: str, **settings) -> models.Network:
+def small(name: str, *, dropout: float = 0.5, **settings) -> models.Network:
     further = tuple(models.Input(key, "heatmap") for key in inputs(name))
-    return models.create(name, head_options={"dropout": 0.5}, inputs=further, **LABELS, **{**SMALL[name], **settings})
+    head = {"dropout": dropout}
+    return models.create(name, head_options=head, inputs=further, **LABELS, **{**SMALL[name], **settings})
 
 
 @cache
@@ -158,23 +160,36 @@ def test_every_batch_statistic_is_updated_in_training(name):
 
 
 @each_family
-def test_evaluation_does_not_update_the_running_statistics(name):
-    def evaluate(variables):
-        return small(name).apply(variables, image(name), SEX, inputs(name), train=False, mutable=["batch_stats"])
+def test_evaluation_uses_every_running_statistic_and_updates_none(name):
+    def evaluate(statistics, params):
+        given = {"batch_stats": statistics, "params": params}
+        estimate, new = small(name).apply(given, image(name), SEX, inputs(name), train=False, mutable=["batch_stats"])
+        return new.get("batch_stats", {}), estimate.months
 
     # Tracing is enough: statistics that are not updated are returned as the input variables themselves.
-    jaxpr = jax.make_jaxpr(lambda v: evaluate(v)[1])(variables(name))
-    given = set(map(id, jaxpr.jaxpr.invars))
-    assert bool(jaxpr.out_avals) == ("batch_stats" in variables(name))
-    assert all(id(output) in given for output in jaxpr.jaxpr.outvars)
+    statistics = variables(name).get("batch_stats", {})
+    jaxpr = jax.make_jaxpr(evaluate)(statistics, variables(name)["params"]).jaxpr
+    given = list(map(id, jaxpr.invars))[: len(jax.tree.leaves(statistics))]
+    *returned, months = map(id, jaxpr.outvars)
+    assert returned == given
+    used = {id(value) for equation in jaxpr.eqns for value in equation.invars}
+    assert used >= set(given)
+    assert months not in given
 
 
 @each_family
 def test_dropout_changes_the_output_in_training_only(name):
     step = step_of(name)
     assert not np.allclose(step(0)[0], step(1)[0])
-    # Evaluation gets no dropout key at all.
     assert np.isfinite(evaluated(name)).all()
+
+    def operations(network):
+        evaluate = jax.make_jaxpr(lambda v: months_of(network, v, image(name), SEX, inputs(name)))
+        return re.sub("0x[0-9a-f]+", "", str(evaluate(variables(name))))  # without the addresses of functions
+
+    # Evaluation gets no dropout key at all, and traces to the same operations as a network without dropout.
+    stochastic_depth = dict.fromkeys({"drop_path"} & SMALL[name].keys(), 0.0)
+    assert operations(small(name)) == operations(small(name, dropout=0.0, **stochastic_depth))
 
 
 @each_family

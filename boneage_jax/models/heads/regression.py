@@ -13,7 +13,7 @@ from boneage_jax.models.inputs import Input
 
 
 class Regression(nn.Module):
-    """The head of 16Bit, winner of the RSNA challenge 2017 (Halabi et al., Radiology 2019; 290:498-503).
+    """The head of 16Bit, winner of the RSNA challenge 2017 (Halabi et al., Radiology 2019; 290(2):498-503).
 
     Global average pool, the sex (0 or 1) through a dense layer of its own, both concatenated, dense layers,
     one linear output: the z-score of the age, converted to months with the training labels' mean and
