@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -274,3 +275,17 @@ def test_early_stopping_counts_anew_if_the_best_checkpoint_was_discarded(trained
     assert (resumed.best_mae, resumed.without_improvement) == (np.inf, 0)
     latest.close()
     best.close()
+
+
+def test_a_run_stopped_within_an_epoch_saves_the_step_that_it_reached(config, tmp_path, monkeypatch):
+    step_to_stop, add = STEPS_PER_EPOCH + 1, loop._Window.add
+
+    def add_and_terminate(self, step, index, metrics):
+        add(self, step, index, metrics)
+        if step == step_to_stop:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(loop._Window, "add", add_and_terminate)
+    with pytest.raises(loop.StoppedError, match=rf"stopped by SIGTERM at step {step_to_stop}, which is saved"):
+        loop.train_and_evaluate(config, tmp_path)
+    assert newest(tmp_path).step == step_to_stop
