@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import disturbed_runs, mutations, record
+from boneage_jax.atomic_files import write_text
 from boneage_jax.commands.main import main as boneage
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.pretrained import formats
@@ -254,11 +255,12 @@ def faults(rows: list[dict[str, Any]]) -> int:
 
 
 def store(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Writes the rows; rows of other parts already in the file are kept."""
-    stored = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    parts = {row["part"] for row in rows}
-    kept = [row for row in stored if row["part"] not in parts]
-    record.write(path, {"rows": kept + rows})
+    """Writes the rows, and when and on what each part was measured; other parts already in the file are kept."""
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"measured": {}, "rows": []}
+    parts = sorted({row["part"] for row in rows})
+    kept = [row for row in stored["rows"] if row["part"] not in parts]
+    measured = stored["measured"] | dict.fromkeys(parts, record.circumstances())
+    write_text(path, json.dumps({"measured": measured, "rows": kept + rows}, indent=1) + "\n")
 
 
 def main() -> int:

@@ -283,10 +283,10 @@ def _hold_out(train: Sequence[LabelledImage], labels: Sequence[Label]) -> dict[s
 
 def _validation_tenth(labels: Iterable[Label]) -> set[str]:
     """`splits.validation_tenth` of the labels that can be used."""
-    usable = (
+    usable = [
         (label.id, label.sex, label.age) for label in labels if isinstance(label.sex, Sex) and label.age is not None
-    )
-    return splits.validation_tenth(*zip(*usable, strict=True))
+    ]
+    return splits.validation_tenth(*zip(*usable, strict=True)) if usable else set()
 
 
 def _order(label: Label) -> tuple[int, str]:

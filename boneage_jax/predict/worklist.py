@@ -169,7 +169,7 @@ def _with_labels(work: Worklist, path: Path) -> Worklist:
         work,
         requests=done,
         warnings=_unmatched(path, [identifier for identifier in known if identifier not in matches]),
-        notes=_unlisted(path, others),
+        notes=_unlisted(path, others) if any(label.sex is not None for label in labels) else [],
     )
 
 
@@ -184,7 +184,7 @@ def _unlisted(table: Path, requests: Sequence[Request]) -> list[str]:
     if not requests:
         return []
     what = "1 file is" if len(requests) == 1 else f"{len(requests)} files are"
-    origin = requests[0].sex_from or "the file's header"
+    origin = requests[0].sex_from or "the DICOM header, if there is one"
     names = listed(one.name for one in requests)
     return [f"{what} not listed in {table}, so the sex comes from {origin}: {names}"]
 

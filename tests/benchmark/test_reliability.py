@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import mutations, reliability
+from benchmarks import mutations, record, reliability
 from benchmarks.reliability import Answer, judge
 from boneage_jax.errors import BoneAgeError
 
@@ -76,3 +76,13 @@ def test_a_short_campaign_has_no_faults(tmp_path, monkeypatch, capsys):
     rows = json.loads(out.read_text())["rows"]
     assert sum(row["cases"] for row in rows) == 80
     assert {row["part"] for row in rows} == {*reliability.SHARES}
+
+
+def test_every_part_keeps_when_and_on_what_it_was_measured(monkeypatch, tmp_path):
+    circumstances = iter([{"commit": "a"}, {"commit": "b"}])
+    monkeypatch.setattr(record, "circumstances", lambda: next(circumstances))
+    tables, images = {"part": "tables", "cases": 1}, {"part": "images", "cases": 2}
+    reliability.store(tmp_path / "reliability.json", [tables])
+    reliability.store(tmp_path / "reliability.json", [images])
+    stored = json.loads((tmp_path / "reliability.json").read_text())
+    assert stored == {"measured": {"tables": {"commit": "a"}, "images": {"commit": "b"}}, "rows": [tables, images]}

@@ -271,7 +271,10 @@ def test_rows_without_a_file_and_files_without_a_row_are_named(run, read, tmp_pa
     (tmp_path / "in/ben.png").write_bytes(dicom_files.make(hand(2), PatientSex="M"))
     _, _, err = run("in", "--labels=labels.csv")
     assert "warning: 12 ids of labels.csv match no file: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...\n" in err
-    assert "note: 2 files are not listed in labels.csv, so the sex comes from the file's header: in/anna.png, " in err
+    expected = "2 files are not listed in labels.csv, so the sex comes from the DICOM header, if there is one"
+    assert f"note: {expected}: in/anna.png, " in err
+    (tmp_path / "labels.csv").write_text("id,age\nanna,9\n")
+    assert "not listed" not in run("in", "--sex=F", "--labels=labels.csv")[2]
 
 
 @pytest.mark.parametrize(

@@ -346,3 +346,5 @@ def test_official_labels_are_recognised_by_their_tenth_even_without_images(tmp_p
     assert rsna.is_official(tmp_path / "labels")
     forms.write(tmp_path / "labels", {forms.TRAIN_CSV: forms.table(forms.train_rows(forms.TRAIN_IDS[:-6]))})
     assert not rsna.is_official(tmp_path / "labels")
+    forms.write(tmp_path / "labels", {forms.TRAIN_CSV: b"id,boneage,male\n1,abc,True\n"})
+    assert not rsna.is_official(tmp_path / "labels")

@@ -8,8 +8,20 @@ import pytest
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.regions.annotations import Annotation
+from boneage_jax.regions.detector import FILE
 from boneage_jax.regions.network import RegionNet
-from boneage_jax.regions.training import AUGMENTATION, Examples, Recipe, augmented, batches, initial, prepare, train
+from boneage_jax.regions.training import (
+    AUGMENTATION,
+    SOURCE,
+    Examples,
+    Recipe,
+    augmented,
+    batches,
+    initial,
+    prepare,
+    train,
+)
+from boneage_jax.released import weights as released
 from tests.predict import random_weights
 
 SIDE = 64
@@ -98,3 +110,7 @@ def test_the_program_ends_with_a_one_line_error(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: The region boxes boxes.csv cannot be read: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_packaged_detector_states_source_terms_and_citation():
+    assert released.read_header(FILE).data.items() >= SOURCE.items()
