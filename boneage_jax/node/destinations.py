@@ -19,10 +19,15 @@ from pynetdicom import AE
 
 _TIMEOUT = 30.0  # seconds without a response
 _UNCONFIRMED = "its response does not list the object as stored"
+_UNAVAILABLE = {401, 403, 404, 408, 429, 502, 503, 504}  # HTTP statuses that concern the service, not the object
 
 
 class UnreachableError(Exception):
-    """The destination cannot be reached or does not confirm an object; it may accept the same object later."""
+    """The destination cannot be reached or denies access, whatever the object; it may be available again later."""
+
+
+class UnconfirmedError(Exception):
+    """The destination does not confirm that it has stored this object; it may accept the same object later."""
 
 
 class RejectedError(Exception):
@@ -36,7 +41,8 @@ class Destination(Protocol):
     def connect(self) -> AbstractContextManager[Callable[[bytes], None]]:
         """Yields a function that sends the bytes of a DICOM file; it is valid within the context.
 
-        The function raises UnreachableError or RejectedError. Entering the context can also raise UnreachableError.
+        The function raises UnreachableError, UnconfirmedError or RejectedError. Entering the context can raise
+        UnreachableError.
         """
 
 
@@ -73,9 +79,9 @@ class Archive:
             except ValueError as error:  # no presentation context
                 raise RejectedError("it does not accept objects of this SOP class") from error
             except RuntimeError as error:  # the association has ended
-                raise UnreachableError("it ended the association") from error
+                raise UnconfirmedError("it ended the association") from error
             if "Status" not in status:
-                raise UnreachableError("it does not answer")
+                raise UnconfirmedError("it does not answer")
             if status.Status != 0x0000 and status.Status & 0xF000 != 0xB000:  # a warning status: the object was stored
                 raise RejectedError(f"it answers with status 0x{status.Status:04X}")
 
@@ -116,21 +122,21 @@ class Service:
             answer = self._client.store_instances([made])
         except requests.HTTPError as error:
             code = 500 if error.response is None else error.response.status_code
-            kind = UnreachableError if code >= 500 or code in (401, 403, 404, 408, 429) else RejectedError
+            kind = UnreachableError if code in _UNAVAILABLE else UnconfirmedError if code >= 500 else RejectedError
             raise kind(f"it answers with status {code}") from error
         except requests.TooManyRedirects as error:
             raise UnreachableError("it redirects to another address") from error
         except requests.JSONDecodeError as error:
-            raise UnreachableError(_UNCONFIRMED) from error
+            raise UnconfirmedError(_UNCONFIRMED) from error
         except requests.RequestException as error:
             raise UnreachableError("it does not answer") from error
         except Exception as error:  # the client raises errors of any type for a body that is not a data set
-            raise UnreachableError(_UNCONFIRMED) from error
+            raise UnconfirmedError(_UNCONFIRMED) from error
         if answer.get("FailedSOPSequence"):
             raise RejectedError("it reports that storing failed")
         stored = [item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or ()]
         if made.SOPInstanceUID not in stored:
-            raise UnreachableError(_UNCONFIRMED)
+            raise UnconfirmedError(_UNCONFIRMED)
 
 
 def _strip_parameters(response: requests.Response, **_: Any) -> None:

@@ -75,10 +75,10 @@ class Entry(NamedTuple):
 class Queue:
     """The queue of one node; safe to use from several threads.
 
-    An image is identified by its SOP Instance UID and the checksum of the weights. Every method is one transaction,
-    which is on disk when it returns. Contents that are no longer needed are overwritten with zeros, in the file and in
-    its rollback journal (after a kill: when the queue is opened again). UIDs and states are kept, so that an image that
-    arrives again is not processed again.
+    An image is identified by its SOP Instance UID and the checksum of the weights. Every change is one transaction,
+    which is on disk when the method returns. Contents that are no longer needed are overwritten with zeros, in the file
+    and in its rollback journal (after a kill: when the queue is opened again). UIDs and states are kept, so that an
+    image that arrives again is not processed again.
 
     Args:
         path: the file of the queue; created with access for its owner only if it is missing.
@@ -91,6 +91,7 @@ class Queue:
     def __init__(self, path: Path, weights: str):
         self._weights = weights
         self._changed = threading.Condition()
+        path = Path(os.path.realpath(path))  # SQLite keeps the journal beside the file that a link points to
         self._file = _open(path)
         self._journal = Path(f"{path}-journal")
         with self._transaction():
@@ -131,14 +132,15 @@ class Queue:
         So an image that crashes the process while it is read does not block the others when the node restarts. After
         `MOST_ATTEMPTS`, the next start sets it aside.
         """
-        with self._transaction():
+        with self._changed:
             row = self._file.execute(
                 "SELECT id FROM image WHERE state = ? ORDER BY attempts, id LIMIT 1", (State.WAITING,)
             ).fetchone()
             if row is None:
                 return None
-            self._file.execute("UPDATE image SET attempts = attempts + 1 WHERE id = ?", row)
-        return self._entry(row[0])
+            with self._transaction():
+                self._file.execute("UPDATE image SET attempts = attempts + 1 WHERE id = ?", row)
+            return self._entry(row[0])
 
     def answer(self, number: int, files: dict[str, bytes]) -> None:
         """Replaces the image with its results, given by role."""
@@ -245,6 +247,8 @@ class Queue:
         try:
             with self._journal.open("r+b", buffering=0) as journal:
                 left = journal.seek(0, os.SEEK_END)
+                if left == 0:
+                    return
                 journal.seek(0)
                 while left > 0:
                     left -= journal.write(bytes(min(left, 2**20)))
@@ -261,6 +265,7 @@ def _open(path: Path) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
         file = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        file.execute("PRAGMA page_size = 4096")  # of a new file; the padding fills a page
         file.execute("PRAGMA locking_mode = EXCLUSIVE")
         file.execute("PRAGMA journal_mode = PERSIST")  # so that `Queue` can overwrite the journal
         file.execute("PRAGMA temp_store = MEMORY")

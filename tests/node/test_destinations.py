@@ -11,7 +11,7 @@ from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 from pynetdicom import AE, evt
 
 from boneage_jax.dicom_results import objects
-from boneage_jax.node.destinations import Archive, RejectedError, Service, UnreachableError
+from boneage_jax.node.destinations import Archive, RejectedError, Service, UnconfirmedError, UnreachableError
 from tests.dicom_results import radiographs
 
 KINDS = (SecondaryCaptureImageStorage, Comprehensive3DSRStorage)
@@ -175,7 +175,7 @@ def test_a_service_receives_the_bytes_of_each_object(service, made):
         assert content[132:] in body  # after the preamble
 
 
-@pytest.mark.parametrize("status", [401, 404, 500, 503])
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
 def test_a_service_with_a_temporary_error_status_is_unreachable(status, service, made):
     destination, _ = service(status)
     with destination.connect() as send, pytest.raises(UnreachableError, match=f"it answers with status {status}"):
@@ -234,13 +234,13 @@ def test_a_response_that_lists_the_object_confirms_it(kind, service, made):
 )
 def test_a_success_status_without_the_object_does_not_confirm_it(body, kind, service, made):
     destination, _ = service(body=body, kind=kind)
-    with destination.connect() as send, pytest.raises(UnreachableError, match="does not list the object as stored"):
+    with destination.connect() as send, pytest.raises(UnconfirmedError, match="does not list the object as stored"):
         send(made.report)
 
 
 def test_a_response_that_lists_another_object_does_not_confirm_it(service, made):
     destination, _ = service(body=stored(made.capture))
-    with destination.connect() as send, pytest.raises(UnreachableError, match="does not list the object as stored"):
+    with destination.connect() as send, pytest.raises(UnconfirmedError, match="does not list the object as stored"):
         send(made.report)
 
 
@@ -256,3 +256,9 @@ def test_redirections_are_not_followed(status, service, made):
     with destination.connect() as send, pytest.raises(UnreachableError, match="it redirects to another address"):
         send(made.report)
     assert [path for path, _ in received] == ["/dicom-web/studies"]
+
+
+def test_an_internal_error_of_a_service_leaves_the_object_unconfirmed(service, made):
+    destination, _ = service(500)
+    with destination.connect() as send, pytest.raises(UnconfirmedError, match="it answers with status 500"):
+        send(made.report)

@@ -116,7 +116,7 @@ def test_results_wait_for_an_unreachable_destination(tmp_path, weights):
     files, uids = write(tmp_path / "images", 3)
     with Node(tmp_path / "node", port, weights, f"--send-to=ARCHIVE@127.0.0.1:{archive}") as node:
         assert send(node.wait().port, *files)
-        wait_for(lambda: node.log.count("cannot be reached") >= 2)
+        wait_for(lambda: node.log.count("is unavailable") >= 2)
         with Store(tmp_path / "archive", archive) as store:
             wait_for(lambda: node.log.count(": results sent") == 3)
             assert sources(store.files()) == one_of_each(uids)

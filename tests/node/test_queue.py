@@ -239,3 +239,48 @@ def test_an_image_is_set_aside_after_several_attempts_until_another_copy_arrives
     assert queue.accept("1.2.3", b"harmless") == number
     assert queue.next_waiting().source == b"harmless"
     queue.close()
+
+
+def test_no_bytes_of_a_delivered_image_remain_if_the_queue_file_is_a_symbolic_link(path, tmp_path):
+    path.parent.mkdir()
+    link = tmp_path / "queue.sqlite"
+    link.symlink_to(path)
+    queue = Queue(link, "weights-a")
+    number = queue.accept("1.2.3", b"Doe^Jane" * 10000)
+    assert number is not None
+    queue.refuse(number, "the sex is not given")
+    assert b"Doe^Jane" not in contents(path)
+    queue.close()
+
+
+def test_an_idle_queue_writes_nothing(queue, path):
+    queue.refuse(queue.accept("1.2.3", b"image"), "the sex is not given")
+    before = {file: file.stat().st_mtime_ns for file in path.parent.iterdir()}
+    time.sleep(0.02)  # the time stamps of a file system may be several milliseconds apart
+    assert queue.next_waiting() is None
+    assert queue.next_answered() is None
+    assert {file: file.stat().st_mtime_ns for file in path.parent.iterdir()} == before
+
+
+def test_an_empty_journal_is_not_written(queue, path):
+    journal = path.with_name(f"{path.name}-journal")
+    queue.accept("1.2.3", b"image")
+    before = journal.stat().st_mtime_ns
+    time.sleep(0.02)
+    assert queue.accept("1.2.3", b"image") is None
+    assert journal.stat().st_mtime_ns == before
+
+
+def test_pages_are_as_large_as_the_padding_whatever_the_default(path, monkeypatch):
+    connect = sqlite3.connect
+
+    def with_larger_pages(*args, **options):
+        file = connect(*args, **options)
+        file.execute("PRAGMA page_size = 16384")
+        return file
+
+    monkeypatch.setattr(sqlite3, "connect", with_larger_pages)
+    Queue(path, "weights-a").close()
+    monkeypatch.undo()
+    with contextlib.closing(connect(path)) as file:
+        assert file.execute("PRAGMA page_size").fetchone() == (4096,)

@@ -8,9 +8,11 @@ from collections import Counter
 
 import pytest
 
-from boneage_jax.node.destinations import RejectedError, UnreachableError
+from boneage_jax.dicom_results import objects
+from boneage_jax.node.destinations import RejectedError, Service, UnconfirmedError, UnreachableError
 from boneage_jax.node.queue import Queue, State
 from boneage_jax.node.sender import Sender
+from tests.dicom_results import radiographs
 
 
 class Destination:
@@ -32,13 +34,13 @@ class Destination:
         self.has.append(content)
 
 
-def unreachable(times):
+def unconfirmed(times):
     """For `refuse`: the connection is lost on the first `times[content]` attempts to send a result."""
     left = Counter(times)
 
     def refuse(content):
         left[content] -= 1
-        return UnreachableError("it ended the association") if left[content] >= 0 else None
+        return UnconfirmedError("it ended the association") if left[content] >= 0 else None
 
     return refuse
 
@@ -96,7 +98,7 @@ def test_an_unreachable_destination_is_retried_after_growing_pauses(queue, caplo
     pauses = run(queue, destination, lambda: queue.counts() == {State.SENT: 2})
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
     assert len(destination.has) == 4
-    assert "cannot be reached (it does not answer); next attempt in 1 s" in caplog.text
+    assert "is unavailable (it does not answer); next attempt in 1 s" in caplog.text
 
 
 def test_the_pause_is_reset_after_success(queue):
@@ -121,7 +123,7 @@ def test_only_missing_results_are_sent_again(queue, monkeypatch):
     clock = itertools.count(0.0, 10.0)  # a postponed result is due at once
     monkeypatch.setattr(time, "time", lambda: next(clock))
     (number,) = answered(queue, 1)
-    destination = Destination(refuse=unreachable({b"sr %d" % number: 1}))
+    destination = Destination(refuse=unconfirmed({b"sr %d" % number: 1}))
     pauses = run(queue, destination, lambda: queue.counts() == {State.SENT: 1})
     assert (pauses, destination.attempts) == ([], 2)
     assert destination.has == [b"sc %d" % number, b"sr %d" % number]
@@ -130,7 +132,7 @@ def test_only_missing_results_are_sent_again(queue, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "logged"),
     [
-        (UnreachableError("it answers with status 500"), "has not stored a result (it answers with status 500)"),
+        (UnconfirmedError("it answers with status 500"), "has not stored a result (it answers with status 500)"),
         (TypeError("Doe^Jane"), "has not stored a result (TypeError at "),
     ],
 )
@@ -143,3 +145,21 @@ def test_a_result_that_can_never_be_sent_does_not_hold_up_the_others(error, logg
     assert f"image {first}: " in caplog.text
     assert logged in caplog.text
     assert "Doe" not in caplog.text
+
+
+def test_a_service_that_refuses_connections_is_retried_after_growing_pauses(queue, caplog):
+    files = objects.make(radiographs.file("CR"), "hand.dcm", radiographs.result(), radiographs.overlay)
+    for i in range(9):
+        queue.answer(queue.accept(f"1.2.{i}", b""), {"report": files.report})
+    destination = Service("http://127.0.0.1:9/dicom-web")
+    pauses = run(queue, destination, lambda: caplog.text.count("is unavailable (it does not answer)") >= 6)
+    assert pauses[:6] == [1, 2, 4, 8, 16, 32]
+    assert "has not stored" not in caplog.text
+
+
+def test_a_result_that_breaks_every_connection_does_not_hold_up_the_others(queue):
+    first, second = answered(queue, 2)
+    destination = Destination(refuse={b"sc %d" % first: UnreachableError("it does not answer")}.get)
+    pauses = run(queue, destination, lambda: queue.counts() == {State.SENT: 1, State.ANSWERED: 1})
+    assert destination.has == [b"sc %d" % second, b"sr %d" % second]
+    assert pauses == [1]
