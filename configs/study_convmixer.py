@@ -5,6 +5,9 @@
 The recipe is that of `configs/convmixer.py` (256 pixels there), with a learning rate that is cut after 2 evaluations
 without a better MAE, as there are far fewer epochs. The network is ConvMixer-256/8 with kernel 5, the size of Keras'
 code example, here with patches of 4 pixels and ReLU. `configs/study_xception.py` is the other half of the comparison.
+
+On two cores of an AMD EPYC, 10 epochs took 4,200 s beside other work: validation MAE 11.42 months, not converged.
+Alone, it trains on 57 images a second.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,9 @@
 Network and recipe are those of `configs/xception.py` (500 pixels there), with a learning rate that is cut after 2
 evaluations without a better MAE, as there are far fewer epochs. `configs/study_convmixer.py` is the other half of the
 comparison.
+
+On two cores of an AMD EPYC, 7 epochs took 4,560 s beside other work: validation MAE 15.78 months, not converged.
+Alone, it trains on 23 to 28 images a second.
 """
 
 from ml_collections import ConfigDict
