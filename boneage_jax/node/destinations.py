@@ -20,6 +20,8 @@ from pynetdicom import AE
 _TIMEOUT = 30.0  # seconds without a response
 _UNCONFIRMED = "its response does not list the object as stored"
 _UNAVAILABLE = {401, 403, 404, 408, 429, 502, 503, 504}  # HTTP statuses that concern the service, not the object
+# The object is there already: an earlier confirmation got lost. PS3.7, C.5 and, for Azure's DICOM service, 45070.
+_DUPLICATE, _DUPLICATE_IN_AZURE = 0x0111, 0xB00E
 
 
 class UnreachableError(Exception):
@@ -82,7 +84,8 @@ class Archive:
                 raise UnconfirmedError("it ended the association") from error
             if "Status" not in status:
                 raise UnconfirmedError("it does not answer")
-            if status.Status != 0x0000 and status.Status & 0xF000 != 0xB000:  # a warning status: the object was stored
+            is_warning = status.Status & 0xF000 == 0xB000  # the object was stored nevertheless
+            if status.Status not in (0x0000, _DUPLICATE) and not is_warning:
                 raise RejectedError(f"it answers with status 0x{status.Status:04X}")
 
         try:
@@ -94,8 +97,9 @@ class Archive:
 class Service:
     """A DICOMweb service; user name and password are taken from the user's netrc file.
 
-    An object counts as stored only if the response lists it in its Referenced SOP Sequence, as PS3.18, I.1 requires.
-    Redirections are not followed: a request that is redirected often ends at a login page.
+    An object counts as stored only if the response lists it in its Referenced SOP Sequence, as PS3.18, I.1 requires, or
+    as a duplicate in its Failed SOP Sequence. Redirections are not followed: a request that is redirected often ends at
+    a login page.
 
     Args:
         url: base URL of the service, without `/studies`.
@@ -104,7 +108,7 @@ class Service:
     def __init__(self, url: str):
         session = requests.Session()
         session.max_redirects = 0
-        session.hooks["response"].append(_strip_parameters)
+        session.hooks["response"] += [_strip_parameters, _let_conflicts_pass]
         self._client = DICOMwebClient(url, session, timeout=_TIMEOUT)
         self._client.set_http_retry_params(retry=False)  # the node schedules its own retries
 
@@ -132,8 +136,13 @@ class Service:
             raise UnreachableError("it does not answer") from error
         except Exception as error:  # the client raises errors of any type for a body that is not a data set
             raise UnconfirmedError(_UNCONFIRMED) from error
-        if answer.get("FailedSOPSequence"):
-            raise RejectedError("it reports that storing failed")
+        if failures := answer.get("FailedSOPSequence"):
+            reasons = {item.get("FailureReason") for item in failures}
+            are_ours = all(item.get("ReferencedSOPInstanceUID") == made.SOPInstanceUID for item in failures)
+            if are_ours and reasons <= {_DUPLICATE, _DUPLICATE_IN_AZURE}:
+                return
+            given = ", ".join(f"0x{reason:04X}" for reason in sorted(reasons - {None}))
+            raise RejectedError("it reports that storing failed" + (f" for reason {given}" if given else ""))
         stored = [item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or ()]
         if made.SOPInstanceUID not in stored:
             raise UnconfirmedError(_UNCONFIRMED)
@@ -143,3 +152,10 @@ def _strip_parameters(response: requests.Response, **_: Any) -> None:
     """Removes the parameters of the media type, such as the character set; the client expects none."""
     kind = response.headers.get("Content-Type", "")
     response.headers["Content-Type"] = kind.partition(";")[0].strip().lower()
+
+
+def _let_conflicts_pass(response: requests.Response, **_: Any) -> None:
+    """Turns the status 409 (nothing was stored) of a response with a data set into 202, so that the client reads it."""
+    is_data_set = response.content and response.headers["Content-Type"].endswith(("json", "xml"))
+    if response.status_code == requests.codes.conflict and is_data_set:
+        response.status_code = requests.codes.accepted

@@ -174,13 +174,13 @@ def _train(run: Run, state: TrainState, progress: Progress, train_step: Callable
     """Alternates training steps and evaluations until the last epoch or early stopping."""
     settings = run.config.train
     step = int(state.step)
-    window = _Window(run, step)
+    window = _Window(run, _plateau_scale(state))
     with _StopSignals() as stop, _batches(run, step) as batches, _bar(run, step) as bar:
         while True:
             if step and step % run.steps_per_epoch == 0 and progress.evaluated < step:
                 window.flush(bar)
                 state, progress = _evaluate(run, state, progress, step)
-                window.restart()
+                window.restart(_plateau_scale(state))
             patience = settings.early_stopping
             if step >= run.total_steps or 0 < patience <= progress.without_improvement:
                 return
@@ -219,8 +219,7 @@ def _evaluate(run: Run, state: TrainState, progress: Progress, step: int) -> tup
         without_improvement=0 if improved else progress.without_improvement + 1,
     )
     state = _judge_plateau(run, state, mae)
-    scale = 1.0 if state.plateau is None else float(state.plateau.scale)
-    values = {"mae": mae, "best_mae": progress.best_mae, "learning_rate_scale": scale}
+    values = {"mae": mae, "best_mae": progress.best_mae, "learning_rate_scale": _plateau_scale(state)}
     run.log.write(step, "validation", values | {"seconds": time.perf_counter() - started})
     tqdm.write(
         f"epoch {step // run.steps_per_epoch:3d}: validation MAE {mae:.2f} months (best {progress.best_mae:.2f})"
@@ -239,6 +238,10 @@ def _judge_plateau(run: Run, state: TrainState, mae: float) -> TrainState:
     return state.replace(plateau=parallel.replicate(plateau))
 
 
+def _plateau_scale(state: TrainState) -> float:
+    return 1.0 if state.plateau is None else float(state.plateau.scale)
+
+
 def _about(run: Run, progress: Progress) -> dict[str, Any]:
     return {**run.experiment.about(), "progress": dataclasses.asdict(progress)}
 
@@ -250,16 +253,17 @@ def _save(run: Run, state: TrainState, progress: Progress, step: int) -> None:
 class _Window:
     """Metrics of the steps since the last log line; they stay on the device until they are needed."""
 
-    def __init__(self, run: Run, step: int):
-        self._run, self._step = run, step
+    def __init__(self, run: Run, scale: float):
+        self._run = run
         self._schedule = optimizer.learning_rate(
             run.config.optimizer, steps_per_epoch=run.steps_per_epoch, epochs=run.config.train.epochs
         )
         self._pending: list[tuple[int, np.ndarray, dict[str, jax.Array]]] = []
-        self.restart()
+        self.restart(scale)
 
-    def restart(self) -> None:
-        """Starts the clock again."""
+    def restart(self, scale: float) -> None:
+        """Starts the clock again, with the plateau rule's scale of the learning rate."""
+        self._scale = scale
         self._started = time.perf_counter()
 
     def add(self, step: int, index: np.ndarray, metrics: dict[str, jax.Array]) -> None:
@@ -285,11 +289,11 @@ class _Window:
         last = self._pending[-1][0]
         rate = len(values) * self._run.config.train.batch_size / (time.perf_counter() - self._started)
         mean = {key: float(np.mean([found[key] for found in values])) for key in values[0]}
-        mean |= {"images_per_second": rate, "learning_rate": float(self._schedule(last - 1))}
+        mean |= {"images_per_second": rate, "learning_rate": self._scale * float(self._schedule(last - 1))}
         self._run.log.write(last, "train", mean)
         bar.set_postfix_str(f"loss {mean['loss']:.4f}, {rate:.1f} images/s")
         self._pending = []
-        self.restart()
+        self._started = time.perf_counter()
 
 
 class _StopSignals:

@@ -23,6 +23,12 @@ def uid(content):
     return pydicom.dcmread(io.BytesIO(content)).SOPInstanceUID
 
 
+def failed(content, reason):
+    """The response of a service that has not stored this object."""
+    item = {"00081155": {"vr": "UI", "Value": [uid(content)]}, "00081197": {"vr": "US", "Value": [reason]}}
+    return json.dumps({"00081198": {"vr": "SQ", "Value": [item]}})
+
+
 def stored(*contents):
     """The response of a service that has stored these objects."""
     items = [{"00081155": {"vr": "UI", "Value": [uid(content)]}} for content in contents]
@@ -143,6 +149,13 @@ def test_a_failure_status_of_an_archive_is_a_rejection(archive, made):
         send(made.report)
 
 
+def test_an_object_that_an_archive_has_already_counts_as_stored(archive, made):
+    destination, received = archive(status=0x0111)
+    with destination.connect() as send:
+        send(made.report)
+    assert len(received) == 1
+
+
 def test_an_archive_without_sr_support_rejects_only_the_report(archive, made):
     destination, received = archive(kinds=[SecondaryCaptureImageStorage])
     with destination.connect() as send:
@@ -192,6 +205,28 @@ def test_a_permanent_error_status_of_a_service_is_a_rejection(status, service, m
 def test_a_failure_listed_in_the_response_is_a_rejection(service, made):
     destination, _ = service(202, FAILED)
     with destination.connect() as send, pytest.raises(RejectedError, match="it reports that storing failed"):
+        send(made.report)
+
+
+@pytest.mark.parametrize("status", [200, 202, 409])
+@pytest.mark.parametrize("reason", [0x0111, 45070])
+def test_an_object_that_a_service_has_already_counts_as_stored(reason, status, service, made):
+    destination, received = service(status, failed(made.report, reason))
+    with destination.connect() as send:
+        send(made.report)
+    assert len(received) == 1
+
+
+def test_a_duplicate_of_another_object_does_not_confirm_this_one(service, made):
+    destination, _ = service(409, failed(made.capture, 0x0111))
+    with destination.connect() as send, pytest.raises(RejectedError, match="storing failed for reason 0x0111"):
+        send(made.report)
+
+
+@pytest.mark.parametrize("status", [202, 409])
+def test_the_reason_of_a_failure_is_reported(status, service, made):
+    destination, _ = service(status, failed(made.report, 0xA700))
+    with destination.connect() as send, pytest.raises(RejectedError, match="storing failed for reason 0xA700"):
         send(made.report)
 
 

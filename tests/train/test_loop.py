@@ -200,6 +200,19 @@ def test_early_stopping_ends_the_run(config, tmp_path):
     assert len(lines) == best + 3 < 50
 
 
+def test_the_logged_learning_rate_includes_the_cuts_of_the_plateau(config, tmp_path):
+    config.optimizer.learning_rate = 0.5
+    config.optimizer.plateau.patience = 1
+    config.train.epochs = 5
+    loop.train_and_evaluate(config, tmp_path)
+
+    scales = [1.0, *(line["learning_rate_scale"] for line in records(tmp_path, "validation"))]
+    assert min(scales[:-1]) < 1
+    lines = records(tmp_path, "train")
+    epochs = [(line["step"] - 1) // STEPS_PER_EPOCH for line in lines]
+    assert [line["learning_rate"] for line in lines] == [0.5 * scales[epoch] for epoch in epochs]
+
+
 def test_a_non_finite_loss_names_step_and_images_and_is_not_saved(config, tmp_path):
     config.optimizer.learning_rate = 1e30
     config.train.checkpoint_every = 1
