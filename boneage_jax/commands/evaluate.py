@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage_jax.commands import weights_option
-from boneage_jax.errors import BoneAgeError, listed
+from boneage_jax.errors import BoneAgeError
 from boneage_jax.terminal import printable
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _columns(specs: "tuple[Input, ...]") -> dict[str, Any]:
 
 
 def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints: Path | None) -> "list[Item]":
-    from boneage_jax.data.keypoints import read_key_points
+    from boneage_jax.data.keypoints import gaps, read_key_points
     from boneage_jax.predict.items import Item
 
     heatmaps = [spec.name for spec in specs if spec.kind == "heatmap"]
@@ -115,8 +115,8 @@ def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints:
     if keypoints is None:
         raise BoneAgeError("these weights read a heat map of key points: give the key-point file with --keypoints")
     marked = read_key_points(keypoints)
-    if unmarked := [image.id for image in images if image.id not in marked]:
-        raise BoneAgeError(f"{keypoints} has no key points for {len(unmarked)} images: {listed(unmarked)}; add them")
+    if message := gaps(marked, [image.id for image in images], keypoints):
+        raise BoneAgeError(f"{message}; add them")
     return [
         Item(image.file, image.sex, {**image.inputs, **dict.fromkeys(heatmaps, marked[image.id])}) for image in images
     ]

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, listed
 
 POINTS = 17
 SIGMA = 25.0
@@ -101,19 +101,25 @@ def read_key_points(path: str | pathlib.Path) -> dict[str, KeyPoints]:
     return {image: points for image, points in found.items() if not np.isnan(points.points).all()}
 
 
+def gaps(marked: Mapping[str, KeyPoints], ids: Sequence[str], path: str | pathlib.Path) -> str:
+    """Says which images have no key points in the file they were read from; "" if all have."""
+    unmarked = [image_id for image_id in ids if image_id not in marked]
+    return f"{path} has no key points for {len(unmarked)} images: {listed(unmarked)}" if unmarked else ""
+
+
 def _read_file(path: pathlib.Path) -> Iterator[tuple[str, KeyPoints]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         images = {image["id"]: (str(image["file_name"]), _shape(image)) for image in content["images"]}
-        marks = [(mark["image_id"], mark["keypoints"]) for mark in content["annotations"]]
+        marks = [(mark["image_id"], images.get(mark["image_id"]), mark["keypoints"]) for mark in content["annotations"]]
     except OSError as error:
         raise BoneAgeError(f"The key points {path} (data.keypoints) cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise BoneAgeError(f"{path} contains no key points ({error!r}); expected {_FORM}") from None
-    for image_id, values in marks:
-        if image_id not in images:
+    for image_id, image, values in marks:
+        if image is None:
             raise BoneAgeError(f"{path} marks an image {image_id!r} that is not among its images; expected {_FORM}")
-        name, shape = images[image_id]
+        name, shape = image
         source = f"{path}, {name}"
         yield pathlib.PurePosixPath(name).stem, KeyPoints(source, _points(values, source), shape)
 

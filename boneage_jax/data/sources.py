@@ -13,11 +13,11 @@ from absl import logging
 from boneage_jax.data import inputs, phantom, rsna, splits
 from boneage_jax.data.builder import Example, PhantomBoneAge, RadiographBuilder, RsnaBoneAge
 from boneage_jax.data.files import File
-from boneage_jax.data.keypoints import POINTS, KeyPoints, draw_heatmap, read_key_points
+from boneage_jax.data.keypoints import POINTS, KeyPoints, draw_heatmap, gaps, read_key_points
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
 from boneage_jax.data.splits import hospital
-from boneage_jax.errors import BoneAgeError, listed
+from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
 
 PHANTOM_COUNT = {"train": 2000, "validation": 400}
@@ -101,8 +101,7 @@ def _key_points(ids: Sequence[str], path: str | pathlib.Path, on_missing: str) -
             "`python -m boneage_jax.regions.keypoints --data DIR --out FILE` creates it"
         )
     marked = read_key_points(path)
-    if unmarked := [image_id for image_id in ids if image_id not in marked]:
-        message = f"{path} has no key points for {len(unmarked)} images: {listed(unmarked)}"
+    if message := gaps(marked, ids, path):
         if on_missing == "error":
             raise BoneAgeError(f"{message}; complete it, or set data.on_missing=skip")
         logging.warning("%s; they are read without key points.", message)

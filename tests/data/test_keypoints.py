@@ -65,6 +65,7 @@ def test_a_folder_may_hold_one_file_per_split(tmp_path):
         ('{"images": []}', "contains no key points .*'annotations'"),
         ('{"images": [{"id": 1}], "annotations": []}', "contains no key points .*'file_name'"),
         ('{"images": [], "annotations": [{"image_id": 1, "keypoints": []}]}', "marks an image 1"),
+        ('{"images": [], "annotations": [{"image_id": [], "keypoints": []}]}', "contains no key points .*TypeError"),
     ],
 )
 def test_another_format_is_rejected(tmp_path, text, message):
