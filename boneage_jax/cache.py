@@ -1,4 +1,4 @@
-"""The user's cache folder: prepared images, compiled functions and kernels, which are recreated if missing."""
+"""The user's cache folder: prepared images and compiled functions, which are recreated if missing."""
 
 import os
 import stat

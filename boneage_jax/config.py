@@ -115,7 +115,7 @@ def base() -> ConfigDict:
     config.model.head = "regression"  # or "relative", "distribution", "sex_split_distribution", "joints"
     config.model.head_options = ConfigDict()  # of the head
     config.model.dtype = "float32"  # of the computation; parameters are float32
-    config.model.remat = False  # less memory, more time
+    config.model.remat = False  # rematerialise whole blocks: about half the memory
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-4  # at the end of the warm-up
