@@ -29,8 +29,8 @@ def run() -> int:
     from boneage_jax.train import parallel
 
     config = FLAGS.config
-    compilation.use_cache(compilation.cache_folder(config.compilation_cache))
     workdir = Path(FLAGS.workdir or Path("runs", config.name)).absolute()
+    compilation.use_cache(compilation.cache_folder(config.compilation_cache))
     parallel.connect(**config.distributed.to_dict())
     if FLAGS.mode == "benchmark":
         from boneage_jax.benchmark.experiment import benchmark

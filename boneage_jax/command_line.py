@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from boneage_jax import config as configuration
 from boneage_jax.errors import BoneAgeError, did_you_mean
@@ -18,6 +18,7 @@ _EXPECTED = {
     "is not a dict": "one of its keys, as --config.section.key=value",
 }
 """The expected kind of value, by a part of the message of the error that rejects it."""
+_OF_THE_NETWORK = ("model.", "preprocess.")
 
 flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 flags.DEFINE_string("workdir", None, "Folder of the run; runs/<name of the configuration> by default.")
@@ -27,7 +28,8 @@ def parse(argv: list[str]) -> None:
     """Reads the flags; without --config, the configuration is the one stored in --workdir.
 
     Raises:
-        BoneAgeError: a flag or a key that does not exist, a value of the wrong type or out of range, no configuration.
+        BoneAgeError: a flag or a key that does not exist, a value of the wrong type or out of range, no configuration,
+            a setting that the mode would ignore.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", "-config")
@@ -52,6 +54,19 @@ def parse(argv: list[str]) -> None:
         where = f"; {FLAGS.workdir} contains no run either" if FLAGS.workdir else ""
         raise BoneAgeError(f"no configuration is given{where}: add --config=configs/quickstart.py, for example")
     configuration.check(FLAGS.config)
+    if FLAGS.mode == "evaluate" and stored is not None and stored.exists():
+        _refuse_ignored(configuration.from_json(stored.read_text(), stored), FLAGS.config)
+
+
+def _refuse_ignored(stored: ConfigDict, given: ConfigDict) -> None:
+    """Raises BoneAgeError if settings are given that an evaluation of the run would ignore."""
+    if given.checkpoint.step >= 0:
+        raise BoneAgeError("checkpoint.step is for --mode=train; an evaluation uses the best checkpoint")
+    if different := [one for one in configuration.differences(stored, given) if one.startswith(_OF_THE_NETWORK)]:
+        raise BoneAgeError(
+            f"the run was trained with other settings ({'; '.join(different)}); an evaluation can only change those of "
+            "data and evaluate"
+        )
 
 
 def _unknown_key(reason: str, argv: list[str]) -> str:

@@ -179,6 +179,16 @@ def check(config: ConfigDict) -> None:
         if not least <= values[key] <= most:
             expected = f"{least} or more" if most == math.inf else f"{least} to {most}"
             raise BoneAgeError(f"{key} is {values[key]}, expected {expected}")
+    distributed = config.distributed
+    if distributed.processes > 1 and not distributed.coordinator:
+        raise BoneAgeError(
+            f"distributed.coordinator is empty, expected HOST:PORT for {distributed.processes} processes"
+        )
+    if distributed.process >= distributed.processes:
+        raise BoneAgeError(
+            f"distributed.process is {distributed.process}, expected 0 to {distributed.processes - 1}, as there are "
+            f"{distributed.processes} processes"
+        )
 
 
 def to_json(config: ConfigDict) -> str:

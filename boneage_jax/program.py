@@ -42,11 +42,17 @@ def leave(main: Callable[[], int]) -> NoReturn:
     waits for its threads, give up waiting, and end them in the middle of native code (jax, array_record, OpenBLAS),
     which aborts the process or never returns. A crash in native code leaves a traceback on stderr.
 
+    Python has no stream for an output that the caller closed (`2>&-`): messages would go to stdout instead. They are
+    discarded.
+
     Python's threads are joined and `atexit` handlers run, but the interpreter is not finalised: native threads of XLA
     or TensorStore that still run would access freed objects, and a successful run would end with a segmentation fault
     (as in https://github.com/google/tensorstore/issues/275).
     """
-    if sys.stderr is not None and not faulthandler.is_enabled():
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (stays open until the process ends)
+    if not faulthandler.is_enabled():
         faulthandler.enable()
     ending = _Ending()
     atexit.register(ending)  # handlers run in reverse order, so this one runs last

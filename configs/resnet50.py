@@ -7,9 +7,10 @@ Radiographs" (Radiology 2018; 287:313-322). From the paper: 256 pixels, CLAHE at
 crops of 224, a softmax over the months of the chosen sex and its expectation, cross-entropy, Adam, flips, crops and
 contrast in training, ten crops in evaluation, initialisation from ImageNet weights (`--config.model.init_from=FILE`;
 Keras weights also need `--config.model.options.framework=keras`). Chosen here, because the original values are not
-known: the clip limits, the amount of contrast, learning rate, batch size, reduction on plateau, standardised
-intensities. Published on the 200 test images of RSNA 2017: MAE 0.50 years (6.0 months) against four readers, 0.52
-years (6.24 months) against the challenge's labels.
+known: the clip limits, the amount of contrast, learning rate, batch size, warm-up, clipping of gradients, reduction on
+plateau, early stopping, exposure from the 1st to the 99th percentile, standardised intensities. Published on the 200
+test images of RSNA 2017: MAE 0.50 years (6.0 months) against four readers, 0.52 years (6.24 months) against the
+challenge's labels.
 """
 
 from ml_collections import ConfigDict

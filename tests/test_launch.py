@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from boneage_jax import config as configuration
+from tests.train.tiny_run import get_config
+
 ROOT = Path(__file__).parents[1]
 TINY = "--config=tests/train/tiny_run.py"
 
@@ -69,6 +72,19 @@ def test_invalid_flags_give_a_one_line_error(arguments, words):
 def test_a_damaged_stored_configuration_gives_a_one_line_error(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": 0')
     assert_one_clear_error(launch("--mode=evaluate", f"--workdir={tmp_path}"), str(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--config.checkpoint.step=3", ["checkpoint.step is for --mode=train"]),
+        ("--config.preprocess.size=64", ["trained with other settings (preprocess.size: 32, now 64)"]),
+        ("--config.model.dtype=bfloat16", ["model.dtype: float32, now bfloat16"]),
+    ],
+)
+def test_a_setting_that_an_evaluation_would_ignore_gives_a_one_line_error(flag, words, tmp_path):
+    (tmp_path / "config.json").write_text(configuration.to_json(get_config()))
+    assert_one_clear_error(launch("--mode=evaluate", f"--workdir={tmp_path}", flag), *words)
 
 
 def test_a_missing_data_folder_gives_a_one_line_error(tmp_path):

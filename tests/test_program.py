@@ -14,12 +14,13 @@ from boneage_jax.errors import BoneAgeError
 """
 
 
-def ended(body: str, **options) -> subprocess.CompletedProcess[str]:
-    """Runs `main` with this body as a program."""
+def ended(body: str, redirection: str = "", **options) -> subprocess.CompletedProcess[str]:
+    """Runs `main` with this body as a program, with a redirection such as the shell's `2>&-`."""
     code = BEGINNING + f"def main():\n{textwrap.indent(textwrap.dedent(body), '    ')}"
     code += "\nprogram.leave(lambda: program.run(main))"
+    command = ["sh", "-c", f'exec "$0" "$@" {redirection}', sys.executable, "-c", code]
     options = {"stdout": subprocess.PIPE} | options
-    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, **options)
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, **options)
 
 
 def test_the_return_value_is_the_exit_status():
@@ -177,6 +178,16 @@ def test_a_full_output_device_gives_a_one_line_error(flush):
         found = ended(f"print('result', flush={flush}); return 0", stdout=full)
     assert found.returncode == 1
     assert found.stderr == "error: cannot continue: No space left on device (while writing output)\n"
+
+
+def test_messages_to_a_closed_stderr_do_not_reach_stdout():
+    found = ended("print('[]'); print('note', file=sys.stderr); raise BoneAgeError('empty')", "2>&-")
+    assert (found.returncode, found.stdout) == (1, "[]\n")
+
+
+def test_a_closed_stdout_ends_the_command_normally():
+    found = ended("print('[]'); return 2", ">&-")
+    assert (found.returncode, found.stderr) == (2, "")
 
 
 def test_an_output_that_is_closed_early_gives_no_message():

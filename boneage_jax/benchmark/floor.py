@@ -34,7 +34,7 @@ class Floor:
 
     @property
     def seconds(self) -> float:
-        """The larger of the two: no step that moves these bytes and does these operations can be faster."""
+        """The larger of the two. Only fewer operations, such as Winograd's for 3x3 kernels, can make a step faster."""
         return max(self.arithmetic_seconds, self.memory_seconds)
 
     def table(self, step_seconds: float) -> str:

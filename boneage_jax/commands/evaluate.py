@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from boneage_jax.data import rsna  # these imports load jax, which takes seconds
+    from boneage_jax.data.files import make_folder
     from boneage_jax.evaluate import report
 
     predictor = weights_option.load(arguments)
@@ -67,15 +68,17 @@ def run(arguments: argparse.Namespace) -> int:
             "multiply them by 12 if they are in years",
             file=sys.stderr,
         )
+    items = _items(images, specs, arguments.keypoints)
+    out = arguments.out or Path(f"evaluate-{arguments.labels.stem}")
+    make_folder(out, "--out")
     predictions = predictor.predict_many(
-        _items(images, specs, arguments.keypoints),
+        items,
         batch_size=arguments.batch_size,
         on_error="yield" if arguments.on_missing == "skip" else "raise",
         accept_warnings=True,
     )
     answers = list(tqdm(predictions, total=len(images), unit=" images", desc="predicting", mininterval=1))
     images, found = _readable(images, answers)
-    out = arguments.out or Path(f"evaluate-{arguments.labels.stem}")
     result = report.write(out, **_report_columns(images, found, arguments))
     print(f"\n{report.table(result)}\n\nwritten to {out}")
     return 0
@@ -117,8 +120,9 @@ def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints:
     marked = read_key_points(keypoints)
     if message := gaps(marked, [image.id for image in images], keypoints):
         raise BoneAgeError(f"{message}; add them")
+    placed = {image.id: marked[image.id].with_size(image.file.original_size) for image in images}
     return [
-        Item(image.file, image.sex, {**image.inputs, **dict.fromkeys(heatmaps, marked[image.id])}) for image in images
+        Item(image.file, image.sex, {**image.inputs, **dict.fromkeys(heatmaps, placed[image.id])}) for image in images
     ]
 
 

@@ -40,7 +40,7 @@ def _text(described: dict[str, Any]) -> str:
         f"weights {provenance['weights']}, SHA-256 {provenance['weights_sha256']} (verified)",
         provenance["notice"],
     ]
-    if described["figures"]:
+    if "overall" in described["figures"]:  # the region detector has figures of another kind
         lines += ["", report.table(described["figures"])]
     if data:
         lines += ["", f"trained on {data['title']}", f"terms: {data['terms']}"]

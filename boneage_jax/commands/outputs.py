@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boneage_jax import extras
-from boneage_jax.data.files import File
+from boneage_jax.data.files import File, make_folder
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict import heatmap, results, worklist
 from boneage_jax.predict.items import Item
@@ -61,14 +61,15 @@ class Outputs:
             DICOM objects cannot, the result is an error.
         """
         picture = functools.cache(lambda: heatmap.illustrate(self._predictor, self._maps, item))
+        unwritten: list[str] = []  # warnings for the user alone: DICOM objects must not contain local paths
         if self._heatmaps:
             try:
                 heatmap.write(self._heatmaps[place], picture())
                 result = dataclasses.replace(result, heatmap=str(self._heatmaps[place]))
             except BoneAgeError as error:
-                result = dataclasses.replace(result, warnings=(*result.warnings, f"There is no heat map: {error}."))
+                unwritten.append(f"There is no heat map: {error}.")
         if self._overlays and self._finder:
-            result = _with_regions(result, self._finder, item, self._overlays[place])
+            result = _with_regions(result, self._finder, item, self._overlays[place], unwritten)
         if self._reports and self._captures:
             from boneage_jax.dicom_results import objects  # needs the extra "dicom"
 
@@ -81,26 +82,22 @@ class Outputs:
                 assert result.provenance is not None
                 return results.failed(result.file, str(error), result.provenance)
             result = dataclasses.replace(result, dicom_report=str(report), dicom_capture=str(capture))
-        return result
+        return dataclasses.replace(result, warnings=(*result.warnings, *unwritten))
 
 
-def _with_regions(result: Result, finder: RegionFinder, item: Item, path: Path) -> Result:
-    """Adds the regions to the result, with warnings about them or about a picture that cannot be written."""
-    found, overlay, found_doubts = finder.find(item)
-    doubts = (*result.warnings, *found_doubts)
+def _with_regions(result: Result, finder: RegionFinder, item: Item, path: Path, unwritten: list[str]) -> Result:
+    """Adds the regions to the result, with warnings about them; a picture that cannot be written to `unwritten`."""
+    found, overlay, doubts = finder.find(item)
+    picture: str | None = str(path)
     try:
         heatmap.write(path, overlay)
     except BoneAgeError as error:
-        doubts = (*doubts, f"There is no picture of the regions: {error}.")
-        return dataclasses.replace(result, regions={**found, "picture": None}, warnings=doubts)
-    return dataclasses.replace(result, regions={**found, "picture": str(path)}, warnings=doubts)
+        unwritten.append(f"There is no picture of the regions: {error}.")
+        picture = None
+    return dataclasses.replace(result, regions={**found, "picture": picture}, warnings=(*result.warnings, *doubts))
 
 
 def _paths(flag: str, folder: Path, requests: Sequence[Request], ending: str) -> list[Path]:
     """The output path of each request; creates the folder if it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise BoneAgeError(f"the folder {folder} for {flag} cannot be created: {reason}; choose another") from error
+    make_folder(folder, flag)
     return worklist.output_paths(folder, requests, ending)

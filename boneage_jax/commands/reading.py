@@ -64,11 +64,12 @@ def read(
 
 
 def _result(request: "Request", prediction: "Prediction | BoneAgeError", provenance: "Provenance") -> "Result":
+    from boneage_jax.data.radiograph import without_ending
     from boneage_jax.predict import results
     from boneage_jax.predict.prediction import MissingSexError, RefusedImageError
 
     if isinstance(prediction, MissingSexError):
-        hint = f"with --sex, or as {Path(request.place).stem} in the table of --labels"
+        hint = f"with --sex, or as {Path(without_ending(request.place)).name} in the table of --labels"
         return results.failed(request.name, f"{prediction} ({hint})", provenance)
     if isinstance(prediction, RefusedImageError):
         return results.refused(request.name, prediction, "--accept-warnings reads it anyway", provenance)

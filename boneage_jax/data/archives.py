@@ -126,8 +126,8 @@ class Archives:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a path below the listed folder is hidden or a system file, such as a macOS resource fork."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    """Whether a path below the listed folder is hidden, a macOS resource fork or a lock file of Excel."""
+    return any(part.startswith((".", "~$")) or part == "__MACOSX" for part in name.split("/"))
 
 
 def _open(place: pathlib.Path | Entry) -> zipfile.ZipFile:

@@ -22,6 +22,7 @@ class File:
       size: bytes.
       depth: number of enclosing archives, 0 for a file on disk.
       original_size: for a resized copy, width and height of the original radiograph if a table gives them.
+      mark: changes with the contents: the checksum in an archive, on disk the time of the last change.
     """
 
     name: str
@@ -29,6 +30,7 @@ class File:
     depth: int
     _place: pathlib.Path | Entry | bytes = dataclasses.field(repr=False, compare=False)
     original_size: tuple[int, int] | None = None
+    mark: int = 0
 
     def read(self) -> bytes:
         """Returns the contents; safe to call from several threads at once.
@@ -96,7 +98,7 @@ class Listing:
 
 def is_archive(path: pathlib.Path) -> bool:
     """Whether this file is an archive, by its suffix; `list_files` lists archives like folders."""
-    return path.suffix.lower() == ENDING and not path.is_dir()
+    return path.suffix.lower() == ENDING and not os.path.isdir(path)
 
 
 def list_files(place: pathlib.Path) -> Listing:
@@ -115,12 +117,26 @@ def list_files(place: pathlib.Path) -> Listing:
         if is_archive(path):
             for entry, depth in archives.entries(path, str(path), problems):
                 inside = entry.name[len(str(path)) :]
-                files.append(File(f"{name}{inside}".lstrip("/"), entry.info.file_size, depth, entry))
+                info = entry.info
+                files.append(File(f"{name}{inside}".lstrip("/"), info.file_size, depth, entry, mark=info.CRC))
         elif stat.S_ISREG(status.st_mode):
-            files.append(File(name, status.st_size, 0, path))
+            files.append(File(name, status.st_size, 0, path, mark=status.st_mtime_ns))
         else:
             problems[str(path)] = f"{path} is a device or a pipe, not a file"
     return Listing(sorted(files, key=lambda file: file.name), problems)
+
+
+def make_folder(folder: pathlib.Path, flag: str) -> None:
+    """Creates the folder that a command will write into, unless it exists, before the command's work begins.
+
+    Raises:
+      BoneAgeError: it cannot be created; the message names `flag`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise BoneAgeError(f"the folder {folder} for {flag} cannot be created: {reason}; choose another") from error
 
 
 def refuse_huge(width: int, height: int, name: str) -> None:

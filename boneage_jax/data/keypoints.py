@@ -32,6 +32,10 @@ class KeyPoints:
     points: Float[np.ndarray, "points 2"]
     shape: tuple[int, int] | None = None
 
+    def with_size(self, size: tuple[int, int] | None) -> "KeyPoints":
+        """The same points with width and height of the original, if they are known and `shape` is not."""
+        return self if size is None or self.shape else dataclasses.replace(self, shape=size[::-1])
+
     def heatmap(self, image_shape: tuple[int, ...], size: int) -> UInt8[np.ndarray, "size size 1"]:
         """Draws the heat map of an image; `image_shape` is used unless the key points have their own `shape`.
 

@@ -5,16 +5,17 @@ A row that cannot be used does not affect the others: the `fault` of its label i
 
 import dataclasses
 import datetime
-import pathlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from absl import logging
+
 from boneage_jax.data.dates import age_of_dates, read_date
 from boneage_jax.data.files import File
 from boneage_jax.data.inputs import CHRONOLOGICAL_AGE, NUMBER, UNKNOWN, Kind, plain_title, read_cell
-from boneage_jax.data.radiograph import ENDINGS
+from boneage_jax.data.radiograph import without_ending
 from boneage_jax.data.tables import Table, read_table
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
@@ -64,6 +65,7 @@ class Label:
       inputs: further inputs that were requested: numbers, and names of categories.
       chronological_age: in months, or None.
       date: date of the examination, or None.
+      born: date of birth, or None.
       fault: a sentence about the error in the row, or "".
     """
 
@@ -73,6 +75,7 @@ class Label:
     inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
     chronological_age: float | None = None
     date: datetime.date | None = None
+    born: datetime.date | None = None
     fault: str = ""
 
 
@@ -184,13 +187,15 @@ def read_children(file: File) -> list[Label] | None:
         born = _agreed(cells, births, where, lambda title, cell: read_date(title, cell, where))
         if born is not None and taken is not None:
             age = age_of_dates(born, taken, age, OLDEST_YEARS, where)
-        return Label("", sex, None, chronological_age=age, date=taken)
+        return Label("", sex, None, chronological_age=age, date=taken, born=born)
 
     return _labels(table, _columns(table, _ID_COLUMNS), read_row)
 
 
 def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
     """Reads the original width and height by image id, or returns None if the file is not a table of sizes.
+
+    A file that is no table at all is logged, because any csv or xlsx file may lie beside the images.
 
     Args:
       file: csv or xlsx with the columns id, width and height (pixels).
@@ -202,7 +207,11 @@ def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
     def known(titles: Sequence[str]) -> bool:
         return all(_has(titles, [title]) for title in _SIZE_COLUMNS) and not _has(titles, _AGE_COLUMNS)
 
-    table = read_table(file, known)
+    try:
+        table = read_table(file, known)
+    except BoneAgeError as error:
+        logging.warning("%s; it is not used.", error)
+        return None
     if not known(table.titles):
         return None
     columns, sizes = _columns(table, _SIZE_COLUMNS), {}
@@ -250,8 +259,7 @@ def _without_zeros(cell: str) -> str:
 
 def _plain_id(cell: str) -> str:
     """An id without the ".0" of spreadsheets and without the suffix of an image."""
-    suffix = pathlib.PurePosixPath(cell).suffix
-    return _without_zeros(cell.removesuffix(suffix) if suffix.lower() in ENDINGS else cell)
+    return _without_zeros(without_ending(cell))
 
 
 def _has(titles: Sequence[str], known: Iterable[str]) -> bool:

@@ -247,16 +247,25 @@ class Preprocessing:
         Raises:
           BoneAgeError: an unknown key, or a version other than this program's. A missing key takes its default.
         """
-        if (version := fields.get("version", VERSION)) != VERSION:
+        # Version 1 wrote no number.
+        if (version := fields.get("version", 1)) != VERSION:
             raise BoneAgeError(
                 f"the weights expect version {version} of the preprocessing, but this program has version {VERSION}; "
-                "use weights that were exported by this version"
+                "use weights that were trained with this version"
             )
+        return cls.from_settings({key: value for key, value in fields.items() if key != "version"})
+
+    @classmethod
+    def from_settings(cls, fields: Mapping[str, Any]) -> "Preprocessing":
+        """The preprocessing with these fields, as JSON types, in this program's version.
+
+        Raises:
+          BoneAgeError: an unknown key. A missing key takes its default.
+        """
         known = [field.name for field in dataclasses.fields(cls)]
-        if unknown := sorted(set(fields) - {"version", *known}):
+        if unknown := sorted(set(fields) - set(known)):
             raise BoneAgeError(f"preprocessing has no key {', '.join(unknown)}; the keys are {', '.join(known)}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in fields.items()}
-        values.pop("version", None)
         return cls(**values)
 
 

@@ -13,7 +13,7 @@ from boneage_jax.data.header import PREFIX, PREFIX_AT, Header, is_dicom
 from boneage_jax.data.pictures import SIGNATURE_BYTES, decode_picture, is_picture, picture_size
 from boneage_jax.errors import BoneAgeError
 
-__all__ = ["ENDINGS", "decode", "pixel_size", "read", "select_images", "square_pixels"]
+__all__ = ["ENDINGS", "decode", "pixel_size", "read", "select_images", "square_pixels", "without_ending"]
 
 ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".j2k"),
@@ -120,6 +120,12 @@ def decode(data: bytes, name: str) -> np.ndarray:
 def pixel_size(file: File) -> tuple[int, int] | None:
     """Width and height of an image from its header; None for DICOM and for files that are not images."""
     return picture_size(file.read())
+
+
+def without_ending(name: str) -> str:
+    """A name or path without the suffix of an image; any other suffix stays, such as the last number of a UID."""
+    suffix = pathlib.PurePosixPath(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in ENDINGS else name
 
 
 def select_images(files: Iterable[File]) -> tuple[list[File], list[File]]:

@@ -1,7 +1,9 @@
 """Finds the RSNA bone-age images and labels below a folder, in any form in which they are distributed."""
 
+import contextlib
 import dataclasses
 import hashlib
+import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +14,7 @@ from boneage_jax.data.files import File, is_archive, list_files
 from boneage_jax.data.inputs import Kind
 from boneage_jax.data.labels import Label, LabelTable, read_labels, read_sizes, split_of_path
 from boneage_jax.data.matching import match
-from boneage_jax.data.radiograph import pixel_size, select_images
+from boneage_jax.data.radiograph import pixel_size, select_images, without_ending
 from boneage_jax.data.tables import SUFFIXES
 from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.sex import Sex
@@ -54,8 +56,8 @@ def find(
 
     Args:
       directory: the folder with the files, packed or unpacked.
-      on_missing: "error", or "skip" to log and leave out labels without image, images without label, and table rows
-        that cannot be used.
+      on_missing: "error", or "skip" to log and leave out labels without image, images without label, table rows that
+        cannot be used, and files, folders and archives that cannot be read.
       inputs: further columns of the label tables. If two tables agree, the one that has these columns is used.
 
     Raises:
@@ -64,15 +66,15 @@ def find(
     if on_missing not in ("error", "skip"):
         raise BoneAgeError(f"data.on_missing must be 'error' or 'skip', not {on_missing!r}")
     directory = pathlib.Path(directory)
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise BoneAgeError(f"The data folder {directory} does not exist; {_WHERE_TO_GET_IT}")
-    listing = list_files(directory)
-    listing.refuse_problems()
-    tables = _all_tables(listing.files, directory, inputs)
-    images = _images(listing.files, directory)
+    files = _files(directory, on_missing)
+    tables = _all_tables(files, directory, inputs)
+    images = _images(files, directory)
     found = {}
     for split in SPLITS:
-        if pairs := _pair(f"{split} split", tables.get(split), _candidates(split, images), on_missing):
+        table = tables.get(split)
+        if pairs := _pair(f"{split} split", table, _candidates(split, images, table), on_missing):
             found[split] = pairs
     if "train" not in found:
         raise BoneAgeError(f"{directory} contains labels but no training images (<id>.png); {_WHERE_TO_GET_IT}")
@@ -105,18 +107,16 @@ def find_labelled(
       BoneAgeError: no label table, no bone ages, no images, an id that matches several images, or (unless skipped)
         unpaired images or labels and rows that cannot be used.
     """
-    if not labels.is_file():
+    if not os.path.isfile(labels):
         raise BoneAgeError(f"The label table {labels} does not exist; expected a csv or xlsx file")
-    if not directory.is_dir() and not is_archive(directory):
+    if not os.path.isdir(directory) and not is_archive(directory):
         raise BoneAgeError(f"The image folder {directory} does not exist")
     table = read_labels(File(labels.name, labels.stat().st_size, 0, labels), inputs)
     if table is None:
         raise BoneAgeError(f"{labels} is not a label table; expected the columns id, boneage (months), and male or sex")
     if not table.labels or not table.has_ages:
         raise BoneAgeError(f"{labels} has no bone ages; expected a column boneage with a number of months in each row")
-    listing = list_files(directory)
-    listing.refuse_problems()
-    images = _images(listing.files, directory)
+    images = _images(_files(directory, on_missing), directory)
     if not images:
         raise BoneAgeError(
             f"{directory} contains no images; expected files named by their id: {table.labels[0].id}.png"
@@ -125,6 +125,18 @@ def find_labelled(
     if not pairs:
         raise BoneAgeError(f"No image in {directory} has a label in {labels}; expected files named by their id")
     return pairs
+
+
+def _files(directory: pathlib.Path, on_missing: str) -> list[File]:
+    """The files below a folder; what cannot be read is an error, or is logged if `on_missing` is "skip"."""
+    listing = list_files(directory)
+    if on_missing == "error":
+        listing.refuse_problems()
+    if problems := list(listing.problems.values()):
+        logging.warning(
+            "%s: %d files, folders or archives are skipped: %s", directory, len(problems), ". ".join(problems[:10])
+        )
+    return listing.files
 
 
 def _images(files: Iterable[File], directory: pathlib.Path) -> list[File]:
@@ -139,9 +151,18 @@ def _images(files: Iterable[File], directory: pathlib.Path) -> list[File]:
             left_out.append(file.name)
     if left_out:
         logging.info("%s: %d files are not images and are left out: %s", directory, len(left_out), listed(left_out))
-    images = [dataclasses.replace(file, original_size=sizes.get(_id(file))) for file in images]
+    images = _with_sizes(images, sizes)
     _warn_if_squashed(images)
     return images
+
+
+def _with_sizes(images: Sequence[File], sizes: Mapping[str, tuple[int, int]]) -> list[File]:
+    """The images with the original sizes that match them; sizes that match no image are logged."""
+    meant = match(sizes, [file.name for file in images])
+    if unmatched := [identifier for identifier in sizes if identifier not in meant]:
+        logging.warning("%d original sizes match no image: %s", len(unmatched), listed(unmatched))
+    known = {place: sizes[identifier] for identifier, places in meant.items() for place in places}
+    return [dataclasses.replace(file, original_size=known.get(place)) for place, file in enumerate(images)]
 
 
 def _warn_if_squashed(images: list[File]) -> None:
@@ -149,8 +170,12 @@ def _warn_if_squashed(images: list[File]) -> None:
     if any(file.original_size for file in images) or len(images) < 2:
         return
     sample = images[:: -(-len(images) // _SAMPLE)]
-    (shape, *others) = {pixel_size(file) for file in sample}
-    if not others and shape is not None and shape[0] == shape[1]:
+    shapes = set()
+    for file in sample:
+        with contextlib.suppress(BoneAgeError):  # Reading the image reports it.
+            shapes.add(pixel_size(file))
+    shape = shapes.pop() if len(shapes) == 1 else None
+    if shape is not None and shape[0] == shape[1]:
         logging.warning(
             "All images are squares of %d pixels, as if radiographs had been squashed. Networks that crop to the hand "
             "(preprocess.region=hand) need true proportions: put a csv table with the columns id,width,height of the "
@@ -182,27 +207,29 @@ def _all_tables(files: Iterable[File], directory: pathlib.Path, inputs: Mapping[
     return tables
 
 
-def _candidates(split: str, images: Iterable[File]) -> dict[str, File]:
+def _candidates(split: str, images: Sequence[File], table: LabelTable | None) -> dict[str, File]:
     """Image files by id: those with the split in their path, or else (training only) with no split in it."""
-    images = list(images)
     named = [file for file in images if split_of_path(file.name) == split]
     if not named and split == "train":
         named = [file for file in images if split_of_path(file.name) is None]
-    chosen = _by_id(named)
+    chosen = _by_id(named, table)
     if len(chosen) < len(named):
         logging.info("%s: %d further copies of images are ignored.", split, len(named) - len(chosen))
     return chosen
 
 
-def _by_id(images: Iterable[File]) -> dict[str, File]:
-    """Images by id; of several copies, the one with the fewest enclosing archives.
+def _by_id(images: Sequence[File], table: LabelTable | None) -> dict[str, File]:
+    """Images by their id in the table, or else by their name; of several copies, the one in the fewest archives.
 
     Raises:
       BoneAgeError: two files of one name have different sizes, so they are not copies.
     """
+    meant = match((label.id for label in table.labels) if table else (), [file.name for file in images])
+    ids = {images[place].name: identifier for identifier, places in meant.items() for place in places}
     chosen: dict[str, File] = {}
     for file in sorted(images, key=lambda file: (file.depth, file.name)):
-        first = chosen.setdefault(_id(file), file)
+        plain = without_ending(pathlib.PurePosixPath(file.name).name)
+        first = chosen.setdefault(ids.get(file.name, plain), file)
         if first.size != file.size:
             raise BoneAgeError(
                 f"{first.name} and {file.name} have the same id but different contents; remove one of them"
@@ -226,10 +253,6 @@ def _by_label(table: LabelTable, images: Sequence[File]) -> dict[str, File]:
             )
     labelled = {places[0]: identifier for identifier, places in meant.items()}
     return {labelled.get(place, file.name): file for place, file in enumerate(images)}
-
-
-def _id(file: File) -> str:
-    return pathlib.PurePosixPath(file.name).stem
 
 
 def _pair(

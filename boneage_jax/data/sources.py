@@ -9,6 +9,7 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 
 from boneage_jax.data import inputs, phantom, rsna, splits
 from boneage_jax.data.builder import Example, PhantomBoneAge, RadiographBuilder, RsnaBoneAge
@@ -53,12 +54,12 @@ def _rsna(
 
     def prepare(file: File, points: KeyPoints | None) -> dict[str, np.ndarray]:
         image, _ = read(file)
+        points = points and points.with_size(file.original_size)
         joints = points.on(image.shape) if points and preprocessing.region == "joints" else None
         record = {"image": preprocessing.prepare(image, joints)}
         if points is None or not inputs.heatmap(kinds):
             return record
-        shape = image.shape if file.original_size is None else file.original_size[::-1]
-        return record | {"heatmap": points.heatmap(shape, preprocessing.size)}
+        return record | {"heatmap": points.heatmap(image.shape, preprocessing.size)}
 
     found = rsna.find(directory, on_missing, inputs.columns(kinds))
     if fold:
@@ -74,7 +75,7 @@ def _rsna(
         for split, images in found.items()
     }
     manifest: list[Any] = [
-        [split, i.id, i.sex, i.age, i.file.name, i.file.size, i.file.original_size]
+        [split, i.id, i.sex, i.age, i.file.name, i.file.size, i.file.mark, i.file.original_size]
         for split, images in found.items()
         for i in images
     ]
@@ -145,7 +146,7 @@ def _phantom(
         hashlib.sha256(np.stack([d.image for d in drawn]).tobytes()).hexdigest(),
     ]
     if inputs.heatmap(kinds) or preprocessing.region == "joints":
-        manifest.append([d.key_points.tolist() for d in drawn])
+        manifest.append([_on_film(d).tolist() for d in drawn])
     return examples, manifest
 
 
@@ -160,13 +161,16 @@ def _child(
         drawn = phantom.render(age, sex, size=round(size / preprocessing.reach) if joints else size, seed=seed)
         record = {"image": preprocessing.prepare(drawn.image, drawn.key_points if joints else None)}
         if inputs.heatmap(kinds):
-            height, width = _FILM
-            points = (drawn.key_points + 0.5) * np.array([width / size, height / size]) - 0.5
-            record["heatmap"] = draw_heatmap(points, _FILM, size)
+            record["heatmap"] = draw_heatmap(_on_film(drawn), _FILM, size)
         return record
 
     values = {key: phantom.chronological_age(age, seed) for key in inputs.columns(kinds)}
     return Example(name, sex, age, "", prepare, values)
+
+
+def _on_film(drawn: phantom.Phantom) -> Float[np.ndarray, "points 2"]:
+    """The key points of a drawing in pixels of `_FILM`."""
+    return KeyPoints("", drawn.key_points, drawn.image.shape).on(_FILM)
 
 
 def _seeds(seed: int, split: int, count: int) -> list[int]:

@@ -17,12 +17,18 @@ images like its training images. Sex is required; with `unknown`, it gives one r
 
 _LIMITS = """\
 - Labels are readings by people, who differ from each other by 5 to 8 months; the network learns their habits.
-- The checkpoint was selected on these images, so the figures are slightly optimistic. Intervals in brackets are 95 %
-  bootstrap intervals over these images; they do not apply to other hospitals.
+{selection}
 - Errors grow where images are few (see the table by age). Predictions tend towards the mean: ages are overestimated in
   the youngest and underestimated in the oldest.
 - Other populations, other hands (right, casts, malformations), photographs and other devices have not been measured.
 - An interval covers nine of ten images like those that it was fitted on; far from them, it may not."""
+
+_SELECTION = """\
+- The checkpoint was selected on these images, so the figures are slightly optimistic. Intervals in brackets are 95 %
+  bootstrap intervals over these images; they do not apply to other hospitals."""
+
+_BOOTSTRAP = """\
+- Intervals in brackets are 95 % bootstrap intervals over these images; they do not apply to other hospitals."""
 
 
 def check_target(out: Path) -> None:
@@ -57,7 +63,7 @@ def text(header: Header) -> str:
         "## Calibration",
         _calibration(header),
         "## Limits",
-        _LIMITS,
+        _limits(header.data),
         "## How it was made",
         _making(header),
     ]
@@ -178,6 +184,10 @@ def _calibration(header: Header) -> str:
         f"square of the reported standard deviations {measured['std']:.2f}. The tables above are of the reported "
         "months, which are calibrated on the same images."
     )
+
+
+def _limits(data: dict[str, Any]) -> str:
+    return _LIMITS.format(selection=_SELECTION if data.get("measured_split") in (None, "validation") else _BOOTSTRAP)
 
 
 def _making(header: Header) -> str:

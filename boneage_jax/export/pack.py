@@ -1,7 +1,6 @@
 """Exports a run's best checkpoint as released weights, calibrated and evaluated on images it was not trained on."""
 
 import copy
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -39,9 +38,10 @@ def export(
 ) -> released.Header:
     """Writes the weights to `out` and their model card beside them, as `.md`; they are named like the file.
 
-    The split is predicted again: the report goes to `workdir/evaluate/<split>` and the calibration to `workdir`, so
-    that later evaluations of the run give the same months as the exported file. Released weights compute in float32,
-    whatever the type in training, so that results on different processors differ only by float32 rounding.
+    The split is predicted again with the values that the file stores: the report goes to `workdir/evaluate/<split>` and
+    the calibration to `workdir`, so that later evaluations of the run give the months of the exported file, up to the
+    rounding of the stored values. Released weights compute in float32, whatever the type in training, so that results
+    on different processors differ only by float32 rounding.
 
     Args:
         workdir: of a training run.
@@ -73,7 +73,8 @@ def export(
     splits = load_data(experiment.config)
     official = experiment.config.data.name == "rsna_bone_age" and rsna.is_official(experiment.config.data.dir)
     provider = sources.describe(experiment.config.data.name, official=official, source=source)
-    measured, found = _predicted(experiment, state.variables, splits, official=official)
+    variables = released.rounded(parallel.to_host(state.variables), storage)
+    measured, found = _predicted(experiment, parallel.replicate(variables), splits, official=official)
     calibration, figures = _evaluated(workdir, experiment, state.variables, measured, found, calibrated=calibrated)
     settings, arrays, checks_images = _checks(experiment.config, checks)
     header = released.Header(
@@ -89,7 +90,7 @@ def export(
         commit=_commit(workdir),
         storage=storage,
     )
-    card.write_weights(out, released.Weights(header, parallel.to_host(state.variables), arrays))
+    card.write_weights(out, released.Weights(header, variables, arrays))
     return header
 
 
@@ -167,7 +168,7 @@ def _placed(experiment: Experiment, split: str | None, data_dir: str | None, vie
     config.model.dtype = "float32"
     experiment.preprocessing.check_views(config.evaluate.views)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
-    return dataclasses.replace(experiment, config=config)
+    return Experiment.create(config, experiment.statistics)
 
 
 def _data_section(

@@ -64,9 +64,18 @@ def loaded() -> ctypes.CDLL | None:
     except (OSError, BoneAgeError) as error:
         logging.warning("The CPU kernels are not used, so networks run slower: %s", error)
         return None
-    for target in TARGETS:
-        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
-    library.BoneageTilesUsable.restype = ctypes.c_bool
+    try:
+        functions = {target: getattr(library, target) for target in TARGETS}
+        library.BoneageTilesUsable.restype = ctypes.c_bool
+    except AttributeError as error:
+        logging.warning(
+            "The CPU kernels are not used, so networks run slower: they were built from another version (%s); install "
+            "the package again (in a checkout: pip install -e .)",
+            error,
+        )
+        return None
+    for target, function in functions.items():
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(function), platform="cpu")
     return library
 
 

@@ -263,10 +263,16 @@ def _checked(owner: str, factory: Callable[..., nn.Module], options: Mapping[str
         elif isinstance(default, float) and type(value) is int:
             value = float(value)
         if type(value) is not type(default) or not _sizes_are_positive(value):
-            kind = "whole numbers above 0" if isinstance(default, int | tuple) else type(default).__name__
-            raise BoneAgeError(f"option {key} of {owner} is {value!r}, expected {kind} such as {default!r}")
+            raise BoneAgeError(f"option {key} of {owner} is {value!r}, expected {_expected(default)}")
         checked[key] = value
     return checked
+
+
+def _expected(default: Any) -> str:
+    if isinstance(default, bool):
+        return "True or False"
+    kind = "whole numbers above 0" if isinstance(default, int | tuple) else type(default).__name__
+    return f"{kind} such as {default!r}"
 
 
 def _sizes_are_positive(value: Any) -> bool:

@@ -112,7 +112,8 @@ class Predictor:
             sex: "F" or "M" (or a `Sex`), "unknown" for one reading per sex, or None to take it from the header of a
                 DICOM file.
             inputs: the further inputs that the network was trained with: a number, the name of a category or, for a
-                heat map, the key points [points, 2] in pixels (right, down) of the image.
+                heat map, the key points [points, 2] in pixels (right, down) of the image, after its EXIF orientation
+                if it has one.
             accept_warnings: whether to read an image that the checks distrust; the prediction then has their warnings.
 
         Raises:

@@ -58,11 +58,11 @@ class RegionFinder:
         """Finds and reads the regions of one image.
 
         Returns:
-            First, JSON types: "found", a list of `Region.to_dict` with boxes in pixels of the original image, plus the
-            "months" and "interval" of each region, None if the sex is unknown or the region has no name; "missing" and
-            "surplus", counts by label; "months" and "interval" of all regions together; and "weights", the name of the
-            weights that read them. Second, the overlay (blue, green, red) of the image as it was read. Third, reasons
-            not to rely on the image, in sentences.
+            First, JSON types: "found", a list of `Region.to_dict` with boxes from `in_file`, plus the "months" and
+            "interval" of each region, None if the sex is unknown or the region has no name; "missing" and "surplus",
+            counts by label; "months" and "interval" of all regions together; and "weights", the name of the weights
+            that read them. Second, the overlay (blue, green, red) of the image as it was read. Third, reasons not to
+            rely on the image, in sentences.
 
         Raises:
             BoneAgeError: not an image, or a damaged one.
@@ -74,7 +74,8 @@ class RegionFinder:
             inputs = item.inputs if self._reader is self._predictor else {}
             read = self._reader.predict(picture, sex=item.sex, inputs=inputs, accept_warnings=True)
         except BoneAgeError as error:
-            doubts = (*doubts, f"There is no reading of the regions: {error}.")
+            reason = str(error).removeprefix(f"{picture.name}: ")  # doubts go into DICOM objects, without file names
+            doubts = (*doubts, f"There is no reading of the regions: {reason}.")
             read = Prediction(None, None, None, "")
         if read.regions_disagree:
             doubts = (*doubts, APART)
@@ -83,7 +84,7 @@ class RegionFinder:
 
 
 def as_json(regions: Regions, picture: Picture, read: Prediction) -> dict[str, Any]:
-    """The regions of a picture and their readings as JSON types, with boxes in pixels of the file."""
+    """The regions of a picture and their readings as JSON types, with boxes from `in_file`."""
     found = [region.to_dict() | _figures(read.regions.get(region.name)) for region in in_file(regions.found, picture)]
     return {"found": found, "missing": regions.missing, "surplus": regions.surplus, **_figures(read)}
 
@@ -110,7 +111,10 @@ def warnings(missing: Mapping[str, int], surplus: Mapping[str, int]) -> tuple[st
 
 
 def in_file(regions: tuple[Region, ...], picture: Picture) -> list[Region]:
-    """Converts regions of the picture as it was read to pixels of the file, which need not be square or upright."""
+    """Converts regions of the picture as it was read to pixels of the file, which need not be square or upright.
+
+    If the file has an EXIF orientation, they are pixels of the image after that orientation.
+    """
     height, width = picture.pixels.shape
     down, across = np.divide(picture.stored_shape, picture.unturned_shape).tolist()
     found = []

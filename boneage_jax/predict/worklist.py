@@ -3,14 +3,15 @@
 import dataclasses
 import datetime
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from boneage_jax.data.files import File, is_archive, list_files
 from boneage_jax.data.labels import Label, read_children
 from boneage_jax.data.matching import match
-from boneage_jax.data.radiograph import ENDINGS, select_images
+from boneage_jax.data.radiograph import ENDINGS, select_images, without_ending
 from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.predict.items import UNKNOWN
 from boneage_jax.sex import Sex
@@ -60,7 +61,7 @@ class Worklist:
         requests: one for each given file and for each image below each given folder, sorted by name within a folder.
         left_out: names of the files that were skipped (not images, or earlier output), by the given folder.
         warnings: sentences about rows of the label table that match no file.
-        notes: sentences about files that the label table does not list.
+        notes: sentences about files that the label table does not list, and about birth dates that give no age.
     """
 
     requests: list[Request]
@@ -101,7 +102,7 @@ def output_paths(folder: Path, requests: Sequence[Request], ending: str) -> list
 
     If whole paths share a name too, such as those of `a/b/1.png` and `a_b/1.png`, a number is appended to it.
     """
-    short = [one.place.removesuffix(PurePosixPath(one.place).suffix) for one in requests]
+    short = [without_ending(one.place) for one in requests]
     shared = Counter(name.casefold() for name in short)  # many file systems ignore case
     whole = [one.name.strip("./\\").replace("/", "_").replace("\\", "_") for one in requests]
     taken = {name for name, count in shared.items() if count == 1}
@@ -116,7 +117,7 @@ def output_paths(folder: Path, requests: Sequence[Request], ending: str) -> list
 
 
 def _requests(path: Path, left_out: dict[str, Sequence[str]]) -> list[Request]:
-    if not path.is_dir() and not is_archive(path):
+    if not os.path.isdir(path) and not is_archive(path):
         return [Request(str(path), path.name, File(str(path), 0, 0, path))]
     listing = list_files(path)
     images, others = select_images(file for file in listing.files if not file.name.endswith(OUTPUT_ENDINGS))
@@ -143,7 +144,7 @@ def _with_labels(work: Worklist, path: Path) -> Worklist:
     Raises:
         BoneAgeError: the table does not exist, or has other columns.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BoneAgeError(f"the label table {path} does not exist; expected a csv or xlsx file")
     labels = read_children(File(str(path), path.stat().st_size, 0, path))
     if labels is None:
@@ -165,11 +166,12 @@ def _with_labels(work: Worklist, path: Path) -> Worklist:
                 done[place] = _with_label(requests[place], known[identifier])
     listed_places = {place for places in matches.values() for place in places}
     others = [one for place, one in enumerate(requests) if place not in listed_places and not one.error]
+    unlisted = _unlisted(path, others) if any(label.sex is not None for label in labels) else []
     return dataclasses.replace(
         work,
         requests=done,
         warnings=_unmatched(path, [identifier for identifier in known if identifier not in matches]),
-        notes=_unlisted(path, others) if any(label.sex is not None for label in labels) else [],
+        notes=[*unlisted, *_undated(path, labels)],
     )
 
 
@@ -187,6 +189,14 @@ def _unlisted(table: Path, requests: Sequence[Request]) -> list[str]:
     origin = requests[0].sex_from or "the DICOM header, if there is one"
     names = listed(one.name for one in requests)
     return [f"{what} not listed in {table}, so the sex comes from {origin}: {names}"]
+
+
+def _undated(table: Path, labels: Iterable[Label]) -> list[str]:
+    count = sum(one.born is not None and one.date is None and one.chronological_age is None for one in labels)
+    if not count:
+        return []
+    what, them = (f"1 row of {table} has", "it") if count == 1 else (f"{count} rows of {table} have", "them")
+    return [f"{what} a birth date but no date; no age is taken from {them}"]
 
 
 def _with_label(request: Request, label: Label) -> Request:

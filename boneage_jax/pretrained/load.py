@@ -18,6 +18,7 @@ from boneage_jax.models.convnextv2 import ConvNeXtV2
 from boneage_jax.models.efficientnet import EfficientNet
 from boneage_jax.models.inception_v3 import InceptionV3
 from boneage_jax.models.joint_crops import JointCrops
+from boneage_jax.models.network import Network
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.models.xception import Xception
 from boneage_jax.pretrained import (
@@ -61,7 +62,7 @@ BOOKKEEPING = {
 Names = dict[str, str]
 
 
-def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
+def start_from(path: Path | str, name: str, network: Network, variables: dict[str, Any]) -> dict[str, Any]:
     """Replaces the trunk's variables by those of a file; the head is unchanged, unless this package wrote the file.
 
     If the network has one input channel, a stem for three is summed over its input channels. Its output for a
@@ -71,7 +72,7 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
         path: a file that `formats.read` reads, a weights file of this package, the name of weights that are included in
             this package, or "imagenet" for those of `imagenet.find`.
         name: of the trunk, for messages.
-        trunk: the module.
+        network: trunk and head.
         variables: of the network, {"params": {"trunk", "head"}, "batch_stats": {"trunk"}}.
 
     Returns:
@@ -82,7 +83,8 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
     """
     path = _find(path, name)
     if weights.is_released(path):
-        return released.start_from(path, name, trunk, variables)
+        return released.start_from(path, name, network, variables)
+    trunk = network.trunk
     source, stored = formats.read(path)
     like = {kind: tree["trunk"] for kind, tree in variables.items() if "trunk" in tree}
     alone = OURS_ALONE.get(type(trunk), ())

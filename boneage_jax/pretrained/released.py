@@ -9,7 +9,7 @@ from absl import logging
 from flax import traverse_util
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.models import Description
+from boneage_jax.models import Description, Network
 from boneage_jax.pretrained.assign import assign
 from boneage_jax.released import weights
 
@@ -17,22 +17,21 @@ from boneage_jax.released import weights
 _HOW = ("axis_name", "remat", "dtype", "drop_path", "frozen_statistics", "parent", "name")
 
 
-def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
-    """As `load.start_from`, for a file of released weights.
+def start_from(path: Path | str, name: str, network: Network, variables: dict[str, Any]) -> dict[str, Any]:
+    """As `load.start_from`, for a file of released weights; the loaded head gives the months that the file gives.
 
     Raises:
         BoneAgeError: the file is damaged, or its trunk differs.
     """
     stored = weights.read(path)
     try:
-        _check_same(
-            stored.header.model["name"], name, Description.from_dict(stored.header.model).network().trunk, trunk
-        )
+        theirs = Description.from_dict(stored.header.model)
+        _check_same(stored.header.model["name"], name, theirs.network().trunk, network.trunk)
         loaded = {"trunk": _part(stored.variables, variables, "trunk")}
     except BoneAgeError as error:
         raise BoneAgeError(f"{name} cannot start from {path}: {error}") from error
     try:
-        loaded["head"] = _part(stored.variables, variables, "head")
+        loaded["head"] = _in_our_units(_part(stored.variables, variables, "head"), network.head, theirs)
         logging.info("%s starts from %s: trunk and head.", name, path)
     except BoneAgeError as error:
         logging.info("%s starts from %s: trunk only; for the head, %s.", name, path, error)
@@ -42,14 +41,22 @@ def start_from(path: Path | str, name: str, trunk: nn.Module, variables: dict[st
     }
 
 
+def _in_our_units(variables: dict[str, Any], head: nn.Module, theirs: Description) -> dict[str, Any]:
+    """The variables of their head for a head whose outputs are standardised with other label statistics."""
+    same = (theirs.label_mean, theirs.label_std) == (head.label_mean, head.label_std)
+    if same or not hasattr(head, "rescaled"):  # a head without this method gives months
+        return variables
+    return {**variables, "params": head.rescaled(variables["params"], theirs.label_mean, theirs.label_std)}
+
+
 def _check_same(their_name: str, our_name: str, theirs: nn.Module, ours: nn.Module) -> None:
     """Raises BoneAgeError, naming the differences, unless both trunks compute the same function."""
     if not isinstance(ours, type(theirs)):  # a trunk that extends theirs has its layers
         raise BoneAgeError(f"it contains a {their_name}; set model.name to that, or use another file")
+    fields = {field.name: field.default for field in dataclasses.fields(ours) if field.name not in _HOW}
+    options = {name: (getattr(theirs, name, default), getattr(ours, name)) for name, default in fields.items()}
     different = [
-        f"{field.name} is {getattr(theirs, field.name)!r} there, but {getattr(ours, field.name)!r} here"
-        for field in dataclasses.fields(ours)
-        if field.name not in _HOW and getattr(theirs, field.name) != getattr(ours, field.name)
+        f"{name} is {their!r} there, but {our!r} here" for name, (their, our) in options.items() if their != our
     ]
     if different:
         raise BoneAgeError(

@@ -50,8 +50,8 @@ def read_annotations(path: pathlib.Path) -> list[Annotation]:
     """Reads the table; one annotation for each radiograph and reader, sorted by id.
 
     Raises:
-      BoneAgeError: no such file, a missing column, an unknown label, an invalid number, a box without area or outside
-        its picture; the message names the row.
+      BoneAgeError: no such file, not a csv table in UTF-8, a missing column, an unknown label, an invalid number, a
+        box without area or outside its picture; the message names the row.
     """
     groups: dict[tuple[str, str, str], list[tuple[int, list[float]]]] = {}
     sizes: dict[tuple[str, str, str], tuple[float, float]] = {}
@@ -68,6 +68,8 @@ def read_annotations(path: pathlib.Path) -> list[Annotation]:
                 groups.setdefault(key, []).append((label, box))
     except OSError as error:
         raise BoneAgeError(f"The region boxes {path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BoneAgeError(f"{path} is not a csv table in UTF-8 ({error}); save it as 'CSV UTF-8'") from None
     return [
         Annotation(*key, sizes[key], np.array([label for label, _ in rows]), np.array([box for _, box in rows]))
         for key, rows in sorted(groups.items(), key=lambda item: (len(item[0][0]), item[0]))

@@ -19,7 +19,9 @@ from tqdm import tqdm
 from boneage_jax import compilation, program
 from boneage_jax.atomic_files import write_text
 from boneage_jax.data import rsna
+from boneage_jax.data.files import make_folder
 from boneage_jax.data.radiograph import read
+from boneage_jax.errors import BoneAgeError
 from boneage_jax.regions.detector import Regions, packaged
 
 
@@ -47,6 +49,9 @@ def main() -> int:
     flags = parser.parse_args()
     compilation.use_cache(compilation.cache_folder(""))
     labelled = [image for split in rsna.find(flags.data).values() for image in split]
+    make_folder(flags.out.parent, "--out")
+    if flags.out.is_dir():
+        raise BoneAgeError(f"--out {flags.out} is a folder; expected a file to write, .json")
     detector = packaged()
 
     def found(image: rsna.LabelledImage) -> tuple[str, tuple[int, ...], Regions]:

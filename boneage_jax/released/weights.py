@@ -154,6 +154,16 @@ def write(path: Path | str, weights: Weights) -> None:
     write_bytes(Path(path), content)
 
 
+def rounded(variables: Any, storage: str) -> Any:
+    """The variables as `read` returns them after `write` has stored them in this type.
+
+    Raises:
+        BoneAgeError: as `write`.
+    """
+    flat = flatten_dict(variables, sep="/")
+    return unflatten_dict({name: _stored(name, x, storage).astype(np.float32) for name, x in flat.items()}, sep="/")
+
+
 def read(path: Path | str) -> Weights:
     """Reads a file and verifies its checksum.
 

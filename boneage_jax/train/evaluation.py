@@ -50,9 +50,13 @@ def evaluate_checkpoint(
 
     Returns:
         The result of `report.write`.
+
+    Raises:
+        BoneAgeError: no checkpoint, or no such split.
     """
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
     experiment, state = restore_best(workdir)
+    logging.info("Evaluating the best checkpoint, of step %d.", int(state.step))
     experiment = experiment.on_data_of(config)
     split, found = predict_split(experiment, state.variables, splits)
     return write_report(workdir, split, found, stored_calibration(workdir, experiment, state.variables))

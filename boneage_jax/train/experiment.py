@@ -47,8 +47,13 @@ class Experiment:
 
     @classmethod
     def from_about(cls, about: dict[str, Any], where: Path | str) -> "Experiment":
-        """Rebuilds the experiment from the metadata of a checkpoint."""
+        """Rebuilds the experiment from the metadata of a checkpoint.
+
+        Raises:
+            BoneAgeError: the checkpoint needs another version of the configuration or of the preprocessing.
+        """
         config = configuration.from_json(about["config"], where)
+        data.Preprocessing.from_dict(about["preprocessing"])
         return cls.create(config, Statistics(**about["statistics"]))
 
     def about(self) -> dict[str, Any]:
@@ -123,7 +128,7 @@ class Experiment:
         )
         if pretrained and init_from:
             variables = {"params": fresh.params, "batch_stats": fresh.batch_stats}
-            variables = start_from(init_from, self.config.model.name, self.network.trunk, variables)
+            variables = start_from(init_from, self.config.model.name, self.network, variables)
             fresh = fresh.starting_from(variables)
         return transform, fresh
 
@@ -164,7 +169,7 @@ class Statistics:
 
 def preprocessing(config: ConfigDict) -> data.Preprocessing:
     """Builds the preprocessing from the section `preprocess`."""
-    return data.Preprocessing.from_dict(config.preprocess.to_dict())
+    return data.Preprocessing.from_settings(config.preprocess.to_dict())
 
 
 def describe_network(config: ConfigDict, statistics: Statistics) -> models.Description:

@@ -6,6 +6,8 @@ resumes from its newest checkpoint and ends with bit-identical parameters.
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import math
 import signal
 import time
@@ -24,10 +26,11 @@ from boneage_jax import config as configuration
 from boneage_jax import data, locks, program
 from boneage_jax.atomic_files import storage_errors
 from boneage_jax.data import pipeline
+from boneage_jax.data.augment import Augmentation
 from boneage_jax.data.splits import STANFORD
 from boneage_jax.data.stream import Batches
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.train import optimizer, parallel, placement
+from boneage_jax.train import losses, optimizer, parallel, placement
 from boneage_jax.train.checkpoint import Store, check_path, hidden_writer_tracebacks
 from boneage_jax.train.evaluation import evaluate_checkpoint
 from boneage_jax.train.experiment import Experiment, Statistics, load_data, predict
@@ -68,6 +71,7 @@ class Run:
     infer: Callable[[Any, Any], Any]
     judge: Callable[..., Any] | None  # the plateau rule; None when it is switched off
     steps_per_epoch: int
+    images: dict[str, str]  # of `_fingerprints`
 
     @property
     def total_steps(self) -> int:
@@ -91,6 +95,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         StoppedError: SIGTERM or SIGINT was received; everything is saved.
     """
     configuration.check(config)
+    losses.create(config.train.loss, label_mean=0.0, label_std=1.0, label_sigma=config.train.label_sigma)
+    Augmentation(**config.augment.to_dict())
     parallel.check_batch_size("train.batch_size", config.train.batch_size)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size)
     check_path(workdir.resolve())
@@ -117,13 +123,14 @@ def _train_until_done(experiment: Experiment, splits: dict[str, data.Split], wor
         latest = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/latest")))
         best = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/best", keep=1)))
         transform, fresh = experiment.fresh_state(steps_per_epoch, pretrained=not latest.steps())
-        describe_run(workdir, config)  # only now that the configuration is known to work: later runs must match it
-        state, progress = _resume(latest, best, fresh, config.checkpoint.step)
+        describe_run(workdir, config)
+        images = _fingerprints(splits)
+        state, progress = _resume(latest, best, fresh, config.checkpoint.step, images)
         log = stack.enter_context(contextlib.closing(MetricsLog(workdir, after_step=int(state.step))))
         # Compiled once: if run eagerly, its branches would be compiled again at each evaluation.
         judge = jax.jit(experiment.plateau.update) if experiment.plateau else None
         infer = experiment.compile_inference()
-        run = Run(config, experiment, splits, sources, latest, best, log, infer, judge, steps_per_epoch)
+        run = Run(config, experiment, splits, sources, latest, best, log, infer, judge, steps_per_epoch, images)
         _train(run, parallel.replicate(state), progress, experiment.compile_train_step(transform))
 
 
@@ -145,8 +152,9 @@ def _alone(workdir: Path) -> Iterator[None]:
 
 
 def _check_same_run(config: ConfigDict, workdir: Path) -> None:
-    path = workdir / "config.json"
-    if path.exists():
+    """Raises BoneAgeError if the folder has a run with other settings that has saved a checkpoint."""
+    path, checkpoints = workdir / "config.json", workdir / "checkpoints/latest"
+    if path.exists() and any(each.name.isdecimal() for each in checkpoints.glob("*")):
         stored = configuration.from_json(path.read_text(), path)
         if different := configuration.differences(stored, config):
             raise BoneAgeError(
@@ -155,11 +163,40 @@ def _check_same_run(config: ConfigDict, workdir: Path) -> None:
             )
 
 
-def _resume(latest: Store, best: Store, fresh: TrainState, step: int) -> tuple[TrainState, Progress]:
-    """The state and progress to start from: a checkpoint's, or fresh ones."""
+def _fingerprints(splits: dict[str, data.Split]) -> dict[str, str]:
+    """Number of images and checksum of ids, sexes and ages, for each split that influences the training."""
+    found = {}
+    for name in ("train", "validation"):
+        split = splits[name]
+        rows = zip(split.ids, split.sex.tolist(), split.age.tolist(), strict=True)
+        digest = hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()
+        found[name] = f"{len(split)} images, {digest}"
+    return found
+
+
+def _resume(
+    latest: Store, best: Store, fresh: TrainState, step: int, images: dict[str, str]
+) -> tuple[TrainState, Progress]:
+    """The state and progress to start from: a checkpoint's, or fresh ones.
+
+    Raises:
+        BoneAgeError: there is no checkpoint of this step, it is damaged, needs another version of the preprocessing or
+            was trained on other images or labels.
+    """
     if not latest.steps():
+        if step >= 0:
+            raise BoneAgeError(f"checkpoint.step is {step}, but {latest.directory} contains no checkpoint")
         return fresh, Progress()
     restored = latest.restore(fresh, None if step < 0 else step)
+    data.Preprocessing.from_dict(restored.about["preprocessing"])
+    before = restored.about.get("images", images)  # checkpoints of earlier versions do not list them
+    for name in images:
+        if before[name] != images[name]:
+            raise BoneAgeError(
+                f"the {name} images or their labels are not those that this run started with "
+                f"({before[name].partition(',')[0]} then, {images[name].partition(',')[0]} now); restore them, or "
+                "choose another --workdir"
+            )
     progress = Progress(**restored.about["progress"])
     if step >= 0:
         latest.discard_after(step)
@@ -243,7 +280,7 @@ def _plateau_scale(state: TrainState) -> float:
 
 
 def _about(run: Run, progress: Progress) -> dict[str, Any]:
-    return {**run.experiment.about(), "progress": dataclasses.asdict(progress)}
+    return {**run.experiment.about(), "images": run.images, "progress": dataclasses.asdict(progress)}
 
 
 def _save(run: Run, state: TrainState, progress: Progress, step: int) -> None:

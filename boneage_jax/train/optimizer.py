@@ -66,22 +66,23 @@ def _kernels(params: Any) -> Any:
 def _slower_by_layer(decay: float, trunk_layers: Sequence[str]) -> optax.GradientTransformation:
     """Multiplies updates by decay^depth: depth 0 for the head, 1 for the trunk's last layer and so on to the image.
 
-    A normalisation (`<layer>_bn`, `<layer>_norm`) has the depth of its layer.
+    A normalisation (`<layer>_bn`, `<layer>_norm`) has the depth of its layer (`<layer>`, `<layer>_conv`).
     """
     if not 0 < decay <= 1:
         raise BoneAgeError(f"optimizer.layer_decay is {decay}, expected above 0 to 1")
-    layers = list(dict.fromkeys(map(_without_norm, trunk_layers)))
+    layers = list(dict.fromkeys(map(_layer, trunk_layers)))
     factors = {layer: decay ** (len(layers) - i) for i, layer in enumerate(layers)}
 
     def scaled(path: Any, update: jax.Array) -> jax.Array:
         part, layer = _names(path)[:2]
-        return update * factors[_without_norm(layer)] if part == "trunk" else update
+        return update * factors[_layer(layer)] if part == "trunk" else update
 
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
 
 
-def _without_norm(layer: str) -> str:
-    return layer.removesuffix("_bn").removesuffix("_norm")
+def _layer(name: str) -> str:
+    """The layer that a module of the trunk belongs to."""
+    return name.removesuffix("_bn").removesuffix("_norm").removesuffix("_conv")
 
 
 def _labels(frozen: Sequence[str], params: Any) -> Any:

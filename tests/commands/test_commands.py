@@ -14,16 +14,20 @@ import pytest
 from ml_collections import ConfigDict
 
 import boneage_jax
+from boneage_jax.commands import evaluate
 from boneage_jax.commands.main import main
 from boneage_jax.data import phantom, rsna
+from boneage_jax.data.files import File
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export import check_fitting
 from boneage_jax.export.pack import export
+from boneage_jax.models import Input
 from boneage_jax.models.network import TRUNKS
 from boneage_jax.predict.items import Item
 from boneage_jax.predict.predictor import Predictor
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released import calibration, weights
+from boneage_jax.sex import Sex
 from boneage_jax.train import loop
 from boneage_jax.train.checkpoint import digest_json
 from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
@@ -201,6 +205,28 @@ def test_a_damaged_image_is_an_error_or_is_skipped(tiny, tmp_path, capsys):
     assert [row["id"] for row in predictions_csv(tmp_path / "b")] == ["0", "1", "3"]
 
 
+def test_an_unusable_out_folder_is_an_error_before_predicting(tiny, tmp_path, monkeypatch, capsys):
+    rsna_forms.write(
+        tmp_path, {"in/1.png": rsna_forms.png(1), "labels.csv": b"id,boneage,male\n1,60,True\n", "out": b""}
+    )
+    monkeypatch.setattr(Predictor, "predict_many", None)
+    arguments = [f"--labels={tmp_path / 'labels.csv'}", f"--images={tmp_path / 'in'}", f"--out={tmp_path / 'out'}"]
+    assert main(["evaluate", f"--weights={tiny}", *arguments]) == 1
+    assert f"the folder {tmp_path / 'out'} for --out cannot be created: File exists" in capsys.readouterr().err
+
+
+def test_key_points_of_squashed_copies_have_the_size_of_the_original(tmp_path):
+    file = File("1.png", 0, 0, b"", original_size=(1000, 2000))
+    images = [rsna.LabelledImage("1", Sex.FEMALE, 60.0, file)]
+    document = {
+        "images": [{"id": 0, "file_name": "1.png"}],
+        "annotations": [{"image_id": 0, "keypoints": [900, 1800, 2] * 17}],
+    }
+    (tmp_path / "points.json").write_text(json.dumps(document))
+    (item,) = evaluate._items(images, (Input("hand", "heatmap"),), tmp_path / "points.json")
+    assert item.inputs["hand"].shape == (2000, 1000)
+
+
 def test_half_precision_gives_nearly_the_same_bone_age(exported, tmp_path):
     workdir, path = exported
     export(workdir, tmp_path / "half.safetensors", storage="float16", checks=0)
@@ -210,13 +236,19 @@ def test_half_precision_gives_nearly_the_same_bone_age(exported, tmp_path):
     assert (tmp_path / "half.safetensors").stat().st_size < path.stat().st_size
 
 
-def test_a_bfloat16_run_is_exported_to_compute_in_float32(config, tmp_path):
+def test_a_bfloat16_run_is_measured_with_the_values_of_its_file_in_float32(config, folder, tmp_path):
     config = config.copy_and_resolve_references()
     config.model.dtype = "bfloat16"
     loop.train_and_evaluate(config, tmp_path / "run")
-    header = export(tmp_path / "run", tmp_path / "a.safetensors", calibrated=False, checks=0)
+    header = export(tmp_path / "run", tmp_path / "a.safetensors", storage="bfloat16", calibrated=False, checks=0)
     assert header.model["dtype"] == "float32"
     assert header.config["model"]["dtype"] == "bfloat16"
+
+    rows = predictions_csv(tmp_path / "run/evaluate/validation")
+    items = [Item(folder / f"boneage-validation-dataset/{row['id']}.png", row["sex"]) for row in rows]
+    found = boneage_jax.load(tmp_path / "a.safetensors").predict_many(items, batch_size=16)
+    months = np.array([one.months for one in found], np.float64)
+    np.testing.assert_allclose(months, np.array([row["predicted"] for row in rows], np.float64), atol=1e-3)
 
 
 def test_a_calibration_of_another_checkpoint_is_not_applied(exported, config, tmp_path):

@@ -1,12 +1,14 @@
 """`boneage info`: provenance, figures and environment, as text and as JSON."""
 
 import json
+import pathlib
 
 import jax
 import pytest
 
 from boneage_jax.commands.main import main
 from boneage_jax.data import preprocess
+from boneage_jax.regions import detector
 from boneage_jax.released import weights
 from boneage_jax.version import __version__
 
@@ -39,6 +41,14 @@ def test_weights_without_figures_still_have_provenance(tiny, capsys):
     assert main(["info", f"--weights={tiny}"]) == 0
     out = capsys.readouterr().out
     assert "weights tiny, SHA-256" in out
+    assert "MAE" not in out
+
+
+def test_the_region_detector_is_described_without_a_table_of_bone_ages(capsys):
+    path = pathlib.Path(detector.__file__).with_name("regions.safetensors")
+    assert main(["info", f"--weights={path}"]) == 0
+    out = capsys.readouterr().out
+    assert "weights regions, SHA-256" in out
     assert "MAE" not in out
 
 

@@ -258,6 +258,48 @@ def test_a_sparse_file_is_one_error_among_results(read, tmp_path):
     assert "in/2.png has more than 536,870,912 bytes" in second["error"]
 
 
+def test_a_name_that_is_too_long_is_one_error_among_results(read, tmp_path):
+    rsna_forms.write(tmp_path, {"1.png": png(1)})
+    first, second = read("x" * 300, "1.png", "--sex=F", status=2)
+    assert "cannot be read: File name too long" in first["error"]
+    assert second["months"] is not None
+
+
+def test_a_label_table_with_too_long_a_name_is_an_error(run, tmp_path):
+    status, _, err = run("1.png", f"--labels={'x' * 300}")
+    assert status == 1
+    assert err.startswith("error: the label table xxx")
+
+
+def test_files_named_by_a_uid_keep_its_last_number(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rsna_forms.write(tmp_path, {"CR.1.2.3": png(1), "CR.1.2.4": png(2), "CR.1.2.5.png": png(3)})
+    requests = worklist.gather([Path(f"CR.1.2.{end}") for end in ("3", "4", "5.png")], None, None, None).requests
+    names = [path.name for path in worklist.output_paths(Path("out"), requests, worklist.HEATMAP_ENDING)]
+    assert names == ["CR.1.2.3-heatmap.png", "CR.1.2.4-heatmap.png", "CR.1.2.5-heatmap.png"]
+    (found,) = read("CR.1.2.3", status=1)
+    assert "or as CR.1.2.3 in the table of --labels" in found["error"]
+
+
+def test_birth_dates_without_an_examination_date_are_noted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rsna_forms.write(tmp_path, {f"{number}.png": png() for number in range(4)})
+
+    def notes(*rows):
+        table = Path("labels.csv")
+        table.write_text("\n".join(["id,sex,age,date,birth_date", *rows]))
+        return list(worklist.gather([Path(f"{number}.png") for number in range(4)], None, None, table).notes)
+
+    complete = ["0,F,,2024-05-31,2014-05-31", "1,F,9,,2014-05-31"]
+    assert notes(*complete, "2,F,,2024-05-31,", "3,F,,,") == []
+    assert notes(*complete, "2,F,,,2014-05-31", "3,F,,,") == [
+        "1 row of labels.csv has a birth date but no date; no age is taken from it"
+    ]
+    assert notes(*complete, "2,F,,,2014-05-31", "3,F,,,2015-05-31") == [
+        "2 rows of labels.csv have a birth date but no date; no age is taken from them"
+    ]
+
+
 def test_rows_without_a_file_and_files_without_a_row_are_named(run, read, tmp_path):
     rsna_forms.write(tmp_path, {"in/anna.png": png(1), "in/ben.png": png(2)})
     (tmp_path / "labels.csv").write_text("id,sex\nanna,F\nbenn,M\n")

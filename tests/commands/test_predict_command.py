@@ -440,6 +440,18 @@ def test_weights_without_heat_maps_write_dicom_objects_and_regions(read, joints,
     assert (tmp_path / found["dicom_report"]).exists()
 
 
+def test_dicom_objects_do_not_name_a_picture_that_cannot_be_written(read, joints, tmp_path):
+    path = tmp_path / "hand.dcm"
+    path.write_bytes(radiographs.file("CR", test_region_readings.hand()))
+    (tmp_path / "secret/hand-heatmap.png").mkdir(parents=True)
+    (tmp_path / "secret/hand-regions.png").mkdir()
+    for flags in (["--heatmap=secret"], ["--regions=secret", joints]):
+        (found,) = read(path, *flags, f"--dicom-out={flags[0][2:8]}", status=2)
+        assert sum("cannot write secret/hand-" in text for text in found["warnings"]) == 1
+        for name in (found["dicom_report"], found["dicom_capture"]):
+            assert b"secret" not in (tmp_path / name).read_bytes()
+
+
 def test_months_below_zero_have_a_sign_in_words():
     assert [years_months(months) for months in (-0.6, -0.4, 0.0, 11.6, -13.2)] == [
         *("-0 years 1 month", "0 years 0 months", "0 years 0 months", "1 year 0 months", "-1 year 1 month")

@@ -86,6 +86,22 @@ def test_the_cache_is_reused_unless_its_contents_would_change(source, tmp_path):
     assert len(cached(SMALL)) == 4
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_image_replaced_by_one_of_the_same_size_is_prepared_again(packed, tmp_path):
+    def cached(image):
+        content = {f"{i}.bmp": forms.png(int(i), ".bmp") for i in forms.TRAIN_IDS} | {"1377.bmp": image}
+        content = {"images.zip": forms.archive(content)} if packed else content
+        source = forms.write(tmp_path / "source", {**content, forms.TRAIN_CSV: forms.table(forms.train_rows())})
+        splits = dataset.load("rsna_bone_age", source, SMALL, cache=tmp_path / "cache")
+        (shown,) = (s[s.ids.index("1377")]["image"] for s in splits.values() if "1377" in s.ids)
+        return shown
+
+    first, second = (forms.png(seed, ".bmp") for seed in (1, 2))
+    assert len(first) == len(second)
+    assert (cached(first) != cached(second)).any()
+    assert len(folders(tmp_path / "cache")) == 2
+
+
 def test_a_damaged_image_stops_the_build_and_is_named(source, tmp_path):
     replace(source, "1377", forms.png(1377)[:-20])
     with pytest.raises(BoneAgeError, match=r"boneage-training-dataset/1377\.png is truncated"):
@@ -251,6 +267,22 @@ def test_the_phantom_provides_chronological_age_and_key_points(tmp_path):
     for wrong in ({"ward": ("a", "b")}, {"chronological_age": ("a", "b")}, {"weight": "number"}):
         with pytest.raises(BoneAgeError, match=r"phantom has no input .* chronological_age"):
             dataset.load("phantom", None, preprocessing, cache=tmp_path, inputs=wrong, count=count)
+
+
+def test_the_phantom_has_the_same_heat_map_with_joint_crops(tmp_path):
+    whole, joints = (
+        dataset.load(
+            "phantom",
+            None,
+            Preprocessing(size=64, clahe_clips=(), region=region),
+            cache=tmp_path,
+            inputs={"hand": "keypoints"},
+            count={"train": 1, "validation": 1},
+        )["train"][0]["inputs"]["hand"][..., 0]
+        for region in ("image", "joints")
+    )
+    assert np.count_nonzero(whole > 150) >= 15
+    assert np.corrcoef(whole.ravel(), joints.ravel())[0, 1] > 0.99
 
 
 def test_input_statistics_are_mean_and_std_of_numeric_inputs(source, tmp_path):

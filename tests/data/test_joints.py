@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -74,6 +75,30 @@ def test_key_points_scale_with_a_resized_copy():
     points = np.array([[-0.5, -0.5], [99.5, 49.5], [np.nan, np.nan]])
     found = KeyPoints("hand", points, (50, 100)).on((100, 200))
     np.testing.assert_allclose(found, [[-0.5, -0.5], [199.5, 99.5], [np.nan, np.nan]])
+
+
+def test_the_table_of_sizes_places_points_on_a_squashed_copy(tmp_path):
+    points = KeyPoints("hand", np.array([[999.5, 499.5]]))
+    assert points.with_size((2000, 1000)).shape == (1000, 2000)
+    np.testing.assert_allclose(points.with_size((2000, 1000)).on((100, 200)), [[99.5, 49.5]])
+    assert points.with_size(None) is points
+    assert KeyPoints("hand", points.points, (50, 100)).with_size((2000, 1000)).shape == (50, 100)
+
+
+def test_joint_crops_of_squashed_copies_use_the_table_of_sizes(tmp_path):
+    ids = rsna_forms.TRAIN_IDS
+    original = phantom.render(120, 1, size=160, seed=3)
+    copy = cv2.imencode(".png", cv2.resize(original.image, (80, 160)))[1].tobytes()  # squashed to half the width
+    rows = [["id", "width", "height"], *([i, "1600", "1600"] for i in ids)]
+    files = {f"{i}.png": copy for i in ids} | {"sizes.csv": rsna_forms.table(rows)}
+    rsna_forms.write(tmp_path / "rsna", {**files, rsna_forms.TRAIN_CSV: rsna_forms.table(rsna_forms.train_rows())})
+    marks = np.hstack([(original.key_points + 0.5) * 10 - 0.5, np.full((POINTS, 1), 2.0)]).ravel().tolist()
+    images = [{"id": n, "file_name": f"{one}.png"} for n, one in enumerate(ids)]
+    annotations = [{"image_id": n, "keypoints": marks} for n in range(len(ids))]
+    (tmp_path / "points.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    splits = data.load("rsna_bone_age", tmp_path / "rsna", CROPS, cache=tmp_path, keypoints=tmp_path / "points.json")
+    expected = CROPS.prepare(original.image, original.key_points)
+    assert np.abs(splits["train"][0]["image"].astype(int) - expected).mean() < 12
 
 
 def test_the_phantom_provides_joint_crops(tmp_path):

@@ -114,3 +114,23 @@ def test_a_damaged_archive_beside_the_images_is_an_error(tmp_path):
     forms.write(tmp_path, {"more.zip": b"PK"})
     with pytest.raises(BoneAgeError, match=r"more\.zip is not an intact zip archive"):
         found(path)
+
+
+def test_unreadable_files_may_be_skipped(tmp_path, caplog):
+    path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"]])
+    packed = bytearray(forms.archive(forms.images(["7"])))
+    packed[60] ^= 255
+    forms.write(tmp_path, {"more.zip": b"PK", "7.zip": bytes(packed)})
+    with caplog.at_level("WARNING"):
+        assert found(path, on_missing="skip") == [("12", Sex.FEMALE, 100)]
+    assert "1 files, folders or archives are skipped: " in caplog.text
+    assert "more.zip is not an intact zip archive" in caplog.text
+
+
+def test_tables_beside_the_images_that_cannot_be_read_are_logged(tmp_path, caplog):
+    path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"], ["7", "9", "M"], ["a-hand", "9", "M"]])
+    forms.write(tmp_path, {"notes.csv": b"\xff\xfe\x00", "~$labels.xlsx": b"owner", "train/~$more.xlsx": b"owner"})
+    with caplog.at_level("WARNING"):
+        assert len(found(path)) == 3
+    assert "notes.csv is not a csv table in UTF-8 or UTF-16" in caplog.text
+    assert "~$" not in caplog.text

@@ -158,14 +158,21 @@ def test_settings_round_trip_through_a_dict():
     )
     assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
     with pytest.raises(BoneAgeError, match="clahe_clip;"):
-        Preprocessing.from_dict({"size": 64, "clahe_clip": 2})
+        Preprocessing.from_settings({"size": 64, "clahe_clip": 2})
 
 
 def test_another_preprocessing_version_is_rejected():
     fields = Preprocessing(size=64).to_dict()
     assert fields["version"] == VERSION
-    with pytest.raises(BoneAgeError, match=r"expect version 1 of the preprocessing.*exported by this version"):
-        Preprocessing.from_dict({**fields, "version": 1})
+    with pytest.raises(BoneAgeError, match=r"expect version 3 of the preprocessing.*trained with this version"):
+        Preprocessing.from_dict({**fields, "version": 3})
+
+
+def test_the_first_preprocessing_version_which_wrote_no_number_is_rejected():
+    fields = Preprocessing(size=64).to_dict()
+    del fields["version"]
+    with pytest.raises(BoneAgeError, match="expect version 1 of the preprocessing"):
+        Preprocessing.from_dict(fields)
 
 
 def check(fields):

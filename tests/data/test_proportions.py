@@ -45,6 +45,17 @@ def test_a_size_table_restores_the_aspect_ratio_of_squashed_copies(tmp_path):
     assert pixels.dtype == np.uint16
 
 
+def test_sizes_are_matched_by_folder_and_unmatched_ones_are_logged(tmp_path, caplog):
+    forms.write(tmp_path, {"A/hand.png": squashed(1), "B/hand.png": squashed(2)})
+    rows = [["id", "width", "height"], ["A/hand", "1000", "2000"], ["B/hand.jpg", "600", "900"], ["C/hand", "9", "9"]]
+    labels = [["id", "boneage", "sex"], ["A/hand", "100", "F"], ["B/hand", "30", "M"]]
+    forms.write(tmp_path, {SIZES: forms.table(rows), "labels.csv": forms.table(labels)})
+    with caplog.at_level(logging.WARNING):
+        found = rsna.find_labelled(tmp_path / "labels.csv", tmp_path)
+    assert [image.file.original_size for image in found] == [(1000, 2000), (600, 900)]
+    assert "1 original sizes match no image: C/hand" in caplog.text
+
+
 def test_a_size_table_does_not_change_full_size_images(tmp_path):
     forms.official(tmp_path)  # 24 rows and 20 columns
     forms.write(tmp_path, {SIZES: sizes(forms.TRAIN_IDS, width=1000, height=1201)})

@@ -229,6 +229,32 @@ def test_a_broken_workbook_is_rejected_and_named(tmp_path):
     refused(tmp_path, "Bone age ground truth.xlsx")
 
 
+def test_the_lock_file_of_a_workbook_is_ignored(tmp_path):
+    forms.write(forms.official(tmp_path), {"~$labels.xlsx": b"owner", "more.zip": forms.archive({"~$a.csv": b"\xff"})})
+    assert every_id(rsna.find(tmp_path)) == sorted(forms.TRAIN_IDS)
+
+
+def test_an_unreadable_archive_may_be_skipped(tmp_path, caplog):
+    forms.write(forms.official(tmp_path), {"more.zip": b"PK"})
+    refused(tmp_path, "more.zip is not an intact zip archive")
+    with caplog.at_level("WARNING"):
+        assert every_id(rsna.find(tmp_path, on_missing="skip")) == sorted(forms.TRAIN_IDS)
+    assert "more.zip is not an intact zip archive" in caplog.text
+
+
+def test_images_named_by_a_uid_without_suffix_are_paired(tmp_path):
+    ids = [f"CR.1.2.840.{number}" for number in range(30)]
+    images = {f"images/{one}": forms.png(number) for number, one in enumerate(ids)}
+    forms.write(tmp_path, {**images, forms.TRAIN_CSV: forms.table(forms.train_rows(ids))})
+    assert every_id(rsna.find(tmp_path)) == sorted(ids)
+
+
+def test_images_of_an_unknown_suffix_are_paired(tmp_path):
+    forms.write(tmp_path, {f"{one}.img": forms.png(int(one)) for one in forms.TRAIN_IDS})
+    forms.write(tmp_path, {forms.TRAIN_CSV: forms.table(forms.train_rows())})
+    assert every_id(rsna.find(tmp_path)) == sorted(forms.TRAIN_IDS)
+
+
 AGE_AND_WARD: dict[str, Kind] = {"chronological_age": "number", "ward": ("north", "South", "unknown")}
 
 

@@ -27,6 +27,13 @@ def test_the_card_is_written_beside_the_weights(tmp_path):
     assert (tmp_path / "tiny.md").read_text() == card.text(stored.header)
 
 
+def test_only_figures_of_the_validation_split_are_called_optimistic():
+    header = weights.read_header(weights.FOLDER / "fast.safetensors")
+    other = dataclasses.replace(header, data=header.data | {"measured_split": "test"})
+    assert "The checkpoint was selected on these images" in card.text(header)
+    assert "selected" not in card.text(other)
+
+
 def test_checks_of_earlier_versions_have_no_number_of_images():
     header = dataclasses.replace(random_weights.weights().header, checks={"least_good": -1.0})
     assert "- Input checks: fitted on training images\n" in card.text(header)

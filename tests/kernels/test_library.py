@@ -86,6 +86,14 @@ def test_a_damaged_library_is_not_used(built, tmp_path, caplog):
     assert "networks run slower" in caplog.text
 
 
+@needs_kernels
+def test_a_library_of_another_version_is_not_used(fresh, monkeypatch, caplog):
+    monkeypatch.setattr(library, "TARGETS", (*library.TARGETS, "BoneageLater"))
+    with caplog.at_level(logging.WARNING):
+        assert not library.available()
+    assert "built from another version" in caplog.text
+
+
 def test_kernels_can_be_switched_off(fresh, monkeypatch):
     monkeypatch.setenv(library.SWITCH, "off")
     monkeypatch.setattr(ctypes, "CDLL", pytest.fail)

@@ -56,6 +56,15 @@ def test_every_registered_head_is_covered():
 
 
 @each_head
+def test_rescaled_parameters_give_the_same_months_with_other_label_statistics(name):
+    theirs, variables = made(name, label_mean=100.0)
+    ours, _ = made(name, label_mean=130.0, label_std=45.0)
+    converted = ours.rescaled(variables["params"], 100.0, 41.0) if hasattr(ours, "rescaled") else variables["params"]
+    expected = months(theirs, variables, given_to(theirs))
+    np.testing.assert_allclose(months(ours, {"params": converted}, given_to(ours)), expected, rtol=1e-4)
+
+
+@each_head
 def test_heads_give_months_and_distribution_heads_also_std_and_logits(name):
     head, variables = made(name)
     head = head.clone(dtype=jnp.bfloat16)

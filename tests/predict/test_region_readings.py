@@ -118,6 +118,14 @@ def test_too_few_joints_give_warnings_and_no_bone_age():
     assert len(boxes) + sum(found["missing"].values()) == len(NAMES)
     assert overlay.shape == (190, 400, 3)  # without the legend
     assert any("There is no reading of the regions: " in text for text in doubts)
+
+
+def test_the_doubts_of_the_finder_do_not_name_the_file(tmp_path):
+    path = tmp_path / "secret.png"
+    cv2.imwrite(str(path), hand()[:190])
+    _, _, doubts = RegionFinder(random_weights.predictor(), predictor()).find(Item(path, "M"))
+    assert any("There is no reading of the regions: " in text for text in doubts)
+    assert not any("secret" in text for text in doubts)
     assert any("ossification regions were not found" in text for text in doubts)
 
 

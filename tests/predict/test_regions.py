@@ -1,10 +1,12 @@
 """Regions found by a predictor: boxes in pixels of the file, and the overlay."""
 
 import dataclasses
+import io
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from boneage_jax.models import Input
 from boneage_jax.predict.items import Picture, read_inputs, read_picture
@@ -28,6 +30,18 @@ def test_boxes_are_in_pixels_of_the_original_image(code):
     found = as_json(REGIONS, Picture(turned, None, "hand", findings), NOT_READ)["found"][0]["box"]
     rows, columns = np.nonzero(came)
     assert found == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_boxes_and_key_points_are_in_pixels_after_the_exif_orientation():
+    exif = Image.Exif()
+    exif[0x112] = 6  # the stored image is turned a quarter to the left
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((60, 80), np.uint8)).save(file, "PNG", exif=exif)
+    picture = read_picture(file.getvalue())
+    assert picture.pixels.shape == picture.stored_shape == (80, 60)
+    assert as_json(REGIONS, picture, NOT_READ)["found"][0]["box"] == [10, 20, 30, 50]
+    heatmap = read_inputs((Input("hand", "heatmap"),), {"hand": [[14.5, 39.5]]}, picture, 40)["hand"][..., 0]
+    assert np.unravel_index(heatmap.argmax(), heatmap.shape) == pytest.approx((20, 10), abs=1)
 
 
 def test_a_rotation_that_was_not_corrected_changes_no_boxes():

@@ -10,7 +10,8 @@ from flax import traverse_util
 
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.efficientnet import EfficientNet
-from boneage_jax.models.network import TRUNKS
+from boneage_jax.models.heads.regression import Regression
+from boneage_jax.models.network import TRUNKS, Network
 from boneage_jax.pretrained import imagenet, names, start_from
 from boneage_jax.pretrained.assign import to_original
 from boneage_jax.pretrained.efficientnet import efficientnet_pytorch_names
@@ -57,7 +58,7 @@ def test_a_trunk_starts_from_the_file_in_its_package(install):
         stored[table[path.partition("/")[2]]] = to_original(value, shape, "torch")
         expected[path] = value.sum(axis=2, keepdims=True) if "stem_conv" in path else value
     install({"efficientnet-lite0.pth": stored})
-    started = start_from("imagenet", "efficientnet_lite0", TRUNK, zeros(TRUNK))
+    started = start_from("imagenet", "efficientnet_lite0", Network(TRUNK, Regression()), zeros(TRUNK))
     for kind, tree in started.items():
         for path, value in traverse_util.flatten_dict(tree["trunk"], sep="/").items():
             np.testing.assert_allclose(value, expected[f"{kind}/{path}"], rtol=1e-6, err_msg=path)
@@ -69,7 +70,7 @@ def test_the_published_files_fit_their_trunks(name):
         imagenet.find(name)
     except BoneAgeError as error:
         pytest.skip(str(error))
-    started = start_from("imagenet", name, TRUNKS[name](), zeros(TRUNKS[name](), channels=3))
+    started = start_from("imagenet", name, Network(TRUNKS[name](), Regression()), zeros(TRUNKS[name](), channels=3))
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(started))
 
 
@@ -85,7 +86,7 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
         r'of efficientnet_lite0 are not installed: pip install -e "\.\[imagenet\]", or .*lite0-not-installed alone'
     )
     with pytest.raises(BoneAgeError, match=message):
-        start_from("imagenet", "efficientnet_lite0", TRUNK, zeros(TRUNK))
+        start_from("imagenet", "efficientnet_lite0", Network(TRUNK, Regression()), zeros(TRUNK))
 
 
 @pytest.mark.parametrize("files", [(), ("a.pth", "b.pth")])
@@ -97,4 +98,4 @@ def test_a_package_with_no_or_several_weight_files_is_refused(install, files):
 
 def test_a_trunk_without_a_package_is_refused_with_the_known_trunks():
     with pytest.raises(BoneAgeError, match=r"known for xception: set model\.name to efficientnet_lite0, .*lite2, or"):
-        start_from("imagenet", "xception", TRUNKS["xception"](), {})
+        start_from("imagenet", "xception", Network(TRUNKS["xception"](), Regression()), {})

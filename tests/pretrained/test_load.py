@@ -12,7 +12,9 @@ from boneage_jax import models
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.models.convmixer import ConvMixer
 from boneage_jax.models.convnextv2 import ConvNeXtV2
+from boneage_jax.models.heads.regression import Regression
 from boneage_jax.models.inception_v3 import InceptionV3
+from boneage_jax.models.network import Network
 from boneage_jax.models.resnet import ResNet50
 from boneage_jax.pretrained import convmixer, convnextv2, inception_v3, load, names, start_from
 from boneage_jax.pretrained.assign import to_original
@@ -60,7 +62,7 @@ def saved(tmp_path, arrays=None):
 
 
 def start(path, channels: str = "native"):
-    return start_from(path, "convmixer", network(channels).trunk, fresh(channels))
+    return start_from(path, "convmixer", network(channels), fresh(channels))
 
 
 def features(channels: str, variables) -> jax.Array:
@@ -142,7 +144,7 @@ def test_weights_of_a_framework_without_a_name_table_are_refused(tmp_path):
 def test_weights_of_the_other_framework_name_the_option_to_set(tmp_path):
     path = saved(tmp_path, {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)})
     with pytest.raises(BoneAgeError, match=r'resnet50 cannot start from .*model\.options\.framework = "torch"'):
-        start_from(path, "resnet50", ResNet50(framework="keras"), {"params": {"trunk": {}}})
+        start_from(path, "resnet50", Network(ResNet50(framework="keras"), Regression()), {"params": {"trunk": {}}})
 
 
 def test_the_name_table_that_fits_the_file_is_chosen():
@@ -180,7 +182,9 @@ def test_bonets_second_stem_keeps_its_initial_weights(tmp_path):
             shape = (shape[3], 3 if leaf.startswith("stem/conv1a") else shape[2], *shape[:2])
         stored[table[leaf]] = np.full(shape, 2, np.float32)
     bonet = models.create("bonet", heatmap=True, framework="torch", inputs=(models.Input("hand", "heatmap"),)).trunk
-    started = start_from(saved(tmp_path, stored), "bonet", bonet, traverse_util.unflatten_dict(like, sep="/"))
+    started = start_from(
+        saved(tmp_path, stored), "bonet", Network(bonet, Regression()), traverse_util.unflatten_dict(like, sep="/")
+    )
     found = traverse_util.flatten_dict(started, sep="/")
     assert found.pop("params/trunk/heatmap_stem/conv/kernel") == 1
     assert found.pop("batch_stats/trunk/conv5a_1x1/bn/mean") == 1

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from boneage_jax.models.efficientnet import EfficientNet
-from boneage_jax.models.network import TRUNKS
+from boneage_jax.models.heads.regression import Regression
+from boneage_jax.models.network import TRUNKS, Network
 from boneage_jax.models.xception import Xception
 from boneage_jax.pretrained import imagenet, names, start_from
 from boneage_jax.pretrained.assign import assign
@@ -55,7 +56,9 @@ def files(source: str, model, folder):
 def started(trunk, path, channels=3, name="trunk"):
     """The trunk's variables loaded from a file, in place of zeros."""
     shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), names.shapes(trunk, channels=channels))
-    variables = start_from(path, name, trunk, {kind: {"trunk": tree} for kind, tree in shapes.items()})
+    variables = start_from(
+        path, name, Network(trunk, Regression()), {kind: {"trunk": tree} for kind, tree in shapes.items()}
+    )
     return {kind: tree["trunk"] for kind, tree in variables.items()}
 
 

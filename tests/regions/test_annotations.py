@@ -54,6 +54,13 @@ def test_two_sizes_for_one_radiograph_are_refused(tmp_path):
         read_annotations(table(tmp_path, "1,train,,DIP,0,0,1,1,9,9", "1,train,,PIP,0,0,1,1,9,8"))
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", HEADER.encode() + b"\n" + b"1" * 200_000])
+def test_a_file_that_is_no_csv_table_is_named(tmp_path, content):
+    (tmp_path / "boxes.csv").write_bytes(content)
+    with pytest.raises(BoneAgeError, match=r"boxes\.csv is not a csv table in UTF-8 \(.*\); save it"):
+        read_annotations(tmp_path / "boxes.csv")
+
+
 def test_a_missing_column_and_a_missing_file_are_named(tmp_path):
     with pytest.raises(BoneAgeError, match="lacks the columns reader"):
         read_annotations(table(tmp_path, header=HEADER.replace(",reader", "")))

@@ -76,6 +76,8 @@ def test_half_precision_rounds_matrices_and_leaves_vectors_alone(path, storage, 
     for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(found), strict=True):
         assert b.dtype == np.float32
         np.testing.assert_allclose(a, b, rtol=error if a.ndim > 1 else 0, atol=1e-7 if a.ndim > 1 else 0)
+    rounded = weights.rounded(random_weights.weights().variables, storage)
+    assert jax.tree.all(jax.tree.map(np.array_equal, rounded, found))
     matrices = sum(x.nbytes for x in load_file(small).values() if x.ndim > 1)
     assert matrices == sum(x.nbytes for x in load_file(path).values() if x.ndim > 1) / 2
 

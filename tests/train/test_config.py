@@ -49,6 +49,20 @@ def test_out_of_range_values_are_refused_by_key_and_value(key, value, expected):
         configuration.check(config)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"processes": 2}, r"distributed\.coordinator is empty, expected HOST:PORT for 2 processes"),
+        ({"coordinator": "host:1", "processes": 2, "process": 2}, r"distributed\.process is 2, expected 0 to 1"),
+    ],
+)
+def test_incomplete_settings_of_several_processes_are_refused(settings, expected):
+    config = get_config()
+    config.distributed.update(settings)
+    with pytest.raises(BoneAgeError, match=expected):
+        configuration.check(config)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"data": 3}'])
 def test_invalid_configuration_text_is_refused_by_file_name(text):
     with pytest.raises(BoneAgeError, match=r"here/config.json is not a configuration of this version"):

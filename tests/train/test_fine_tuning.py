@@ -62,6 +62,17 @@ def test_the_learning_rate_decays_with_distance_from_the_head():
     )
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_convolution_and_normalisation_are_one_layer(frozen):
+    network = models.create("efficientnet_lite0", variant="tiny_lite", frozen_statistics=frozen)
+    layers = state.trunk_layers(network, (32, 32, 1))
+    scaled = optimizer._slower_by_layer(0.5, layers)
+    ones = {"trunk": {layer: jnp.ones(()) for layer in layers}}
+    factors = scaled.update(ones, scaled.init(ones))[0]["trunk"]
+    assert factors["top_conv"] == factors["top_bn"] == 0.5
+    assert factors["stem_conv"] == factors["stem_bn"] == min(factors.values())
+
+
 def test_weight_decay_is_scaled_by_layer_decay():
     rates, _ = first_update(settings(layer_decay=0.5, weight_decay=1.0), gradient=0.0)
     assert rates["head/output/kernel"] == pytest.approx(-1)

@@ -115,6 +115,51 @@ def test_another_configuration_in_the_same_workdir_is_refused_by_key(trained, co
         loop.train_and_evaluate(config, trained[0])
 
 
+def test_a_run_on_other_images_or_labels_is_refused(copied, config, monkeypatch):
+    def with_a_corrected_label(config):
+        splits = load_data(config)
+        splits["train"].age[0] += 1
+        return splits
+
+    config.train.epochs = 3
+    monkeypatch.setattr(loop, "load_data", with_a_corrected_label)
+    with pytest.raises(BoneAgeError, match=r"the train images .* \(24 images then, 24 images now\)"):
+        loop.train_and_evaluate(config, copied)
+
+
+def test_a_run_of_another_preprocessing_version_is_refused(copied, config, monkeypatch):
+    config.train.epochs = 3
+    monkeypatch.setattr("boneage_jax.data.preprocess.VERSION", 99)
+    with pytest.raises(BoneAgeError, match="expect version 2 of the preprocessing, but this program has version 99"):
+        loop.train_and_evaluate(config, copied)
+    with pytest.raises(BoneAgeError, match="expect version 2 of the preprocessing"):
+        restore_best(copied)
+
+
+def test_a_step_of_a_run_without_checkpoints_is_refused(config, tmp_path):
+    config.checkpoint.step = 3
+    with pytest.raises(BoneAgeError, match=r"checkpoint\.step is 3, but .*latest contains no checkpoint"):
+        loop.train_and_evaluate(config, tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("train.loss", "l1"), ("augment.rotation", 200.0)])
+def test_an_unusable_setting_is_refused_before_the_data_are_prepared(key, value, config, tmp_path, monkeypatch):
+    section, name = key.split(".")
+    config[section][name] = value
+    monkeypatch.setattr(loop, "load_data", lambda _: pytest.fail("the data were prepared"))
+    with pytest.raises(BoneAgeError, match=name):
+        loop.train_and_evaluate(config, tmp_path)
+
+
+def test_a_configuration_that_cannot_train_does_not_occupy_the_workdir(config, tmp_path):
+    config.train.loss = "cross_entropy"
+    with pytest.raises(BoneAgeError, match="cross_entropy"):
+        loop.train_and_evaluate(config, tmp_path)
+    config.train.loss = "mse"
+    loop.train_and_evaluate(config, tmp_path)
+    assert newest(tmp_path).step == LAST
+
+
 def test_evaluation_needs_nothing_but_the_workdir(copied, config, trained):
     shutil.rmtree(copied / "evaluate")
     (copied / "config.json").unlink()
@@ -277,13 +322,14 @@ def test_ten_crop_views_without_a_crop_are_refused_before_training(config, tmp_p
 
 
 def test_early_stopping_counts_anew_if_the_best_checkpoint_was_discarded(trained, tmp_path):
-    state = newest(trained[0]).state
+    before = newest(trained[0])
+    state = before.state
     latest, best = Store(tmp_path / "latest"), Store(tmp_path / "best", keep=1)
     progress = loop.Progress(evaluated=9, best_mae=10.0, best_step=3, without_improvement=2)
-    latest.save(9, state, {"progress": dataclasses.asdict(progress)})
+    latest.save(9, state, before.about | {"progress": dataclasses.asdict(progress)})
     best.save(12, state, {})
     best.wait()
-    _, resumed = loop._resume(latest, best, state, 9)
+    _, resumed = loop._resume(latest, best, state, 9, before.about["images"])
     assert best.steps() == []
     assert (resumed.best_mae, resumed.without_improvement) == (np.inf, 0)
     latest.close()

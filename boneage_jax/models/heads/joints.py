@@ -35,6 +35,14 @@ class Joints(nn.Module):
         layers.check_dropout("joints", self.dropout, self.hidden)
         super().__post_init__()
 
+    def rescaled(self, params: Mapping[str, Any], label_mean: float, label_std: float) -> dict[str, Any]:
+        """Converts the parameters of a head with other label statistics, so that this one gives the same months."""
+        output, factor = params["output"], label_std / self.label_std
+        kernel = jnp.asarray(output["kernel"]).at[..., 0].multiply(factor)  # the outputs are age and attention
+        bias = jnp.asarray(output["bias"]).at[..., 0].multiply(factor)
+        bias = bias.at[..., 0].add((label_mean - self.label_mean) / self.label_std)
+        return {**params, "output": {"kernel": kernel, "bias": bias}}
+
     @nn.compact
     def __call__(
         self, features: Float[Array, "B R n c"], sex: Int[Array, " B"], inputs: Mapping[str, Array], *, train: bool

@@ -35,6 +35,13 @@ class Regression(nn.Module):
         layers.check_dropout("regression", self.dropout, self.hidden)
         super().__post_init__()
 
+    def rescaled(self, params: Mapping[str, Any], label_mean: float, label_std: float) -> dict[str, Any]:
+        """Converts the parameters of a head with other label statistics, so that this one gives the same months."""
+        output = params["output"]
+        kernel = output["kernel"] * (label_std / self.label_std)
+        bias = (output["bias"] * label_std + label_mean - self.label_mean) / self.label_std
+        return {**params, "output": {"kernel": kernel, "bias": bias}}
+
     @nn.compact
     def __call__(
         self, features: Float[Array, "B h w c"], sex: Int[Array, " B"], inputs: Mapping[str, Array], *, train: bool

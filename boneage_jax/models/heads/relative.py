@@ -47,6 +47,12 @@ class Relative(nn.Module):
         layers.check_dropout("relative", self.dropout, self.hidden)
         super().__post_init__()
 
+    def rescaled(self, params: Mapping[str, Any], label_mean: float, label_std: float) -> dict[str, Any]:
+        """Converts the parameters of a head with other label statistics, so that this one gives the same months."""
+        del label_mean  # the output is a difference
+        factor = label_std / self.label_std
+        return {**params, "output": {key: value * factor for key, value in params["output"].items()}}
+
     @nn.compact
     def __call__(
         self, features: Float[Array, "B h w c"], sex: Int[Array, " B"], inputs: Mapping[str, Array], *, train: bool
