@@ -1,8 +1,7 @@
 """Serves a web page and an HTTP interface that read bone ages; submitted data is never stored.
 
 The log on stderr has the method, the status and the duration of each request, and the type and source line of internal
-errors. Exit status: 143 after SIGTERM, 130 after
-Ctrl-C, 1 after an error.
+errors. Exit status: 143 after SIGTERM, 130 after Ctrl-C, 1 after an error.
 """
 
 import argparse
@@ -59,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         import uvicorn
 
         from boneage_jax.serve import app
+        from boneage_jax.serve.protocol import LimitedH11Protocol
         from boneage_jax.serve.reading import Reading
 
         predictor = weights_option.load(arguments)
@@ -74,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
                 log_level=logging.CRITICAL,  # `Guard` writes the log
                 access_log=False,
                 server_header=False,
+                http=LimitedH11Protocol,
                 ws="none",
             )
             uvicorn.Server(config).run(sockets=[bound])

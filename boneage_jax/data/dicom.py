@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pydicom
+from pydicom import filereader
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -16,7 +17,7 @@ from pydicom.uid import (
 
 from boneage_jax.data import dicom_header, dicom_pixels, python_warnings
 from boneage_jax.data.archives import MAX_FILE_BYTES
-from boneage_jax.data.header import PREFIX, PREFIX_AT, Header
+from boneage_jax.data.header import Header
 from boneage_jax.errors import BoneAgeError
 
 
@@ -60,12 +61,16 @@ def _parse(data: bytes, name: str) -> Dataset:
 
 
 def _refuse_inflated(data: bytes, name: str) -> None:
-    """Refuses a deflated data set that inflates to more bytes than any radiograph needs."""
-    if data[PREFIX_AT : PREFIX_AT + 8] != PREFIX + b"\x02\x00\x00\x00" or len(data) < 144:
+    """Refuses a deflated data set that inflates to more bytes than any radiograph needs.
+
+    The data set begins where `pydicom.dcmread` finds it, with or without preamble and group length.
+    """
+    file = io.BytesIO(data)
+    filereader.read_preamble(file, force=True)
+    meta = filereader._read_file_meta_info(file)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
-    start = 144 + int.from_bytes(data[140:144], "little")
-    if DeflatedExplicitVRLittleEndian.encode() not in data[:start]:
-        return
+    filereader._read_command_set_elements(file)
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-    if len(unpacker.decompress(data[start:], MAX_FILE_BYTES)) == MAX_FILE_BYTES:
+    if len(unpacker.decompress(file.read(), MAX_FILE_BYTES)) == MAX_FILE_BYTES:
         raise BoneAgeError(f"{name} is refused as a decompression bomb: more than {MAX_FILE_BYTES:,} bytes unpacked")

@@ -6,12 +6,13 @@ import struct
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_fragments, generate_frames
 from pydicom.uid import (
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000TransferSyntaxes,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
@@ -24,6 +25,7 @@ from boneage_jax.data import jpeg
 from boneage_jax.errors import BoneAgeError
 
 _PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+_JPEG2000 = (JPEG2000, JPEG2000Lossless)
 _DECODERS = {
     RLELossless: "pydicom",
     JPEGBaseline8Bit: "pillow",
@@ -31,8 +33,10 @@ _DECODERS = {
     JPEGLossless: "gdcm",  # The only decoder under a free licence, but damaged code crashes the process.
     JPEGLosslessSV1: "gdcm",
     **dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls"),
-    **dict.fromkeys(JPEG2000TransferSyntaxes, "pillow"),
+    **dict.fromkeys(_JPEG2000, "pillow"),
 }
+SYNTAXES = (*_PLAIN, *_DECODERS)
+"""The transfer syntaxes that can be decoded (of `JPEGExtended12Bit` only the rare form with 8 bits)."""
 _END = b"\xff\xd9"  # The last marker of JPEG, JPEG-LS and JPEG 2000 alike.
 _SIZ = b"\xff\x4f\xff\x51"
 _JP2, _CODE_STREAM = b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"jp2c"
@@ -64,7 +68,7 @@ def decoder(dataset: Dataset, name: str) -> tuple[str, tuple[str, ...]]:
         _check_rle(code, dataset, name)
         return _DECODERS[syntax], ()
     _check(code, syntax, dataset, name)
-    lossy = _DECODERS[syntax] == "pillow" and syntax not in JPEG2000TransferSyntaxes
+    lossy = _DECODERS[syntax] == "pillow" and syntax not in _JPEG2000
     return _DECODERS[syntax], jpeg.inspect(code, name) if lossy else ()
 
 
@@ -97,7 +101,7 @@ def _only_frame(dataset: Dataset, syntax: UID, name: str) -> bytes:
             f"{name} contains {starts} compressed images, but its header declares one; export each as a separate file"
         )
     code = next(generate_frames(dataset.PixelData, number_of_frames=1), b"")
-    if syntax in JPEG2000TransferSyntaxes and code.startswith(_JP2):
+    if syntax in _JPEG2000 and code.startswith(_JP2):
         code = _code_stream(code, name)
         dataset.PixelData = encapsulate([code])
     return code
@@ -153,7 +157,7 @@ def _check(code: bytes, syntax: UID, dataset: Dataset, name: str) -> None:
         raise BoneAgeError(
             f"{name} is truncated: its compressed pixels have no end marker; replace it with an intact copy"
         )
-    if syntax in JPEG2000TransferSyntaxes:
+    if syntax in _JPEG2000:
         if code[:4] != _SIZ:
             raise BoneAgeError(f"{name} is damaged: its pixels are not JPEG 2000 data; replace it with an intact copy")
         right, bottom, left, top = struct.unpack(">4I", code[8:24])

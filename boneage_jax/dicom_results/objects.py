@@ -13,7 +13,7 @@ from boneage_jax.atomic_files import refuse_existing, write_new
 from boneage_jax.data import python_warnings
 from boneage_jax.dicom_results.capture import draw, make_capture
 from boneage_jax.dicom_results.report import make_report
-from boneage_jax.dicom_results.source import read_source
+from boneage_jax.dicom_results.source import SourceError, read_source
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict.results import Result
 
@@ -73,10 +73,17 @@ def make(
             f"{name} was read for both sexes, and a DICOM result has one bone age; give the sex (--sex F or --sex M)"
         )
     source = read_source(data, name)
-    with python_warnings.suppressed():  # highdicom warnings quote names that lack a caret
-        drawn = draw(picture(), result, has_heatmap=has_heatmap)
-        made = make_report(source, result), make_capture(source, result, drawn, has_heatmap=has_heatmap)
-        return Objects(*(_encoded(one, source) for one in made))
+    drawn = draw(picture(), result, has_heatmap=has_heatmap)
+    try:
+        with python_warnings.suppressed():  # highdicom warnings quote names that lack a caret
+            made = make_report(source, result), make_capture(source, result, drawn, has_heatmap=has_heatmap)
+            return Objects(*(_encoded(one, source) for one in made))
+    except MemoryError:
+        raise
+    except Exception as error:  # a value that highdicom or pydicom does not accept; the message may quote it
+        raise SourceError(
+            f"{name} has a header that cannot be copied into results ({type(error).__name__}); correct the header"
+        ) from None
 
 
 def _encoded(made: Dataset, source: Dataset) -> bytes:

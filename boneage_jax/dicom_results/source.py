@@ -8,6 +8,7 @@ import io
 
 import pydicom
 from pydicom import config
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
@@ -16,7 +17,7 @@ from pydicom.uid import (
     DigitalXRayImageStorageForProcessing,
     SecondaryCaptureImageStorage,
 )
-from pydicom.valuerep import validate_value
+from pydicom.valuerep import DA, TM, validate_value
 
 from boneage_jax.data import python_warnings
 from boneage_jax.data.header import is_dicom
@@ -40,9 +41,10 @@ _REQUIRED = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )  # type 2: may be empty, but must be present
-_OPTIONAL = ("IssuerOfPatientID", "PatientAge", "StudyDescription")  # type 3
-_IMAGE = ("SOPClassUID", "Laterality", "ImageLaterality", "BodyPartExamined", "BurnedInAnnotation")
+_OPTIONAL = ("IssuerOfPatientID", "PatientAge", "StudyDescription", "BodyPartExamined")  # type 3
+_IMAGE = ("SOPClassUID", "Laterality", "ImageLaterality", "BurnedInAnnotation")
 _DATES = ("PatientBirthDate", "StudyDate")
+_UNDECODABLE = "\N{REPLACEMENT CHARACTER}"  # pydicom's substitute for bytes outside the character set
 _SEXES = ("", "F", "M", "O")
 
 
@@ -122,8 +124,13 @@ def _require(source: Dataset, keyword: str, name: str) -> None:
 
 def _is_valid(source: Dataset, keyword: str) -> bool:
     element = source[keyword]
+    text = str(element.value or "")
+    if dictionary_VR(keyword) != element.VR or element.VM > 1 or _UNDECODABLE in text:
+        return False
     try:
-        validate_value(element.VR, str(element.value or ""), config.RAISE)
+        validate_value(element.VR, text, config.RAISE)
+        if parse := {"DA": DA, "TM": TM}.get(element.VR):
+            parse(text)  # refuses dates and times that do not exist
     except ValueError:
         return False
-    return element.VM <= 1
+    return True

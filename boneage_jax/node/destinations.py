@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from http import HTTPStatus
 from typing import Any, Protocol, runtime_checkable
 
 import pydicom
@@ -71,7 +73,12 @@ class Archive:
     @contextlib.contextmanager
     def connect(self) -> Iterator[Callable[[bytes], None]]:
         """See `Destination`; opens one association."""
-        association = self._entity.associate(self._host, self._port, ae_title=self._title)
+        try:
+            association = self._entity.associate(self._host, self._port, ae_title=self._title)
+        except socket.gaierror as error:
+            raise UnreachableError("its name cannot be resolved") from error
+        if association.rejected_contexts and not association.accepted_contexts:
+            raise UnreachableError("it accepts neither Comprehensive 3D SR nor Secondary Capture objects")
         if not association.is_established:
             raise UnreachableError("it rejects the association" if association.is_rejected else "it does not answer")
 
@@ -132,6 +139,11 @@ class Service:
             raise UnreachableError("it redirects to another address") from error
         except requests.JSONDecodeError as error:
             raise UnconfirmedError(_UNCONFIRMED) from error
+        except requests.exceptions.SSLError as error:
+            is_untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+            raise UnreachableError(
+                "its certificate is not trusted" if is_untrusted else "no TLS connection can be made"
+            ) from error
         except requests.RequestException as error:
             raise UnreachableError("it does not answer") from error
         except Exception as error:  # the client raises errors of any type for a body that is not a data set
@@ -157,5 +169,5 @@ def _strip_parameters(response: requests.Response, **_: Any) -> None:
 def _let_conflicts_pass(response: requests.Response, **_: Any) -> None:
     """Turns the status 409 (nothing was stored) of a response with a data set into 202, so that the client reads it."""
     is_data_set = response.content and response.headers["Content-Type"].endswith(("json", "xml"))
-    if response.status_code == requests.codes.conflict and is_data_set:
-        response.status_code = requests.codes.accepted
+    if response.status_code == HTTPStatus.CONFLICT and is_data_set:
+        response.status_code = HTTPStatus.ACCEPTED

@@ -85,23 +85,21 @@ class Queue:
         weights: checksum of the weights that read the images.
 
     Raises:
-        BoneAgeError: another process uses the file, it cannot be written, or its tables have another version.
+        BoneAgeError: another process uses the file, it cannot be read or written, it belongs to another program, or its
+            tables have another version.
     """
 
     def __init__(self, path: Path, weights: str):
         self._weights = weights
         self._changed = threading.Condition()
         path = Path(os.path.realpath(path))  # SQLite keeps the journal beside the file that a link points to
-        self._file = _open(path)
         self._journal = Path(f"{path}-journal")
-        with self._transaction():
-            self._file.execute("UPDATE image SET state = ? WHERE state = ?", (State.WAITING, State.FAILED))
-            self._take_over()
-            self._file.execute(
-                "UPDATE image SET state = ?, reason = iif(reason = '', 'the program ended while reading it', reason) "
-                "WHERE state = ? AND attempts >= ?",
-                (State.FAILED, State.WAITING, MOST_ATTEMPTS),
-            )
+        with _explained(path), contextlib.ExitStack() as failed:
+            self._file = _connect(path)
+            failed.callback(self._file.close)
+            _set_up(self._file, path)
+            self._resume()
+            failed.pop_all()
 
     def close(self) -> None:
         """Closes the connection to the database file."""
@@ -138,7 +136,7 @@ class Queue:
             ).fetchone()
             if row is None:
                 return None
-            with self._transaction():
+            with self._transaction(erase=False):  # no contents change, and an error would leave the attempt counted
                 self._file.execute("UPDATE image SET attempts = attempts + 1 WHERE id = ?", row)
             return self._entry(row[0])
 
@@ -160,6 +158,13 @@ class Queue:
         """Sets an image aside until the node restarts."""
         with self._transaction():
             self._set(number, State.FAILED, reason)
+
+    def take_back_attempt(self, number: int) -> None:
+        """Takes back the attempt that `next_waiting` counted, if the image is still waiting."""
+        with self._transaction():
+            self._file.execute(
+                "UPDATE image SET attempts = max(attempts - 1, 0) WHERE id = ? AND state = ?", (number, State.WAITING)
+            )
 
     def next_answered(self) -> Entry | None:
         """The next results to send, the longest due first; None if none are due."""
@@ -207,6 +212,17 @@ class Queue:
         with self._changed:
             self._changed.notify_all()
 
+    def _resume(self) -> None:
+        """Prepares the images of earlier runs: failed ones wait again, except after too many attempts."""
+        with self._transaction():
+            self._file.execute("UPDATE image SET state = ? WHERE state = ?", (State.WAITING, State.FAILED))
+            self._take_over()
+            self._file.execute(
+                "UPDATE image SET state = ?, reason = iif(reason = '', 'the program ended while reading it', reason) "
+                "WHERE state = ? AND attempts >= ?",
+                (State.FAILED, State.WAITING, MOST_ATTEMPTS),
+            )
+
     def _take_over(self) -> None:
         """Reassigns images waiting for other weights to these weights; drops those that these weights already have.
 
@@ -230,17 +246,19 @@ class Queue:
         self._file.execute("UPDATE image SET state = ?, reason = ?, due = ? WHERE id = ?", (state, reason, due, number))
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, erase: bool = True) -> Iterator[None]:
         with self._changed:
             self._file.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._file.execute("COMMIT")
             except BaseException:
-                self._file.execute("ROLLBACK")
+                if self._file.in_transaction:  # SQLite itself rolls back after some errors, such as a full disk
+                    self._file.execute("ROLLBACK")
                 raise
-            self._file.execute("COMMIT")
             self._changed.notify_all()
-            self._erase_journal()  # only after a commit: SQLite may still need the journal of a failed transaction
+            if erase:
+                self._erase_journal()  # only after a commit: SQLite may still need the journal of a failed transaction
 
     def _erase_journal(self) -> None:
         """Overwrites the rollback journal, which has copies of the changed pages, with zeros and truncates it."""
@@ -260,31 +278,42 @@ class Queue:
             raise sqlite3.OperationalError(f"its journal cannot be overwritten: {error.strerror}") from error
 
 
-def _open(path: Path) -> sqlite3.Connection:
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns errors of the file system and of SQLite into a BoneAgeError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-        file = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        file.execute("PRAGMA page_size = 4096")  # of a new file; the padding fills a page
-        file.execute("PRAGMA locking_mode = EXCLUSIVE")
-        file.execute("PRAGMA journal_mode = PERSIST")  # so that `Queue` can overwrite the journal
-        file.execute("PRAGMA temp_store = MEMORY")
-        file.execute("PRAGMA synchronous = FULL")
-        file.execute("PRAGMA secure_delete = ON")
-        file.execute("BEGIN EXCLUSIVE")
-        (version,) = file.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            for statement in _TABLES.split(";"):
-                file.execute(statement)
-            file.execute(f"PRAGMA user_version = {_VERSION}")
-        file.execute("COMMIT")
+        yield
     except (OSError, sqlite3.Error) as error:
         busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
         reason = "another node uses it" if busy else str(error)
         raise BoneAgeError(f"the queue {path} cannot be opened: {reason}; choose another with --queue") from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.touch(mode=0o600)
+    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+
+
+def _set_up(file: sqlite3.Connection, path: Path) -> None:
+    """Sets the options of the connection, and makes the tables in a new file."""
+    file.execute("PRAGMA page_size = 4096")  # of a new file; the padding fills a page
+    file.execute("PRAGMA locking_mode = EXCLUSIVE")
+    file.execute("PRAGMA journal_mode = PERSIST")  # so that `Queue` can overwrite the journal
+    file.execute("PRAGMA temp_store = MEMORY")
+    file.execute("PRAGMA synchronous = FULL")
+    file.execute("PRAGMA secure_delete = ON")
+    file.execute("BEGIN EXCLUSIVE")
+    (version,) = file.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        if file.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise BoneAgeError(f"the queue {path} is the database of another program; choose another with --queue")
+        for statement in _TABLES.split(";"):
+            file.execute(statement)
+        file.execute(f"PRAGMA user_version = {_VERSION}")
+    file.execute("COMMIT")
     if version not in (0, _VERSION):
         raise BoneAgeError(
             f"the queue {path} has version {version}, but this program reads version {_VERSION}; finish it with the "
             "program that created it, or choose another with --queue"
         )
-    return file

@@ -1,6 +1,7 @@
 """Reads the images in the queue one at a time and replaces them with their results."""
 
 import logging
+import sqlite3
 import threading
 import time
 
@@ -38,8 +39,12 @@ class Reader:
             entry = queue.next_waiting()
             if entry is None:
                 queue.wait(1.0)
-            else:
+                continue
+            try:
                 self._answer(queue, entry)
+            except sqlite3.OperationalError:  # such as a full disk: the image itself is not at fault
+                queue.take_back_attempt(entry.id)
+                raise
 
     def read(self, data: bytes) -> objects.Objects:
         """Reads a radiograph and makes its DICOM results.

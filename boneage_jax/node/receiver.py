@@ -4,12 +4,14 @@ import logging
 import sqlite3
 from collections.abc import Sequence
 
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGExtended12Bit
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 from pynetdicom.transport import ThreadedAssociationServer
 
+from boneage_jax.data import dicom_code
+from boneage_jax.dicom_results.source import CLASSES
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.node.queue import Queue
 from boneage_jax.node.selection import reason_to_ignore
@@ -17,7 +19,10 @@ from boneage_jax.node.selection import reason_to_ignore
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
 _SYNTAXES = [syntax for syntax in ALL_TRANSFER_SYNTAXES if syntax != DeflatedExplicitVRLittleEndian]
-"""All except the deflated one, because a small deflated message could fill the memory; senders can use another."""
+"""Accepted for objects that are dropped: all but the deflated one, in which a small message could fill the memory."""
+
+_READABLE_SYNTAXES = [syntax for syntax in dicom_code.SYNTAXES if syntax in _SYNTAXES and syntax != JPEGExtended12Bit]
+"""Accepted for images, so that senders convert images in others; of JPEG Extended only a rare form could be read."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +48,8 @@ def start(title: str, host: str, port: int, callers: Sequence[str], queue: Queue
     entity.add_supported_context(Verification)
     for context in AllStoragePresentationContexts:
         assert context.abstract_syntax is not None
-        entity.add_supported_context(context.abstract_syntax, _SYNTAXES)
+        is_read = context.abstract_syntax in CLASSES
+        entity.add_supported_context(context.abstract_syntax, _READABLE_SYNTAXES if is_read else _SYNTAXES)
     try:
         server = entity.start_server(
             (host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, _store, [queue]), (evt.EVT_REJECTED, _rejected)]

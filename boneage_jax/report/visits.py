@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pydicom
 
+from boneage_jax.data import python_warnings
 from boneage_jax.data.files import File
 from boneage_jax.data.header import is_dicom
 from boneage_jax.errors import BoneAgeError
@@ -68,22 +69,32 @@ def refuse_several_children(images: Sequence[object]) -> None:
         images: the images; only DICOM files among them are compared.
 
     Raises:
-        BoneAgeError: two of them name different patients, dates of birth or sexes.
+        BoneAgeError: two of them name different patients, dates of birth or sexes, or a header is damaged.
     """
     first: dict[str, tuple[str, str]] = {}
     for file in images:
         if not isinstance(file, File) or not is_dicom(data := file.read()):
             continue
-        header = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=[*_IDENTITY])
-        for word, plural in _IDENTITY.items():
-            value = str(header.get(word) or "").strip()
-            if word == "PatientBirthDate":  # older files separate year, month and day with dots
-                value = value.replace(".", "")
-            if not value:
-                continue
+        for word, value in _identity(data, file.name).items():
             name, expected = first.setdefault(word, (file.name, value))
             if value != expected:
                 raise BoneAgeError(
-                    f"the headers of {name} and {file.name} name different {plural}; a report is about one child: give "
-                    "its visits alone"
+                    f"the headers of {name} and {file.name} name different {_IDENTITY[word]}; a report is about one "
+                    "child: give its visits alone"
                 )
+
+
+def _identity(data: bytes, name: str) -> dict[str, str]:
+    """The values of `_IDENTITY` in a DICOM file, without the empty ones.
+
+    Raises:
+        BoneAgeError: the header is damaged.
+    """
+    try:
+        with python_warnings.suppressed():  # pydicom quotes values that are not valid
+            header = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=[*_IDENTITY])
+            found = {word: str(header.get(word) or "").strip() for word in _IDENTITY}
+    except Exception as error:  # a damaged element can raise any exception, with its value in the message
+        raise BoneAgeError(f"{name} has a damaged header ({type(error).__name__}); export the file again") from None
+    found["PatientBirthDate"] = found["PatientBirthDate"].replace(".", "")  # older files separate the parts with dots
+    return {word: value for word, value in found.items() if value}

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -16,6 +17,8 @@ LIMIT = 64 * 2**20  # most bytes of a request's body
 _SECONDS = 60.0  # most seconds to send it
 _Value = TypeVar("_Value")
 _FIELDS = ("image", "sex", "age")
+_FIELD_BYTES = 1024  # most bytes of a field that is not a file
+_CHARSETS = (b"utf-8", b"utf8")  # others are refused: decoding some of them takes minutes
 
 SCHEMA = {
     "type": "object",
@@ -54,13 +57,20 @@ async def read(request: Request, *, heatmap: bool) -> Upload:
         heatmap: copied into the upload.
 
     Raises:
-        FailedUploadError: not a multipart form (415), an invalid form, sex or age (400), or a slow client (408).
+        FailedUploadError: not a multipart form (415), an invalid form, sex or age, or a form not in UTF-8 (400), or a
+            slow client (408).
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+    kind, parameters = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data":
         raise FailedUploadError(415, {"error": "Expected a form of the type multipart/form-data."})
+    if parameters.get(b"charset", b"utf-8").lower() not in _CHARSETS:
+        raise FailedUploadError(400, {"error": "Expected a form in UTF-8."})
+    parser = _InMemory(
+        request.headers, request.stream(), max_files=1, max_fields=len(_FIELDS), max_part_size=_FIELD_BYTES
+    )
     try:
         async with asyncio.timeout(_SECONDS):
-            form = await _InMemory(request.headers, request.stream(), max_files=1, max_fields=len(_FIELDS)).parse()
+            form = await parser.parse()
     except TimeoutError:
         raise FailedUploadError(408, {"error": f"The upload took more than {_SECONDS:g} seconds."}) from None
     except (MultiPartException, ValueError):

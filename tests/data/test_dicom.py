@@ -270,12 +270,22 @@ def test_video_is_rejected_with_the_name_of_its_transfer_syntax():
         decode(files.make_with_code(b"\0" * 20, MPEG2MPML, SMOOTH), "a.dcm")
 
 
-def test_a_deflated_bomb_is_rejected(monkeypatch):
+@pytest.mark.parametrize("start", ["whole", "no (0002,0000)", "no preamble", "command set"])
+def test_a_deflated_bomb_is_rejected(start, monkeypatch):
     from boneage_jax.data import dicom
 
+    data = files.make(SMOOTH, DeflatedExplicitVRLittleEndian)
+    meta_end = 144 + int.from_bytes(data[140:144], "little")
+    data = {
+        "whole": data,
+        "no (0002,0000)": data[:132] + data[144:],
+        "no preamble": data[132:],
+        "command set": data[:meta_end] + bytes([0, 0, 0, 8, 2, 0, 0, 0, 1, 1]) + data[meta_end:],
+    }[start]
+    np.testing.assert_array_equal(decode(data, "a.dcm"), SMOOTH)
     monkeypatch.setattr(dicom, "MAX_FILE_BYTES", 1000)
     with pytest.raises(BoneAgeError, match="decompression bomb: more than 1,000 bytes"):
-        decode(files.make(SMOOTH, DeflatedExplicitVRLittleEndian), "a.dcm")
+        decode(data, "a.dcm")
 
 
 def test_a_file_without_preamble_or_meta_information_is_read():

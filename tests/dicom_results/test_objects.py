@@ -12,6 +12,7 @@ from pydicom.sr.codedict import codes
 
 from boneage_jax.dicom_results import capture, objects, wording
 from boneage_jax.dicom_results.report import ABOVE, BELOW, BONE_AGE, METHOD, STANDARD_DEVIATION
+from boneage_jax.dicom_results.source import SourceError
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict import reference
 from boneage_jax.predict.prediction import NOTICE
@@ -248,3 +249,28 @@ def test_burned_in_annotation_is_that_of_the_radiograph(source, expected):
     report, made = make(radiographs.file("CR", **elements))
     assert made.get("BurnedInAnnotation") == expected
     assert "BurnedInAnnotation" not in report
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("WRIST", "WRIST"),
+        ("", "HAND"),
+        ("Upper Extremity", "HAND"),
+        ("LEFT HAND AND WRIST", "HAND"),
+        (["HAND", "WRIST"], "HAND"),
+    ],
+)
+def test_the_body_part_is_copied_only_if_it_is_one_valid_code_string(part, expected):
+    _, made = make(radiographs.file("CR", BodyPartExamined=part))
+    assert made.BodyPartExamined == expected
+
+
+def test_an_unexpected_error_of_highdicom_is_reported_by_its_type_alone(monkeypatch):
+    def fail(*_):
+        raise KeyError("Doe^Jane")
+
+    monkeypatch.setattr(objects, "make_report", fail)
+    with pytest.raises(SourceError, match=r"a header that cannot be copied into results \(KeyError\)") as error:
+        make()
+    assert "Doe" not in str(error.value)

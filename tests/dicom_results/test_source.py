@@ -1,6 +1,7 @@
 """Header elements copied into results, and headers that are refused without quoting their values."""
 
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.uid import CTImageStorage
 
 from boneage_jax.dicom_results.source import SourceError, read_source
@@ -48,8 +49,12 @@ def test_invalid_optional_values_are_left_out():
     ("keyword", "value"),
     [
         ("PatientBirthDate", "10 March 2010"),
+        ("PatientBirthDate", "20100231"),
+        ("PatientBirthDate", "00000101"),
         ("StudyDate", "20181345"),
+        ("StudyDate", "20230229"),
         ("StudyTime", "quarter past ten"),
+        ("StudyTime", "250000"),
         ("PatientSex", "X"),
         ("PatientID", "I" * 65),
         ("StudyID", "S" * 17),
@@ -59,6 +64,29 @@ def test_invalid_required_values_are_refused_without_quoting_them(keyword, value
     with pytest.raises(SourceError, match=f"hand.dcm has a {keyword} that DICOM does not allow") as error:
         source(**{keyword: value})
     assert value not in str(error.value)
+
+
+def test_a_required_value_with_another_value_representation_is_refused():
+    made = radiographs.dataset("CR")
+    made["PatientBirthDate"] = DataElement("PatientBirthDate", "LO", "10 March 2010")
+    with pytest.raises(SourceError, match=r"hand.dcm has a PatientBirthDate that DICOM does not allow") as error:
+        read_source(radiographs.written(made), "hand.dcm")
+    assert "March" not in str(error.value)
+
+
+def undecodable(keyword):
+    """A file in UTF-8 in which this element is written in Latin-1."""
+    data = radiographs.file("CR", SpecificCharacterSet="ISO_IR 192", **{keyword: "Müller^A"})
+    return data.replace("Müller".encode(), "Müller_".encode("latin-1"))
+
+
+def test_a_required_value_outside_the_character_set_is_refused():
+    with pytest.raises(SourceError, match=r"hand.dcm has a PatientName that DICOM does not allow"):
+        read_source(undecodable("PatientName"), "hand.dcm")
+
+
+def test_an_optional_value_outside_the_character_set_is_left_out():
+    assert "StudyDescription" not in read_source(undecodable("StudyDescription"), "hand.dcm")
 
 
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])

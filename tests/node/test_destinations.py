@@ -3,16 +3,18 @@
 import http.server
 import io
 import json
+import socket
+import ssl
 import threading
 
 import pydicom
 import pytest
-from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
+from pydicom.uid import Comprehensive3DSRStorage, CTImageStorage, SecondaryCaptureImageStorage
 from pynetdicom import AE, evt
 
 from boneage_jax.dicom_results import objects
 from boneage_jax.node.destinations import Archive, RejectedError, Service, UnconfirmedError, UnreachableError
-from tests.dicom_results import radiographs
+from tests.dicom_results import programs, radiographs
 
 KINDS = (SecondaryCaptureImageStorage, Comprehensive3DSRStorage)
 JSON, XML = "application/dicom+json", "application/dicom+xml"
@@ -71,7 +73,7 @@ def service():
     """Starts an HTTP server with one response; returns a destination and the list of requests the server receives."""
     servers = []
 
-    def start(status=200, body="", kind=JSON, location=None):
+    def start(status=200, body="", kind=JSON, location=None, tls=None):
         received = []
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -108,9 +110,11 @@ def service():
                 pass
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever).start()
         servers.append(server)
-        return Service(f"http://127.0.0.1:{server.server_port}/dicom-web"), received
+        return Service(f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/dicom-web"), received
 
     yield start
     for server in servers:
@@ -169,6 +173,22 @@ def test_an_archive_without_sr_support_rejects_only_the_report(archive, made):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_missing_archive_is_unreachable():
     with pytest.raises(UnreachableError, match="it does not answer"), Archive("A", "B", "127.0.0.1", 9).connect():
+        pass
+
+
+def test_an_archive_whose_name_cannot_be_resolved_is_unreachable(monkeypatch):
+    def resolve(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    destination = Archive("A", "B", "pacs.invalid", 104)
+    with pytest.raises(UnreachableError, match="its name cannot be resolved"), destination.connect():
+        pass
+
+
+def test_an_archive_that_accepts_no_class_of_the_results_is_unreachable(archive):
+    destination, _ = archive(kinds=[CTImageStorage])
+    with pytest.raises(UnreachableError, match="it accepts neither Comprehensive 3D SR nor"), destination.connect():
         pass
 
 
@@ -232,6 +252,26 @@ def test_the_reason_of_a_failure_is_reported(status, service, made):
 
 def test_a_missing_service_is_unreachable(made):
     with Service("http://127.0.0.1:9/dicom-web").connect() as send, pytest.raises(UnreachableError, match="not answer"):
+        send(made.report)
+
+
+def test_a_service_without_a_trusted_certificate_is_unreachable(service, made, tmp_path):
+    programs.need("openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    options = ("-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", certificate)
+    assert programs.run("openssl", "req", *options)[0] == 0
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    destination, received = service(tls=context)
+    with destination.connect() as send, pytest.raises(UnreachableError, match="its certificate is not trusted"):
+        send(made.report)
+    assert received == []
+
+
+def test_a_service_without_tls_is_unreachable_over_https(service, made):
+    destination, _ = service()
+    url = str(destination).replace("http:", "https:")
+    with Service(url).connect() as send, pytest.raises(UnreachableError, match="no TLS connection can be made"):
         send(made.report)
 
 

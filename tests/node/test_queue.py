@@ -284,3 +284,98 @@ def test_pages_are_as_large_as_the_padding_whatever_the_default(path, monkeypatc
     monkeypatch.undo()
     with contextlib.closing(connect(path)) as file:
         assert file.execute("PRAGMA page_size").fetchone() == (4096,)
+
+
+def fill(queue):
+    """Lets the queue's file grow no further, as on a full disk."""
+    (pages,) = queue._file.execute("PRAGMA page_count").fetchone()
+    queue._file.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def test_a_full_disk_is_reported_and_leaves_the_queue_as_it_was(queue):
+    number = queue.accept("1.2.3", b"image")
+    fill(queue)
+    with pytest.raises(sqlite3.OperationalError, match="database or disk is full"):
+        queue.accept("1.2.4", bytes(100_000))
+    with pytest.raises(sqlite3.OperationalError, match="database or disk is full"):
+        queue.answer(number, {"report": bytes(100_000)})
+    queue._file.execute("PRAGMA max_page_count = 1000")
+    assert queue.accept("1.2.4", bytes(100_000)) is not None
+    assert queue.next_waiting().source == b"image"
+
+
+def test_a_failed_commit_leaves_no_transaction_open(queue):
+    queue._file.execute("PRAGMA foreign_keys = ON")
+
+    def add_result_without_image():
+        with queue._transaction():
+            queue._file.execute("PRAGMA defer_foreign_keys = ON")
+            queue._file.execute("INSERT INTO file (image, role, content) VALUES (7, 'report', 'sr')")
+
+    with pytest.raises(sqlite3.IntegrityError):
+        add_result_without_image()
+    assert queue.accept("1.2.3", b"image") is not None
+
+
+def test_a_full_disk_at_the_start_is_a_clear_error(queue, path, monkeypatch):
+    queue.close()
+    connect = sqlite3.connect
+
+    def without_space(*args, **options):
+        file = connect(*args, **options)
+        file.execute("PRAGMA max_page_count = 1")
+        return file
+
+    path.unlink()
+    monkeypatch.setattr(sqlite3, "connect", without_space)
+    with pytest.raises(BoneAgeError, match=r"queue\.sqlite cannot be opened: database or disk is full; choose another"):
+        Queue(path, "weights-a")
+
+
+def test_a_damaged_queue_is_a_clear_error(queue, path):
+    for number in range(100):
+        queue.accept(f"1.2.{number}", b"image")
+    queue.close()
+    with path.open("r+b") as file:
+        file.seek(4096)  # the first page after the schema
+        file.write(b"\xff" * 4096)
+    with pytest.raises(BoneAgeError, match=r"the queue .*queue\.sqlite cannot be opened: .*malformed; choose another"):
+        Queue(path, "weights-a")
+
+
+@pytest.mark.parametrize(
+    ("version", "words"), [(0, "is the database of another program"), (2, "cannot be opened: no such table: image")]
+)
+def test_the_database_of_another_program_is_left_alone(version, words, tmp_path):
+    path = tmp_path / "other.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        file.execute("CREATE TABLE other (id INTEGER)")
+        file.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(BoneAgeError, match=words):
+        Queue(path, "weights-a")
+    with contextlib.closing(sqlite3.connect(path)) as file:  # the refused queue has closed its connection
+        assert file.execute("SELECT name FROM sqlite_master").fetchall() == [("other",)]
+
+
+def test_an_attempt_is_not_counted_for_a_journal_that_cannot_be_erased(queue, monkeypatch):
+    def fail():
+        raise sqlite3.OperationalError("its journal cannot be overwritten: No space left on device")
+
+    number = queue.accept("1.2.3", b"image")
+    monkeypatch.setattr(queue, "_erase_journal", fail)
+    assert queue.next_waiting().id == number
+    with pytest.raises(sqlite3.OperationalError, match="journal"):
+        queue.take_back_attempt(number)
+    assert queue._file.execute("SELECT attempts FROM image").fetchone() == (0,)
+
+
+def test_an_attempt_is_taken_back_only_while_the_image_waits(queue):
+    number = queue.accept("1.2.3", b"image")
+    queue.take_back_attempt(number)
+    queue.next_waiting()
+    queue.take_back_attempt(number)
+    assert queue._file.execute("SELECT attempts FROM image").fetchone() == (0,)
+    queue.next_waiting()
+    queue.fail(number, "ValueError")
+    queue.take_back_attempt(number)
+    assert queue._file.execute("SELECT attempts FROM image").fetchone() == (1,)

@@ -1,6 +1,8 @@
 """Reading from the queue: results, refusals, and errors that leave the node running."""
 
+import contextlib
 import io
+import sqlite3
 import threading
 
 import numpy as np
@@ -8,7 +10,7 @@ import pydicom
 import pytest
 
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.node.queue import Queue, State
+from boneage_jax.node.queue import MOST_ATTEMPTS, Queue, State
 from boneage_jax.node.reader import Reader
 from boneage_jax.predict.prediction import RefusedImageError
 from boneage_jax.released.checks import Finding
@@ -101,6 +103,21 @@ def test_an_unexpected_error_keeps_the_image_and_the_node_continues(reader, queu
     run(reader, queue, lambda: queue.counts() == {State.FAILED: 1, State.ANSWERED: 1})
     assert "image 1 is set aside until the next start: ValueError at" in caplog.text
     assert "Doe" not in caplog.text
+
+
+def test_a_full_disk_costs_an_image_no_attempts(reader, queue, monkeypatch, tmp_path):
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    queue.accept("1.2.3", b"not an image")
+    for method in ("answer", "refuse", "fail"):
+        monkeypatch.setattr(queue, method, full)
+    for _ in range(MOST_ATTEMPTS):
+        with pytest.raises(sqlite3.OperationalError):
+            reader.run(queue, threading.Event())
+    queue.close()
+    with contextlib.closing(Queue(tmp_path / "queue.sqlite", "weights")) as again:
+        assert again.counts() == {State.WAITING: 1}
 
 
 def test_weights_with_further_inputs_are_rejected():

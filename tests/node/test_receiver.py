@@ -7,15 +7,20 @@ import sqlite3
 import numpy as np
 import pydicom
 import pytest
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
+    MPEG2MPML,
     ComputedRadiographyImageStorage,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    JPEGExtended12Bit,
 )
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
+from boneage_jax.data import dicom_code
 from boneage_jax.data.radiograph import decode
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.node import receiver
@@ -123,6 +128,28 @@ def test_deflated_transfer_syntax_is_not_accepted(start):
     association = connect(start(), contexts=[(ComputedRadiographyImageStorage, DeflatedExplicitVRLittleEndian)])
     assert [context.abstract_syntax for context in association.accepted_contexts] == [Verification]
     association.release()
+
+
+def test_images_are_accepted_only_in_syntaxes_that_can_be_decoded(start):
+    undecodable = (JPEGExtended12Bit, HTJ2KLossless, MPEG2MPML)
+    kinds = (ComputedRadiographyImageStorage, CTImageStorage)
+    association = connect(start(), contexts=[(kind, [syntax]) for kind in kinds for syntax in undecodable])
+    accepted = {(one.abstract_syntax, *one.transfer_syntax) for one in association.accepted_contexts}
+    association.release()
+    assert {one for one in accepted if one[0] != Verification} == {(CTImageStorage, syntax) for syntax in undecodable}
+
+
+def has_plugin(syntax, plugin):
+    try:
+        return plugin in get_decoder(syntax).available_plugins
+    except NotImplementedError:
+        return False
+
+
+def test_images_are_accepted_in_every_syntax_that_can_be_decoded():
+    decodable = {syntax for syntax, plugin in dicom_code._DECODERS.items() if has_plugin(syntax, plugin)}
+    expected = (decodable | {*dicom_code._PLAIN}) - {DeflatedExplicitVRLittleEndian, JPEGExtended12Bit}
+    assert set(receiver._READABLE_SYNTAXES) == expected
 
 
 def test_an_address_in_use_is_an_error(start, queue):

@@ -4,6 +4,9 @@ import io
 
 import pydicom
 import pytest
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForProcessing
 
 from boneage_jax.dicom_results import objects
@@ -37,6 +40,32 @@ def test_dx_images_for_processing_are_read():
 )
 def test_other_objects_are_ignored(kind, elements, why):
     assert reason(kind, **elements) == why
+
+
+@pytest.mark.parametrize(
+    ("part", "region", "why"),
+    [
+        (None, codes.SCT.Foot, "its body part is not a hand"),
+        ("", codes.SCT.Foot, "its body part is not a hand"),
+        ("", codes.SCT.Hand, ""),
+        ("HAND", codes.SCT.Foot, ""),
+    ],
+)
+def test_the_anatomic_region_decides_if_the_body_part_is_empty(part, region, why):
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = (
+        region.value,
+        region.scheme_designator,
+        region.meaning,
+    )
+    assert reason("DX", BodyPartExamined=part, AnatomicRegionSequence=[item]) == why
+
+
+def test_an_anatomic_region_that_is_not_a_sequence_is_an_error():
+    made = radiographs.dataset("DX", BodyPartExamined=None)
+    made["AnatomicRegionSequence"] = DataElement("AnatomicRegionSequence", "LO", "Doe")
+    with pytest.raises(BoneAgeError, match=r"^the object has a damaged header \(\w+\); export it again$"):
+        reason_to_ignore(made.SOPClassUID, radiographs.written(made))
 
 
 def test_results_of_this_package_are_ignored():

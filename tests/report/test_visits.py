@@ -53,3 +53,10 @@ def test_one_child_and_headers_without_identity_are_accepted():
 
 def test_birth_dates_in_the_old_form_are_the_same_date():
     refuse_several_children([dicom("a", PatientBirthDate="2010.03.10"), dicom("b", PatientBirthDate="20100310")])
+
+
+def test_a_damaged_patient_id_is_refused_without_quoting_it():
+    damaged = dicom("b.dcm", PatientID="secret-42").read().replace(b"\x10\x00\x20\x00LO", b"\x10\x00\x20\x00FD")
+    with pytest.raises(BoneAgeError, match=r"^b\.dcm has a damaged header \(\w+\); export the file again$") as error:
+        refuse_several_children([dicom("a.dcm", PatientID="secret-42"), File("b.dcm", len(damaged), 0, damaged)])
+    assert error.value.__suppress_context__  # a traceback would quote the value

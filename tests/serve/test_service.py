@@ -175,3 +175,51 @@ def test_the_page_fits_a_phone(service, browser):
     for path in ("", "docs"):
         browser.get(f"{service[0]}{path}")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+
+
+def choose(browser, folder, *names):
+    for name in names:
+        (folder / name).write_bytes(services.png(hand(1)))
+    browser.find_element(By.ID, "files").send_keys("\n".join(str(folder / name) for name in names))
+
+
+# Replaces each response of the service; while the radiograph with this number is read, a row is removed or added.
+ACTS = """
+const acts = arguments[0];
+let number = 0;
+window.fetch = async () => {
+  const act = acts[++number];
+  if (act === "add") add([new File(["x"], "late.png")]);
+  else if (act) document.querySelector(`.child:nth-child(${act}) .remove`).click();
+  if (!document.getElementById("read").disabled) throw new Error("a second run can start");
+  return { json: async () => ({ error: `answer ${number}` }) };
+};
+"""
+
+
+@pytest.mark.parametrize(
+    ("acts", "shown"),
+    [
+        ({1: 1}, ["a.png: answer 1", "b.png: answer 2", "c.png: answer 3"]),
+        ({1: "add"}, ["a.png: answer 1", "b.png: answer 2", "c.png: answer 3"]),
+        ({1: 2}, ["a.png: answer 1", "c.png: answer 2"]),
+    ],
+)
+def test_rows_can_be_added_and_removed_during_a_run(acts, shown, service, browser, tmp_path):
+    browser.get(service[0])
+    choose(browser, tmp_path, "a.png", "b.png", "c.png")
+    browser.execute_script(ACTS, acts)
+    browser.find_element(By.ID, "read").click()
+    WebDriverWait(browser, 20).until(lambda page: page.find_element(By.ID, "save").is_enabled())
+    articles = browser.find_elements(By.CSS_SELECTOR, "#results article")
+    found = [": ".join(one.find_element(By.CSS_SELECTOR, part).text for part in ("h2", "li")) for one in articles]
+    assert found == shown
+    assert browser.find_element(By.ID, "read").is_enabled()
+
+
+def test_the_controls_of_each_file_have_names_of_their_own(service, browser, tmp_path):
+    browser.get(service[0])
+    choose(browser, tmp_path, "a.png", "b.png")
+    for row, name in zip(browser.find_elements(By.CSS_SELECTOR, ".child"), ("a.png", "b.png"), strict=True):
+        names = [row.find_element(By.CSS_SELECTOR, f".{kind}").accessible_name for kind in ("sex", "age", "remove")]
+        assert names == [f"Sex, {name}", f"Age in years, {name}", f"Remove {name}"]

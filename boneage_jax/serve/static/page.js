@@ -5,6 +5,7 @@ const byId = (id) => document.getElementById(id);
 const copyOf = (id) => byId(id).content.firstElementChild.cloneNode(true);
 const chosen = []; // { file, row }
 let answers = []; // as they are saved
+let reading = false;
 
 function add(files) {
   for (const file of files) {
@@ -12,16 +13,23 @@ function add(files) {
     const entry = { file, row };
     row.querySelector(".name").textContent = file.name;
     row.querySelector(".unset").textContent = /\.(dcm|dicom|ima)$/i.test(file.name) ? "from the file" : "choose";
+    for (const [name, label] of [["sex", "Sex,"], ["age", "Age in years,"], ["remove", "Remove"]]) {
+      row.querySelector(`.${name}`).setAttribute("aria-label", `${label} ${file.name}`);
+    }
     row.querySelector(".remove").addEventListener("click", () => {
       chosen.splice(chosen.indexOf(entry), 1);
       row.remove();
-      byId("read").disabled = chosen.length === 0;
+      updateRead();
       byId("files").focus();
     });
     chosen.push(entry);
     byId("chosen").append(row);
   }
-  byId("read").disabled = chosen.length === 0;
+  updateRead();
+}
+
+function updateRead() {
+  byId("read").disabled = reading || chosen.length === 0;
 }
 
 async function send({ file, row }) {
@@ -44,10 +52,13 @@ async function send({ file, row }) {
 async function readAll(event) {
   event.preventDefault();
   byId("results").replaceChildren();
-  byId("read").disabled = true;
+  reading = true;
+  updateRead();
   answers = [];
-  for (const [place, entry] of chosen.entries()) {
-    byId("status").textContent = `Reading ${place + 1} of ${chosen.length} …`;
+  const all = [...chosen]; // rows may be added and removed meanwhile
+  for (const [place, entry] of all.entries()) {
+    if (!chosen.includes(entry)) continue;
+    byId("status").textContent = `Reading ${place + 1} of ${all.length} …`;
     const answer = await send(entry);
     show(entry.file.name, answer);
     answers.push({ ...answer, file: entry.file.name });
@@ -55,7 +66,8 @@ async function readAll(event) {
   const failed = answers.filter((one) => one.error).length;
   byId("status").textContent = `${answers.length - failed} of ${answers.length} read`;
   byId("save").disabled = false;
-  byId("read").disabled = false;
+  reading = false;
+  updateRead();
 }
 
 function show(name, answer) {
