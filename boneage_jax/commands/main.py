@@ -9,10 +9,30 @@ from types import ModuleType
 from typing import NoReturn
 
 from boneage_jax import program
-from boneage_jax.commands import combine_weights, evaluate, export_weights, info, listen, predict, report, serve
+from boneage_jax.commands import (
+    calibrate,
+    combine_weights,
+    evaluate,
+    export_weights,
+    info,
+    listen,
+    predict,
+    report,
+    serve,
+)
 from boneage_jax.version import __version__
 
-COMMANDS: tuple[ModuleType, ...] = (predict, report, serve, listen, info, evaluate, export_weights, combine_weights)
+COMMANDS: tuple[ModuleType, ...] = (
+    predict,
+    report,
+    serve,
+    listen,
+    info,
+    evaluate,
+    calibrate,
+    export_weights,
+    combine_weights,
+)
 
 
 def command() -> NoReturn:

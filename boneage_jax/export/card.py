@@ -78,8 +78,8 @@ def _summary(header: Header) -> str:
     if "overall" not in header.figures:
         return f"{text}. Nothing has been measured."
     overall, data = header.figures["overall"], header.data
-    name, images = data.get("measured_split", "measured"), overall["count"]
-    return f"{text}. Mean absolute error {_cell(overall['mae'])} months on {images:,} images of the {name} split."
+    of = data.get("calibrated_on") or f"the {data.get('measured_split', 'measured')} split"
+    return f"{text}. Mean absolute error {_cell(overall['mae'])} months on {overall['count']:,} images of {of}."
 
 
 def _how_to_use(header: Header) -> str:
@@ -93,11 +93,11 @@ def _how_to_use(header: Header) -> str:
 
 
 def _data(data: dict[str, Any]) -> str:
-    if not data:
+    if "title" not in data:
         return "Unknown."
     lines = [
         f"- Trained on {data['train_images']:,} images of: {data['title']}{', ' + data['url'] if data['url'] else ''}",
-        f"- Measured on {data['measured_images']:,} images of its {data['measured_split']} split",
+        _measured(data),
         f"- Terms (data and weights): {data['terms']}",
     ]
     if data["citation"]:
@@ -106,6 +106,12 @@ def _data(data: dict[str, Any]) -> str:
         known = one["title"] == data["title"]
         lines.append(f"- Initialised from `{one['name']}`, trained on {'the same data' if known else _origin(one)}")
     return "\n".join(lines)
+
+
+def _measured(data: dict[str, Any]) -> str:
+    if "calibrated_on" in data:
+        return f"- Calibrated and measured on {data['measured_images']:,} images of: {data['calibrated_on']}"
+    return f"- Measured on {data['measured_images']:,} images of its {data['measured_split']} split"
 
 
 def _origin(data: dict[str, str]) -> str:
@@ -187,7 +193,8 @@ def _calibration(header: Header) -> str:
 
 
 def _limits(data: dict[str, Any]) -> str:
-    return _LIMITS.format(selection=_SELECTION if data.get("measured_split") in (None, "validation") else _BOOTSTRAP)
+    selected = "calibrated_on" not in data and data.get("measured_split") in (None, "validation")
+    return _LIMITS.format(selection=_SELECTION if selected else _BOOTSTRAP)
 
 
 def _making(header: Header) -> str:

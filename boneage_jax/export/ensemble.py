@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from boneage_jax.data import rsna
 from boneage_jax.data.splits import hospital
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import report
 from boneage_jax.export import card, sources
+from boneage_jax.export.estimates import estimate
 from boneage_jax.predict.calibrated import Estimates
 from boneage_jax.predict.items import Item
-from boneage_jax.predict.prediction import Prediction
-from boneage_jax.predict.predictor import Predictor
 from boneage_jax.released import calibration as calibrating
 from boneage_jax.released import weights as released
 
-BATCH = 16
 _FIELDS = tuple(field.name for field in dataclasses.fields(calibrating.Calibrated))
 
 
@@ -50,9 +47,11 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
     official = rsna.is_official(data_dir)
     hospitals = [hospital(one.id) if official else "" for one in images]
     items = [Item(image.file, image.sex) for image in images]
-    estimates = [_estimates(member, items) for member in members]
+    estimates = [estimate(member, items, checks_of=members[0])[0] for member in members]
     age = np.array([one.age for one in images], float)
-    fitted, reported, cross_fitted = _calibrated(members[0].header, estimates, age, hospitals)
+    fitted, cross_fitted = calibrate_mean(estimates, age, calibrating.balanced(hospitals))
+    alone = calibrating.Calibration.from_dict(members[0].header.calibration or {})
+    reported = published(fitted, alone, estimates)
     figures = report.write(
         out.with_suffix(""),
         ids=[one.id for one in images],
@@ -97,22 +96,39 @@ def _check(files: Sequence[Path], members: Sequence[released.Weights]) -> None:
             raise BoneAgeError(f"{file} is stored in {header.storage}, {files[0]} in {first.storage}")
 
 
-def _calibrated(
-    first: released.Header, estimates: Sequence[Estimates], age: np.ndarray, hospitals: Sequence[str]
-) -> tuple[calibrating.Calibration, calibrating.Calibrated, dict[str, Any]]:
-    """The calibration of the mean, the reported values of every image, and the cross-fitted metrics.
+def calibrate_mean(
+    estimates: Sequence[Estimates], age: np.ndarray, weight: np.ndarray
+) -> tuple[calibrating.Calibration, dict[str, Any]]:
+    """The calibration of the mean of several networks, and its cross-fitted metrics, on the images that all can read.
 
-    Where a member has no estimate, the values are those of the first member with its own calibration.
+    Raises:
+        BoneAgeError: too few such images.
     """
-    mean = np.stack([one.months for one in estimates]).mean(axis=0)
+    mean = _mean(estimates)
     together = ~np.isnan(mean)
-    weight = calibrating.balanced(hospitals)[together]
-    fitted = calibrating.fit(age[together], mean[together], None, weight=weight)
-    of_mean = fitted.apply(mean, None)
-    alone = calibrating.Calibration.from_dict(first.calibration or {}).apply(estimates[0].months, estimates[0].std)
-    columns = (np.where(together, getattr(of_mean, key), getattr(alone, key)) for key in _FIELDS)
-    measured = calibrating.measure(age[together], mean[together], None, weight=weight)
-    return fitted, calibrating.Calibrated(*columns), measured
+    given = age[together], mean[together], None
+    return calibrating.fit(*given, weight=weight[together]), calibrating.measure(*given, weight=weight[together])
+
+
+def published(
+    calibration: calibrating.Calibration, alone: calibrating.Calibration, estimates: Sequence[Estimates]
+) -> calibrating.Calibrated:
+    """The reported values of every image, as `predict.averaging` reports them.
+
+    Args:
+        calibration: of the mean, or of the only network.
+        alone: of the first network, for images that another one cannot read.
+        estimates: of every network.
+    """
+    mean = _mean(estimates)
+    of_mean = calibration.apply(mean, estimates[0].std if len(estimates) == 1 else None)
+    of_first = alone.apply(estimates[0].months, estimates[0].std)
+    columns = (np.where(np.isnan(mean), getattr(of_first, key), getattr(of_mean, key)) for key in _FIELDS)
+    return calibrating.Calibrated(*columns)
+
+
+def _mean(estimates: Sequence[Estimates]) -> np.ndarray:
+    return np.stack([one.months for one in estimates]).mean(axis=0)
 
 
 def _combined(
@@ -131,13 +147,3 @@ def _combined(
     )
     networks = tuple(released.Weights(each, one.variables) for each, one in zip(headers, members, strict=True))
     return released.Weights(header, first.variables, first.checks, networks)
-
-
-def _estimates(member: released.Weights, items: Sequence[Item]) -> Estimates:
-    """Estimates before calibration; NaN where the network cannot read the image."""
-    raw = Predictor(dataclasses.replace(member, header=dataclasses.replace(member.header, calibration=None)))
-    found = raw.predict_many(items, batch_size=BATCH, on_error="yield", accept_warnings=True)
-    shown = tqdm(found, total=len(items), desc=member.header.name, unit=" images", disable=None)
-    read = [(one.months, one.std) if isinstance(one, Prediction) else (np.nan, np.nan) for one in shown]
-    std = None if any(one is None for _, one in read) else np.array([one for _, one in read], np.float32)
-    return Estimates(np.array([one for one, _ in read], np.float32), std)

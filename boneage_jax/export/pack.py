@@ -12,7 +12,7 @@ from boneage_jax import data
 from boneage_jax.data import rsna
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export import card, check_fitting, sources
-from boneage_jax.regions.fingers import NAMES
+from boneage_jax.export.estimates import region_figures
 from boneage_jax.released import calibration as calibrating
 from boneage_jax.released import weights as released
 from boneage_jax.train import evaluation, parallel
@@ -132,16 +132,9 @@ def _evaluated(
     fitted = calibrating.fit(measured.age, found["months"], std, parts, weight=weight)
     figures = {"calibration": calibrating.measure(measured.age, found["months"], std, weight=weight)}
     if parts is not None:
-        figures["regions"] = _of_regions(measured.age, parts, weight)
+        figures["regions"] = region_figures(measured.age, parts, weight)
     evaluation.store_calibration(workdir, experiment, variables, fitted)
     return fitted, figures | evaluation.write_report(workdir, measured, found, fitted)
-
-
-def _of_regions(age: np.ndarray, parts: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
-    """Cross-fitted metrics of every region that the network reads, by name, over the images that show the region."""
-    there = ~np.isnan(parts)
-    columns = zip(NAMES, parts.T, there.T, strict=True)
-    return {name: calibrating.measure(age[seen], part[seen], None, weight=weight[seen]) for name, part, seen in columns}
 
 
 def _checks(config: ConfigDict, images: int) -> tuple[dict[str, Any], dict[str, np.ndarray], int]:

@@ -14,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import boneage_jax
-from boneage_jax.commands import evaluate
+from boneage_jax.commands import labelled
 from boneage_jax.commands.main import main
 from boneage_jax.data import phantom, rsna
 from boneage_jax.data.files import File
@@ -223,7 +223,7 @@ def test_key_points_of_squashed_copies_have_the_size_of_the_original(tmp_path):
         "annotations": [{"image_id": 0, "keypoints": [900, 1800, 2] * 17}],
     }
     (tmp_path / "points.json").write_text(json.dumps(document))
-    (item,) = evaluate._items(images, (Input("hand", "heatmap"),), tmp_path / "points.json")
+    (item,) = labelled._items(images, (Input("hand", "heatmap"),), tmp_path / "points.json")
     assert item.inputs["hand"].shape == (2000, 1000)
 
 
@@ -361,6 +361,41 @@ def test_exported_joint_networks_have_calibration_and_figures_per_region(tmp_pat
     assert fitted.apart is not None
     assert (len(fitted.parts), fitted.apart > 0) == (len(NAMES), True)
     assert "| Radius | 104 |" in (tmp_path / "joints.md").read_text()
+
+
+def test_weights_are_calibrated_to_labelled_images_without_a_training(exported, folder, tmp_path, capsys):
+    table = list(csv.reader((folder / "Validation Dataset.csv").read_text().splitlines()))[1:]
+    rows = [f"{one},{float(age) * 0.8 + 40},{male}" for one, male, age in table]
+    (tmp_path / "east.csv").write_text("\n".join(["id,boneage,male", *rows]))
+    out, images = tmp_path / "own.safetensors", folder / "boneage-validation-dataset"
+    given = [f"--weights={exported[1]}", f"--labels={tmp_path / 'east.csv'}", f"--images={images}"]
+    assert main(["calibrate", *given, f"--out={out}", "--source=East Hospital"]) == 0
+    printed = capsys.readouterr().out
+    assert "east: 120 images" in printed
+    assert "\nnow, cross-fitted: MAE " in printed
+
+    before, after = weights.read(exported[1]), weights.read(out)
+    assert jax.tree.all(jax.tree.map(np.array_equal, before.variables, after.variables))
+    assert (after.header.name, after.header.data["calibrated_on"]) == ("own", "East Hospital")
+    card = out.with_suffix(".md").read_text()
+    assert "Calibrated and measured on 120 images of: East Hospital" in card
+    assert "The checkpoint was selected" not in card
+    found = boneage_jax.load(out).predict(images / f"{table[0][0]}.png", sex="M" if table[0][1] == "True" else "F")
+    row = next(row for row in predictions_csv(tmp_path / "own") if row["id"] == table[0][0])
+    expected = [float(row[key]) for key in ("predicted", "low", "high")]
+    assert [found.months, *(found.interval or ())] == pytest.approx(expected, abs=1e-3)
+    assert main(["info", f"--weights={out}"]) == 0
+    assert "calibrated on 120 images of: East Hospital" in capsys.readouterr().out
+
+
+def test_a_calibration_to_too_few_images_is_refused(exported, folder, tmp_path, capsys):
+    rows = [f"{first},{60 + first % 9},True" for first in range(4500, 4599)]
+    (tmp_path / "few.csv").write_text("\n".join(["id,boneage,male", *rows]))
+    given = [f"--weights={exported[1]}", f"--labels={tmp_path / 'few.csv'}", "--on-missing=skip"]
+    out = tmp_path / "own.safetensors"
+    assert main(["calibrate", *given, f"--images={folder / 'boneage-validation-dataset'}", f"--out={out}"]) == 1
+    assert "99 labelled images are too few to calibrate" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_combined_weights_are_evaluated_as_an_ensemble(exported, folder, tmp_path, capsys):

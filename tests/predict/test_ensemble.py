@@ -1,5 +1,6 @@
 """Several networks in one file: the mean of their estimates, or the first alone if another cannot read an image."""
 
+import csv
 import dataclasses
 from functools import cache
 from pathlib import Path
@@ -8,14 +9,19 @@ import cv2
 import numpy as np
 import pytest
 
+from boneage_jax.data.files import File
+from boneage_jax.data.rsna import LabelledImage
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export.ensemble import combine
+from boneage_jax.export.recalibration import recalibrate
 from boneage_jax.predict.items import Item
 from boneage_jax.predict.predictor import Predictor
 from boneage_jax.predict.regions import RegionFinder
+from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released import weights
 from boneage_jax.released.calibration import Calibration
 from boneage_jax.released.weights import Weights
+from boneage_jax.sex import Sex
 from tests.predict import random_weights, test_region_readings
 from tests.predict.test_region_readings import hand
 
@@ -153,3 +159,37 @@ def test_a_joint_network_in_the_first_place_gives_the_regions_too():
     found = Predictor(Weights(header, joints.variables, members=(joints, whole))).predict(hand(), sex="M")
     assert found.months == pytest.approx(predictor().predict(hand(), sex="M").months, abs=1e-3)
     assert found.regions == test_region_readings.predictor().predict(hand(), sex="M").regions
+
+
+def test_the_mean_and_every_network_are_calibrated_to_own_images(tmp_path):
+    file, out, count = tmp_path / "both.safetensors", tmp_path / "own.safetensors", 101
+    figures = {"overall": {"mae": {"value": 9.0}}}  # the model card gives it for every network
+    both = together()
+    members = [dataclasses.replace(one.header, figures=figures) for one in both.members]
+    header = dataclasses.replace(both.header, members=[dataclasses.asdict(one) for one in members])
+    weights.write(file, dataclasses.replace(both, header=header))
+    pictures = [hand()] * (count - 1) + [random_weights.grainy(20.0)]  # the last one has no joints
+    items = [Item(picture, "F") for picture in pictures]
+    images = [LabelledImage(str(place), Sex.FEMALE, 60.0 + place % 7, File("", 0, 0, b"")) for place in range(count)]
+    done = recalibrate(file, out, images=images, items=items, hospitals=[""] * count, split="own", source="East")
+
+    headers = weights.read(out).header.members
+    assert [one["calibration"]["images"] for one in headers] == [count, count - 1]
+    assert done.header.calibration is not None
+    assert done.header.calibration["images"] == count - 1
+    assert set(done.header.figures["regions"]) == set(NAMES)
+    rows = list(csv.DictReader((tmp_path / "own/predictions.csv").read_text().splitlines()))
+    found = list(Predictor(weights.read(out)).predict_many([items[0], items[-1]], accept_warnings=True))
+    for row, one in zip((rows[0], rows[-1]), found, strict=True):
+        expected = [float(row[key]) for key in ("predicted", "low", "high")]
+        assert [one.months, *(one.interval or ())] == pytest.approx(expected, abs=1e-3)
+    assert found[0].regions["Radius"].interval != predictor().predict(hand(), sex="F").regions["Radius"].interval
+
+
+def test_too_few_images_of_a_region_are_refused(tmp_path):
+    file, count = tmp_path / "both.safetensors", 101
+    weights.write(file, together())
+    items = [Item(hand(), "F")] * 99 + [Item(random_weights.grainy(20.0), "F")] * 2
+    images = [LabelledImage(str(place), Sex.FEMALE, 60.0, File("", 0, 0, b"")) for place in range(count)]
+    with pytest.raises(BoneAgeError, match="only 99 of the images can be read by 'tiny_joints'"):
+        recalibrate(file, tmp_path / "own.safetensors", images=images, items=items, hospitals=[""] * count, split="own")

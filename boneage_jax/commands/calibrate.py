@@ -1,0 +1,53 @@
+"""Fits the calibration of trained weights anew to labelled radiographs, without a training.
+
+Bias correction and intervals are fitted to at least 100 images that the networks were not trained on; the networks,
+their preprocessing and the checks of input images stay the same.
+"""
+
+import argparse
+from pathlib import Path
+
+from boneage_jax.commands import labelled, weights_option
+
+NAME = "calibrate"
+HELP = "fit bias correction and intervals of weights to labelled images of your own"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command to its parser."""
+    labelled.add_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="weights file to write, .safetensors")
+    parser.add_argument(
+        "--source", metavar="TEXT", help="who provided the images, for header and model card; default: nobody is named"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the weights, their model card and the report on the images; the exit status is 0."""
+    from boneage_jax.evaluate import report
+    from boneage_jax.export.recalibration import recalibrate  # jax takes seconds to import
+    from boneage_jax.models import Description
+    from boneage_jax.released import weights
+
+    file = weights.find(weights_option.name(arguments))
+    images, items = labelled.find(arguments, Description.from_dict(weights.read_header(file).model).inputs)
+    done = recalibrate(
+        file,
+        arguments.out,
+        images=images,
+        items=items,
+        hospitals=labelled.hospitals(arguments, images),
+        split=arguments.labels.stem,
+        source=arguments.source,
+    )
+    after, before = done.header.figures["calibration"], done.coverage_before
+    covered = "none" if before is None else f"{100 * before:.1f} %"
+    size, card = arguments.out.stat().st_size / 1e6, arguments.out.with_suffix(".md")
+    print(report.table(done.header.figures))
+    print(f"\nbefore: MAE {done.mae_before:.2f} months, within the 90 % interval: {covered}")
+    print(
+        f"now, cross-fitted: MAE {after['mae']:.2f} months, within the 90 % interval: {100 * after['coverage']:.1f} %, "
+        f"mean width {after['width']:.1f} months"
+    )
+    print(f"\nwritten to {arguments.out} ({size:.1f} MB), {card} and {arguments.out.with_suffix('')}")
+    return 0

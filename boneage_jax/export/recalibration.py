@@ -1,0 +1,155 @@
+"""Fits the calibration of released weights anew, to labelled images of another hospital; the networks stay the same."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boneage_jax.data.rsna import LabelledImage
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.evaluate import report
+from boneage_jax.export import card, sources
+from boneage_jax.export.ensemble import calibrate_mean, published
+from boneage_jax.export.estimates import estimate, region_figures
+from boneage_jax.predict.calibrated import Estimates
+from boneage_jax.predict.items import Item
+from boneage_jax.regions.fingers import NAMES
+from boneage_jax.released import calibration as calibrating
+from boneage_jax.released import weights as released
+from boneage_jax.released.calibration import MINIMUM, Calibrated, Calibration
+
+
+@dataclasses.dataclass(frozen=True)
+class Recalibrated:
+    """The result of `recalibrate`.
+
+    Attributes:
+        header: of the file that was written.
+        mae_before: mean absolute error on the images with the earlier calibration, months.
+        coverage_before: share of reference ages within the earlier intervals; None if there were none.
+    """
+
+    header: released.Header
+    mae_before: float
+    coverage_before: float | None
+
+
+def recalibrate(
+    file: Path,
+    out: Path,
+    *,
+    images: Sequence[LabelledImage],
+    items: Sequence[Item],
+    hospitals: Sequence[str],
+    split: str,
+    source: str | None = None,
+) -> Recalibrated:
+    """Writes a copy of weights with a new calibration and, beside it, its model card and the evaluation report.
+
+    Every network in the file is calibrated by itself and, if there are several, their mean.
+
+    Args:
+        file: the weights.
+        out: the file to write, ".safetensors"; the report goes to a folder of its name.
+        images: labelled images that the networks were not trained on.
+        items: the same images as the networks read them.
+        hospitals: hospital of each image, "" if unknown; every hospital has the same weight.
+        split: name of the images in the report.
+        source: who provided the images; None if the caller does not name it.
+
+    Raises:
+        BoneAgeError: fewer than 100 images that a network can read or that show a region, an image that cannot be read,
+            an empty source, a file that cannot be written.
+    """
+    card.check_target(out)
+    provider = sources.describe(sources.OTHER, official=False, source=source)
+    weights = released.read(file)
+    if len(images) < MINIMUM:
+        raise BoneAgeError(f"{len(images)} labelled images are too few to calibrate {file}; expected {MINIMUM} or more")
+    networks = weights.members or (weights,)
+    estimates = []
+    for place, network in enumerate(networks):
+        found, errors = estimate(network, items, checks_of=weights)
+        if errors and not place:  # the others may fail: the first network then reads the image alone
+            raise next(iter(errors.values()))
+        estimates.append(found)
+    age = np.array([image.age for image in images], float)
+    weight = calibrating.balanced(hospitals)
+    own = [_fit(network.header, found, age, weight) for network, found in zip(networks, estimates, strict=True)]
+    fitted, measured = own[0], calibrating.measure(age, estimates[0].months, estimates[0].std, weight=weight)
+    if len(networks) > 1:
+        fitted, measured = calibrate_mean(estimates, age, weight)
+    reported = published(fitted, own[0], estimates)
+    figures = _figures(weights, estimates, age, weight) | {"calibration": measured}
+    figures |= report.write(
+        out.with_suffix(""),
+        ids=[image.id for image in images],
+        sex=np.array([image.sex for image in images]),
+        age=age,
+        predicted=reported.months,
+        std=reported.std,
+        interval=(reported.low, reported.high),
+        hospital=hospitals,
+        split=split,
+    )
+    members = tuple(
+        dataclasses.replace(one, header=dataclasses.replace(one.header, calibration=calibration.to_dict()))
+        for one, calibration in zip(weights.members, own if weights.members else (), strict=True)
+    )
+    header = dataclasses.replace(
+        weights.header,
+        name=out.stem,
+        calibration=fitted.to_dict(),
+        data=weights.header.data
+        | {"measured_split": split, "measured_images": len(images), "calibrated_on": provider["title"]},
+        figures=figures,
+        members=[dataclasses.asdict(one.header) for one in members],
+    )
+    card.write_weights(out, dataclasses.replace(weights, header=header, members=members))
+    return Recalibrated(header, *_before(weights, estimates, age))
+
+
+def _fit(header: released.Header, found: Estimates, age: np.ndarray, weight: np.ndarray) -> Calibration:
+    """The calibration of one network.
+
+    Raises:
+        BoneAgeError: too few images that it can read, or that show a region.
+    """
+    seen = ~np.isnan(found.months)
+    counts = {f"can be read by {header.name!r}": int(seen.sum())}
+    if found.parts is not None:
+        there = ~np.isnan(found.parts[seen])
+        counts |= {f"show the region {name}": int(n) for name, n in zip(NAMES, there.sum(axis=0), strict=True)}
+    for what, count in counts.items():
+        if count < MINIMUM:
+            raise BoneAgeError(f"only {count} of the images {what}; give more images, {MINIMUM} of which do")
+    here = found.rows(np.flatnonzero(seen).tolist())
+    return calibrating.fit(age[seen], here.months, here.std, here.parts, weight=weight[seen])
+
+
+def _figures(
+    weights: released.Weights, estimates: Sequence[Estimates], age: np.ndarray, weight: np.ndarray
+) -> dict[str, Any]:
+    """The figures beside those of the report: what was measured of the networks, and the regions on these images."""
+    kept = {key: weights.header.figures[key] for key in ("attention",) if key in weights.header.figures}
+    for found in estimates:
+        if found.parts is not None:
+            kept["regions"] = region_figures(age, found.parts, weight)
+    return kept
+
+
+def _before(weights: released.Weights, estimates: Sequence[Estimates], age: np.ndarray) -> tuple[float, float | None]:
+    """Error and coverage with the calibration that the weights had."""
+    first = weights.members[0].header if weights.members else weights.header
+    if weights.header.calibration is None or first.calibration is None:
+        return float(np.abs(estimates[0].months - age).mean()), None
+    earlier = published(
+        Calibration.from_dict(weights.header.calibration), Calibration.from_dict(first.calibration), estimates
+    )
+    return float(np.abs(earlier.months - age).mean()), _coverage(earlier, age)
+
+
+def _coverage(reported: Calibrated, age: np.ndarray) -> float:
+    return float(((reported.low <= age) & (age <= reported.high)).mean())
