@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, UInt8
 from boneage_jax import compilation, program
 from boneage_jax.data import rsna
 from boneage_jax.data.augment import Augmentation, apply
+from boneage_jax.data.files import make_folder
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
 from boneage_jax.errors import BoneAgeError, listed
@@ -264,6 +265,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="default: %(default)s")
     flags = parser.parse_args()
     recipe = Recipe(epochs=flags.epochs, seed=flags.seed)
+    make_folder(flags.out.parent, "--out")
     compilation.use_cache(compilation.cache_folder(""))
     annotations = [one for one in read_annotations(flags.boxes) if one.set == TRAIN]
     chosen = {
