@@ -18,7 +18,7 @@ from pathlib import Path
 from absl import logging
 
 from boneage_jax import allocator, program
-from boneage_jax.command_line import FLAGS, parse
+from boneage_jax.command_line import FLAGS, parse, refuse_ignored
 
 
 def run() -> int:
@@ -43,6 +43,7 @@ def run() -> int:
     if FLAGS.mode == "train":
         result = loop.train_and_evaluate(config, workdir)
     else:
+        refuse_ignored(workdir, config)
         result = evaluation.evaluate_checkpoint(workdir, config)
     print(f"\n{report.table(result)}\n\nwritten to {workdir / 'evaluate' / result['split']}")
     return 0

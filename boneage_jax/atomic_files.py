@@ -50,7 +50,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
             raise
         parent = next(p for p in (folder, *folder.parents) if p.exists())
         free = shutil.disk_usage(parent).free / 2**20
-        reason = "the disk is full" if full else str(error).splitlines()[0]
+        reason = "the disk is full" if full else (str(error).splitlines() or [type(error).__name__])[0]
         raise BoneAgeError(
             f"cannot write to {folder}: {reason} ({free:.0f} MiB free); earlier files are intact: free some space "
             "and run the same command again"

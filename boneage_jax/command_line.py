@@ -18,7 +18,8 @@ _EXPECTED = {
     "is not a dict": "one of its keys, as --config.section.key=value",
 }
 """The expected kind of value, by a part of the message of the error that rejects it."""
-_OF_THE_NETWORK = ("model.", "preprocess.")
+_OF_THE_NETWORK = ("model.", "preprocess.", "data.inputs.")
+_OF_ITS_TRAINING = ("model.init_from:", "model.remat:")
 
 flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 flags.DEFINE_string("workdir", None, "Folder of the run; runs/<name of the configuration> by default.")
@@ -28,8 +29,7 @@ def parse(argv: list[str]) -> None:
     """Reads the flags; without --config, the configuration is the one stored in --workdir.
 
     Raises:
-        BoneAgeError: a flag or a key that does not exist, a value of the wrong type or out of range, no configuration,
-            a setting that the mode would ignore.
+        BoneAgeError: a flag or a key that does not exist, a value of the wrong type or out of range, no configuration.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", "-config")
@@ -54,15 +54,22 @@ def parse(argv: list[str]) -> None:
         where = f"; {FLAGS.workdir} contains no run either" if FLAGS.workdir else ""
         raise BoneAgeError(f"no configuration is given{where}: add --config=configs/quickstart.py, for example")
     configuration.check(FLAGS.config)
-    if FLAGS.mode == "evaluate" and stored is not None and stored.exists():
-        _refuse_ignored(configuration.from_json(stored.read_text(), stored), FLAGS.config)
 
 
-def _refuse_ignored(stored: ConfigDict, given: ConfigDict) -> None:
-    """Raises BoneAgeError if settings are given that an evaluation of the run would ignore."""
+def refuse_ignored(workdir: Path, given: ConfigDict) -> None:
+    """Raises BoneAgeError if settings are given that an evaluation of the run in `workdir` would ignore."""
     if given.checkpoint.step >= 0:
         raise BoneAgeError("checkpoint.step is for --mode=train; an evaluation uses the best checkpoint")
-    if different := [one for one in configuration.differences(stored, given) if one.startswith(_OF_THE_NETWORK)]:
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    stored = configuration.from_json(path.read_text(), path)
+    different = [
+        one
+        for one in configuration.differences(stored, given)
+        if one.startswith(_OF_THE_NETWORK) and not one.startswith(_OF_ITS_TRAINING)
+    ]
+    if different:
         raise BoneAgeError(
             f"the run was trained with other settings ({'; '.join(different)}); an evaluation can only change those of "
             "data and evaluate"

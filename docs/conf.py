@@ -25,8 +25,6 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
-# The index may list pages that do not exist yet; a page missing from the index still causes a warning.
-suppress_warnings = ["toc.not_readable"]
 
 html_theme = "furo"
 html_title = f"boneage_jax {release}"

@@ -82,7 +82,10 @@ def _batch(count: int, size: int, channels: int, inputs: dict[str, str]) -> dict
         "image": np.zeros((count, size, size, channels), np.uint8),
         "sex": np.zeros(count, np.int32),
         "age": np.zeros(count, np.float32),
-        "inputs": {name: np.zeros(count, np.float32) for name in inputs},
+        "inputs": {
+            name: np.zeros((count, size, size, 1) if kind == "keypoints" else count, np.float32)
+            for name, kind in inputs.items()
+        },
     }
 
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from boneage_jax.atomic_files import write_whole
+from boneage_jax.atomic_files import storage_errors, write_whole
 from boneage_jax.errors import BoneAgeError
 
 
@@ -44,3 +44,9 @@ def test_any_other_failure_leaves_no_partial_file_behind(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_whole(tmp_path / "metrics.json", write)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError(), TimeoutError(), BrokenPipeError()])
+def test_a_system_error_without_a_message_is_named_by_its_type(error, tmp_path):
+    with pytest.raises(BoneAgeError, match=f"cannot write to .*: {type(error).__name__}"), storage_errors(tmp_path):
+        raise error

@@ -61,3 +61,14 @@ def test_without_git_the_commit_is_unknown(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", refuse)
     assert environment.commit() is None
+
+
+def test_a_repository_that_only_surrounds_the_package_is_not_its_checkout(monkeypatch, tmp_path):
+    package = tmp_path / "venv/boneage_jax"
+    package.mkdir(parents=True)
+    (tmp_path / ".gitignore").write_text("venv\n")
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "c"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
+    (package / "environment.py").touch()
+    assert environment.commit() is None

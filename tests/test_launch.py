@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from boneage_jax import config as configuration
+from boneage_jax.command_line import refuse_ignored
 from tests.train.tiny_run import get_config
 
 ROOT = Path(__file__).parents[1]
@@ -85,6 +86,13 @@ def test_a_damaged_stored_configuration_gives_a_one_line_error(tmp_path):
 def test_a_setting_that_an_evaluation_would_ignore_gives_a_one_line_error(flag, words, tmp_path):
     (tmp_path / "config.json").write_text(configuration.to_json(get_config()))
     assert_one_clear_error(launch("--mode=evaluate", f"--workdir={tmp_path}", flag), *words)
+
+
+def test_settings_of_the_training_may_differ_in_an_evaluation(tmp_path):
+    (tmp_path / "config.json").write_text(configuration.to_json(get_config()))
+    given = get_config()
+    given.model.init_from, given.train.epochs = "fast", 9
+    refuse_ignored(tmp_path, given)
 
 
 def test_a_missing_data_folder_gives_a_one_line_error(tmp_path):

@@ -49,6 +49,13 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("name", ["bo_net", "x_ception", "block", "conv"])
+def test_a_name_whose_class_exists_already_is_refused(name):
+    class_name = {"bo_net": "BoNet", "x_ception": "Xception"}.get(name, name.capitalize())
+    with pytest.raises(ValueError, match=f"gives the class {class_name}, which exists already"):
+        new_model.register(SOURCE, name, class_name)
+
+
 @pytest.mark.parametrize("name", ["abc", "my_net", "zz"])
 def test_the_registry_stays_in_alphabetical_order(name):
     lines = new_model.register(SOURCE, name, "New").splitlines()

@@ -27,6 +27,8 @@ def main(folder: Path) -> None:
         members = [PurePosixPath(member.name) for member in archive if member.isfile()]
     names = {PurePosixPath(*member.parts[1:]) for member in members}
     _compare(source, {name for name in names if name.parts[0] == "boneage_jax"}, tracked)
+    if surplus := sorted(str(name) for name in names if name.parts[0] == "tests"):
+        raise SystemExit(f"{source.name} has tests without their helpers: {', '.join(surplus)}")
     missing = sorted(BUILD_FILES - set(map(str, names)))
     if missing:
         raise SystemExit(f"{source.name} lacks {', '.join(missing)}")

@@ -78,6 +78,8 @@ def register(source: str, name: str, class_name: str) -> str:
     lines = source.splitlines(keepends=True)
     start = next(i for i, line in enumerate(lines) if line.startswith("TRUNKS"))
     end = next(i for i in range(start, len(lines)) if lines[i] == "}\n")
+    if re.search(rf"\b{class_name}\b", source + (TEMPLATES / "model.py.txt").read_text()):
+        raise ValueError(f"the name {name!r} gives the class {class_name}, which exists already; choose another one")
     if any(line.startswith(f'    "{name}":') for line in lines[start:end]):
         raise ValueError(f"the name {name!r} is taken by a trunk in {REGISTRY}; choose another one")
     imports = [i for i in range(start) if lines[i].startswith("from boneage_jax.models.")]

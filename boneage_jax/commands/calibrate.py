@@ -1,13 +1,14 @@
 """Fits the calibration of trained weights anew to labelled radiographs, without a training.
 
-Bias correction and intervals are fitted to at least 100 images that the networks were not trained on; the networks,
-their preprocessing and the checks of input images stay the same.
+Bias correction and intervals are fitted to at least 100 images that the networks were not trained on, for weights that
+read regions 100 of each region; the networks, their preprocessing and the checks of input images stay the same.
 """
 
 import argparse
 from pathlib import Path
 
 from boneage_jax.commands import labelled, weights_option
+from boneage_jax.errors import BoneAgeError
 
 NAME = "calibrate"
 HELP = "fit bias correction and intervals of weights to labelled images of your own"
@@ -24,30 +25,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the weights, their model card and the report on the images; the exit status is 0."""
+    from boneage_jax.data.files import make_folder  # these imports load jax, which takes seconds
     from boneage_jax.evaluate import report
-    from boneage_jax.export.recalibration import recalibrate  # jax takes seconds to import
-    from boneage_jax.models import Description
+    from boneage_jax.export import card
+    from boneage_jax.export.recalibration import recalibrate
     from boneage_jax.released import weights
 
-    file = weights.find(weights_option.name(arguments))
-    images, items = labelled.find(arguments, Description.from_dict(weights.read_header(file).model).inputs)
+    if arguments.out.resolve() == weights.find(weights_option.name(arguments)).resolve():
+        raise BoneAgeError(f"--out {arguments.out} is the file with the weights themselves; choose another")
+    card.check_target(arguments.out)
+    predictor = weights_option.load(arguments)
+    images, items = labelled.find(arguments, predictor.network.inputs)
+    make_folder(arguments.out.with_suffix(""), "--out")
     done = recalibrate(
-        file,
+        predictor.weights,
         arguments.out,
         images=images,
         items=items,
         hospitals=labelled.hospitals(arguments, images),
         split=arguments.labels.stem,
         source=arguments.source,
+        on_error="yield" if arguments.on_missing == "skip" else "raise",
     )
     after, before = done.header.figures["calibration"], done.coverage_before
     covered = "none" if before is None else f"{100 * before:.1f} %"
-    size, card = arguments.out.stat().st_size / 1e6, arguments.out.with_suffix(".md")
+    size, described = arguments.out.stat().st_size / 1e6, arguments.out.with_suffix(".md")
     print(report.table(done.header.figures))
-    print(f"\nbefore: MAE {done.mae_before:.2f} months, within the 90 % interval: {covered}")
+    print(f"\non the {after['images']:,} images that every network reads:")
+    print(f"before: MAE {done.mae_before:.2f} months, within the 90 % interval: {covered}")
     print(
         f"now, cross-fitted: MAE {after['mae']:.2f} months, within the 90 % interval: {100 * after['coverage']:.1f} %, "
         f"mean width {after['width']:.1f} months"
     )
-    print(f"\nwritten to {arguments.out} ({size:.1f} MB), {card} and {arguments.out.with_suffix('')}")
+    print(f"\nwritten to {arguments.out} ({size:.1f} MB), {described} and {arguments.out.with_suffix('')}")
     return 0

@@ -42,15 +42,15 @@ def _text(described: dict[str, Any]) -> str:
     ]
     if "overall" in described["figures"]:  # the region detector has figures of another kind
         lines += ["", report.table(described["figures"])]
-    if data:
+    if "title" in data:
         lines += ["", f"trained on {data['title']}", f"terms: {data['terms']}"]
         lines += [f"cite: {data['citation']}"] if data["citation"] else []
-        if "calibrated_on" in data:
-            lines.append(f"calibrated on {data['measured_images']:,} images of: {data['calibrated_on']}")
         lines += [
             f"initialised from {one['name']}, trained on {one['title']}; terms: {one['terms']}"
             for one in data.get("initialised_from", [])
         ]
+    if "calibrated_on" in data:
+        lines.append(f"calibrated on {data['measured_images']:,} images of: {data['calibrated_on']}")
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     return "\n".join(
         [

@@ -250,8 +250,7 @@ class Preprocessing:
         # Version 1 wrote no number.
         if (version := fields.get("version", 1)) != VERSION:
             raise BoneAgeError(
-                f"the weights expect version {version} of the preprocessing, but this program has version {VERSION}; "
-                "use weights that were trained with this version"
+                f"the weights expect version {version} of the preprocessing, but this program has version {VERSION}"
             )
         return cls.from_settings({key: value for key, value in fields.items() if key != "version"})
 

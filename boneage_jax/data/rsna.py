@@ -69,7 +69,7 @@ def find(
     if not os.path.isdir(directory):
         raise BoneAgeError(f"The data folder {directory} does not exist; {_WHERE_TO_GET_IT}")
     files = _files(directory, on_missing)
-    tables = _all_tables(files, directory, inputs)
+    tables = _all_tables(files, directory, inputs, on_missing)
     images = _images(files, directory)
     found = {}
     for split in SPLITS:
@@ -184,10 +184,18 @@ def _warn_if_squashed(images: list[File]) -> None:
         )
 
 
-def _all_tables(files: Iterable[File], directory: pathlib.Path, inputs: Mapping[str, Kind]) -> dict[str, LabelTable]:
+def _all_tables(
+    files: Iterable[File], directory: pathlib.Path, inputs: Mapping[str, Kind], on_missing: str = "error"
+) -> dict[str, LabelTable]:
     tables: dict[str, LabelTable] = {}
     for file in files:
-        table = read_labels(file, inputs) if file.name.lower().endswith(SUFFIXES) else None
+        try:
+            table = read_labels(file, inputs) if file.name.lower().endswith(SUFFIXES) else None
+        except BoneAgeError as error:
+            if on_missing == "error":
+                raise
+            logging.warning("%s; the table is left out.", error)
+            continue
         if table is None:
             continue
         if not table.has_ages:

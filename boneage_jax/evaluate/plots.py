@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import Locator, MaxNLocator, MultipleLocator
 
 from boneage_jax.evaluate.metrics import Metrics
 from boneage_jax.sex import Sex
@@ -15,6 +15,7 @@ from boneage_jax.sex import Sex
 # Okabe and Ito's palette (2008), distinguishable for colour-blind readers; markers differ for greyscale print.
 _LOOKS = {Sex.FEMALE: ("#D55E00", "o"), Sex.MALE: ("#0072B2", "^")}
 _INK = "#333333"
+_LONGEST_AXIS = 600  # months with a tick every two years
 
 
 def scatter(
@@ -35,10 +36,15 @@ def scatter(
     axes.set(xlim=(bottom, top), ylim=(bottom, top), aspect="equal")
     axes.set(xlabel="Reference bone age (months)", ylabel="Predicted bone age (months)")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MultipleLocator(24))
+        axis.set_major_locator(_locator(top - bottom))
     axes.set_title(f"{title}: MAE {metrics.mae.value:.2f} months, n = {metrics.count:,}", fontsize=11)
     axes.legend(loc="upper left", frameon=False)
     _save(figure, path)
+
+
+def _locator(span: float) -> Locator:
+    """Ticks every two years; fewer if a network that has diverged makes the axis long."""
+    return MultipleLocator(24) if span <= _LONGEST_AXIS else MaxNLocator()
 
 
 def bland_altman(
@@ -69,7 +75,7 @@ def bland_altman(
         gap = 0.11 * largest
         _level(axes, limits[0], "\N{MINUS SIGN}1.96 sd", "--", (-np.inf, metrics.bias.value - gap))
         _level(axes, limits[1], "+1.96 sd", "--", (metrics.bias.value + gap, np.inf))
-    axes.xaxis.set_major_locator(MultipleLocator(24))
+    axes.xaxis.set_major_locator(_locator(float(np.ptp(middle))))
     axes.set(
         xlabel="Mean of predicted and reference age (months)",
         ylabel="Predicted \N{MINUS SIGN} reference (months)",

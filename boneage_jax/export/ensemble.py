@@ -137,11 +137,12 @@ def _combined(
     """All networks as one file; its header is the first one's, except for what describes the mean."""
     headers = [dataclasses.replace(one.header, checks={}, members=[]) for one in members]
     first = members[0]
+    data = {key: value for key, value in first.header.data.items() if key != "calibrated_on"}
     header = dataclasses.replace(
         first.header,
         name=name,
         calibration=fitted.to_dict(),
-        data=first.header.data | {"measured_split": "validation", "measured_images": figures["overall"]["count"]},
+        data=data | {"measured_split": "validation", "measured_images": figures["overall"]["count"]},
         figures=figures,
         members=[dataclasses.asdict(each) for each in headers],
     )

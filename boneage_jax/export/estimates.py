@@ -11,7 +11,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict.calibrated import Estimates
 from boneage_jax.predict.items import Item
 from boneage_jax.predict.prediction import Prediction
-from boneage_jax.predict.predictor import Predictor
+from boneage_jax.predict.predictor import OnError, Predictor
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released import calibration as calibrating
 from boneage_jax.released.weights import Weights
@@ -20,7 +20,7 @@ BATCH = 16
 
 
 def estimate(
-    network: Weights, items: Sequence[Item], *, checks_of: Weights
+    network: Weights, items: Sequence[Item], *, checks_of: Weights, on_error: OnError = "yield"
 ) -> tuple[Estimates, dict[int, BoneAgeError]]:
     """Estimates of one network, without its calibration.
 
@@ -28,14 +28,18 @@ def estimate(
         network: one network.
         items: the images; those that the checks distrust are read too.
         checks_of: weights whose checks correct inverted and turned images.
+        on_error: "raise", or "yield" to go on with the other images.
 
     Returns:
         The estimates of all images, NaN where the network cannot read the image, and the errors of these images by
         place.
+
+    Raises:
+        BoneAgeError: with "raise", the network cannot read an image.
     """
     header = dataclasses.replace(network.header, calibration=None, checks=checks_of.header.checks)
     predictor = Predictor(dataclasses.replace(network, header=header, checks=checks_of.checks))
-    found = predictor.predict_many(items, batch_size=BATCH, on_error="yield", accept_warnings=True)
+    found = predictor.predict_many(items, batch_size=BATCH, on_error=on_error, accept_warnings=True)
     shown = tqdm(found, total=len(items), desc=header.name, unit=" images", disable=None)
     months, stds = np.full(len(items), np.nan, np.float32), np.full(len(items), np.nan, np.float32)
     parts = np.full((len(items), len(NAMES)), np.nan, np.float32)

@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from absl import logging
 
 from boneage_jax.data.rsna import LabelledImage
 from boneage_jax.errors import BoneAgeError
@@ -15,10 +16,14 @@ from boneage_jax.export.ensemble import calibrate_mean, published
 from boneage_jax.export.estimates import estimate, region_figures
 from boneage_jax.predict.calibrated import Estimates
 from boneage_jax.predict.items import Item
+from boneage_jax.predict.predictor import OnError
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released import calibration as calibrating
 from boneage_jax.released import weights as released
 from boneage_jax.released.calibration import MINIMUM, Calibrated, Calibration
+from boneage_jax.version import __version__
+
+_Value = TypeVar("_Value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +32,8 @@ class Recalibrated:
 
     Attributes:
         header: of the file that was written.
-        mae_before: mean absolute error on the images with the earlier calibration, months.
-        coverage_before: share of reference ages within the earlier intervals; None if there were none.
+        mae_before: mean absolute error with the earlier calibration on the images that every network reads, months.
+        coverage_before: share of their reference ages within the earlier intervals; None if there were none.
     """
 
     header: released.Header
@@ -37,7 +42,7 @@ class Recalibrated:
 
 
 def recalibrate(
-    file: Path,
+    weights: released.Weights,
     out: Path,
     *,
     images: Sequence[LabelledImage],
@@ -45,19 +50,21 @@ def recalibrate(
     hospitals: Sequence[str],
     split: str,
     source: str | None = None,
+    on_error: OnError = "raise",
 ) -> Recalibrated:
     """Writes a copy of weights with a new calibration and, beside it, its model card and the evaluation report.
 
     Every network in the file is calibrated by itself and, if there are several, their mean.
 
     Args:
-        file: the weights.
+        weights: with or without a calibration.
         out: the file to write, ".safetensors"; the report goes to a folder of its name.
         images: labelled images that the networks were not trained on.
         items: the same images as the networks read them.
         hospitals: hospital of each image, "" if unknown; every hospital has the same weight.
         split: name of the images in the report.
         source: who provided the images; None if the caller does not name it.
+        on_error: for an image that cannot be read: "raise", or "yield" to log a warning and leave it out.
 
     Raises:
         BoneAgeError: fewer than 100 images that a network can read or that show a region, an image that cannot be read,
@@ -65,16 +72,16 @@ def recalibrate(
     """
     card.check_target(out)
     provider = sources.describe(sources.OTHER, official=False, source=source)
-    weights = released.read(file)
-    if len(images) < MINIMUM:
-        raise BoneAgeError(f"{len(images)} labelled images are too few to calibrate {file}; expected {MINIMUM} or more")
+    _check_count(len(images), "labelled images")
     networks = weights.members or (weights,)
-    estimates = []
-    for place, network in enumerate(networks):
-        found, errors = estimate(network, items, checks_of=weights)
-        if errors and not place:  # the others may fail: the first network then reads the image alone
-            raise next(iter(errors.values()))
-        estimates.append(found)
+    first, errors = estimate(networks[0], items, checks_of=weights, on_error=on_error)
+    for error in errors.values():
+        logging.warning("%s; the image is left out.", error)
+    read = [place for place in range(len(images)) if place not in errors]
+    _check_count(len(read), "labelled images that can be read")
+    images, items, hospitals = _at(images, read), _at(items, read), _at(hospitals, read)
+    # Where one of the others cannot read an image, the first network reads it alone.
+    estimates = [first.rows(read), *(estimate(each, items, checks_of=weights)[0] for each in networks[1:])]
     age = np.array([image.age for image in images], float)
     weight = calibrating.balanced(hospitals)
     own = [_fit(network.header, found, age, weight) for network, found in zip(networks, estimates, strict=True)]
@@ -101,6 +108,7 @@ def recalibrate(
     header = dataclasses.replace(
         weights.header,
         name=out.stem,
+        version=__version__,
         calibration=fitted.to_dict(),
         data=weights.header.data
         | {"measured_split": split, "measured_images": len(images), "calibrated_on": provider["title"]},
@@ -111,6 +119,10 @@ def recalibrate(
     return Recalibrated(header, *_before(weights, estimates, age))
 
 
+def _at(values: Sequence[_Value], places: Sequence[int]) -> list[_Value]:
+    return [values[place] for place in places]
+
+
 def _fit(header: released.Header, found: Estimates, age: np.ndarray, weight: np.ndarray) -> Calibration:
     """The calibration of one network.
 
@@ -118,15 +130,19 @@ def _fit(header: released.Header, found: Estimates, age: np.ndarray, weight: np.
         BoneAgeError: too few images that it can read, or that show a region.
     """
     seen = ~np.isnan(found.months)
-    counts = {f"can be read by {header.name!r}": int(seen.sum())}
+    _check_count(int(seen.sum()), f"images that {header.name!r} can read")
     if found.parts is not None:
-        there = ~np.isnan(found.parts[seen])
-        counts |= {f"show the region {name}": int(n) for name, n in zip(NAMES, there.sum(axis=0), strict=True)}
-    for what, count in counts.items():
-        if count < MINIMUM:
-            raise BoneAgeError(f"only {count} of the images {what}; give more images, {MINIMUM} of which do")
+        for name, count in zip(NAMES, (~np.isnan(found.parts[seen])).sum(axis=0).tolist(), strict=True):
+            _check_count(count, f"images that show the region {name}")
     here = found.rows(np.flatnonzero(seen).tolist())
     return calibrating.fit(age[seen], here.months, here.std, here.parts, weight=weight[seen])
+
+
+def _check_count(count: int, what: str) -> None:
+    if count < MINIMUM:
+        raise BoneAgeError(
+            f"{count} {what} are too few for a calibration, expected {MINIMUM} or more; give more images"
+        )
 
 
 def _figures(
@@ -141,7 +157,9 @@ def _figures(
 
 
 def _before(weights: released.Weights, estimates: Sequence[Estimates], age: np.ndarray) -> tuple[float, float | None]:
-    """Error and coverage with the calibration that the weights had."""
+    """Error and coverage with the calibration that the weights had, on the images that every network reads."""
+    together = ~np.isnan([one.months for one in estimates]).any(axis=0)
+    estimates, age = [one.rows(np.flatnonzero(together).tolist()) for one in estimates], age[together]
     first = weights.members[0].header if weights.members else weights.header
     if weights.header.calibration is None or first.calibration is None:
         return float(np.abs(estimates[0].months - age).mean()), None

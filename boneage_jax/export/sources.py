@@ -50,7 +50,7 @@ def describe(name: str, *, official: bool, source: str | None) -> dict[str, str]
     if source is not None:
         title = " ".join(source.split())
         if not title:
-            raise BoneAgeError("--source is empty; name who provided the training data, or leave out the flag")
+            raise BoneAgeError("--source is empty; name who provided the data, or leave out the flag")
     elif name == PHANTOM["name"]:
         return PHANTOM
     elif official:

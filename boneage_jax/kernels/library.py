@@ -3,7 +3,7 @@
 They need an x86-64 processor with AVX2. They are faster with AVX-512 and bfloat16 products (AMD since Zen 4, Intel
 since Cooper Lake) and, for bfloat16, fastest with tile registers (Intel's AMX, since Sapphire Rapids). Without such a
 processor, or if the kernels were not built, XLA compiles everything and one log line gives the reason.
-BONEAGE_JAX_KERNELS=off switches the kernels off.
+BONEAGE_JAX_KERNELS=off switches the kernels off, and avx2 takes those for AVX2 on any processor.
 """
 
 import ctypes
@@ -57,7 +57,7 @@ def has_tiles() -> bool:
 @functools.cache
 def loaded() -> ctypes.CDLL | None:
     """The library for this processor with its kernels registered, or None; the first call loads it."""
-    if os.environ.get(SWITCH, "on") == "off" or jax.default_backend() != "cpu":
+    if _switch() == "off" or jax.default_backend() != "cpu":
         return None
     try:
         library = ctypes.CDLL(str(find()))
@@ -67,15 +67,15 @@ def loaded() -> ctypes.CDLL | None:
     try:
         functions = {target: getattr(library, target) for target in TARGETS}
         library.BoneageTilesUsable.restype = ctypes.c_bool
-    except AttributeError as error:
+        for target, function in functions.items():
+            jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(function), platform="cpu")
+    except (AttributeError, RuntimeError) as error:
         logging.warning(
-            "The CPU kernels are not used, so networks run slower: they were built from another version (%s); install "
-            "the package again (in a checkout: pip install -e .)",
-            error,
+            "The CPU kernels are not used, so networks run slower: they were built for another version of boneage_jax "
+            "or jaxlib (%s); install the package again (in a checkout: pip install -e .)",
+            str(error).partition("\n")[0],
         )
         return None
-    for target, function in functions.items():
-        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(function), platform="cpu")
     return library
 
 
@@ -86,7 +86,8 @@ def find() -> Path:
         BoneAgeError: the processor has none of the instruction sets, or the library was not built.
     """
     flags = processor_flags()
-    fitting = [FOLDER / f"{name}.so" for name, needed in VARIANTS.items() if needed <= flags]
+    variants = {"cpu_avx2": _AVX2} if _switch() == "avx2" else VARIANTS
+    fitting = [FOLDER / f"{name}.so" for name, needed in variants.items() if needed <= flags]
     if not fitting:
         raise BoneAgeError("they are for x86-64 processors with AVX2, under Linux")
     for path in fitting:
@@ -96,6 +97,18 @@ def find() -> Path:
         "they were not built when boneage_jax was installed; install a C++ compiler and then the package again "
         "(in a checkout: pip install -e .)"
     )
+
+
+def _switch() -> str:
+    """The value of `SWITCH`.
+
+    Raises:
+        BoneAgeError: an unknown value.
+    """
+    value = os.environ.get(SWITCH, "on")
+    if value not in ("on", "off", "avx2"):
+        raise BoneAgeError(f"{SWITCH} is {value!r}, expected on, off or avx2")
+    return value
 
 
 def processor_flags() -> frozenset[str]:

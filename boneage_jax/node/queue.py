@@ -297,6 +297,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _set_up(file: sqlite3.Connection, path: Path) -> None:
     """Sets the options of the connection, and makes the tables in a new file."""
+    _check_owner(file, path)
     file.execute("PRAGMA page_size = 4096")  # of a new file; the padding fills a page
     file.execute("PRAGMA locking_mode = EXCLUSIVE")
     file.execute("PRAGMA journal_mode = PERSIST")  # so that `Queue` can overwrite the journal
@@ -306,12 +307,18 @@ def _set_up(file: sqlite3.Connection, path: Path) -> None:
     file.execute("BEGIN EXCLUSIVE")
     (version,) = file.execute("PRAGMA user_version").fetchone()
     if version == 0:
-        if file.execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise BoneAgeError(f"the queue {path} is the database of another program; choose another with --queue")
         for statement in _TABLES.split(";"):
             file.execute(statement)
         file.execute(f"PRAGMA user_version = {_VERSION}")
     file.execute("COMMIT")
+
+
+def _check_owner(file: sqlite3.Connection, path: Path) -> None:
+    """Raises BoneAgeError, without a change, unless the file is new or a queue of this version."""
+    (version,) = file.execute("PRAGMA user_version").fetchone()
+    names = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
+    if names and (version == 0 or "image" not in names):
+        raise BoneAgeError(f"the queue {path} is the database of another program; choose another with --queue")
     if version not in (0, _VERSION):
         raise BoneAgeError(
             f"the queue {path} has version {version}, but this program reads version {_VERSION}; finish it with the "

@@ -18,7 +18,10 @@ _HOW = ("axis_name", "remat", "dtype", "drop_path", "frozen_statistics", "parent
 
 
 def start_from(path: Path | str, name: str, network: Network, variables: dict[str, Any]) -> dict[str, Any]:
-    """As `load.start_from`, for a file of released weights; the loaded head gives the months that the file gives.
+    """As `load.start_from`, for a file of released weights.
+
+    The loaded head gives the months that the file gives, except that further inputs which are numbers are standardised
+    with the new training split's statistics.
 
     Raises:
         BoneAgeError: the file is damaged, or its trunk differs.

@@ -47,8 +47,9 @@ class Header:
         views: the views over which the estimate is averaged, see `Preprocessing.views`.
         calibration: see `Calibration.to_dict`; None for an uncalibrated network.
         checks: settings of the checks of input images.
-        data: the training data and the initial weights, with terms and citations, and numbers of images.
-        figures: metrics of the validation images, see `export`.
+        data: the training data and the initial weights, with terms and citations, and numbers of images;
+            "calibrated_on" names the images of a later calibration.
+        figures: metrics of the images that the calibration was fitted on, see `export`.
         config: the whole configuration, without paths and addresses.
         commit: of the code that trained it, if known.
         version: of the package that wrote the file.
@@ -70,6 +71,11 @@ class Header:
     version: str = __version__
     storage: str = "float32"
     members: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def measured_on(self) -> str:
+        """The images that the figures were measured on, in words."""
+        title, split = self.data.get("title", "unknown data"), self.data.get("measured_split", "unknown")
+        return str(self.data.get("calibrated_on", f"{title}, {split} split"))
 
 
 _TEXTS = ("name", "views", "version", "storage")
@@ -161,7 +167,8 @@ def rounded(variables: Any, storage: str) -> Any:
         BoneAgeError: as `write`.
     """
     flat = flatten_dict(variables, sep="/")
-    return unflatten_dict({name: _stored(name, x, storage).astype(np.float32) for name, x in flat.items()}, sep="/")
+    stored = {name: _stored(name, x, storage).astype(np.float32) for name, x in flat.items()}
+    return {name: {} for name in COLLECTIONS} | unflatten_dict(stored, sep="/")
 
 
 def read(path: Path | str) -> Weights:

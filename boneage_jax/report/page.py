@@ -105,10 +105,10 @@ def accuracy(header: Header) -> str:
     """The measured accuracy of the weights in a sentence; "" if their header has no figures."""
     if "overall" not in header.figures:
         return ""
-    overall, data = header.figures["overall"], header.data
+    overall = header.figures["overall"]
     sentence = (
         f"Mean absolute error of the weights: {overall['mae']['value']:.1f} months on {overall['count']:,} radiographs "
-        f"({data.get('title', 'unknown data')}, {data.get('measured_split', 'unknown')} split)"
+        f"({header.measured_on()})"
     )
     if "coverage" in overall:
         sentence += f"; {100 * overall['coverage']['value']:.0f} % of the reference ages lay in their interval"

@@ -15,6 +15,7 @@ from boneage_jax import data, models
 from boneage_jax.cache import folder as cache_folder
 from boneage_jax.data.augment import Augmentation
 from boneage_jax.data.stream import Batching, TrainingBatching
+from boneage_jax.errors import BoneAgeError
 from boneage_jax.pretrained import start_from
 from boneage_jax.train import losses, optimizer, parallel, state, step
 
@@ -53,7 +54,7 @@ class Experiment:
             BoneAgeError: the checkpoint needs another version of the configuration or of the preprocessing.
         """
         config = configuration.from_json(about["config"], where)
-        data.Preprocessing.from_dict(about["preprocessing"])
+        check_preprocessing(about, where)
         return cls.create(config, Statistics(**about["statistics"]))
 
     def about(self) -> dict[str, Any]:
@@ -165,6 +166,14 @@ class Statistics:
     def of(cls, train: data.Split) -> "Statistics":
         """Computes the statistics of a training split."""
         return cls(*data.label_statistics(train), data.input_statistics(train))
+
+
+def check_preprocessing(about: Mapping[str, Any], where: Path | str) -> None:
+    """Raises BoneAgeError if a checkpoint was trained with another version of the preprocessing."""
+    try:
+        data.Preprocessing.from_dict(about["preprocessing"])
+    except BoneAgeError as error:
+        raise BoneAgeError(f"{where} cannot be used: {error}; start again in another --workdir") from error
 
 
 def preprocessing(config: ConfigDict) -> data.Preprocessing:

@@ -71,10 +71,12 @@ class MetricsLog:
 
 
 def describe_run(workdir: Path, config: ConfigDict) -> None:
-    """Writes config.json and run.json (versions, commit, hardware)."""
+    """Writes config.json, without the checkpoint to start from, and run.json (versions, commit, hardware)."""
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_text(workdir / "config.json", configuration.to_json(config))
+        lasting = config.copy_and_resolve_references().unlock()
+        lasting.checkpoint.step = -1  # otherwise every later start would go back to that checkpoint
+        write_text(workdir / "config.json", configuration.to_json(lasting))
         write_text(workdir / "run.json", json.dumps(_environment(), indent=2) + "\n")
 
 

@@ -33,7 +33,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import losses, optimizer, parallel, placement
 from boneage_jax.train.checkpoint import Store, check_path, hidden_writer_tracebacks
 from boneage_jax.train.evaluation import evaluate_checkpoint
-from boneage_jax.train.experiment import Experiment, Statistics, load_data, predict
+from boneage_jax.train.experiment import Experiment, Statistics, check_preprocessing, load_data, predict
 from boneage_jax.train.log import MetricsLog, describe_run
 from boneage_jax.train.state import TrainState
 
@@ -123,9 +123,9 @@ def _train_until_done(experiment: Experiment, splits: dict[str, data.Split], wor
         latest = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/latest")))
         best = stack.enter_context(contextlib.closing(Store(workdir / "checkpoints/best", keep=1)))
         transform, fresh = experiment.fresh_state(steps_per_epoch, pretrained=not latest.steps())
-        describe_run(workdir, config)
         images = _fingerprints(splits)
         state, progress = _resume(latest, best, fresh, config.checkpoint.step, images)
+        describe_run(workdir, config)
         log = stack.enter_context(contextlib.closing(MetricsLog(workdir, after_step=int(state.step))))
         # Compiled once: if run eagerly, its branches would be compiled again at each evaluation.
         judge = jax.jit(experiment.plateau.update) if experiment.plateau else None
@@ -153,8 +153,8 @@ def _alone(workdir: Path) -> Iterator[None]:
 
 def _check_same_run(config: ConfigDict, workdir: Path) -> None:
     """Raises BoneAgeError if the folder has a run with other settings that has saved a checkpoint."""
-    path, checkpoints = workdir / "config.json", workdir / "checkpoints/latest"
-    if path.exists() and any(each.name.isdecimal() for each in checkpoints.glob("*")):
+    path = workdir / "config.json"
+    if path.exists() and any(each.name.isdecimal() for each in workdir.glob("checkpoints/*/*")):
         stored = configuration.from_json(path.read_text(), path)
         if different := configuration.differences(stored, config):
             raise BoneAgeError(
@@ -188,7 +188,7 @@ def _resume(
             raise BoneAgeError(f"checkpoint.step is {step}, but {latest.directory} contains no checkpoint")
         return fresh, Progress()
     restored = latest.restore(fresh, None if step < 0 else step)
-    data.Preprocessing.from_dict(restored.about["preprocessing"])
+    check_preprocessing(restored.about, latest.directory)
     before = restored.about.get("images", images)  # checkpoints of earlier versions do not list them
     for name in images:
         if before[name] != images[name]:

@@ -388,13 +388,68 @@ def test_weights_are_calibrated_to_labelled_images_without_a_training(exported, 
     assert "calibrated on 120 images of: East Hospital" in capsys.readouterr().out
 
 
+@pytest.fixture
+def own(folder, tmp_path):
+    """Copies of 101 labelled images, one of which is damaged, and the flags that name them."""
+    ids = range(4500, 4601)
+    (tmp_path / "own").mkdir()
+    for one in ids:
+        shutil.copy(folder / f"boneage-validation-dataset/{one}.png", tmp_path / "own")
+    (tmp_path / "own/4500.png").write_bytes(b"damaged")
+    rows = [f"{one},{60 + one % 9},True" for one in ids]
+    (tmp_path / "own.csv").write_text("\n".join(["id,boneage,male", *rows]))
+    return [f"--labels={tmp_path / 'own.csv'}", f"--images={tmp_path / 'own'}"]
+
+
+def test_unreadable_images_stop_a_calibration_or_are_left_out(own, exported, tmp_path, capsys):
+    given = ["calibrate", *own, f"--weights={exported[1]}", f"--out={tmp_path / 'new.safetensors'}"]
+    assert main(given) == 1
+    assert "4500.png" in capsys.readouterr().err
+    assert not (tmp_path / "new.safetensors").exists()
+    assert main([*given, "--on-missing=skip"]) == 0
+    assert weights.read_header(tmp_path / "new.safetensors").data["measured_images"] == 100
+
+
+def test_weights_without_a_calibration_can_be_calibrated(own, exported, tmp_path, capsys):
+    plain = weights.read(exported[1])
+    header = dataclasses.replace(plain.header, calibration=None)
+    weights.write(tmp_path / "plain.safetensors", dataclasses.replace(plain, header=header))
+    out = tmp_path / "new.safetensors"
+    assert (
+        main(["calibrate", *own, f"--weights={tmp_path / 'plain.safetensors'}", f"--out={out}", "--on-missing=skip"])
+        == 0
+    )
+    assert "within the 90 % interval: none" in capsys.readouterr().out
+    assert weights.read_header(out).calibration is not None
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--out=WEIGHTS"], "is the file with the weights themselves; choose another"),
+        (["--out=own.bin"], "does not end in .safetensors"),
+        (["--out=TMP/own.csv/new.safetensors"], "for --out cannot be created"),
+        (["--out=TMP/new.safetensors", "--source= "], "--source is empty; name who provided the data"),
+        (["--out=TMP/new.safetensors", "--weights=boneage_jax/regions/regions.safetensors"], "do not fit the network"),
+    ],
+    ids=["the weights themselves", "another suffix", "no folder", "empty source", "the region detector"],
+)
+def test_a_calibration_with_unusable_flags_is_refused_before_images_are_read(
+    flags, words, own, exported, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("boneage_jax.export.recalibration.estimate", lambda *_, **__: pytest.fail("images were read"))
+    flags = [flag.replace("WEIGHTS", str(exported[1])).replace("TMP", str(tmp_path)) for flag in flags]
+    assert main(["calibrate", *own, f"--weights={exported[1]}", *flags]) == 1
+    assert words in capsys.readouterr().err
+
+
 def test_a_calibration_to_too_few_images_is_refused(exported, folder, tmp_path, capsys):
-    rows = [f"{first},{60 + first % 9},True" for first in range(4500, 4599)]
+    rows = [f"{one},{60 + one % 9},True" for one in range(4500, 4599)]
     (tmp_path / "few.csv").write_text("\n".join(["id,boneage,male", *rows]))
     given = [f"--weights={exported[1]}", f"--labels={tmp_path / 'few.csv'}", "--on-missing=skip"]
     out = tmp_path / "own.safetensors"
     assert main(["calibrate", *given, f"--images={folder / 'boneage-validation-dataset'}", f"--out={out}"]) == 1
-    assert "99 labelled images are too few to calibrate" in capsys.readouterr().err
+    assert "99 labelled images are too few for a calibration, expected 100 or more" in capsys.readouterr().err
     assert not out.exists()
 
 

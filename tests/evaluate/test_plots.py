@@ -72,3 +72,12 @@ def test_the_file_is_an_image_even_under_a_temporary_name(tmp_path, draw):
     draw(path, **arguments())
     image = pictures.read(path)
     assert min(image.shape[:2]) > 600
+
+
+@pytest.mark.parametrize("draw", [plots.scatter, plots.bland_altman])
+def test_a_network_that_has_diverged_gets_few_ticks(draw, tmp_path, drawn):
+    values = arguments()
+    values["predicted"][0] = 1e6
+    draw(tmp_path / "plot.png", **values)
+    axes = drawn[0].axes[0]
+    assert max(len(axes.get_xticks()), len(axes.get_yticks())) < 50

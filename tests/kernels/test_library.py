@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from boneage_jax.errors import BoneAgeError
 from boneage_jax.kernels import channel_sums, conv_general_dilated, library
 from tests.kernels.machine import needs_kernels
 
@@ -91,7 +92,30 @@ def test_a_library_of_another_version_is_not_used(fresh, monkeypatch, caplog):
     monkeypatch.setattr(library, "TARGETS", (*library.TARGETS, "BoneageLater"))
     with caplog.at_level(logging.WARNING):
         assert not library.available()
-    assert "built from another version" in caplog.text
+    assert "built for another version" in caplog.text
+
+
+@needs_kernels
+def test_a_library_for_another_version_of_jaxlib_is_not_used(fresh, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: handler's API version (0.4) is incompatible\nmore")
+
+    monkeypatch.setattr(jax.ffi, "register_ffi_target", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert not library.available()
+    assert "or jaxlib (INVALID_ARGUMENT: handler's API version (0.4) is incompatible); install" in caplog.text
+
+
+def test_the_kernels_for_avx2_can_be_chosen(built, monkeypatch, tmp_path):
+    built(library.VARIANTS["cpu_avx512"])
+    monkeypatch.setenv(library.SWITCH, "avx2")
+    assert library.find() == tmp_path / "cpu_avx2.so"
+
+
+def test_an_unknown_choice_of_kernels_is_refused(fresh, monkeypatch):
+    monkeypatch.setenv(library.SWITCH, "OFF")
+    with pytest.raises(BoneAgeError, match="BONEAGE_JAX_KERNELS is 'OFF', expected on, off or avx2"):
+        library.available()
 
 
 def test_kernels_can_be_switched_off(fresh, monkeypatch):

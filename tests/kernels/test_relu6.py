@@ -121,3 +121,13 @@ def test_bfloat16_matches_float32_within_rounding(
         bound = 2**-7 if library.has_tiles() else 2**-5
         assert np.quantile(error, 0.99) < bound
         assert error.mean() < bound / 2
+
+
+def test_nan_stays_nan() -> None:
+    x, kernel, bias = numbers((1, 4, 4, 32), (32, 16), (16,))
+    found = pointwise_relu6(x.at[0, 1, 2, 3].set(jnp.nan), kernel, bias)
+    assert np.isnan(found[0, 1, 2]).all()
+    assert np.isnan(found).sum() == 16
+    (taps,) = numbers((3, 3, 32))
+    found = depthwise_conv_relu6(x.at[0, 1, 2, 3].set(jnp.nan), taps, jnp.zeros(32))
+    assert np.isnan(found).sum() == 9

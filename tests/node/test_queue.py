@@ -343,18 +343,17 @@ def test_a_damaged_queue_is_a_clear_error(queue, path):
         Queue(path, "weights-a")
 
 
-@pytest.mark.parametrize(
-    ("version", "words"), [(0, "is the database of another program"), (2, "cannot be opened: no such table: image")]
-)
-def test_the_database_of_another_program_is_left_alone(version, words, tmp_path):
+@pytest.mark.parametrize("version", [0, 2])
+def test_the_database_of_another_program_is_left_alone(version, tmp_path):
     path = tmp_path / "other.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as file, file:
+        file.execute("PRAGMA journal_mode = WAL")
         file.execute("CREATE TABLE other (id INTEGER)")
         file.execute(f"PRAGMA user_version = {version}")
-    with pytest.raises(BoneAgeError, match=words):
+    before = path.read_bytes()
+    with pytest.raises(BoneAgeError, match="is the database of another program"):
         Queue(path, "weights-a")
-    with contextlib.closing(sqlite3.connect(path)) as file:  # the refused queue has closed its connection
-        assert file.execute("SELECT name FROM sqlite_master").fetchall() == [("other",)]
+    assert path.read_bytes() == before
 
 
 def test_an_attempt_is_not_counted_for_a_journal_that_cannot_be_erased(queue, monkeypatch):

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -162,16 +163,16 @@ def test_a_joint_network_in_the_first_place_gives_the_regions_too():
 
 
 def test_the_mean_and_every_network_are_calibrated_to_own_images(tmp_path):
-    file, out, count = tmp_path / "both.safetensors", tmp_path / "own.safetensors", 101
+    out, count = tmp_path / "own.safetensors", 101
     figures = {"overall": {"mae": {"value": 9.0}}}  # the model card gives it for every network
-    both = together()
-    members = [dataclasses.replace(one.header, figures=figures) for one in both.members]
-    header = dataclasses.replace(both.header, members=[dataclasses.asdict(one) for one in members])
-    weights.write(file, dataclasses.replace(both, header=header))
+    members = tuple(
+        dataclasses.replace(one, header=dataclasses.replace(one.header, figures=figures)) for one in together().members
+    )
+    earlier = dataclasses.replace(together(), members=members)
     pictures = [hand()] * (count - 1) + [random_weights.grainy(20.0)]  # the last one has no joints
-    items = [Item(picture, "F") for picture in pictures]
-    images = [LabelledImage(str(place), Sex.FEMALE, 60.0 + place % 7, File("", 0, 0, b"")) for place in range(count)]
-    done = recalibrate(file, out, images=images, items=items, hospitals=[""] * count, split="own", source="East")
+    given = labelled(pictures)
+    items = given["items"]
+    done = recalibrate(earlier, out, **given, source="East")
 
     headers = weights.read(out).header.members
     assert [one["calibration"]["images"] for one in headers] == [count, count - 1]
@@ -186,10 +187,21 @@ def test_the_mean_and_every_network_are_calibrated_to_own_images(tmp_path):
     assert found[0].regions["Radius"].interval != predictor().predict(hand(), sex="F").regions["Radius"].interval
 
 
+def test_too_few_images_that_a_network_can_read_are_refused(tmp_path):
+    pictures = [hand()] * 99 + [random_weights.grainy(20.0)] * 2  # the last two have no joints
+    with pytest.raises(BoneAgeError, match="99 images that 'tiny_joints' can read are too few"):
+        recalibrate(together(), tmp_path / "own.safetensors", **labelled(pictures))
+
+
 def test_too_few_images_of_a_region_are_refused(tmp_path):
-    file, count = tmp_path / "both.safetensors", 101
-    weights.write(file, together())
-    items = [Item(hand(), "F")] * 99 + [Item(random_weights.grainy(20.0), "F")] * 2
-    images = [LabelledImage(str(place), Sex.FEMALE, 60.0, File("", 0, 0, b"")) for place in range(count)]
-    with pytest.raises(BoneAgeError, match="only 99 of the images can be read by 'tiny_joints'"):
-        recalibrate(file, tmp_path / "own.safetensors", images=images, items=items, hospitals=[""] * count, split="own")
+    cut = hand().copy()
+    cut[330:] = cut[:70].mean()  # without the wrist
+    with pytest.raises(BoneAgeError, match=r"99 images that show the region .+ are too few for a calibration"):
+        recalibrate(together(), tmp_path / "own.safetensors", **labelled([hand()] * 99 + [cut] * 2))
+
+
+def labelled(pictures: list[np.ndarray]) -> dict[str, Any]:
+    """The arguments of `recalibrate` that name the images."""
+    images = [LabelledImage(str(place), Sex.FEMALE, 60.0, File("", 0, 0, b"")) for place in range(len(pictures))]
+    items = [Item(picture, "F") for picture in pictures]
+    return {"images": images, "items": items, "hospitals": [""] * len(pictures), "split": "own"}

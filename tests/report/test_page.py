@@ -1,6 +1,7 @@
 """The page: correct values, valid HTML without external references, and hostile file names."""
 
 import base64
+import dataclasses
 import datetime
 import re
 import subprocess
@@ -137,6 +138,8 @@ def test_the_accuracy_comes_from_the_header_of_the_weights():
         "Mean absolute error of the weights: 6.5 months on 1,261 radiographs (RSNA, validation split); 90 % of the "
         "reference ages lay in their interval."
     )
+    own = dataclasses.replace(header, data=header.data | {"calibrated_on": "East Hospital"})
+    assert "on 1,261 radiographs (East Hospital); 90 %" in page.accuracy(own)
     assert page.accuracy(Header("x", {}, {}, "centre")) == ""
 
 

@@ -130,7 +130,10 @@ def test_a_run_on_other_images_or_labels_is_refused(copied, config, monkeypatch)
 def test_a_run_of_another_preprocessing_version_is_refused(copied, config, monkeypatch):
     config.train.epochs = 3
     monkeypatch.setattr("boneage_jax.data.preprocess.VERSION", 99)
-    with pytest.raises(BoneAgeError, match="expect version 2 of the preprocessing, but this program has version 99"):
+    with pytest.raises(
+        BoneAgeError,
+        match=r"latest cannot be used: the weights expect version 2 .* version 99; start again in another --workdir",
+    ):
         loop.train_and_evaluate(config, copied)
     with pytest.raises(BoneAgeError, match="expect version 2 of the preprocessing"):
         restore_best(copied)
@@ -232,6 +235,9 @@ def test_after_damage_a_run_resumes_from_the_suggested_checkpoint(copied, config
     config.checkpoint.step = 3
     assert loop.train_and_evaluate(config, copied) == trained[1]
     assert_same_to_the_bit(newest(copied), newest(trained[0]))
+    assert (
+        json.loads((copied / "config.json").read_text())["checkpoint"]["step"] == -1
+    )  # later starts go on from the end
 
 
 def test_early_stopping_ends_the_run(config, tmp_path):

@@ -27,7 +27,7 @@ struct Bands {
     line = (runs * kRun - 1) * s.stride + s.k;
     int64_t whole = (s.channels + kLanes - 1) / kLanes * kLanes;
     int64_t wanted = (std::min(s.out_height, kWantedRows) - 1) * s.stride + s.k;
-    group = std::clamp<int64_t>(kBandBytes / (wanted * line * bytes) / kLanes * kLanes, 2 * kLanes, whole);
+    group = std::max<int64_t>(kBandBytes / (wanted * line * bytes) / kLanes * kLanes, 2 * kLanes);
     group = std::min(group, whole);
     int64_t lines = std::max<int64_t>(kBandBytes / (line * group * bytes), s.k);
     rows = std::clamp<int64_t>((lines - s.k) / s.stride + 1, 1, s.out_height);

@@ -62,7 +62,8 @@ inline Mask EqualBytes(const uint8_t* p, int64_t lanes, uint8_t value) {
   return _mm_cmpeq_epi8_mask(_mm_maskz_loadu_epi8(exist, p), _mm_set1_epi8(static_cast<char>(value))) & exist;
 }
 inline bool Any(Mask m) { return m != 0; }
-inline Vector Clamp(Vector v, Vector low, Vector high) { return _mm512_min_ps(_mm512_max_ps(v, low), high); }
+// NaN stays NaN: both operations return their second operand then.
+inline Vector Clamp(Vector v, Vector low, Vector high) { return _mm512_min_ps(high, _mm512_max_ps(low, v)); }
 // v where low < at < high, else zero.
 inline Vector Between(Vector at, Vector low, Vector high, Vector v) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(at, low, _CMP_GT_OQ) & _mm512_cmp_ps_mask(at, high, _CMP_LT_OQ), v);
@@ -120,7 +121,7 @@ inline Mask EqualBytes(const uint8_t* p, int64_t lanes, uint8_t value) {
   return _mm256_castsi256_ps(_mm256_cmpeq_epi32(bytes, _mm256_set1_epi32(value)));
 }
 inline bool Any(Mask m) { return _mm256_movemask_ps(m) != 0; }
-inline Vector Clamp(Vector v, Vector low, Vector high) { return _mm256_min_ps(_mm256_max_ps(v, low), high); }
+inline Vector Clamp(Vector v, Vector low, Vector high) { return _mm256_min_ps(high, _mm256_max_ps(low, v)); }
 inline Vector Between(Vector at, Vector low, Vector high, Vector v) {
   __m256 inside = _mm256_and_ps(_mm256_cmp_ps(at, low, _CMP_GT_OQ), _mm256_cmp_ps(at, high, _CMP_LT_OQ));
   return _mm256_and_ps(inside, v);
