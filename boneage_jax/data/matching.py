@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 def match(ids: Iterable[str], names: Sequence[str]) -> dict[str, list[int]]:
     """Finds the files that each id of a table refers to.
 
-    An id is a path or the end of one, with or without the suffix; if several ids fit a file, the most specific one
-    is used. So `hand` matches `A/hand.png` unless another row has `hand.png` or `A/hand`.
+    An id is a path or the end of one, with or without the suffix, which is not a number; if several ids fit a file,
+    the most specific one is used. So `hand` matches `A/hand.png` unless another row has `hand.png` or `A/hand`.
 
     Args:
       ids: the ids in the table.
@@ -24,6 +24,8 @@ def match(ids: Iterable[str], names: Sequence[str]) -> dict[str, list[int]]:
         parts = pathlib.PurePath(name).as_posix().replace("\\", "/").split("/")
         ends = ["/".join(parts[at:]) for at in range(len(parts))]
         suffix = pathlib.PurePosixPath(parts[-1]).suffix
+        if suffix[1:].isdecimal():  # the last number of a UID: `1.2` is another image than `1.2.3`
+            suffix = ""
         found = next((end for whole in ends for end in (whole, whole.removesuffix(suffix)) if end in known), None)
         if found is not None:
             meant.setdefault(known[found], []).append(place)

@@ -26,3 +26,8 @@ def test_the_most_specific_id_wins():
     names = ["A/hand.png", "B/hand.png", "B/hand.dcm"]
     assert match(["hand", "hand.png", "A/hand.png"], names) == {"A/hand.png": [0], "hand.png": [1], "hand": [2]}
     assert match(["A/hand", "B/hand.png", "B/hand.dcm"], names) == {"A/hand": [0], "B/hand.png": [1], "B/hand.dcm": [2]}
+
+
+def test_the_last_number_of_a_uid_is_no_suffix():
+    assert match(["CR.1.2"], ["CR.1.2.3"]) == {}
+    assert match(["CR.1.2.3", "CR.1.2"], ["CR.1.2.3", "A/CR.1.2.dcm"]) == {"CR.1.2.3": [0], "CR.1.2": [1]}
