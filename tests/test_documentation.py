@@ -5,6 +5,7 @@ import datetime
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -63,6 +64,14 @@ def test_the_layer_diagram_matches_the_import_contract():
     diagram = load("make_layers_diagram")
     rows = diagram.layers((ROOT / "pyproject.toml").read_text())
     assert (DOCS / "layers.svg").read_text() == diagram.svg(rows), "run python docs/make_layers_diagram.py"
+
+
+def test_the_figure_of_phantoms_is_up_to_date():
+    drawn = load("make_phantom_figure").contact_sheet()
+    stored = cv2.imread(str(DOCS / "phantom.png"), cv2.IMREAD_UNCHANGED)
+    assert stored.shape == drawn.shape
+    differs = np.abs(stored.astype(int) - drawn) > 6  # the file has every sixth intensity
+    assert differs.mean() < 1e-4, "run python docs/make_phantom_figure.py"
 
 
 @pytest.mark.slow
