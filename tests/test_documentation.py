@@ -69,6 +69,7 @@ def test_the_layer_diagram_matches_the_import_contract():
 def test_the_figure_of_phantoms_is_up_to_date():
     drawn = load("make_phantom_figure").contact_sheet()
     stored = cv2.imread(str(DOCS / "phantom.png"), cv2.IMREAD_UNCHANGED)
+    assert stored is not None
     assert stored.shape == drawn.shape
     differs = np.abs(stored.astype(int) - drawn) > 6  # the file has every sixth intensity
     assert differs.mean() < 1e-4, "run python docs/make_phantom_figure.py"
