@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from boneage_jax.data import rsna
+from boneage_jax.data.rsna import LabelledImage
 from boneage_jax.data.splits import hospital
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import report
@@ -52,17 +53,7 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
     fitted, cross_fitted = calibrate_mean(estimates, age, calibrating.balanced(hospitals))
     alone = calibrating.Calibration.from_dict(members[0].header.calibration or {})
     reported = published(fitted, alone, estimates)
-    figures = report.write(
-        out.with_suffix(""),
-        ids=[one.id for one in images],
-        sex=np.array([one.sex for one in images]),
-        age=age,
-        predicted=reported.months,
-        std=reported.std,
-        interval=(reported.low, reported.high),
-        hospital=hospitals,
-        split="validation",
-    )
+    figures = write_report(out, images, reported, hospitals, "validation")
     figures["calibration"] = cross_fitted
     for one in members:
         if "regions" in one.header.figures:
@@ -125,6 +116,23 @@ def published(
     of_first = alone.apply(estimates[0].months, estimates[0].std)
     columns = (np.where(np.isnan(mean), getattr(of_first, key), getattr(of_mean, key)) for key in _FIELDS)
     return calibrating.Calibrated(*columns)
+
+
+def write_report(
+    out: Path, images: Sequence[LabelledImage], reported: calibrating.Calibrated, hospitals: Sequence[str], split: str
+) -> dict[str, Any]:
+    """Writes the evaluation of weights into the folder of their name; returns the result of `report.write`."""
+    return report.write(
+        out.with_suffix(""),
+        ids=[one.id for one in images],
+        sex=np.array([one.sex for one in images]),
+        age=np.array([one.age for one in images], float),
+        predicted=reported.months,
+        std=reported.std,
+        interval=(reported.low, reported.high),
+        hospital=hospitals,
+        split=split,
+    )
 
 
 def _mean(estimates: Sequence[Estimates]) -> np.ndarray:

@@ -10,9 +10,8 @@ from absl import logging
 
 from boneage_jax.data.rsna import LabelledImage
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.evaluate import report
 from boneage_jax.export import card, sources
-from boneage_jax.export.ensemble import calibrate_mean, published
+from boneage_jax.export.ensemble import calibrate_mean, published, write_report
 from boneage_jax.export.estimates import estimate, region_figures
 from boneage_jax.predict.calibrated import Estimates
 from boneage_jax.predict.items import Item
@@ -20,7 +19,7 @@ from boneage_jax.predict.predictor import OnError
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released import calibration as calibrating
 from boneage_jax.released import weights as released
-from boneage_jax.released.calibration import MINIMUM, Calibrated, Calibration
+from boneage_jax.released.calibration import MINIMUM, Calibration
 from boneage_jax.version import __version__
 
 _Value = TypeVar("_Value")
@@ -85,22 +84,13 @@ def recalibrate(
     age = np.array([image.age for image in images], float)
     weight = calibrating.balanced(hospitals)
     own = [_fit(network.header, found, age, weight) for network, found in zip(networks, estimates, strict=True)]
-    fitted, measured = own[0], calibrating.measure(age, estimates[0].months, estimates[0].std, weight=weight)
     if len(networks) > 1:
         fitted, measured = calibrate_mean(estimates, age, weight)
+    else:
+        fitted, measured = own[0], calibrating.measure(age, estimates[0].months, estimates[0].std, weight=weight)
     reported = published(fitted, own[0], estimates)
     figures = _figures(weights, estimates, age, weight) | {"calibration": measured}
-    figures |= report.write(
-        out.with_suffix(""),
-        ids=[image.id for image in images],
-        sex=np.array([image.sex for image in images]),
-        age=age,
-        predicted=reported.months,
-        std=reported.std,
-        interval=(reported.low, reported.high),
-        hospital=hospitals,
-        split=split,
-    )
+    figures |= write_report(out, images, reported, hospitals, split)
     members = tuple(
         dataclasses.replace(one, header=dataclasses.replace(one.header, calibration=calibration.to_dict()))
         for one, calibration in zip(weights.members, own if weights.members else (), strict=True)
@@ -149,7 +139,7 @@ def _figures(
     weights: released.Weights, estimates: Sequence[Estimates], age: np.ndarray, weight: np.ndarray
 ) -> dict[str, Any]:
     """The figures beside those of the report: what was measured of the networks, and the regions on these images."""
-    kept = {key: weights.header.figures[key] for key in ("attention",) if key in weights.header.figures}
+    kept = {key: value for key, value in weights.header.figures.items() if key == "attention"}
     for found in estimates:
         if found.parts is not None:
             kept["regions"] = region_figures(age, found.parts, weight)
@@ -166,8 +156,5 @@ def _before(weights: released.Weights, estimates: Sequence[Estimates], age: np.n
     earlier = published(
         Calibration.from_dict(weights.header.calibration), Calibration.from_dict(first.calibration), estimates
     )
-    return float(np.abs(earlier.months - age).mean()), _coverage(earlier, age)
-
-
-def _coverage(reported: Calibrated, age: np.ndarray) -> float:
-    return float(((reported.low <= age) & (age <= reported.high)).mean())
+    covered = (earlier.low <= age) & (age <= earlier.high)
+    return float(np.abs(earlier.months - age).mean()), float(covered.mean())
