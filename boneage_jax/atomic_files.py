@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,16 +14,21 @@ from boneage_jax.errors import BoneAgeError
 def write_whole(path: Path, write: Callable[[Path], None], move: Callable[[Path, Path], None] = os.replace) -> None:
     """Lets `write` fill a temporary file in the folder of `path`, then moves it to `path`.
 
-    Readers see the old file or the new one, never a partial one, even if the run is killed half way.
+    Readers see the old file or the new one, never a partial one, even if the run is killed half way or several threads
+    or processes write the same file. A symbolic link stays, and the file that it refers to is replaced.
 
     Raises:
-        BoneAgeError: if the system refuses (disk full, no permission); the previous file is left unchanged.
+        BoneAgeError: if the system refuses (disk full, no permission), or `path` is a device or a pipe, which would be
+            replaced; the previous file is left unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise BoneAgeError(f"{path} is a device or a pipe, not a file; choose another path")
+        target.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
-        move(temporary, path)
+        move(temporary, target)
     except OSError as error:
         reason = error.strerror or error
         raise BoneAgeError(

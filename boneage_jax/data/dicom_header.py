@@ -1,11 +1,11 @@
 """The few DICOM header fields that matter for bone age: sex, age, side, body part, view and spacing."""
 
 import re
-from collections.abc import Sequence
 from datetime import date
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
 from boneage_jax.data.dates import DAYS_PER_MONTH, months_between
@@ -33,7 +33,7 @@ TAGS = [
 ]
 """The elements that `read_header` uses; patient names and ids are not among them."""
 
-_SPACING = ("ImagerPixelSpacing", "PixelSpacing", "PixelAspectRatio")  # (rows, columns); the first one present is used
+_SPACING = ("ImagerPixelSpacing", "PixelSpacing", "PixelAspectRatio")  # (rows, columns); the first usable one counts
 _OLDEST_MONTHS = 110 * 12.0
 _YEAR_ALONE = ((1, 1), (6, 15), (7, 1))
 """(month, day) that programs substitute for a removed birthday: the first and the middle of the year.
@@ -55,7 +55,6 @@ class _Age(NamedTuple):
 def read_header(dataset: Dataset) -> Header:
     """Reads the elements `TAGS` into a `Header`."""
     age = _age(dataset)
-    spacing = next((dataset[word].value for word in _SPACING if dataset.get(word)), None)
     return Header(
         sex={sex.letter: sex for sex in Sex}.get(_text(dataset, "PatientSex").upper()),
         age=age.months,
@@ -64,7 +63,7 @@ def read_header(dataset: Dataset) -> Header:
         laterality=_text(dataset, "ImageLaterality", "FrameLaterality", "Laterality"),
         body_part=_text(dataset, "BodyPartExamined") or _meaning(dataset, "AnatomicRegionSequence"),
         view=_text(dataset, "ViewPosition") or _meaning(dataset, "ViewCodeSequence"),
-        spacing=_spacing(spacing),
+        spacing=next(filter(None, (_spacing(dataset.get(word)) for word in _SPACING)), None),
         warnings=age.warnings,
         age_notes=age.notes,
     )
@@ -82,9 +81,9 @@ def _meaning(dataset: Dataset, word: str) -> str:
     return _text(items[0], "CodeMeaning") if items else ""
 
 
-def _spacing(values: Sequence[Any] | None) -> tuple[float, float] | None:
-    """Two positive numbers, or None, which means square pixels."""
-    if values is None or len(values) != 2:
+def _spacing(values: object) -> tuple[float, float] | None:
+    """Two positive numbers, or None for any other value of the element."""
+    if not isinstance(values, MultiValue) or len(values) != 2:
         return None
     rows, columns = float(values[0]), float(values[1])
     return (rows, columns) if rows > 0 and columns > 0 else None

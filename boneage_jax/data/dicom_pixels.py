@@ -159,8 +159,8 @@ def _padding(dataset: Dataset, pixels: np.ndarray) -> np.ndarray:
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros(pixels.shape, bool)
-    limit = dataset.get("PixelPaddingRangeLimit", value)
-    low, high = sorted(_signed(int(number), dataset) for number in (value, limit))
+    limit = dataset.get("PixelPaddingRangeLimit")
+    low, high = sorted(_signed(int(number), dataset) for number in (value, value if limit is None else limit))
     return (pixels >= low) & (pixels <= high)
 
 

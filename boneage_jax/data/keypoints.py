@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from boneage_jax.data.matching import without_suffix
 from boneage_jax.errors import BoneAgeError, listed
 
 POINTS = 17
@@ -125,11 +126,16 @@ def _read_file(path: pathlib.Path) -> Iterator[tuple[str, KeyPoints]]:
             raise BoneAgeError(f"{path} marks an image {image_id!r} that is not among its images; expected {_FORM}")
         name, shape = image
         source = f"{path}, {name}"
-        yield pathlib.PurePosixPath(name).stem, KeyPoints(source, _points(values, source), shape)
+        yield without_suffix(pathlib.PurePosixPath(name).name), KeyPoints(source, _points(values, source), shape)
 
 
 def _shape(image: dict[str, Any]) -> tuple[int, int] | None:
-    return (int(image["height"]), int(image["width"])) if {"height", "width"} <= image.keys() else None
+    if not {"height", "width"} <= image.keys():
+        return None
+    shape = int(image["height"]), int(image["width"])
+    if min(shape) < 1:
+        raise ValueError(f"the size of {image['file_name']} is {shape[1]} x {shape[0]} pixels")
+    return shape
 
 
 def _points(values: Any, source: str) -> np.ndarray:

@@ -47,6 +47,7 @@ _CHRONOLOGICAL_COLUMNS = {
 _DATE_COLUMNS = ("date", "study date", "studydate", "examination date", "exam date")
 _BIRTH_COLUMNS = ("birth date", "birthdate", "date of birth", "patient birth date", "patientbirthdate")
 _SIZE_COLUMNS = ("id", "width", "height")
+_ROUNDING = 0.5  # months between a bone age and the same one rounded to whole months
 _SPLIT_WORDS = {"train": "train", "valid": "validation", "test": "test"}
 
 _Value = TypeVar("_Value", bound=Sex | str | float | datetime.date)
@@ -85,7 +86,7 @@ class LabelTable:
 
     Attributes:
       name: name of the file.
-      split: the split that its name or its columns indicate.
+      split: the split that its path names, or else the one that its id column is used for.
       labels: one for each row.
       has_ages: whether there is a column of bone ages.
       lacks: the further inputs that were requested but have no column.
@@ -154,7 +155,7 @@ def read_labels(file: File, inputs: Mapping[str, Kind] = {}) -> LabelTable | Non
         further = {key: _input(table, key, inputs[key], cells[at], where) for key, at in places.items()}
         return Label("", sex, age, further)
 
-    split = split_of_path(file.name.rsplit("/", 1)[-1]) or _ID_COLUMNS[next(iter(ids))]
+    split = split_of_path(file.name) or _ID_COLUMNS[next(iter(ids))]
     lacks = tuple(key for key in inputs if key not in places) if ages else ()
     return LabelTable(file.name, split, _labels(table, ids, read_row), bool(ages), lacks)
 
@@ -201,7 +202,7 @@ def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
       file: csv or xlsx with the columns id, width and height (pixels).
 
     Raises:
-      BoneAgeError: a width or height that is not a positive whole number.
+      BoneAgeError: a width or height that is not a positive whole number, or two sizes for one id.
     """
 
     def known(titles: Sequence[str]) -> bool:
@@ -214,7 +215,8 @@ def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
         return None
     if not known(table.titles):
         return None
-    columns, sizes = _columns(table, _SIZE_COLUMNS), {}
+    columns = _columns(table, _SIZE_COLUMNS)
+    sizes: dict[str, tuple[int, int]] = {}
     for number, cells in table.rows:
         name, *size = (cells[columns[title]] for title in _SIZE_COLUMNS)
         if not all(re.fullmatch(r"0*[1-9]\d{,8}", side, re.ASCII) for side in size):
@@ -222,7 +224,11 @@ def read_sizes(file: File) -> dict[str, tuple[int, int]] | None:
                 f"{file.name}, row {number}: the size of {name} is {' x '.join(map(repr, size))}; "
                 "expected width and height in pixels"
             )
-        sizes[_plain_id(name)] = (int(size[0]), int(size[1]))
+        stated = (int(size[0]), int(size[1]))
+        if sizes.setdefault(_plain_id(name), stated) != stated:
+            raise BoneAgeError(
+                f"{file.name}, row {number}: {name} has another size in an earlier row; keep one of them"
+            )
     return sizes
 
 
@@ -307,11 +313,14 @@ def _agreed(
 ) -> _Value | None:
     """The value on which all non-empty cells of the columns agree, or None if all cells are empty.
 
+    Numbers may differ by `_ROUNDING`; the first one is returned.
+
     Raises:
       BoneAgeError: the cells contradict each other.
     """
     found = {title: read(title, cells[place]) for title, place in columns.items() if cells[place]}
-    if len({round(value) if isinstance(value, float) else value for value in found.values()}) > 1:
+    numbers = [value for value in found.values() if isinstance(value, float)]
+    if max(numbers) - min(numbers) > _ROUNDING if numbers else len(set(found.values())) > 1:
         raise _contradiction({title: cells[columns[title]] for title in found}, where)
     return next(iter(found.values()), None)
 

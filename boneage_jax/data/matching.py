@@ -1,6 +1,7 @@
 """Matches the ids of a table to files."""
 
 import pathlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 
@@ -9,6 +10,7 @@ def match(ids: Iterable[str], names: Sequence[str]) -> dict[str, list[int]]:
 
     An id is a path or the end of one, with or without the suffix, which is not a number; if several ids fit a file,
     the most specific one is used. So `hand` matches `A/hand.png` unless another row has `hand.png` or `A/hand`.
+    Accented letters match whether they are stored as one character or, as by macOS, as a letter and its accent.
 
     Args:
       ids: the ids in the table.
@@ -18,15 +20,23 @@ def match(ids: Iterable[str], names: Sequence[str]) -> dict[str, list[int]]:
       For each id, the positions in `names` of its files, in order; ids without a file are absent. Two or more files
       for one id mean that one row stands for several children.
     """
-    known = {identifier.replace("\\", "/").removeprefix("./"): identifier for identifier in ids}
+    known = {_composed(identifier).removeprefix("./"): identifier for identifier in ids}
     meant: dict[str, list[int]] = {}
     for place, name in enumerate(names):
-        parts = pathlib.PurePath(name).as_posix().replace("\\", "/").split("/")
+        parts = _composed(pathlib.PurePath(name).as_posix()).split("/")
         ends = ["/".join(parts[at:]) for at in range(len(parts))]
-        suffix = pathlib.PurePosixPath(parts[-1]).suffix
-        if suffix[1:].isdecimal():  # the last number of a UID: `1.2` is another image than `1.2.3`
-            suffix = ""
-        found = next((end for whole in ends for end in (whole, whole.removesuffix(suffix)) if end in known), None)
+        found = next((end for whole in ends for end in (whole, without_suffix(whole)) if end in known), None)
         if found is not None:
             meant.setdefault(known[found], []).append(place)
     return meant
+
+
+def without_suffix(name: str) -> str:
+    """A name or path without its suffix, which is not the last number of a UID: `1.2.3` is another image than `1.2`."""
+    suffix = pathlib.PurePosixPath(name).suffix
+    return name if suffix[1:].isdecimal() else name.removesuffix(suffix)
+
+
+def _composed(path: str) -> str:
+    """The path with forward slashes and composed letters (Unicode NFC)."""
+    return unicodedata.normalize("NFC", path.replace("\\", "/"))

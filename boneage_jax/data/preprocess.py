@@ -107,6 +107,12 @@ class Preprocessing:
             raise BoneAgeError(f"preprocessing.margin must be a fraction from 0 to 1, not {self.margin!r}")
         if not isinstance(self.reach, int | float) or isinstance(self.reach, bool) or not 0.05 <= self.reach <= 1:
             raise BoneAgeError(f"preprocessing.reach must be a fraction from 0.05 to 1, not {self.reach!r}")
+        if self.region == "joints" and round(self.size / self.reach) > _MOST["size"]:
+            raise BoneAgeError(
+                f'preprocessing.region "joints" cuts squares of preprocessing.size {self.size} from an image of size / '
+                f"reach = {self.size / self.reach:.0f} pixels, more than {_MOST['size']}; choose a smaller size or a "
+                f"larger reach than {self.reach:g}"
+            )
         if self.region == "joints" and len(clips) > 1:
             raise BoneAgeError(
                 'preprocessing.region "joints" has a channel for each key point: preprocessing.clahe_clips must be one '

@@ -55,9 +55,9 @@ def find(
     from "train" to "validation", even if some images are missing. Other splits exist only if found.
 
     Args:
-      directory: the folder with the files, packed or unpacked.
+      directory: the folder with the files, packed or unpacked; `~` is the user's home folder.
       on_missing: "error", or "skip" to log and leave out labels without image, images without label, table rows that
-        cannot be used, and files, folders and archives that cannot be read.
+        cannot be used (if others of the table can), and files, folders and archives that cannot be read.
       inputs: further columns of the label tables. If two tables agree, the one that has these columns is used.
 
     Raises:
@@ -65,7 +65,7 @@ def find(
     """
     if on_missing not in ("error", "skip"):
         raise BoneAgeError(f"data.on_missing must be 'error' or 'skip', not {on_missing!r}")
-    directory = pathlib.Path(directory)
+    directory = pathlib.Path(directory).expanduser()
     if not os.path.isdir(directory):
         raise BoneAgeError(f"The data folder {directory} does not exist; {_WHERE_TO_GET_IT}")
     files = _files(directory, on_missing)
@@ -87,7 +87,7 @@ def is_official(directory: str | pathlib.Path) -> bool:
     Raises:
       BoneAgeError: no training labels, or unreadable tables.
     """
-    directory = pathlib.Path(directory)
+    directory = pathlib.Path(directory).expanduser()
     held = _validation_tenth(_all_tables(list_files(directory).files, directory, {})["train"].labels)
     return hashlib.sha256("\n".join(sorted(held)).encode()).hexdigest() == _OFFICIAL_TENTH
 
@@ -104,8 +104,8 @@ def find_labelled(
       inputs: further columns of the table.
 
     Raises:
-      BoneAgeError: no label table, no bone ages, no images, an id that matches several images, or (unless skipped)
-        unpaired images or labels and rows that cannot be used.
+      BoneAgeError: no label table, no bone ages, no usable row, no images, an id that matches several images, or
+        (unless skipped) unpaired images or labels and rows that cannot be used.
     """
     if not os.path.isfile(labels):
         raise BoneAgeError(f"The label table {labels} does not exist; expected a csv or xlsx file")
@@ -275,7 +275,7 @@ def _pair(
         return []
     table.refuse_gaps()
     if faults := [label.fault for label in labels if label.fault]:
-        if on_missing == "error":
+        if on_missing == "error" or len(faults) == len(labels):
             raise BoneAgeError(faults[0])
         logging.warning("%d rows of the %s are skipped: %s", len(faults), name, ". ".join(faults[:10]))
     known = {label.id for label in labels}

@@ -123,6 +123,8 @@ def _phantom(
         raise BoneAgeError(f"The phantom has no split {', '.join(unknown)}; only {', '.join(_PHANTOM_SPLITS)}")
     if not {"train", "validation"} <= set(count) or min(count.values()) < 1:
         raise BoneAgeError(f"The phantom needs at least one training and one validation image, not {count}")
+    if seed < 0:
+        raise BoneAgeError(f"The seed of the phantom is {seed}, expected 0 or more; choose another seed")
     columns = inputs.columns(kinds)
     if columns not in ({}, {inputs.CHRONOLOGICAL_AGE: inputs.NUMBER}):
         raise BoneAgeError(

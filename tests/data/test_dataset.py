@@ -150,6 +150,7 @@ def test_label_statistics_use_the_population_standard_deviation(source, tmp_path
         ("phantom", {"on_missing": "skip"}, "no option on_missing"),
         ("phantom", {"count": {"train": 3, "dev": 2}}, "no split dev"),
         ("phantom", {"count": {"train": 3}}, "at least one training and one validation"),
+        ("phantom", {"seed": -1}, "seed of the phantom is -1, expected 0 or more"),
         ("rsna_bone_age", {}, "data.dir is not set"),
         ("phantom", {"inputs": {"sex": "number"}}, "not a valid name for a further input"),
     ],

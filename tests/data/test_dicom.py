@@ -199,6 +199,14 @@ def test_pixel_padding_becomes_the_darkest_level_even_in_monochrome1():
     assert (shown[:5] == shown[5:].min()).all()
 
 
+def test_an_empty_range_limit_leaves_a_single_padding_value():
+    image = np.array([[0, 300], [500, 1000]], np.uint16)
+    options = {"bits": 12, "PixelPaddingValue": 0, "PixelPaddingRangeLimit": ""}
+    np.testing.assert_array_equal(
+        read(files.make(image, **options))[0], read(files.make(image, **{**options, "PixelPaddingRangeLimit": 0}))[0]
+    )
+
+
 def test_constant_bits_above_the_stored_bits_are_ignored():
     np.testing.assert_array_equal(decode(files.make(TWELVE | 0xA000, bits=12), "a.dcm"), TWELVE)
 

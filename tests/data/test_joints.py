@@ -59,6 +59,8 @@ def test_invalid_arguments_and_settings_are_rejected():
         data.Preprocessing(region="joints", clahe_clips=(1.0, 2.0))
     with pytest.raises(BoneAgeError, match=r"reach must be a fraction from 0.05 to 1"):
         data.Preprocessing(region="joints", clahe_clips=(), reach=0.0)
+    with pytest.raises(BoneAgeError, match=r"size 512 from an image of size / reach = 10240 pixels, more than 4096"):
+        data.Preprocessing(region="joints", clahe_clips=(), size=512, reach=0.05)
     with pytest.raises(BoneAgeError, match="not one window"):
         CROPS.window(drawn().image)
 

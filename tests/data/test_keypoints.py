@@ -36,6 +36,14 @@ def test_key_points_are_read_by_image_name(tmp_path, name):
     assert found["1378"].shape is None
 
 
+def test_the_last_number_of_a_uid_belongs_to_the_image_name(tmp_path):
+    names = {7: "a/1.2.840.7", 8: "1.2.840.8.dcm", 9: "9.img"}
+    images = [{"id": i, "file_name": name} for i, name in names.items()]
+    marks = [{"image_id": i, "keypoints": marked(hand(i))} for i in names]
+    found = keypoints.read_key_points(write(tmp_path / "a.json", images, marks))
+    assert sorted(found) == ["1.2.840.7", "1.2.840.8", "9"]
+
+
 def test_points_at_the_origin_are_unmarked_and_unmarked_images_left_out(tmp_path):
     points = hand()
     points[3] = 0
@@ -64,6 +72,10 @@ def test_a_folder_may_hold_one_file_per_split(tmp_path):
         ("[]", "contains no key points"),
         ('{"images": []}', "contains no key points .*'annotations'"),
         ('{"images": [{"id": 1}], "annotations": []}', "contains no key points .*'file_name'"),
+        (
+            '{"images": [{"id": 1, "file_name": "7.png", "width": 0, "height": 9}], "annotations": []}',
+            r"contains no key points .*the size of 7\.png is 0 x 9 pixels",
+        ),
         ('{"images": [], "annotations": [{"image_id": 1, "keypoints": []}]}', "marks an image 1"),
         ('{"images": [], "annotations": [{"image_id": [], "keypoints": []}]}', "contains no key points .*TypeError"),
     ],

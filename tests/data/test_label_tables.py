@@ -123,6 +123,17 @@ def test_an_unusable_row_has_the_reason(text, fault):
     assert fault in table.labels[0].fault
 
 
+@pytest.mark.parametrize(
+    ("exact", "rounded"), [("168.5", "169"), ("168.5", "168"), ("12.4", "12.6"), ("168.93", "169")]
+)
+def test_a_bone_age_agrees_with_the_same_one_rounded(exact, rounded):
+    assert labels(f"id,sex,boneage,bone age (months)\n7,M,{exact},{rounded}\n") == [("7", Sex.MALE, float(exact))]
+    assert (
+        "contradict"
+        in table_of(f"id,sex,boneage,bone age (months)\n7,M,{exact},{float(exact) + 0.6}\n").labels[0].fault
+    )
+
+
 def test_an_unusable_row_does_not_affect_other_rows():
     table = table_of("id,boneage,sex\n1,12,M\n2,12,O\n3,old,F\n,12,F\n4,12,F\n")
     assert [bool(label.fault) for label in table.labels] == [False, True, True, True, False]

@@ -22,6 +22,12 @@ def test_files_with_the_same_stem_share_an_id():
     assert match(["hand"], ["A/hand.png", "B/hand.png", "hand.dcm", "hands.png"]) == {"hand": [0, 1, 2]}
 
 
+def test_accented_letters_match_in_composed_and_decomposed_form():
+    composed, decomposed = "M\u00fcller/Andr\u00e9", "Mu\u0308ller/Andre\u0301"
+    for identifier, name in ((composed, decomposed), (decomposed, composed)):
+        assert match([identifier], [f"{name}.png"]) == {identifier: [0]}
+
+
 def test_the_most_specific_id_wins():
     names = ["A/hand.png", "B/hand.png", "B/hand.dcm"]
     assert match(["hand", "hand.png", "A/hand.png"], names) == {"A/hand.png": [0], "hand.png": [1], "hand": [2]}

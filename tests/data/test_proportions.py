@@ -62,6 +62,18 @@ def test_a_size_table_does_not_change_full_size_images(tmp_path):
     assert read(first(rsna.find(tmp_path)).file)[0].shape == (24, 20)
 
 
+def test_two_sizes_of_one_image_are_an_error(tmp_path):
+    folder_of_squares(tmp_path)
+    forms.write(tmp_path, {SIZES: sizes(["1377", "1378", "1377.png"])})
+    assert first(rsna.find(tmp_path)).file.original_size == (1000, 2000)
+    rows = [["id", "width", "height"], ["1377", "1000", "2000"], ["1377", "2000", "1000"]]
+    forms.write(tmp_path, {SIZES: forms.table(rows)})
+    with pytest.raises(
+        BoneAgeError, match=r"original_sizes\.csv, row 3: 1377 has another size in an earlier row; keep"
+    ):
+        rsna.find(tmp_path)
+
+
 @pytest.mark.parametrize("size", [("1000", "0"), ("", "2000"), ("1e3", "2000"), ("-5", "20")])
 def test_an_invalid_size_is_named(tmp_path, size):
     folder_of_squares(tmp_path)
@@ -107,6 +119,9 @@ def test_a_restored_copy_and_its_original_give_similar_inputs():
         ({"PixelAspectRatio": [3, 2]}, (60, 30)),
         ({"PixelSpacing": [0.1, 0.1]}, (40, 30)),
         ({"PixelSpacing": [0.0, 0.1]}, (40, 30)),
+        ({"ImagerPixelSpacing": [0.0, 0.0], "PixelSpacing": [0.2, 0.1]}, (80, 30)),
+        ({"ImagerPixelSpacing": [0.1], "PixelAspectRatio": [2, 1]}, (80, 30)),
+        ({"PixelSpacing": [0.1]}, (40, 30)),
         ({}, (40, 30)),
     ],
 )

@@ -110,6 +110,24 @@ def test_splits_without_images_or_without_labels_are_absent(tmp_path):
     assert every_id(found) == sorted(forms.TRAIN_IDS)
 
 
+def test_folders_may_name_the_split_of_tables_and_images(tmp_path):
+    for split, ids in {"train": forms.TRAIN_IDS, "validation": ["5", "6"], "test": ["7", "8", "9"]}.items():
+        labels = forms.table(forms.train_rows(ids))
+        forms.write(tmp_path, {f"{split}/labels.csv": labels, **forms.images(ids, f"{split}/images/")})
+    assert {name: len(images) for name, images in rsna.find(tmp_path).items()} == {
+        "train": len(forms.TRAIN_IDS),
+        "validation": 2,
+        "test": 3,
+    }
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    forms.official(tmp_path / "data")
+    assert every_id(rsna.find("~/data")) == sorted(forms.TRAIN_IDS)
+    assert not rsna.is_official("~/data")
+
+
 @pytest.mark.parametrize(("true", "false"), [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
 @pytest.mark.parametrize("bom", [True, False])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -182,6 +200,12 @@ def test_an_invalid_label_is_reported_with_file_and_row(tmp_path, row, message):
     rows = [*forms.train_rows(), row]
     forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
     refused(tmp_path, f"{forms.TRAIN_CSV}, row 32", message)
+
+
+def test_a_table_without_a_usable_row_is_an_error_even_if_rows_may_be_skipped(tmp_path):
+    rows = [["id", "boneage", "male"], *([i, "ten", "True"] for i in forms.TRAIN_IDS)]
+    forms.write(forms.official(tmp_path), {forms.TRAIN_CSV: forms.table(rows)})
+    refused(tmp_path, f"{forms.TRAIN_CSV}, row 2: the bone age 'ten' is not a number", on_missing="skip")
 
 
 def test_contradicting_tables_are_rejected_and_equal_ones_accepted(tmp_path):
