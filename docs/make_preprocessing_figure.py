@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from boneage_jax.data import hand, phantom, preprocess
+from boneage_jax.data import hand, phantom, resample
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.sex import Sex
 
@@ -27,7 +27,7 @@ def stages(image: np.ndarray) -> dict[str, np.ndarray]:
     assert segmented is not None
     assert found is not None
     left, top, right, bottom = segmented.content
-    cut = preprocess._cut(image, preprocessing.window(image), SIDE, found.black)
+    cut = resample.cut(image, preprocessing.window(image), SIDE, found.content, found.black)
     clahe = Preprocessing(size=SIDE, region="hand", clahe_clips=(2.0,))
     return {
         "1 file": image,

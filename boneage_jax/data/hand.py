@@ -31,12 +31,14 @@ class Hand:
 
     Attributes:
       box: left, top, right, bottom in pixels of the image.
+      content: the part of the image inside the flat borders, likewise.
       black: intensity of the background beside the hand (median).
       middle: median intensity of the hand.
       white: intensity of the brightest bone (99th percentile of the hand).
     """
 
     box: tuple[float, float, float, float]
+    content: tuple[int, int, int, int]
     black: float
     middle: float
     white: float
@@ -75,7 +77,7 @@ def find_hand(image: np.ndarray) -> Hand | None:
         left + edges[2] * across,
         top + edges[3] * down,
     )
-    return Hand(box, *_levels(found.thumbnail, mask, edges))
+    return Hand(box, found.content, *_levels(found.thumbnail, mask, edges))
 
 
 def segment(image: np.ndarray) -> Segmentation | None:

@@ -5,7 +5,6 @@ jitted step, so that images are transferred to the device as bytes.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from boneage_jax.data.augment import BLUR, View
+from boneage_jax.data import resample
+from boneage_jax.data.augment import View
 from boneage_jax.data.hand import Hand, find_hand
 from boneage_jax.data.keypoints import POINTS
 from boneage_jax.errors import BoneAgeError
@@ -151,10 +151,11 @@ class Preprocessing:
             raise BoneAgeError(f"prepare() got key points, which preprocessing.region {self.region!r} does not accept")
         hand = self._hand(image)
         if hand is None:
-            shown = _square(image, self.size)
+            shown = resample.square(image, self.size)
             shown = _linear(shown, *(float(level) for level in np.percentile(shown, self.exposure)))
         else:
-            shown = _tone(_cut(image, _around(hand, self.margin), self.size, hand.black), hand)
+            window = _around(hand, self.margin)
+            shown = _tone(resample.cut(image, window, self.size, hand.content, hand.black), hand)
         prepared = np.rint(255 * shown).astype(np.uint8)
         if not self.clahe_clips:
             return prepared[..., None]
@@ -175,7 +176,7 @@ class Preprocessing:
         places = np.clip(corners.astype(int) + self.size, 0, whole.size + self.size)
         return np.stack([wide[y : y + self.size, x : x + self.size] for x, y in places], axis=-1)
 
-    def window(self, image: np.ndarray) -> tuple[float, float, float, float]:
+    def window(self, image: np.ndarray) -> resample.Window:
         """The part of an image `[H, W]` that `prepare` shows: left, top, right, bottom in pixels.
 
         Pixel (x, y) covers the area from x to x + 1 and y to y + 1; the window of "hand" may extend beyond the image.
@@ -290,42 +291,12 @@ def _floats(field: str, values: Any) -> tuple[float, ...]:
         raise BoneAgeError(f"preprocessing.{field} must be a list of numbers, not {values!r}") from None
 
 
-def _around(hand: Hand, margin: float) -> tuple[float, float, float, float]:
+def _around(hand: Hand, margin: float) -> resample.Window:
     """The square around the hand: left, top, right, bottom in pixels, which may lie beyond the image."""
     left, top, right, bottom = hand.box
     half = max(right - left, bottom - top) * (1 + margin) / 2
     x, y = (left + right) / 2, (top + bottom) / 2
     return x - half, y - half, x + half, y + half
-
-
-def _cut(image: np.ndarray, window: tuple[float, float, float, float], size: int, fill: float) -> np.ndarray:
-    """Resamples a square window of `[H, W]`, with subpixel accuracy, to float32 `[size, size]`.
-
-    Area averaging down to twice the size, a blur, then linear interpolation; `fill` is the intensity beyond the image.
-    """
-    left, top, right, bottom = window
-    height, width = image.shape
-    step = (right - left) / size  # pixels of the image per pixel of the result
-    around = math.ceil(2 * step) if step > 2 else 0  # pixels beyond the window that are blurred into it
-    x, y = max(int(left) - around, 0), max(int(top) - around, 0)
-    until = min(int(bottom) + 2 + around, height), min(int(right) + 2 + around, width)
-    part: np.ndarray = image[y : until[0], x : until[1]].astype(np.float32)
-    across = down = 1.0
-    if step > 2:
-        reduced = tuple(max(round(side * 2 / step), 1) for side in part.shape[::-1])
-        across, down = reduced[0] / part.shape[1], reduced[1] / part.shape[0]
-        part = cv2.resize(part, reduced, interpolation=cv2.INTER_AREA)
-        # About as sharp as the RSNA images squashed to 299 pixels: networks train on those, and their step is below 2.
-        part = cv2.filter2D(part, -1, BLUR.astype(np.float32), borderType=cv2.BORDER_REPLICATE)
-    # Pixels are squares whose centres lie at half-integers.
-    matrix = np.array(
-        [
-            [step * across, 0, (step / 2 + left - x) * across - 0.5],
-            [0, step * down, (step / 2 + top - y) * down - 0.5],
-        ]
-    )
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(part, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
 
 
 def _linear(image: np.ndarray, black: float, white: float) -> np.ndarray:
@@ -339,17 +310,6 @@ def _tone(image: np.ndarray, hand: Hand) -> np.ndarray:
     """Maps the hand's black, middle and white to 0, `MIDDLE` and 1."""
     middle = np.clip((hand.middle - hand.black) / (hand.white - hand.black), *_MIDDLES)
     return _linear(image, hand.black, hand.white) ** (np.log(MIDDLE) / np.log(middle))
-
-
-def _square(image: np.ndarray, size: int) -> np.ndarray:
-    """Squashes `[H, W]` to float32 `[size, size]`: area averaging where an axis shrinks, linear where it grows."""
-    height, width = image.shape
-    shown: np.ndarray = image.astype(np.float32)
-    if height > size or width > size:
-        shown = cv2.resize(shown, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
-    if shown.shape != (size, size):
-        shown = cv2.resize(shown, (size, size), interpolation=cv2.INTER_LINEAR)
-    return shown
 
 
 def _rotated(images: Any, angle: float) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from boneage_jax.data.files import File, refuse_huge
 from boneage_jax.data.header import PREFIX, PREFIX_AT, Header, is_dicom
 from boneage_jax.data.pictures import SIGNATURE_BYTES, decode_picture, is_picture, picture_size
+from boneage_jax.data.resample import SQUARE
 from boneage_jax.errors import BoneAgeError
 
 __all__ = ["ENDINGS", "decode", "pixel_size", "read", "select_images", "square_pixels", "without_ending"]
@@ -21,7 +22,6 @@ ENDINGS = (
 )
 """Suffixes of image files; other files, and the format of any file, are recognised by the first bytes."""
 
-_SQUARE = 0.01  # a deviation of the aspect ratio from 1 up to this may be rounding
 _MOST_OBLONG = 4
 _INDEX = "DICOMDIR"  # DICOM's own table of contents, which has no pixels
 
@@ -68,7 +68,7 @@ def square_pixels(image: np.ndarray, aspect: float, name: str) -> np.ndarray:
     Raises:
       BoneAgeError: the aspect ratio lies outside 1/4 to 4, or the result is larger than `MAX_PIXELS`.
     """
-    if abs(aspect - 1) <= _SQUARE:
+    if abs(aspect - 1) <= SQUARE:
         return image
     if not 1 / _MOST_OBLONG <= aspect <= _MOST_OBLONG:
         raise BoneAgeError(
