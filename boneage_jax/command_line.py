@@ -32,20 +32,25 @@ def parse(argv: list[str]) -> None:
         BoneAgeError: a flag or a key that does not exist, a value of the wrong type or out of range, no configuration.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", "-config")
-    early.add_argument("--workdir", "-workdir")
+    for name in ("config", "workdir"):
+        early.add_argument(f"--{name}", f"-{name}", nargs="?", const="")  # absl's parser reports a missing value
     known, _ = early.parse_known_args(argv[1:])
     if known.config is not None and not Path(known.config.partition(":")[0]).is_file():
-        raise BoneAgeError(f"--config is {known.config}, which is not a file; choose one from configs/")
+        raise BoneAgeError(f"--config is {known.config or 'empty'}, which is not a file; choose one from configs/")
     stored = Path(known.workdir, "config.json") if known.workdir else None
     if known.config is None and stored is not None and stored.exists():
-        config_flags.DEFINE_config_dict("config", configuration.from_json(stored.read_text(), stored))
+        config_flags.DEFINE_config_dict("config", configuration.from_json(stored.read_bytes(), stored))
     else:
         config_flags.DEFINE_config_file("config", None, "The configuration.", lock_config=True)
     try:
         rest = FLAGS(argv)
     except (AttributeError, KeyError) as error:
         raise BoneAgeError(_unknown_key(" ".join(str(error.args[0]).split()), argv)) from error
+    except flags.UnrecognizedFlagError as error:
+        raise BoneAgeError(
+            f"{error}; the flags are --mode, --workdir, --config=FILE and, for each key in boneage_jax/config.py, "
+            "--config.section.key=value"
+        ) from error
     except (flags.Error, TypeError, ValueError, OSError, ImportError) as error:
         raise BoneAgeError(_bad_value(str(error))) from error
     if len(rest) > 1:
@@ -63,7 +68,7 @@ def refuse_ignored(workdir: Path, given: ConfigDict) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    stored = configuration.from_json(path.read_text(), path)
+    stored = configuration.from_json(path.read_bytes(), path)
     different = [
         one
         for one in configuration.differences(stored, given)
@@ -87,7 +92,10 @@ def _unknown_key(reason: str, argv: list[str]) -> str:
 
 
 def _bad_value(reason: str) -> str:
-    """The reason in plain words if it concerns a setting; otherwise unchanged."""
+    """The reason in plain words if it concerns a setting or an error in a configuration; otherwise unchanged."""
+    if failed := re.match(r"flag --config=(.*?): Error whilst parsing config file:.*\n(.+)", reason.strip(), re.DOTALL):
+        hint = "leave out the part after the colon" if ":" in failed[1] else "correct the file"
+        return f"the configuration {failed[1]} cannot be loaded ({failed[2]}); {hint}, or choose another from configs/"
     match = re.match(r"flag --config\.([\w.]+)=(.*?): (.*)", reason, re.DOTALL)
     expected = next((words for part, words in _EXPECTED.items() if match and part in match[3]), None)
-    return f"{match[1]} is {match[2] or 'empty'}, expected {expected}" if match and expected else reason.strip("'\"")
+    return f"{match[1]} is {match[2] or 'empty'}, expected {expected}" if match and expected else reason

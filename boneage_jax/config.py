@@ -37,7 +37,7 @@ _RANGES = {
     "data.stanford_copies": (1, 100),
     "optimizer.learning_rate": (0, math.inf),
     "optimizer.weight_decay": (0, math.inf),
-    "optimizer.warmup_epochs": (0, math.inf),
+    "optimizer.warmup_epochs": (0, 10**6),
     "optimizer.clip_norm": (0, math.inf),
     "optimizer.ema_decay": (0, 1),
     "optimizer.plateau.factor": (1e-6, 1),
@@ -196,7 +196,7 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
-def from_json(text: str, where: Path | str) -> ConfigDict:
+def from_json(text: str | bytes, where: Path | str) -> ConfigDict:
     """The inverse of `to_json`.
 
     Raises:

@@ -55,23 +55,30 @@ def assert_one_clear_error(found: subprocess.CompletedProcess[str], *words: str)
         ([TINY, "--config.train.batch_size=-1"], ["train.batch_size is -1, expected 1 or more"]),
         ([TINY, "--config.train=3"], ["train is 3, expected one of its keys"]),
         ([TINY, "--workdri=x"], ["workdri"]),
+        ([TINY, "--help"], ["Unknown command line flag 'help'; the flags are --mode, --workdir, --config=FILE"]),
         ([TINY, "train"], ["'train' is not a flag", "--config.section.key=value"]),
         ([TINY, "--mode=predict"], ["mode", "predict", "benchmark"]),
         (["--config=configs/nothing.py"], ["configs/nothing.py"]),
+        (["--config"], ["--config is empty, which is not a file"]),
+        (["--config", "--workdir=x"], ["--config is empty, which is not a file"]),
+        ([TINY, "--workdir"], ["Missing value for flag --workdir"]),
+        ([f"{TINY}:other"], ["configuration tests/train/tiny_run.py:other cannot", "leave out the part after the co"]),
         ([], ["no configuration is given", "--config=configs/quickstart.py"]),
         (["--mode=evaluate", "--workdir=nowhere"], ["nowhere contains no run"]),
     ],
     ids=[
         *("key", "option", "section", "key of one letter", "text", "fraction", "nothing", "no number", "no boolean"),
-        *("range", "whole section", "flag", "positional", "mode", "missing file", "no config", "no run"),
+        *("range", "whole section", "flag", "help", "positional", "mode", "missing file", "no file", "flag as file"),
+        *("no folder", "no variant", "no config", "no run"),
     ],
 )
 def test_invalid_flags_give_a_one_line_error(arguments, words):
     assert_one_clear_error(launch(*arguments), *words)
 
 
-def test_a_damaged_stored_configuration_gives_a_one_line_error(tmp_path):
-    (tmp_path / "config.json").write_text('{"seed": 0')
+@pytest.mark.parametrize("content", [b'{"seed": 0', b'{"name": "\xff"}'], ids=["cut off", "not UTF-8"])
+def test_a_damaged_stored_configuration_gives_a_one_line_error(content, tmp_path):
+    (tmp_path / "config.json").write_bytes(content)
     assert_one_clear_error(launch("--mode=evaluate", f"--workdir={tmp_path}"), str(tmp_path / "config.json"))
 
 

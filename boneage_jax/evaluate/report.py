@@ -20,7 +20,7 @@ _MONTHS_PER_BIN, _LAST_BIN = 24, 9  # bins of two years; the last one, from 18 y
 
 
 def write(
-    directory: Path | str,
+    directory: Path | str | None,
     *,
     ids: Sequence[str],
     sex: Int[np.ndarray, " n"],
@@ -35,7 +35,7 @@ def write(
     """Writes the four files of an evaluation into `directory` and returns the contents of metrics.json.
 
     Args:
-        directory: created if missing; files of the same names are replaced, each atomically.
+        directory: created if missing; files of the same names are replaced, each atomically. None writes nothing.
         ids: one per image, in the order of the arrays.
         sex: values of `Sex`.
         age: reference bone age in months.
@@ -83,6 +83,8 @@ def write(
         "by_hospital": grouped({str(name): places == name for name in np.unique(places) if name}),
         "by_age_in_years": grouped(_age_bins(age)),
     }
+    if directory is None:
+        return result
     directory = Path(directory)
     errors = (predicted - age).tolist()
     columns = {"age": age.tolist(), "predicted": predicted.tolist(), "error": errors}

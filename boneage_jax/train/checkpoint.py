@@ -93,8 +93,8 @@ class Store:
         """Reads a checkpoint (the newest one by default) into the structure of `like`.
 
         Raises:
-            BoneAgeError: there is no checkpoint, it is damaged, the system refuses to read it, or it belongs to another
-                network; the message names it.
+            BoneAgeError: there is no checkpoint, it is damaged, the system refuses to read it, another process has
+                deleted it, or it belongs to another network; the message names it.
         """
         step = self._step(step)
         about = self.about(step)
@@ -134,10 +134,14 @@ class Store:
         steps = self.steps()
         if step is None and steps:
             return steps[-1]
+        if step is None:
+            raise BoneAgeError(
+                f"{self.directory} does not contain a checkpoint yet; train until the end of an epoch, or choose "
+                "another --workdir"
+            )
         if step not in steps:
-            wanted = "a checkpoint" if step is None else f"checkpoint {step}"
             there = ", ".join(map(str, steps)) or "none"
-            raise BoneAgeError(f"{self.directory} does not contain {wanted}; available: {there}")
+            raise BoneAgeError(f"{self.directory} does not contain checkpoint {step}; available: {there}")
         return step
 
     @contextmanager
@@ -150,6 +154,11 @@ class Store:
             if refusal := _refusal(error):
                 raise BoneAgeError(
                     f"checkpoint {self._path(step)} cannot be read: {refusal}; correct this and run again"
+                ) from error
+            if not self._path(step).exists():
+                raise BoneAgeError(
+                    f"checkpoint {self._path(step)} was deleted while it was read, probably by a training that is "
+                    "running and has saved another one; run the same command again"
                 ) from error
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             before = [other for other in self.steps() if other < step]

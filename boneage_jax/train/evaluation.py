@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -62,16 +63,24 @@ def evaluate_checkpoint(
     return write_report(workdir, split, found, stored_calibration(workdir, experiment, state.variables))
 
 
+def chosen_split(config: ConfigDict, splits: dict[str, data.Split]) -> data.Split:
+    """The split that `evaluate.split` names.
+
+    Raises:
+        BoneAgeError: there is no such split.
+    """
+    name = config.evaluate.split
+    if name not in splits:
+        raise BoneAgeError(f"evaluate.split is {name!r}; available splits: {', '.join(splits)}")
+    return splits[name]
+
+
 def predict_split(
     experiment: Experiment, variables: Any, splits: dict[str, data.Split] | None = None
 ) -> tuple[data.Split, dict[str, np.ndarray]]:
     """The split that `evaluate.split` names, and the network's outputs on it (see `experiment.predict`)."""
     settings = experiment.config
-    splits = splits or load_data(settings)
-    name = settings.evaluate.split
-    if name not in splits:
-        raise BoneAgeError(f"evaluate.split is {name!r}; available splits: {', '.join(splits)}")
-    split = splits[name]
+    split = chosen_split(settings, splits or load_data(settings))
     source = placement.create(settings.data.placement, split)
     with source.evaluation_batches(experiment.evaluation_batching(workers=settings.data.workers)) as batches:
         return split, predict(experiment.compile_inference(), variables, batches, len(split), source.lay_out)
@@ -80,13 +89,16 @@ def predict_split(
 def write_report(
     workdir: Path, split: data.Split, found: dict[str, np.ndarray], calibration: Calibration | None
 ) -> dict[str, Any]:
-    """Writes the report of a split, calibrated if there is a calibration, and returns the result of `report.write`."""
+    """Writes the report of a split, calibrated if there is a calibration, and returns the result of `report.write`.
+
+    With several processes, only the first one writes.
+    """
     months, std, interval = found["months"], found.get("std"), None
     if calibration:
         published = calibration.apply(months, std)
         months, std, interval = published.months, published.std, (published.low, published.high)
     return report.write(
-        workdir / "evaluate" / split.name,
+        workdir / "evaluate" / split.name if jax.process_index() == 0 else None,
         ids=split.ids,
         sex=split.sex,
         age=split.age,

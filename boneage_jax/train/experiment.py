@@ -69,7 +69,8 @@ class Experiment:
         """The same network with the sections `data` and `evaluate` of `config`, except for `data.inputs`."""
         stored = self.config.copy_and_resolve_references().unlock()
         inputs = stored.data.inputs
-        stored.data, stored.evaluate = config.data, config.evaluate
+        given = config.copy_and_resolve_references().unlock()
+        stored.data, stored.evaluate = given.data, given.evaluate
         stored.data.inputs = inputs  # the network has been trained with these
         return dataclasses.replace(self, config=stored)
 

@@ -35,7 +35,7 @@ class MetricsLog:
             return
         self._workdir = workdir
         path = workdir / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= after_step]
         write_text(path, "".join(f"{line}\n" for line in kept))
         with storage_errors(workdir):
@@ -98,4 +98,4 @@ def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line truncated when the process was killed
+        return float("inf")  # a line that is damaged, or was truncated when the process was killed

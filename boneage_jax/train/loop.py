@@ -32,7 +32,7 @@ from boneage_jax.data.stream import Batches
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import losses, optimizer, parallel, placement
 from boneage_jax.train.checkpoint import Store, check_path, hidden_writer_tracebacks
-from boneage_jax.train.evaluation import evaluate_checkpoint
+from boneage_jax.train.evaluation import chosen_split, evaluate_checkpoint
 from boneage_jax.train.experiment import Experiment, Statistics, check_preprocessing, load_data, predict
 from boneage_jax.train.log import MetricsLog, describe_run
 from boneage_jax.train.state import TrainState
@@ -102,6 +102,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     check_path(workdir.resolve())
     _check_same_run(config, workdir)
     splits = load_data(config)
+    chosen_split(config, splits)
     experiment = Experiment.create(config, Statistics.of(splits["train"]))
     with _alone(workdir):
         _check_same_run(config, workdir)  # again: another process may have started a run in the meantime
@@ -155,7 +156,7 @@ def _check_same_run(config: ConfigDict, workdir: Path) -> None:
     """Raises BoneAgeError if the folder has a run with other settings that has saved a checkpoint."""
     path = workdir / "config.json"
     if path.exists() and any(each.name.isdecimal() for each in workdir.glob("checkpoints/*/*")):
-        stored = configuration.from_json(path.read_text(), path)
+        stored = configuration.from_json(path.read_bytes(), path)
         if different := configuration.differences(stored, config):
             raise BoneAgeError(
                 f"{workdir} contains a run with another configuration ({'; '.join(different)}); "
@@ -201,8 +202,9 @@ def _resume(
     if step >= 0:
         latest.discard_after(step)
         best.discard_after(progress.best_step)
-        if progress.best_step not in best.steps():
-            progress = dataclasses.replace(progress, best_mae=math.inf, without_improvement=0)
+    # A run that was killed may have saved a later best checkpoint, which it will reach again.
+    if not any(saved == progress.best_step or saved > restored.step for saved in best.steps()):
+        progress = dataclasses.replace(progress, best_mae=math.inf, without_improvement=0)
     logging.info("Resuming from step %d.", restored.step)
     return restored.state, progress
 
@@ -220,6 +222,8 @@ def _train(run: Run, state: TrainState, progress: Progress, train_step: Callable
                 window.restart(_plateau_scale(state))
             patience = settings.early_stopping
             if step >= run.total_steps or 0 < patience <= progress.without_improvement:
+                if not run.best.steps():  # it was damaged and deleted after the last evaluation
+                    run.best.save(step, state, _about(run, progress))
                 return
             if number := stop.agreed(step, settings.log_every):
                 window.flush(bar)

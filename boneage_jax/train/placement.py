@@ -82,27 +82,31 @@ class _OnDevice:
 
 
 def _read(split: views.Labelled) -> dict[str, Any]:
-    """All images of a split, {"image": uint8 [N, S, S, C], "inputs": {name: uint8 [N, S, S, 1]}}."""
-    first = split[0]
+    """All images of a split by their "index", {"image": uint8 [N, S, S, C], "inputs": {name: uint8 [N, S, S, 1]}}.
+
+    An image that the split repeats is kept once.
+    """
+    places = {int(split.labels(i)["index"]): i for i in range(len(split))}
+    count, first = len(places), split[0]
     pictures = {"image": first["image"], "inputs": {k: v for k, v in first["inputs"].items() if np.ndim(v) == 3}}
-    needed = len(split) * sum(picture.nbytes for picture in jax.tree.leaves(pictures))
-    _check_room(split, needed)
-    logging.info("Putting %d images (%.2f GB) on each device.", len(split), needed / 1e9)
-    whole = jax.tree.map(lambda picture: np.empty((len(split), *picture.shape), picture.dtype), pictures)
-    for i in range(len(split)):
-        example = split[i]
-        whole["image"][i] = example["image"]
+    needed = count * sum(picture.nbytes for picture in jax.tree.leaves(pictures))
+    _check_room(count, needed)
+    logging.info("Putting %d images (%.2f GB) on each device.", count, needed / 1e9)
+    whole = jax.tree.map(lambda picture: np.empty((count, *picture.shape), picture.dtype), pictures)
+    for index, place in places.items():
+        example = split[place]
+        whole["image"][index] = example["image"]
         for name, pictures_of_input in whole["inputs"].items():
-            pictures_of_input[i] = example["inputs"][name]
+            pictures_of_input[index] = example["inputs"][name]
     return whole
 
 
-def _check_room(split: views.Labelled, needed: int) -> None:
+def _check_room(count: int, needed: int) -> None:
     for device in jax.local_devices():
         memory = device.memory_stats() or {}  # None on the CPU
         free = memory.get("bytes_limit", float("inf")) - memory.get("bytes_in_use", 0)
         if needed > free:
             raise BoneAgeError(
-                f"the {len(split)} images of the split take {needed / 1e9:.2f} GB, and {device} has "
+                f"the {count} images of the split take {needed / 1e9:.2f} GB, and {device} has "
                 f"{free / 1e9:.2f} GB free: use data.placement=host, or a smaller preprocess.size"
             )

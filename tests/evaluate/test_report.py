@@ -118,18 +118,20 @@ def test_an_empty_split_is_refused(tmp_path, evaluation):
 
 
 def test_the_table_shows_every_metric_and_every_group(tmp_path, evaluation):
-    text = report.table(report.write(tmp_path, **evaluation))
-    for label in (
-        "MAE",
-        "RMSE",
-        "R²",
-        "concordance",
-        "upper limit",
-        "within 24 months",
-        "Stanford",
-        "14-16 years",
-    ):
-        assert label in text
+    interval, loss = (evaluation["predicted"] - 5, evaluation["predicted"] + 5), np.full(5, 0.5)
+    result = report.write(tmp_path, interval=interval, loss=loss, **evaluation)
+    text = report.table(result)
+    labels = (
+        *("MAE (months)", "median absolute error (months)", "RMSE (months)", "MSE (months²)", "R²"),
+        *("concordance (Lin)", "bias (months)", "lower limit of agreement", "upper limit of agreement"),
+        *(f"within {months} months (%)" for months in (6, 12, 24)),
+        *("within its 90 % interval (%)", "loss"),
+    )
+    shown = dict(re.findall(r"^  (\S.*?) {2,}(-?[\d.]+) \[", text, re.MULTILINE))
+    assert [label for label in labels if label in shown] == list(labels)
+    assert len(labels) == len(result["overall"].keys() - {"count"})
+    for group in ("all", "girls", "boys", "Colorado", "Stanford", "0-2 years", "2-4 years", "14-16 years", "18+ years"):
+        assert re.search(rf"^  {re.escape(group)} ", text, re.MULTILINE), group
     line = next(line for line in text.splitlines() if line.strip().startswith("girls"))
     assert re.search(r"girls +2 +2\.54 \[1\.07, 4\.00\] +-1\.46 \[-4\.00, 1\.07\] +2\.93 +100\.0 %", line)
     assert max(map(len, text.splitlines())) <= 100

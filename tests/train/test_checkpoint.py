@@ -105,6 +105,20 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_suggested(store):
     assert digest(store.restore(empty(state(0)), EARLIER).state) == digest(state(EARLIER))
 
 
+def test_a_checkpoint_that_a_running_training_replaces_is_not_called_damaged(tmp_path):
+    training = Store(tmp_path / "best", keep=1)
+    training.save(EARLIER, state(EARLIER), {})
+    training.wait()
+    reader = Store(tmp_path / "best", keep=1, create=False)
+    reader.about()
+    training.save(STEP, state(STEP), {})
+    training.close()
+
+    with pytest.raises(BoneAgeError, match=rf"best/{EARLIER} was deleted while it was read.* run .* again$"):
+        reader.restore(empty(state(0)))
+    reader.close()
+
+
 def test_damage_to_the_only_checkpoint_suggests_starting_again(store):
     store.discard_after(EARLIER)
     damage(store.directory / str(EARLIER))
@@ -190,7 +204,7 @@ def test_a_folder_without_checkpoints_gives_a_clear_error(tmp_path):
     with pytest.raises(BoneAgeError, match=r"missing contains no checkpoint; train first, or choose another --workdir"):
         Store(tmp_path / "missing", create=False)
     nothing = Store(tmp_path)
-    with pytest.raises(BoneAgeError, match="does not contain a checkpoint; available: none"):
+    with pytest.raises(BoneAgeError, match="does not contain a checkpoint yet; train until the end of an epoch"):
         nothing.restore(state(0))
     nothing.close()
 

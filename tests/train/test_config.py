@@ -36,6 +36,7 @@ def test_disabled_settings_round_trip_through_json():
         ("train.log_every", 0, "1 or more"),
         ("data.workers", -2, "0 to 1024"),
         ("optimizer.learning_rate", float("nan"), "0 or more"),
+        ("optimizer.warmup_epochs", float("inf"), "0 to 1000000"),
         ("optimizer.plateau.factor", 1.5, "1e-06 to 1"),
         ("checkpoint.step", -2, "-1 or more"),
     ],
@@ -63,7 +64,7 @@ def test_incomplete_settings_of_several_processes_are_refused(settings, expected
         configuration.check(config)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"data": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"data": 3}', b'{"name": "\xff"}'])
 def test_invalid_configuration_text_is_refused_by_file_name(text):
     with pytest.raises(BoneAgeError, match=r"here/config.json is not a configuration of this version"):
         configuration.from_json(text, "here/config.json")

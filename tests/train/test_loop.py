@@ -16,8 +16,9 @@ from boneage_jax.config import base
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import loop
 from boneage_jax.train.checkpoint import Store
-from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
+from boneage_jax.train.evaluation import evaluate_checkpoint, predict_split, restore_best, write_report
 from boneage_jax.train.experiment import Experiment, load_data
+from boneage_jax.train.log import MetricsLog
 from tests.train.runs import assert_same_to_the_bit, newest, records
 from tests.train.tiny_run import STEPS_PER_EPOCH, get_config
 
@@ -77,6 +78,13 @@ def test_the_log_has_every_window_and_every_evaluation(trained):
     assert [line["step"] for line in records(workdir, "train")] == [2, 3, 4, 6]
     assert [line["step"] for line in records(workdir, "validation")] == [3, LAST]
     assert all(line["images_per_second"] > 0 and line["loss"] > 0 for line in records(workdir, "train"))
+
+
+def test_damaged_lines_of_the_log_are_dropped(tmp_path):
+    lines = [b'{"step": 2, "kind": "train"}', b'{"step": 3\xff, "kind": "train"}', b'{"step": 4, "kind": "tr']
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    MetricsLog(tmp_path, after_step=6).close()
+    assert records(tmp_path, "train") == [{"step": 2, "kind": "train"}]
 
 
 def test_the_best_checkpoint_is_the_one_that_is_evaluated(trained):
@@ -181,6 +189,28 @@ def test_an_unknown_evaluation_split_is_refused_with_the_available_ones(trained,
         evaluate_checkpoint(trained[0], config)
 
 
+def test_an_unknown_evaluation_split_is_refused_before_training(config, tmp_path):
+    config.evaluate.split = "tset"
+    with pytest.raises(BoneAgeError, match=r"evaluate\.split is 'tset'; available splits: train, validation"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_evaluation_leaves_the_given_configuration_unchanged(trained, config):
+    config.data.inputs.height = "number"  # which the network does not take
+    before = configuration.to_json(config)
+    evaluate_checkpoint(trained[0], config)
+    assert configuration.to_json(config) == before
+
+
+def test_of_several_processes_only_the_first_writes_the_report(trained, config, tmp_path, monkeypatch):
+    experiment, state = restore_best(trained[0])
+    split, found = predict_split(experiment, state.variables, load_data(config))
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert write_report(tmp_path, split, found, None) == trained[1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_workdir_without_a_run_cannot_be_evaluated(tmp_path):
     with pytest.raises(BoneAgeError, match="contains no checkpoint; train first"):
         restore_best(tmp_path)
@@ -238,6 +268,16 @@ def test_after_damage_a_run_resumes_from_the_suggested_checkpoint(copied, config
     assert (
         json.loads((copied / "config.json").read_text())["checkpoint"]["step"] == -1
     )  # later starts go on from the end
+
+
+def test_after_the_loss_of_the_best_checkpoint_a_finished_run_is_evaluated_at_its_end(copied, config):
+    (best,) = (copied / "checkpoints/best").iterdir()
+    shutil.rmtree(best)
+    result = loop.train_and_evaluate(config, copied)
+
+    assert [path.name for path in (copied / "checkpoints/best").iterdir()] == [str(LAST)]
+    last = next(line["mae"] for line in records(copied, "validation") if line["step"] == LAST)
+    assert result["overall"]["mae"]["value"] == pytest.approx(last, rel=1e-5)
 
 
 def test_early_stopping_ends_the_run(config, tmp_path):
@@ -327,17 +367,27 @@ def test_ten_crop_views_without_a_crop_are_refused_before_training(config, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_early_stopping_counts_anew_if_the_best_checkpoint_was_discarded(trained, tmp_path):
+@pytest.mark.parametrize(
+    ("given", "saved", "expected"),
+    [
+        (9, 12, (np.inf, 0)),  # discarded, as it is later than the given step
+        (-1, None, (np.inf, 0)),  # deleted by the user
+        (-1, 12, (10.0, 2)),  # saved just before the run was killed
+    ],
+)
+def test_early_stopping_counts_anew_without_the_best_checkpoint(trained, tmp_path, given, saved, expected):
     before = newest(trained[0])
     state = before.state
     latest, best = Store(tmp_path / "latest"), Store(tmp_path / "best", keep=1)
     progress = loop.Progress(evaluated=9, best_mae=10.0, best_step=3, without_improvement=2)
     latest.save(9, state, before.about | {"progress": dataclasses.asdict(progress)})
-    best.save(12, state, {})
-    best.wait()
-    _, resumed = loop._resume(latest, best, state, 9, before.about["images"])
-    assert best.steps() == []
-    assert (resumed.best_mae, resumed.without_improvement) == (np.inf, 0)
+    latest.wait()
+    if saved is not None:
+        best.save(saved, state, {})
+        best.wait()
+    _, resumed = loop._resume(latest, best, state, given, before.about["images"])
+    assert best.steps() == ([saved] if saved and given < 0 else [])
+    assert (resumed.best_mae, resumed.without_improvement) == expected
     latest.close()
     best.close()
 

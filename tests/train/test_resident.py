@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from boneage_jax.data import Repeated
 from boneage_jax.data.augment import Augmentation, View, apply
 from boneage_jax.data.stream import Batching, TrainingBatching
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.train import loop, parallel, placement, resident
 from boneage_jax.train.evaluation import evaluate_checkpoint
+from boneage_jax.train.experiment import load_data
 from tests.train.runs import assert_same_to_the_bit, newest
 from tests.train.test_loop import InterruptedRunError, interrupted_at
 
@@ -136,6 +138,21 @@ def test_each_device_holds_all_images_once():
     assert {(shard.device, shard.data.shape) for shard in kept.addressable_shards} == {
         (device, (1, 5, 5, 1)) for device in jax.devices()
     }
+
+
+def test_images_that_an_epoch_repeats_are_held_once(config):
+    split = load_data(config)["train"]
+    split.hospital = ["Stanford"] * 8 + ["Colorado"] * 16
+    repeated = Repeated(split, "Stanford", 3)
+    batching = TrainingBatching(batch_size=8, seed=3, augmentation=Augmentation())
+    sources = [placement.create(where, repeated) for where in ("host", "device")]
+    host, device = (seen(source, itertools.islice(source.train_batches(batching), 5), 32) for source in sources)
+
+    assert placement._read(repeated)["image"].shape == (24, 32, 32, 1)
+    assert sum(batch["index"].size for batch in host) == len(repeated) == 40
+    for a, b in zip(device, host, strict=True):
+        for name in ("index", "image"):
+            np.testing.assert_array_equal(a[name], b[name])
 
 
 def test_an_unknown_placement_is_refused(config):
