@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import record
+from benchmarks import record, sample
 from boneage_jax import load
 from boneage_jax.data import Preprocessing, rsna
 from boneage_jax.data.radiograph import read
@@ -51,7 +51,7 @@ def measure(name: str, data: pathlib.Path, boxes: pathlib.Path, limit: int) -> d
     labelled = {image.id: image for split in rsna.find(data).values() for image in split}
     annotations = [one for one in read_annotations(boxes) if one.reader != NON_EXPERT]
     if limit:
-        annotations = [annotations[i] for i in np.linspace(0, len(annotations) - 1, limit).round().astype(int)]
+        annotations = [annotations[place] for place in sample.evenly_spaced(len(annotations), limit)]
     found: list[tuple[float, Shares]] = []
     for one in tqdm(annotations, desc=name, disable=None):
         image = labelled[one.id]

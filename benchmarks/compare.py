@@ -7,11 +7,12 @@
 Every contestant runs in its own process and waits while another one runs. After warm-up they take turns; the ratio of
 our rate to theirs is computed for each round, so that other load on the machine affects both. The command prints the
 median rate and the median ratio with its minimum and maximum over the rounds; the output file also holds all step
-times, versions and the hardware. The exit status is 1 if one of the `--contestants` did not run; without that flag,
-contestants that are not installed are left out.
+times, versions and the hardware. The exit status is 1 if one of the `--contestants` did not run or if a contestant
+ended while a task was measured; without that flag, contestants that are not installed are left out.
 """
 
 import argparse
+import contextlib
 import json
 import re
 import statistics
@@ -60,18 +61,29 @@ class Contestant:
         line = self._process.stdout.readline()
         if line:
             return json.loads(line)
-        self._process.wait()
-        self._errors.seek(0)
-        print(f"  {self.name} does not run: {reason(self._errors.read())}", file=sys.stderr)
+        print(f"  {self.name} does not run: {self._reason()}", file=sys.stderr)
         return None
 
     def run(self, steps: int) -> list[float]:
-        """Runs `steps` steps and returns the seconds of each."""
+        """Runs `steps` steps and returns the seconds of each.
+
+        Raises:
+            RuntimeError: the process has ended; with the line that says why.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        with contextlib.suppress(BrokenPipeError):  # the process has ended, so there is no line to read either
+            self._process.stdin.write(f"{steps}\n")
+            self._process.stdin.flush()
+        if line := self._process.stdout.readline():
+            return json.loads(line)
+        raise RuntimeError(f"{self.name} has ended: {self._reason()}")
+
+    def _reason(self) -> str:
+        """Why the process has ended."""
+        self._process.wait()
+        self._errors.seek(0)
+        return reason(self._errors.read())
 
     def end(self) -> None:
         """Kills the process, even while another thread waits for its output."""
@@ -79,8 +91,13 @@ class Contestant:
 
     def close(self) -> None:
         """Kills the process and discards its error output."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self.end()
         self._process.wait()
+        with contextlib.suppress(BrokenPipeError):  # a request that was never read
+            self._process.stdin.close()
+        self._process.stdout.close()
         self._errors.close()
 
 
@@ -194,19 +211,24 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=record.RESULTS / "latest.json")
     flags = parser.parse_args()
     rows: list[dict[str, Any]] = []
+    failed = False
     for name in flags.tasks:
         network, work = name.rsplit("-", 1)
         size, batch = SIZES[network]
         task = {"network": network, "work": work, "size": size, "batch": batch, "dtype": flags.dtype}
         present = able(name, flags.contestants or list(CONTESTANTS))
         print(f"{name}: {', '.join(present)}", file=sys.stderr, flush=True)
-        rows += compare(task, present, flags.rounds, flags.seconds)
+        try:
+            rows += compare(task, present, flags.rounds, flags.seconds)
+        except RuntimeError as error:
+            print(f"error: {name} is not measured: {error}", file=sys.stderr)
+            failed = True
         record.write(flags.out, {"rows": rows}, PEERS)
         write_text(flags.out.with_suffix(".md"), table(rows) + "\n")
     print(table(rows))
     if missing := absent(rows, flags.tasks, flags.contestants or []):
         print(f"error: did not run: {', '.join(missing)}", file=sys.stderr)
-    return int(bool(missing))
+    return int(failed or bool(missing))
 
 
 if __name__ == "__main__":

@@ -61,10 +61,11 @@ def killed(folder: pathlib.Path, run: Finished, count: int) -> Iterator[Outcome]
         while True:
             process = _start(workdir, cache)
             number = signal.SIGTERM if done % 3 == 2 else signal.SIGKILL
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(0, run.seconds) if done < count else _SECONDS)
-            if process.poll() is None:
-                process.send_signal(number)
+            if done < count:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(rng.uniform(0, run.seconds))
+                if process.poll() is None:
+                    process.send_signal(number)
             output, hangs = _output(process)
             if hangs or process.returncode not in (0, -number, 128 + number) or "Traceback" in output:
                 print(f"status {process.returncode}: {output[-2000:]}", file=sys.stderr)

@@ -152,6 +152,21 @@ CONTESTANTS: dict[str, Callable[[list[Path]], Stream]] = {
 }
 
 
+def started(paths: list[Path]) -> tuple[dict[str, Stream], dict[str, float]]:
+    """Streams of the contestants that are installed, and the seconds until the first batch of each."""
+    streams, first = {}, {}
+    for name, make in CONTESTANTS.items():
+        try:
+            start = time.perf_counter()
+            stream = make(paths)
+            next(stream)
+        except ImportError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+        else:
+            streams[name], first[name] = stream, time.perf_counter() - start
+    return streams, first
+
+
 def rate(stream: Stream, seconds: float) -> float:
     """Images per second, measured over at least `seconds`."""
     start, images = time.perf_counter(), 0
@@ -173,16 +188,7 @@ def main() -> None:
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), flags.images)
-        streams, first = {}, {}
-        for name, make in CONTESTANTS.items():
-            try:
-                start = time.perf_counter()
-                streams[name] = make(paths)
-                next(streams[name])
-                first[name] = time.perf_counter() - start
-            except ImportError as error:
-                streams.pop(name)
-                print(f"{name} is left out: {error}", file=sys.stderr)
+        streams, first = started(paths)
         rates: dict[str, list[float]] = {name: [] for name in streams}
         for _ in range(flags.rounds):
             for name, stream in streams.items():

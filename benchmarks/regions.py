@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks import record
+from benchmarks import record, sample
 from boneage_jax import cores
 from boneage_jax.data import rsna
 from boneage_jax.data.preprocess import Preprocessing
@@ -147,7 +147,7 @@ def alarms(detector: Detector, checks: Checks, validation: Sequence[rsna.Labelle
 
     Uses `count` good radiographs, evenly spaced in the validation split, and `count` others, spoiled in each way.
     """
-    spaced = np.linspace(0, len(validation) - 1, 2 * count).round().astype(int)
+    spaced = sample.evenly_spaced(len(validation), 2 * count)
     images = [read(validation[place].file)[0] for place in spaced]
     kinds = {"good": images[::2]}
     kinds |= {kind: [np.ascontiguousarray(spoil(image)) for image in images[1::2]] for kind, spoil in SPOILED.items()}
@@ -178,8 +178,7 @@ def readings(detector: Detector, validation: Sequence[rsna.LabelledImage], count
     """
     together = load(WEIGHTS)
     whole, regions = (Predictor(member) for member in together.weights.members)
-    spaced = np.linspace(0, len(validation) - 1, count).round().astype(int)
-    chosen = [validation[place] for place in spaced]
+    chosen = [validation[place] for place in sample.evenly_spaced(len(validation), count)]
     images = [read(one.file)[0] for one in chosen]
     found = [detector.find(image) for image in images]
     kinds = {
@@ -189,7 +188,7 @@ def readings(detector: Detector, validation: Sequence[rsna.LabelledImage], count
     for kind, change in UNUSUAL.items():
         each = zip(images, found, chosen, strict=True)
         kinds[kind] = [Item(change(image, all_), one.sex) for image, all_, one in each if not all_.missing]
-    result: dict[str, Any] = {"images": count, "warned": {}}
+    result: dict[str, Any] = {"images": len(chosen), "warned": {}}
     for kind, items in kinds.items():
         read_ = list(regions.predict_many(items, on_error="yield", accept_warnings=True))
         answered = [one for one in read_ if isinstance(one, Prediction)]

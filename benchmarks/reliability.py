@@ -281,10 +281,10 @@ def main() -> int:
                 outcomes = damaged_files(part, count, run)
             else:
                 outcomes = disturbed_runs.PARTS[part](pathlib.Path(folder), run, count)
-            rows += rows_of(part, outcomes)
+            rows += (measured := rows_of(part, outcomes))
             print(f"{part}: done after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
             if flags.out:
-                store(flags.out, rows)
+                store(flags.out, measured)
     print(table(rows))
     if wrong := faults(rows):
         print(f"error: {wrong} faults", file=sys.stderr)

@@ -28,7 +28,7 @@ from benchmarks import record
 from boneage_jax import load
 from boneage_jax.data import rsna
 from boneage_jax.data.radiograph import read
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.predict.items import Item
 from boneage_jax.predict.predictor import Predictor
 from boneage_jax.released.weights import most_accurate
@@ -192,6 +192,8 @@ def main() -> None:
     copies = {}
     if flags.copies:
         copies = {one.id: one for one in rsna.find_labelled(flags.labels, flags.copies, on_missing="skip")}
+        if missing := [one.id for one in labelled if one.id not in copies]:
+            raise SystemExit(f"{flags.copies} has no copies of {listed(missing)}; complete it")
     name = flags.weights or most_accurate()
     rows = measure(load(name), labelled, copies)
     print(table(rows))

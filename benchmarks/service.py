@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 import boneage_jax
-from benchmarks import record
+from benchmarks import compare, record
 from boneage_jax.data import phantom
 from boneage_jax.predict.items import Item
 from boneage_jax.predict.predictor import Predictor
@@ -45,16 +45,24 @@ def pictures(count: int) -> list[bytes]:
 
 @contextmanager
 def service(weights: str) -> Iterator[int]:
-    """Starts the service and yields its port."""
+    """Starts the service and yields its port; it is ended with the block, even after an error."""
     command = [sys.executable, "-m", "boneage_jax", "serve", "--port=0", f"--weights={weights}"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
+    log = ""
     try:
-        ready = next(found for line in running.stderr if (found := re.search(r"serving http://[^:]+:(\d+)/", line)))
+        for line in running.stderr:
+            log += line
+            if ready := re.search(r"serving http://[^:]+:(\d+)/", line):
+                break
+        else:
+            raise SystemExit(f"the service did not start: {compare.reason(log)}")
         with ThreadPoolExecutor(1) as pool:
             pool.submit(running.stderr.read)  # otherwise the log would fill the pipe
-            yield int(ready[1])
-            running.terminate()
+            try:
+                yield int(ready[1])
+            finally:
+                running.terminate()  # ends the log, for which the pool waits
     finally:
         running.kill()
 

@@ -16,7 +16,7 @@ def cache_folder(setting: str) -> Path | None:
     """Resolves the setting `compilation_cache`: "" is the default folder, "off" gives None, all else is a folder."""
     if setting == OFF:
         return None
-    return Path(setting).expanduser() if setting else cache.folder() / "compiled"
+    return Path(os.path.expanduser(setting)) if setting else cache.folder() / "compiled"
 
 
 def use_cache(folder: Path | None) -> None:

@@ -89,7 +89,7 @@ def _destination(arguments: argparse.Namespace) -> "Destination":
 
 
 def _state_folder() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state", "boneage_jax").expanduser()
+    return Path(os.path.expanduser(os.environ.get("XDG_STATE_HOME") or "~/.local/state"), "boneage_jax")
 
 
 def _title(text: str) -> str:
@@ -107,11 +107,17 @@ def _address(text: str) -> tuple[str, str, int]:
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+        if parts.password is not None:
+            raise argparse.ArgumentTypeError(
+                "the URL contains a password, which other users can see; put it into ~/.netrc"
+            )
+        is_service = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # an invalid IPv6 address or port
+        is_service = False
+    if not is_service:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not the URL of a service, such as http://localhost:8042/dicom-web"
         )
-    if parts.password is not None:
-        raise argparse.ArgumentTypeError("the URL contains a password, which other users can see; put it into ~/.netrc")
     return text

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -155,7 +156,7 @@ def load(
     folder = source.builder(
         examples=examples,
         shapes=shapes,
-        data_dir=str(pathlib.Path(cache).expanduser() / f"{name}-{size}px-{digest[:12]}"),
+        data_dir=str(pathlib.Path(os.path.expanduser(cache)) / f"{name}-{size}px-{digest[:12]}"),
     ).build()
     return {split: Split(folder, split, kinds) for split in examples}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -93,7 +94,7 @@ def read_key_points(path: str | pathlib.Path) -> dict[str, KeyPoints]:
     Raises:
       BoneAgeError: no file, another format, or an image that appears twice.
     """
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(os.path.expanduser(path))
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
         raise BoneAgeError(f"The folder {path} (data.keypoints) contains no .json file with key points")

@@ -65,7 +65,7 @@ def find(
     """
     if on_missing not in ("error", "skip"):
         raise BoneAgeError(f"data.on_missing must be 'error' or 'skip', not {on_missing!r}")
-    directory = pathlib.Path(directory).expanduser()
+    directory = pathlib.Path(os.path.expanduser(directory))
     if not os.path.isdir(directory):
         raise BoneAgeError(f"The data folder {directory} does not exist; {_WHERE_TO_GET_IT}")
     files = _files(directory, on_missing)
@@ -87,7 +87,7 @@ def is_official(directory: str | pathlib.Path) -> bool:
     Raises:
       BoneAgeError: no training labels, or unreadable tables.
     """
-    directory = pathlib.Path(directory).expanduser()
+    directory = pathlib.Path(os.path.expanduser(directory))
     held = _validation_tenth(_all_tables(list_files(directory).files, directory, {})["train"].labels)
     return hashlib.sha256("\n".join(sorted(held)).encode()).hexdigest() == _OFFICIAL_TENTH
 

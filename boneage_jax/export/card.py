@@ -201,8 +201,7 @@ def _making(header: Header) -> str:
     model = header.model
     options = ", ".join(f"{key}={value}" for key, value in sorted(model["options"].items()))
     members = [
-        f"- Member {number}: `{one['name']}` (`{one['model']['name']}`), validation MAE alone "
-        f"{one['figures']['overall']['mae']['value']:.2f} months"
+        f"- Member {number}: `{one['name']}` (`{one['model']['name']}`), {_alone(one)}"
         for number, one in enumerate(header.members, start=1)
     ]
     which = "Network of member 1" if members else "Network"
@@ -217,6 +216,13 @@ def _making(header: Header) -> str:
         "`boneage_jax`",
     ]
     return "\n".join(lines)
+
+
+def _alone(member: dict[str, Any]) -> str:
+    mae, data = f"{member['figures']['overall']['mae']['value']:.2f} months", member["data"]
+    if "calibrated_on" in data:
+        return f"MAE alone {mae} on images of {data['calibrated_on']}"
+    return f"{data.get('measured_split', 'measured')} MAE alone {mae}"
 
 
 def _checks(header: Header) -> str:

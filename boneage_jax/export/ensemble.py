@@ -18,6 +18,7 @@ from boneage_jax.predict.calibrated import Estimates
 from boneage_jax.predict.items import Item
 from boneage_jax.released import calibration as calibrating
 from boneage_jax.released import weights as released
+from boneage_jax.version import __version__
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(calibrating.Calibrated))
 
@@ -39,7 +40,7 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
 
     Raises:
         BoneAgeError: fewer than two members, one that is an ensemble itself, takes further inputs or was trained on
-            other data, data without a validation split, a file that cannot be written.
+            other data, too few validation images, a file that cannot be written.
     """
     card.check_target(out)
     members = [released.read(file) for file in files]
@@ -146,11 +147,20 @@ def _combined(
     headers = [dataclasses.replace(one.header, checks={}, members=[]) for one in members]
     first = members[0]
     data = {key: value for key, value in first.header.data.items() if key != "calibrated_on"}
+    initial: list[dict[str, Any]] = []
+    for one in headers:
+        initial += [source for source in one.data.get("initialised_from", []) if source not in initial]
     header = dataclasses.replace(
         first.header,
         name=name,
+        version=__version__,
         calibration=fitted.to_dict(),
-        data=data | {"measured_split": "validation", "measured_images": figures["overall"]["count"]},
+        data=data
+        | {
+            "measured_split": "validation",
+            "measured_images": figures["overall"]["count"],
+            "initialised_from": initial,
+        },
         figures=figures,
         members=[dataclasses.asdict(each) for each in headers],
     )

@@ -1,5 +1,6 @@
 """The section `data` of a header: who provided the training data and the initial weights, and on which terms."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def initial_weights(init_from: str) -> list[dict[str, Any]]:
         return []
     if init_from == imagenet.NAME:
         return [_IMAGENET]
-    path = released.find(init_from) if init_from in released.names() else Path(init_from).expanduser()
+    path = released.find(init_from) if init_from in released.names() else Path(os.path.expanduser(init_from))
     data = released.read_header(path).data if released.is_released(path) else {}
     first = {
         "name": Path(init_from).name,

@@ -1,5 +1,6 @@
 """Reads weights files of all supported formats: arrays by the names that the framework gave them."""
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,17 @@ Source = Literal["keras", "torch"]
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 _PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-_DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, SafetensorError)
+_DAMAGE = (
+    OSError,
+    EOFError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    SafetensorError,
+)
 
 
 def read(path: Path | str) -> tuple[Source, dict[str, np.ndarray]]:
@@ -34,7 +45,7 @@ def read(path: Path | str) -> tuple[Source, dict[str, np.ndarray]]:
         BoneAgeError: the file does not exist, is damaged, or has an unknown or unsafe format; or its size, or that of
             the arrays it declares, is larger than any network.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise BoneAgeError(
             f"{path} does not exist or is not a file; model.init_from must be a weights file, or the name of weights "

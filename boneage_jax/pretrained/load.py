@@ -1,6 +1,7 @@
 """Initialises a trunk from a file of pretrained weights; every array in the file is used or deliberately left out."""
 
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -106,7 +107,7 @@ def start_from(path: Path | str, name: str, network: Network, variables: dict[st
 def _find(path: Path | str, name: str) -> Path:
     if str(path) == imagenet.NAME:
         return imagenet.find(name)
-    return weights.find(path) if str(path) in weights.names() else Path(path).expanduser()
+    return weights.find(path) if str(path) in weights.names() else Path(os.path.expanduser(path))
 
 
 def _fitting_table(name: str, trunk: nn.Module, source: str, stored: dict[str, np.ndarray]) -> Names:

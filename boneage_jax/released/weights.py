@@ -8,6 +8,7 @@ A file may hold several networks to be averaged: the second network's tensors ar
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ class Header:
         version: of the package that wrote the file.
         storage: type in which arrays with two or more axes are stored; vectors are few and stay float32.
         members: the headers of all networks, as JSON types, if several are averaged; this header then describes their
-            mean, except for model, preprocessing and views, which are those of the first network.
+            mean, except for model, preprocessing, views, config, commit and the numbers of images of training and
+            checks, which are those of the first network.
     """
 
     name: str
@@ -113,7 +115,7 @@ def find(name_or_path: str | Path) -> Path:
     Raises:
         BoneAgeError: there is no such file.
     """
-    text, path = str(name_or_path), Path(name_or_path).expanduser()
+    text, path = str(name_or_path), Path(os.path.expanduser(name_or_path))
     if text in names():
         return FOLDER / f"{text}{_SUFFIX}"
     if path.is_file():

@@ -1,6 +1,7 @@
 """`benchmarks/compare.py`: which contestants ran, and how failures are reported."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -68,3 +69,16 @@ def test_crash_reason_is_the_error_message_not_the_end_of_the_stack(printed, why
 
 def test_every_compared_network_is_defined_for_the_contestants():
     assert set(compare.SIZES) <= set(NETWORKS)
+
+
+def test_a_contestant_that_ends_while_it_is_measured_gives_its_reason(monkeypatch, tmp_path, capsys):
+    ready = json.dumps({"first_step_seconds": 1.0})
+    program = f"import sys; print({ready!r}, flush=True); sys.stdin.readline(); sys.exit('no memory')"
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **settings: start([sys.executable, "-c", program], **settings))
+    flags = ["--tasks", "xception-training", "convmixer-training", f"--out={tmp_path / 'latest.json'}"]
+    monkeypatch.setattr(sys, "argv", ["compare.py", *flags, "--contestants", "ours"])
+    assert compare.main() == 1
+    printed = capsys.readouterr().err
+    for task in ("xception-training", "convmixer-training"):
+        assert f"error: {task} is not measured: ours has ended: no memory" in printed

@@ -1,14 +1,17 @@
 """`benchmarks/reliability.py`: how outcomes are classified, and a short campaign with damaged inputs."""
 
+import itertools
 import json
 import logging
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import mutations, record, reliability
+from benchmarks import disturbed_runs, mutations, record, reliability
 from benchmarks.reliability import Answer, judge
 from boneage_jax.errors import BoneAgeError
 
@@ -86,3 +89,29 @@ def test_every_part_keeps_when_and_on_what_it_was_measured(monkeypatch, tmp_path
     reliability.store(tmp_path / "reliability.json", [images])
     stored = json.loads((tmp_path / "reliability.json").read_text())
     assert stored == {"measured": {"tables": {"commit": "a"}, "images": {"commit": "b"}}, "rows": [tables, images]}
+
+
+def test_parts_of_one_campaign_have_their_own_times(monkeypatch, tmp_path):
+    times = itertools.count()
+    monkeypatch.setattr(record, "circumstances", lambda: {"date": next(times)})
+    monkeypatch.setattr(disturbed_runs, "finished", lambda folder: None)
+    monkeypatch.setattr(reliability, "damaged_files", lambda part, count, run: iter([(part, "answered")]))
+    out = tmp_path / "counts.json"
+    monkeypatch.setattr(sys, "argv", ["reliability.py", f"--out={out}", "--parts", "images", "tables"])
+    assert reliability.main() == 0
+    stored = json.loads(out.read_text())
+    assert stored["measured"] == {"images": {"date": 0}, "tables": {"date": 1}}
+    assert [row["part"] for row in stored["rows"]] == ["images", "tables"]
+
+
+def test_a_run_that_hangs_after_its_kills_is_reported(monkeypatch, tmp_path):
+    def start(workdir, cache):
+        command = [sys.executable, "-c", "import time; time.sleep(60)"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    monkeypatch.setattr(disturbed_runs, "_start", start)
+    monkeypatch.setattr(disturbed_runs, "_outcome", lambda workdir, run: "answered")
+    monkeypatch.setattr(disturbed_runs, "_SECONDS", 0.5)
+    run = disturbed_runs.Finished(Path(), Path(), Path(), "", seconds=0.1)
+    found = list(itertools.islice(disturbed_runs.killed(tmp_path, run, 2), 9))
+    assert found == [("killed run", "hang"), ("killed run", "answered"), ("killed run", "answered")]

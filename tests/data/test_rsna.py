@@ -126,6 +126,8 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     forms.official(tmp_path / "data")
     assert every_id(rsna.find("~/data")) == sorted(forms.TRAIN_IDS)
     assert not rsna.is_official("~/data")
+    with pytest.raises(BoneAgeError, match="The data folder ~nobody-of-this-name/data does not exist"):
+        rsna.find("~nobody-of-this-name/data")
 
 
 @pytest.mark.parametrize(("true", "false"), [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])

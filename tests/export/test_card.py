@@ -37,3 +37,18 @@ def test_only_figures_of_the_validation_split_are_called_optimistic():
 def test_checks_of_earlier_versions_have_no_number_of_images():
     header = dataclasses.replace(random_weights.weights().header, checks={"least_good": -1.0})
     assert "- Input checks: fitted on training images\n" in card.text(header)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "validation MAE alone 6.50 months\n"),
+        ({"measured_split": "test"}, "test MAE alone 6.50 months\n"),
+        ({"measured_split": "own", "calibrated_on": "East"}, "`), MAE alone 6.50 months on images of East\n"),
+    ],
+)
+def test_the_error_of_a_network_alone_names_its_images(changes, words):
+    header = weights.read_header(weights.FOLDER / "accurate.safetensors")
+    figures = {"overall": {"mae": {"value": 6.5}}}
+    first = header.members[0] | {"data": header.members[0]["data"] | changes, "figures": figures}
+    assert words in card.text(dataclasses.replace(header, members=[first, header.members[1]]))

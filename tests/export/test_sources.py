@@ -47,6 +47,6 @@ def test_the_sources_of_initial_weights_are_listed_once_each(tmp_path):
 
 
 def test_initial_weights_of_unknown_terms_are_named_without_their_folder(tmp_path):
-    assert sources.initial_weights(str(tmp_path / "keras.h5")) == [
-        {"name": "keras.h5", "title": "data of an unknown source", "terms": "unknown", "citation": ""}
-    ]
+    unknown = [{"name": "keras.h5", "title": "data of an unknown source", "terms": "unknown", "citation": ""}]
+    for folder in (str(tmp_path), "~nobody-of-this-name"):
+        assert sources.initial_weights(f"{folder}/keras.h5") == unknown

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from boneage_jax.data import rsna
 from boneage_jax.data.files import File
 from boneage_jax.data.rsna import LabelledImage
 from boneage_jax.errors import BoneAgeError
@@ -23,6 +24,7 @@ from boneage_jax.released import weights
 from boneage_jax.released.calibration import Calibration
 from boneage_jax.released.weights import Weights
 from boneage_jax.sex import Sex
+from boneage_jax.version import __version__
 from tests.predict import random_weights, test_region_readings
 from tests.predict.test_region_readings import hand
 
@@ -100,6 +102,15 @@ def test_regions_are_read_by_the_ensemble_itself():
     assert (found["weights"], found["months"]) == ("both", round(months, 1))
 
 
+def test_with_too_few_joints_the_regions_have_no_reading_and_the_hand_that_of_the_first_network():
+    fingertips = np.ascontiguousarray(hand()[:190])
+    found, _, _ = RegionFinder(predictor()).find(Item(fingertips, "M"))
+    months = Predictor(together().members[0]).predict(fingertips, sex="M").months
+    assert months is not None
+    assert found["months"] == round(months, 1)
+    assert {one["months"] for one in found["found"]} == {None}
+
+
 def test_a_file_of_several_networks_round_trips(tmp_path):
     weights.write(tmp_path / "both.safetensors", together())
     read = weights.read(tmp_path / "both.safetensors")
@@ -142,6 +153,29 @@ def test_incompatible_weights_cannot_be_combined(tmp_path):
     weights.write(tmp_path / "both.safetensors", together())
     with pytest.raises(BoneAgeError, match="already combines several networks"):
         combine([tmp_path / "both.safetensors", good], tmp_path / "out.safetensors", data_dir=tmp_path)
+
+
+def test_the_header_lists_the_initial_weights_of_all_networks_and_the_version_that_wrote_it(tmp_path, monkeypatch):
+    def network(name, *initial):
+        data = {"name": "other", "title": "East", "url": "", "terms": "internal", "citation": "", "train_images": 9}
+        figures = {"overall": {"mae": {"value": 9.0}}}
+        origins = [{"name": one, "title": f"data of {one}", "terms": "some", "citation": ""} for one in initial]
+        data |= {"measured_split": "validation", "measured_images": 9, "initialised_from": origins}
+        return stored(tmp_path / f"{name}.safetensors", data=data, figures=figures, version="0.0.1")
+
+    images = labelled([hand()] * 100)["images"]
+    _, content = cv2.imencode(".png", hand())
+    images = [dataclasses.replace(one, file=File("hand.png", 0, 0, content.tobytes())) for one in images]
+    monkeypatch.setattr(rsna, "find", lambda folder: {"validation": images})
+    monkeypatch.setattr(rsna, "is_official", lambda folder: False)
+    files = [network("first", "a", "b"), network("second", "c", "b")]
+    header = combine(files, tmp_path / "both.safetensors", data_dir=tmp_path)
+
+    assert [one["name"] for one in header.data["initialised_from"]] == ["a", "b", "c"]
+    assert header.version == __version__
+    assert [one["version"] for one in header.members] == ["0.0.1"] * 2
+    card = (tmp_path / "both.md").read_text()
+    assert "Initialised from `c`, trained on data of c; terms: some" in card
 
 
 def test_weights_trained_on_different_data_cannot_be_combined(tmp_path):

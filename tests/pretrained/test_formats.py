@@ -179,6 +179,8 @@ def test_a_file_without_weights_is_refused(path):
 def test_a_missing_file_is_named(path):
     with pytest.raises(BoneAgeError, match=rf"{re.escape(str(path))} does not exist"):
         read(path)
+    with pytest.raises(BoneAgeError, match=r"~nobody-of-this-name/weights\.h5 does not exist"):
+        read("~nobody-of-this-name/weights.h5")
 
 
 def test_a_file_that_declares_implausibly_large_arrays_is_refused(path):

@@ -141,6 +141,11 @@ def test_weights_of_a_framework_without_a_name_table_are_refused(tmp_path):
         start(tmp_path / "weights.h5")
 
 
+def test_the_home_folder_of_an_unknown_user_has_no_weights():
+    with pytest.raises(BoneAgeError, match=r"~nobody-of-this-name/weights\.pth does not exist"):
+        start("~nobody-of-this-name/weights.pth")
+
+
 def test_weights_of_the_other_framework_name_the_option_to_set(tmp_path):
     path = saved(tmp_path, {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)})
     with pytest.raises(BoneAgeError, match=r'resnet50 cannot start from .*model\.options\.framework = "torch"'):
