@@ -7,6 +7,8 @@ import tomllib
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
+from packaging.requirements import Requirement
+
 import boneage_jax
 from boneage_jax.kernels import library
 from boneage_jax.released import weights
@@ -46,13 +48,23 @@ def _setup_variants():
     return found["VARIANTS"]
 
 
-def test_every_imported_package_is_a_declared_dependency():
+def _requirements():
+    """Every dependency that pyproject.toml declares, those of the extras too."""
     project = SETTINGS["project"]
-    requirements = [
-        *project["dependencies"],
-        *(one for extra in project["optional-dependencies"].values() for one in extra),
-    ]
-    declared = {_normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
+    extras = (one for extra in project["optional-dependencies"].values() for one in extra)
+    return [Requirement(one) for one in (*project["dependencies"], *extras)]
+
+
+def test_constraints_pin_every_dependency_to_a_version_that_is_allowed():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    declared = [one for one in _requirements() if one.name != "boneage-jax"]
+    assert [str(one) for one in declared if _normal(one.name) not in pins] == []
+    assert [str(one) for one in declared if pins[_normal(one.name)] not in one.specifier] == []
+
+
+def test_every_imported_package_is_a_declared_dependency():
+    declared = {_normal(requirement.name) for requirement in _requirements()}
     providers = metadata.packages_distributions()
     imported = {name for path in (ROOT / "boneage_jax").rglob("*.py") for name in _imported(path)}
     undeclared = {

@@ -31,7 +31,8 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: Any = "VALID") -> ja
         padding = lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), padding)
     top, left = ((int(low), int(high)) for low, high in padding)
     settings: dict[str, Any] = {"size": size, "stride": stride, "pads": (top, left)}
-    fits = x.dtype in DTYPES and size <= LARGEST and x.size > 0
+    filled = x.size > 0 and min(_out_shape(x.shape, size, stride, (top, left))) > 0
+    fits = x.dtype in DTYPES and size <= LARGEST and filled
     return kept(_pool(x, **settings) if fits and library.available() else _plain(x, **settings))
 
 

@@ -19,7 +19,7 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     float32 kernel, are float32. CPUs that support it use this package's kernels: XLA's product is as fast in float32,
     but computes bfloat16 in float32 and rearranges whole images for the gradient of the kernel.
     """
-    if x.size == 0 or x.dtype not in DTYPES or not library.available():
+    if 0 in (x.size, kernel.size) or x.dtype not in DTYPES or not library.available():
         return kept(_plain(x, kernel))
     if x.dtype == jnp.float32 or library.has_tiles():
         return kept(_product(x, kernel.astype(jnp.float32)))

@@ -56,6 +56,13 @@ def test_the_portable_implementation_equals_xla(padding):
     np.testing.assert_array_equal(pooling._plain_gradient(winner, upstream, shape=(11, 14), **settings), gradient)
 
 
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (5, 2)])
+def test_an_image_smaller_than_the_window_has_no_output_and_a_gradient_of_zero(size, stride):
+    y, gradient = value_and_gradient(lambda x: max_pool(x, size, stride), jnp.ones((2, 1, 2, 16)))
+    assert y.shape == (2, 0, 0, 16)
+    np.testing.assert_array_equal(gradient, np.zeros((2, 1, 2, 16)))
+
+
 @needs_kernels  # without them, XLA pools all windows
 def test_large_windows_are_pooled_by_xla():
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 19, 18, 16)), jnp.float32)

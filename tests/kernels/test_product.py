@@ -51,6 +51,13 @@ def test_value_and_both_gradients_match_float64(shape, dtype):
     check(shape, dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_without_output_channels_the_gradient_of_the_image_is_zero(dtype):
+    value, pull = jax.vjp(jax.jit(pointwise), jnp.ones((2, 3, 3, 8), dtype), jnp.ones((8, 0)))
+    assert value.shape == (2, 3, 3, 0)
+    np.testing.assert_array_equal(np.asarray(pull(value)[0], np.float32), np.zeros((2, 3, 3, 8)))
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     batch=st.integers(1, 4),

@@ -10,6 +10,7 @@ import pytest
 
 from boneage_jax.kernels import library, pointwise, pointwise_relu6, relu6
 from boneage_jax.models.depthwise import depthwise_conv, depthwise_conv_relu6
+from tests.kernels.machine import needs_kernels
 
 
 def numbers(*shapes: tuple[int, ...]) -> list[jax.Array]:
@@ -76,6 +77,16 @@ def test_fused_depthwise_convolution_matches_separate_operations(shape: tuple[in
         return jax.nn.relu6(y + bias.reshape(1, 1, 1, -1))
 
     check(partial(depthwise_conv_relu6, stride=stride), plain, x, kernel * 4 / k, bias)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("op", "count"), [(depthwise_conv, 2), (depthwise_conv_relu6, 3)])
+def test_an_image_smaller_than_the_filters_has_gradients_of_zero(op: Callable[..., jax.Array], count: int) -> None:
+    inputs = [jnp.ones((2, 2, 2, 16)), jnp.ones((3, 3, 16)), jnp.ones(16)][:count]
+    value, pull = jax.vjp(jax.jit(partial(op, padding="VALID")), *inputs)
+    assert value.shape == (2, 0, 0, 16)
+    for gradient, each in zip(pull(value), inputs, strict=True):
+        np.testing.assert_array_equal(gradient, jnp.zeros_like(each))
 
 
 def test_relu6_passes_gradients_only_between_its_limits() -> None:
