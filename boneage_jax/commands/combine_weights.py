@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from boneage_jax.errors import BoneAgeError
+
 NAME = "combine-weights"
 HELP = "combine several networks in one file, with a joint calibration"
 
@@ -20,11 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the weights, their model card and the report on the validation split; the exit status is 0."""
+    from boneage_jax.data.files import make_folder  # these imports load jax, which takes seconds
     from boneage_jax.evaluate import report
-    from boneage_jax.export.ensemble import combine  # jax takes seconds to import
+    from boneage_jax.export.ensemble import combine
     from boneage_jax.released import weights
 
-    header = combine([weights.find(one) for one in arguments.weights], arguments.out, data_dir=arguments.data_dir)
+    files = [weights.find(one) for one in arguments.weights]
+    if arguments.out.resolve() in [file.resolve() for file in files]:
+        raise BoneAgeError(f"--out {arguments.out} is one of the files to combine; choose another")
+    make_folder(arguments.out.parent, "--out")
+    header = combine(files, arguments.out, data_dir=arguments.data_dir)
     print(report.table(header.figures))
     size, card = arguments.out.stat().st_size / 1e6, arguments.out.with_suffix(".md")
     print(f"\nwritten to {arguments.out} ({size:.1f} MB), {card} and {arguments.out.with_suffix('')}")

@@ -41,9 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the weights and their model card; the exit status is 0."""
+    from boneage_jax.data.files import make_folder  # jax and the data pipeline take seconds to import
     from boneage_jax.evaluate import report
-    from boneage_jax.export.pack import CHECKS_IMAGES, export  # jax and the data pipeline take seconds to import
+    from boneage_jax.export.pack import CHECKS_IMAGES, export
 
+    make_folder(arguments.out.parent, "--out")
     header = export(
         arguments.workdir.absolute(),
         arguments.out,

@@ -22,7 +22,7 @@ def name(arguments: argparse.Namespace) -> str:
     """
     from boneage_jax.released import weights  # jax takes seconds to import
 
-    return arguments.weights or weights.most_accurate()
+    return weights.most_accurate() if arguments.weights is None else arguments.weights
 
 
 def load(arguments: argparse.Namespace) -> "Predictor":

@@ -195,6 +195,9 @@ def find_joints(picture: Picture, weights: str) -> Float[np.ndarray, "17 2"]:
 
 def _points(value: Any, name: str, where: str) -> np.ndarray:
     try:
-        return np.asarray(value, np.float64).reshape(-1, 2)
+        points = np.asarray(value, np.float64)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(f"the shape is {points.shape}")
     except (TypeError, ValueError) as error:
         raise BoneAgeError(f"{where}: {name} is {value!r:.80}, expected key points [points, 2] in pixels") from error
+    return points

@@ -247,8 +247,8 @@ class Predictor:
         for values in (months, std):
             if values is not None and not (np.abs(values) <= LARGEST_MONTHS).all():
                 raise BoneAgeError(
-                    f"the weights {self.header.name!r} give {values.max():g} months, which is not a bone age; "
-                    "training has failed or the values were changed: use other weights"
+                    f"the weights {self.header.name!r} give {values[np.abs(values).argmax()]:g} months, which is not a "
+                    "bone age; training has failed or the values were changed: use other weights"
                 )
         return Estimates(months, std, None if found.parts is None else np.asarray(found.parts))
 

@@ -59,10 +59,11 @@ class RegionFinder:
 
         Returns:
             First, JSON types: "found", a list of `Region.to_dict` with boxes from `in_file`, plus the "months" and
-            "interval" of each region, None if the sex is unknown or the region has no name; "missing" and "surplus",
-            counts by label; "months" and "interval" of all regions together; and "weights", the name of the weights
-            that read them. Second, the overlay (blue, green, red) of the image as it was read. Third, reasons not to
-            rely on the image, in sentences.
+            "interval" of each region, None if the sex is unknown, the region has no finger, or fewer than
+            `items.LEAST_JOINTS` have one of `NAMES`; "missing" and "surplus", counts by label; "months" and "interval"
+            of the whole hand, None if the sex is unknown or the weights cannot read it; and "weights", the name of the
+            weights that read hand and regions. Second, the overlay (blue, green, red) of the image as it was read.
+            Third, reasons not to rely on the image, in sentences.
 
         Raises:
             BoneAgeError: not an image, or a damaged one.
@@ -138,8 +139,8 @@ def _unturned(
 def overlay(pixels: np.ndarray, regions: Regions, read: Prediction) -> UInt8[np.ndarray, "h w 3"]:
     """The radiograph [H, W], scaled like a heat map picture, with a box around every region.
 
-    If the regions have readings, the boxes are labelled with years and months and coloured from blue (younger than all
-    regions together) through white to red (older), with a legend below. Otherwise each label has its own colour.
+    If the regions have readings, the boxes are labelled with years and months and coloured from blue (younger than the
+    whole hand) through white to red (older), with a legend below. Otherwise each label has its own colour.
     """
     grey = np.rint(displayed(pixels)).astype(np.uint8)
     shown = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)

@@ -7,6 +7,7 @@ with the columns `COLUMNS` and one box per row.
 
 import csv
 import dataclasses
+import math
 import pathlib
 
 import numpy as np
@@ -50,13 +51,13 @@ def read_annotations(path: pathlib.Path) -> list[Annotation]:
     """Reads the table; one annotation for each radiograph and reader, sorted by id.
 
     Raises:
-      BoneAgeError: no such file, not a csv table in UTF-8, a missing column, an unknown label, an invalid number, a
-        box without area or outside its picture; the message names the row.
+      BoneAgeError: no such file, not a csv table in UTF-8, a missing column, an unknown set or label, an invalid
+        number, a box without area or outside its picture; the message names the row.
     """
     groups: dict[tuple[str, str, str], list[tuple[int, list[float]]]] = {}
     sizes: dict[tuple[str, str, str], tuple[float, float]] = {}
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             if missing := sorted(set(COLUMNS) - set(table.fieldnames or ())):
                 raise BoneAgeError(f"{path} lacks the columns {', '.join(missing)}; expected {','.join(COLUMNS)}")
@@ -77,12 +78,16 @@ def read_annotations(path: pathlib.Path) -> list[Annotation]:
 
 
 def _parse(row: dict[str, str], where: str) -> tuple[int, list[float], tuple[float, float]]:
+    if row["set"] not in (TRAIN, TEST):
+        raise BoneAgeError(f"{where}: the set {row['set']!r} is unknown; expected {TRAIN} or {TEST}")
     if row["label"] not in LABELS:
         raise BoneAgeError(f"{where}: the label {row['label']!r} is unknown; expected one of {', '.join(LABELS)}")
     try:
         *box, width, height = (float(row[column]) for column in COLUMNS[4:])
     except (TypeError, ValueError):
-        raise BoneAgeError(f"{where}: expected numbers of pixels in {', '.join(COLUMNS[4:])}") from None
+        box, width, height = [], math.nan, math.nan
+    if not all(map(math.isfinite, (*box, width, height))):
+        raise BoneAgeError(f"{where}: expected numbers of pixels in {', '.join(COLUMNS[4:])}")
     inside = min(box) >= 0 and max(box[::2]) <= width and max(box[1::2]) <= height
     if not inside or not area(np.array([box]))[0] > 0:
         raise BoneAgeError(

@@ -74,6 +74,20 @@ class Recipe:
     augmentation: Augmentation = AUGMENTATION
     seed: int = 0
 
+    def steps(self, radiographs: int) -> int:
+        """Steps of the training on this number of radiographs.
+
+        Raises:
+          BoneAgeError: no more than `warmup`.
+        """
+        steps = self.epochs * self.views * radiographs // self.batch_size
+        if steps <= self.warmup:
+            raise BoneAgeError(
+                f"{radiographs} training radiographs and {self.epochs} epochs give {max(steps, 0)} steps, expected "
+                f"more than the {self.warmup} of the warm-up; give more annotated radiographs or epochs"
+            )
+        return steps
+
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
@@ -179,7 +193,7 @@ def train(network: RegionNet, variables: Any, examples: Examples, recipe: Recipe
     views = augmented(examples, recipe)
     levels = encode(network, variables, views.images, recipe.batch_size)
     print(f"{len(views.images)} views encoded in {time.perf_counter() - started:.0f} s", flush=True)
-    total = recipe.epochs * len(views.images) // recipe.batch_size
+    total = recipe.steps(len(examples.images))
     schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, recipe.warmup, total)
     decays = partial(jax.tree_util.tree_map_with_path, lambda path, _: path[-1].key == "kernel")
     optimizer = optax.chain(
@@ -266,12 +280,15 @@ def main() -> int:
     flags = parser.parse_args()
     recipe = Recipe(epochs=flags.epochs, seed=flags.seed)
     make_folder(flags.out.parent, "--out")
+    if flags.out.is_dir():
+        raise BoneAgeError(f"--out {flags.out} is a folder; expected a file to write, .safetensors")
     compilation.use_cache(compilation.cache_folder(""))
     annotations = [one for one in read_annotations(flags.boxes) if one.set == TRAIN]
     chosen = {
         "train": [one for i, one in enumerate(annotations) if i % HELD_OUT],
         "held_out": [one for i, one in enumerate(annotations) if not i % HELD_OUT],
     }
+    recipe.steps(len(chosen["train"]))  # refuses too few before the radiographs are read
     examples = {name: prepare(radiographs(flags.data, part), part, PREPROCESSING) for name, part in chosen.items()}
     network, trunk = RegionNet(), released.read(released.find(flags.trunk))
     variables = train(network, initial(network, trunk, recipe.seed), examples["train"], recipe, examples["held_out"])

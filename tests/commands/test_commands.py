@@ -488,6 +488,28 @@ def test_combined_weights_are_evaluated_as_an_ensemble(exported, folder, tmp_pat
     assert (overall["count"], overall["mae"]["value"]) == (VALIDATION, pytest.approx(mae, abs=0.01))
 
 
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("tiny.safetensors", "is one of the files to combine; choose another"), ("file/a.safetensors", "file for --out")],
+)
+def test_combining_into_an_unusable_file_is_refused_before_images_are_read(
+    out, words, exported, folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("boneage_jax.export.ensemble.estimate", lambda *_, **__: pytest.fail("images were read"))
+    shutil.copy(exported[1], tmp_path)
+    (tmp_path / "file").touch()
+    files = [str(tmp_path / "tiny.safetensors"), str(exported[1])]
+    assert main(["combine-weights", *files, f"--out={tmp_path / out}", f"--data-dir={folder}"]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_exporting_into_an_unusable_folder_is_refused_before_images_are_read(exported, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("boneage_jax.export.pack.load_data", lambda _: pytest.fail("images were read"))
+    (tmp_path / "file").touch()
+    assert main(["export-weights", f"--workdir={exported[0]}", f"--out={tmp_path / 'file/a.safetensors'}"]) == 1
+    assert f"the folder {tmp_path / 'file'} for --out cannot be created" in capsys.readouterr().err
+
+
 def test_weights_trained_on_other_labels_do_not_claim_rsna(exported, tmp_path):
     header = export(exported[0], tmp_path / "own.safetensors", checks=0)
     assert header.name == "own"
@@ -534,7 +556,7 @@ def test_the_number_of_images_that_checks_are_fitted_on_is_recorded(exported, tm
     assert "- Input checks: none" in exported[1].with_suffix(".md").read_text()
 
 
-@pytest.mark.parametrize("command", ["predict", "report", "serve", "listen", "evaluate", "info"])
+@pytest.mark.parametrize("command", ["predict", "report", "serve", "listen", "evaluate", "calibrate", "info"])
 def test_every_command_that_takes_weights_describes_the_flag_equally(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -55,6 +55,8 @@ def test_the_region_detector_is_described_without_a_table_of_bone_ages(capsys):
 def test_unknown_weights_are_an_error(capsys):
     assert main(["info", "--weights=fats"]) == 1
     assert "did you mean fast?" in capsys.readouterr().err
+    assert main(["info", "--weights="]) == 1  # an unset variable of a script, not the default
+    assert "there are no weights ''" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--json", "--weights"])

@@ -15,7 +15,7 @@ import pytest
 import boneage_jax
 from boneage_jax import inference
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.models import Input
+from boneage_jax.models import Estimate, Input
 from boneage_jax.predict.items import Item, Picture, read_inputs
 from boneage_jax.predict.prediction import Prediction, RefusedImageError
 from boneage_jax.predict.predictor import Predictor
@@ -196,8 +196,10 @@ def test_categories_are_given_by_name_and_heat_maps_by_key_points():
     assert found["hand"].max() > 200
     with pytest.raises(BoneAgeError, match=r"a\.png: race 'martian' is not known; expected asian, unknown"):
         read_inputs(specs, given | {"race": "martian"}, picture, 16)
-    with pytest.raises(BoneAgeError, match=r"a\.png: hand is \[1, 2, 3\], expected key points"):
-        read_inputs(specs, given | {"hand": [1, 2, 3]}, picture, 16)
+    x_y_v, x_then_y = [[10, 20, 2], [30, 40, 2]], [[10, 30, 12], [20, 40, 22]]
+    for points in ([1, 2, 3], [10, 20, 30, 40], x_y_v, x_then_y, "none"):
+        with pytest.raises(BoneAgeError, match=r"a\.png: hand is .*, expected key points \[points, 2\] in pixels"):
+            read_inputs(specs, given | {"hand": points}, picture, 16)
 
 
 @pytest.mark.parametrize("code", list(QUARTER_TURNS))
@@ -305,6 +307,13 @@ def test_implausible_bone_ages_are_rejected(factor):
     broken = dataclasses.replace(stored, variables={**stored.variables, "params": large})
     with pytest.raises(BoneAgeError, match=r"the weights 'tiny' give \S+ months, which is not a bone age; training"):
         Predictor(broken).predict(hand(3), sex="F")
+
+
+def test_the_error_names_the_implausible_bone_age_of_the_batch(monkeypatch):
+    ours = Predictor(random_weights.weights(head="regression"))
+    monkeypatch.setattr(ours, "_estimate", lambda *_: Estimate(np.array([90.0, -5000.0])))
+    with pytest.raises(BoneAgeError, match="the weights 'tiny' give -5000 months, which is not a bone age"):
+        ours.estimate(np.zeros((2, 32, 32, 1), np.uint8), np.zeros(2), {})
 
 
 def test_the_feature_map_is_accessible():

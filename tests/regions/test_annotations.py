@@ -38,8 +38,12 @@ def test_boxes_are_scaled_to_the_size_of_a_copy(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
+        ("1,Training,,DIP,0,0,1,1,9,9", "row 2: the set 'Training' is unknown; expected train or test"),
         ("1,train,,Thumb,0,0,1,1,9,9", "row 2: the label 'Thumb' is unknown"),
         ("1,train,,DIP,0,0,x,1,9,9", "row 2: expected numbers"),
+        ("1,train,,DIP,0,0,1,1,9", "row 2: expected numbers"),
+        ("1,train,,DIP,0,nan,1,1,9,9", "row 2: expected numbers"),
+        ("1,train,,DIP,0,0,1,1,inf,9", "row 2: expected numbers"),
         ("1,train,,DIP,5,0,5,1,9,9", "row 2: the box .* is empty"),
         ("1,train,,DIP,0,0,10,1,9,9", "extends beyond its image of 9 x 9 pixels"),
     ],
@@ -52,6 +56,13 @@ def test_an_invalid_row_is_named(tmp_path, row, message):
 def test_two_sizes_for_one_radiograph_are_refused(tmp_path):
     with pytest.raises(BoneAgeError, match="row 3: 1 has two sizes"):
         read_annotations(table(tmp_path, "1,train,,DIP,0,0,1,1,9,9", "1,train,,PIP,0,0,1,1,9,8"))
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path):
+    path = table(tmp_path, "1,train,,DIP,10,20,30,40,100,200")
+    path.write_text(path.read_text(), encoding="utf-8-sig")  # as "CSV UTF-8", with a byte order mark
+    (found,) = read_annotations(path)
+    assert (found.id, found.boxes.tolist()) == ("1", [[10, 20, 30, 40]])
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", HEADER.encode() + b"\n" + b"1" * 200_000])

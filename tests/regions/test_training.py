@@ -1,3 +1,4 @@
+import pathlib
 import subprocess
 import sys
 
@@ -5,9 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from boneage_jax import compilation
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.errors import BoneAgeError
-from boneage_jax.regions.annotations import Annotation
+from boneage_jax.regions import training
+from boneage_jax.regions.annotations import COLUMNS, Annotation
 from boneage_jax.regions.detector import FILE
 from boneage_jax.regions.network import RegionNet
 from boneage_jax.regions.training import (
@@ -82,6 +85,31 @@ def test_batches_contain_every_view_once_per_epoch():
         chosen = batch["levels"][0].ravel().astype(int)
         np.testing.assert_array_equal(batch["image"], examples.images[chosen])
         np.testing.assert_array_equal(batch["boxes"], examples.boxes[chosen])
+
+
+@pytest.mark.parametrize(
+    ("radiographs", "flags", "message"),
+    [
+        (239, ["--out=."], r"--out \. is a folder; expected a file to write, \.safetensors"),
+        (239, ["--epochs=0"], "212 training radiographs and 0 epochs give 0 steps, expected more than the 40 of the"),
+        (24, [], "21 training radiographs and 6 epochs give 39 steps"),
+        (0, [], "0 training radiographs and 6 epochs give 0 steps"),
+    ],
+    ids=["folder", "no epochs", "few radiographs", "no radiographs"],
+)
+def test_an_impossible_training_is_refused_before_the_radiographs_are_read(
+    radiographs, flags, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{number},train,,DIP,0,0,1,1,9,9" for number in range(radiographs)]
+    pathlib.Path("boxes.csv").write_text("\n".join([",".join(COLUMNS), *rows]))
+    monkeypatch.setattr(compilation, "use_cache", lambda _: None)
+    monkeypatch.setattr(training, "prepare", None)
+    monkeypatch.setattr(
+        sys, "argv", ["training", "--data=rsna", "--boxes=boxes.csv", "--out=regions.safetensors", *flags]
+    )
+    with pytest.raises(BoneAgeError, match=message):
+        training.main()
 
 
 def test_encoder_weights_from_another_trunk_are_refused():
