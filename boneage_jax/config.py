@@ -89,6 +89,8 @@ def base() -> ConfigDict:
     # "hand": the square around the hand, exposed for the hand; "joints": one around each of its data.keypoints.
     config.preprocess.region = "image"
     config.preprocess.margin = 0.06  # of that square around the hand, as a fraction
+    # Larger images are blurred like RSNA's copies of this side; 0 for no blur, to train on full-size originals.
+    config.preprocess.copy_side = 299
     config.preprocess.reach = 0.24  # of "joints": side of their squares, as a fraction of the one around the hand
     config.preprocess.exposure = (1.0, 99.0)  # of "image": percentiles mapped to black and white
     config.preprocess.clahe_clips = (2.0,)  # one channel per clip limit; () without CLAHE

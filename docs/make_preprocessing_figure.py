@@ -27,7 +27,7 @@ def stages(image: np.ndarray) -> dict[str, np.ndarray]:
     assert segmented is not None
     assert found is not None
     left, top, right, bottom = segmented.content
-    cut = resample.cut(image, preprocessing.window(image), SIDE, found.content, found.black)
+    cut = resample.cut(image, preprocessing.window(image), SIDE, found.content, found.black, preprocessing.copy_side)
     clahe = Preprocessing(size=SIDE, region="hand", clahe_clips=(2.0,))
     return {
         "1 file": image,

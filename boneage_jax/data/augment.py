@@ -10,6 +10,7 @@ import math
 import cv2
 import numpy as np
 
+from boneage_jax.data.resample import BLUR
 from boneage_jax.errors import BoneAgeError
 
 MID_GREY = 127.5
@@ -18,8 +19,6 @@ MID_GREY = 127.5
 # the stream.
 DRAWS = 12
 
-# The smallest Gaussian, with a standard deviation of 0.7 pixels.
-BLUR = np.outer([1, 2, 1], [1, 2, 1]) / 16
 # Sharpness is quantised to binary fractions, so that the filter gives the same bits in any order of summation.
 SHARPNESS_STEPS = 64
 

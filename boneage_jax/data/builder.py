@@ -56,7 +56,7 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
     Each split has a table of ids and labels beside its records, so that labels can be read without images.
     """
 
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def __init__(
         self, *, examples: Mapping[str, Sequence[Example]], shapes: Mapping[str, tuple[int, int, int]], **kwargs: Any

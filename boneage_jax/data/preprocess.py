@@ -54,6 +54,9 @@ class Preprocessing:
         the "hand" image and crops a square around each of the hand's `POINTS` key points: one channel per point,
         black where the point is unknown.
       margin: for "hand" and "joints", the fraction by which the square is larger than the hand.
+      copy_side: for "hand" and "joints", pixels per side of the copies on which the network was trained: larger images
+        are made as sharp as their copy would be (`resample.copy_blur`). 299 for RSNA's copies; 0 for a network trained
+        on full-size originals, which are then not blurred.
       reach: for "joints", the side of the square around a key point, as a fraction of the square around the hand.
       exposure: for "image", percentiles of the resized image that are mapped to 0 and 255, which makes the two
         hospitals' exposures comparable; (0, 100) maps the full range of the image.
@@ -68,6 +71,7 @@ class Preprocessing:
     size: int = 299
     region: str = "image"
     margin: float = 0.06
+    copy_side: int = 299
     reach: float = 0.24
     exposure: tuple[float, float] = (1.0, 99.0)
     clahe_clips: tuple[float, ...] = (2.0,)
@@ -80,6 +84,10 @@ class Preprocessing:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
                 raise BoneAgeError(f"preprocessing.{field} must be a whole number from 1 to {most}, not {value!r}")
+        if not isinstance(self.copy_side, int) or isinstance(self.copy_side, bool) or not 0 <= self.copy_side <= 4096:
+            raise BoneAgeError(
+                f"preprocessing.copy_side must be a whole number of pixels from 1 to 4096, or 0, not {self.copy_side!r}"
+            )
         if self.clahe_grid > self.size:
             raise BoneAgeError(
                 f"preprocessing.clahe_grid is {self.clahe_grid}, finer than the image of {self.size} pixels"
@@ -155,7 +163,7 @@ class Preprocessing:
             shown = _linear(shown, *(float(level) for level in np.percentile(shown, self.exposure)))
         else:
             window = _around(hand, self.margin)
-            shown = _tone(resample.cut(image, window, self.size, hand.content, hand.black), hand)
+            shown = _tone(resample.cut(image, window, self.size, hand.content, hand.black, self.copy_side), hand)
         prepared = np.rint(255 * shown).astype(np.uint8)
         if not self.clahe_clips:
             return prepared[..., None]

@@ -114,6 +114,16 @@ def test_a_full_size_original_is_as_sharp_as_its_small_copy(seed, border):
     np.testing.assert_allclose(detail(original) / detail(copy), 1, atol=0.15)
 
 
+def test_a_network_trained_on_originals_sees_them_as_sharp_as_they_are():
+    original = render(120, Sex.MALE, size=1800, seed=0).image
+
+    def detail(copy_side):
+        prepared = Preprocessing(size=512, region="hand", clahe_clips=(), copy_side=copy_side).prepare(original)
+        return cv2.Laplacian(prepared[..., 0].astype(np.float32), -1).std()
+
+    assert detail(0) > 1.2 * detail(299) > 1.2 * detail(200)
+
+
 @pytest.mark.parametrize("shape", [(20, 20), (20, 90), (90, 20), (1, 1)])
 def test_small_images_are_enlarged(shape):
     prepared = Preprocessing(size=32, clahe_clips=()).prepare(np.resize(picture(), shape))
@@ -195,6 +205,9 @@ def check(fields):
         {"exposure": (-1.0, 99.0)},
         {"scaling": "imagenet"},
         {"region": "wrist"},
+        {"copy_side": -1},
+        {"copy_side": 5000},
+        {"copy_side": 299.0},
         {"margin": -0.1},
         {"margin": 2},
         {"margin": "wide"},
