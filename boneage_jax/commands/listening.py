@@ -30,3 +30,4 @@ def log_to_stderr(name: str) -> None:
     log = logging.getLogger(name)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    log.propagate = False  # absl's first warning gives the root logger a handler, which would print each line again

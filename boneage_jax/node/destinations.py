@@ -75,7 +75,7 @@ class Archive:
         """See `Destination`; opens one association."""
         try:
             association = self._entity.associate(self._host, self._port, ae_title=self._title)
-        except socket.gaierror as error:
+        except (socket.gaierror, UnicodeError) as error:  # UnicodeError: it cannot be a name, such as pacs..example
             raise UnreachableError("its name cannot be resolved") from error
         if association.rejected_contexts and not association.accepted_contexts:
             raise UnreachableError("it accepts neither Comprehensive 3D SR nor Secondary Capture objects")

@@ -169,9 +169,10 @@ class Queue:
     def next_answered(self) -> Entry | None:
         """The next results to send, the longest due first; None if none are due."""
         with self._changed:
-            row = self._file.execute(
-                "SELECT id FROM image WHERE state = ? AND due <= ? ORDER BY due, id LIMIT 1",
-                (State.ANSWERED, time.time()),
+            now = time.time()
+            row = self._file.execute(  # no pause is longer than the longest, unless the clock has been set back
+                "SELECT id FROM image WHERE state = ? AND (due <= ? OR due > ?) ORDER BY due, id LIMIT 1",
+                (State.ANSWERED, now, now + LONGEST_PAUSE),
             ).fetchone()
         return None if row is None else self._entry(row[0])
 

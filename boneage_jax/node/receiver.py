@@ -54,9 +54,10 @@ def start(title: str, host: str, port: int, callers: Sequence[str], queue: Queue
         server = entity.start_server(
             (host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, _store, [queue]), (evt.EVT_REJECTED, _rejected)]
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: the host cannot be a name, such as pacs..example
+        reason = getattr(error, "strerror", None) or error
         raise BoneAgeError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another address with --host and --port"
+            f"cannot listen on {host}:{port}: {reason}; choose another address with --host and --port"
         ) from error
     assert server is not None  # start_server returns a server with block=False
     return server

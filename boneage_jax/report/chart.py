@@ -1,6 +1,7 @@
 """The chart of bone age against chronological age, with the range of two standard deviations of the reference table."""
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from boneage_jax.predict import reference
 from boneage_jax.sex import Sex
 
 _SIZE = (4.3, 3.5)  # inches
-_LAST = 20  # years on both axes; the table ends at 17, bone ages at 19
+_LAST = 20  # years on both axes, unless the child is older; the table ends at 17, bone ages at 19
+_STEP = 2  # years
 _INK, _BAND, _MARK, _GRID = "#333333", "#D6E3F0", "#B23A00", "#E6E6E6"
 # Text is kept as text so that it can be searched and copied; a fixed salt makes the file reproducible.
 _SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "boneage", "font.size": 8.0}
@@ -48,7 +50,7 @@ def figure(points: Sequence[Point], sex: Sex) -> Figure:
     """
     chart = Figure(figsize=_SIZE, layout="constrained")
     axes = chart.add_subplot()
-    _prepare(axes)
+    _prepare(axes, _end(points))
     _draw_reference(axes, sex)
     _draw_points(axes, [point for point in points if point.age is not None])
     for point in points:
@@ -58,14 +60,20 @@ def figure(points: Sequence[Point], sex: Sex) -> Figure:
     return chart
 
 
-def _prepare(axes: Axes) -> None:
-    axes.set(xlim=(0, _LAST), ylim=(0, _LAST))
+def _end(points: Sequence[Point]) -> int:
+    """The end of the axis of chronological ages, in years: a multiple of the step after the highest age."""
+    highest = max((point.age / 12 for point in points if point.age is not None), default=0.0)
+    return max(_LAST, (int(highest) // _STEP + 1) * _STEP)
+
+
+def _prepare(axes: Axes, end: int) -> None:
+    axes.set(xlim=(0, end), ylim=(0, _LAST))
     axes.set(xlabel="Chronological age (years)", ylabel="Bone age (years)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=_GRID, linewidth=0.6)
     axes.set_axisbelow(True)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MultipleLocator(2))
+    axes.xaxis.set_major_locator(MultipleLocator(_STEP * math.ceil(end / 40)))  # an adult's axis has fewer labels
+    axes.yaxis.set_major_locator(MultipleLocator(_STEP))
 
 
 def _draw_reference(axes: Axes, sex: Sex) -> None:

@@ -14,6 +14,7 @@ from tests.dicom_results import programs
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs/orthanc"
+PATIENCE = 900.0  # seconds for one step; on a busy machine without the CPU kernels, starting and reading take minutes
 
 
 def free_port():
@@ -22,9 +23,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_for(condition, seconds=120.0):
+def wait_for(condition):
     """Waits until a condition holds, and returns its value."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited for too long"
         time.sleep(0.1)
@@ -59,11 +60,11 @@ class Process:
         self._process.kill()
         self._process.wait()
 
-    def end(self, seconds=60.0):
+    def end(self):
         """Sends SIGTERM and returns the exit status."""
         self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(seconds)
+            return self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -109,6 +110,11 @@ class Store(Process):
 
     def files(self):
         return sorted(self._received.iterdir())
+
+    def wait(self, count):
+        """Waits until this many files have arrived, however long that takes while more of them keep arriving."""
+        while (found := len(self.files())) < count:
+            wait_for(lambda found=found: len(self.files()) > found)
 
 
 class Orthanc(Process):

@@ -176,6 +176,12 @@ def test_a_missing_archive_is_unreachable():
         pass
 
 
+def test_an_archive_with_an_invalid_host_name_is_unreachable():
+    destination = Archive("A", "B", "pacs..example", 104)
+    with pytest.raises(UnreachableError, match="its name cannot be resolved"), destination.connect():
+        pass
+
+
 def test_an_archive_whose_name_cannot_be_resolved_is_unreachable(monkeypatch):
     def resolve(*_, **__):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

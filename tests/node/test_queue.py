@@ -121,6 +121,18 @@ def test_retry_pauses_double_up_to_the_longest_pause(queue, monkeypatch):
     assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
 
 
+def test_a_postponed_result_is_due_at_once_if_the_clock_is_set_back(queue, monkeypatch):
+    now = [1e9]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    number = queue.accept("1.2.3", b"image")
+    queue.answer(number, {"report": b"sr"})
+    queue.postpone(number, "status 0xA700")
+    now[0] -= 86400
+    assert queue.next_answered().id == number
+    queue.postpone(number, "status 0xA700")
+    assert queue.next_answered() is None
+
+
 def test_a_queue_file_in_use_is_rejected(queue, path):
     with pytest.raises(BoneAgeError, match="another node uses it; choose another with --queue"):
         Queue(path, "weights-a")

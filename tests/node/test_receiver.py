@@ -158,3 +158,8 @@ def test_an_address_in_use_is_an_error(start, queue):
         BoneAgeError, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use; choose another"
     ):
         receiver.start("BONEAGE", "127.0.0.1", port, (), queue)
+
+
+def test_an_invalid_host_name_is_an_error(queue):
+    with pytest.raises(BoneAgeError, match=r"cannot listen on pacs\.\.example:11112: .*; choose another address with"):
+        receiver.start("BONEAGE", "pacs..example", 11112, (), queue)

@@ -47,6 +47,16 @@ def test_one_visit_is_a_point_and_a_visit_without_age_is_a_line():
     np.testing.assert_allclose(found["bone age; age unknown"].get_ydata(), 10.5)
 
 
+def limits(*points):
+    (axes,) = chart.figure(points, Sex.MALE).axes
+    return axes.get_xlim()
+
+
+def test_the_axis_of_ages_ends_at_20_years_or_after_the_last_visit():
+    assert limits(Point(120.0, 100.0, None), Point(None, 100.0, None)) == (0, 20)
+    assert limits(Point(264.0, 220.0, None)) == (0, 24)
+
+
 def test_a_reading_without_an_interval_is_drawn_without_one():
     assert "this child, 90 % interval" in named([Point(120.0, 100.0, None)])
 
