@@ -320,7 +320,8 @@ def _agreed(
     """
     found = {title: read(title, cells[place]) for title, place in columns.items() if cells[place]}
     numbers = [value for value in found.values() if isinstance(value, float)]
-    if max(numbers) - min(numbers) > _ROUNDING if numbers else len(set(found.values())) > 1:
+    contradictory = max(numbers) - min(numbers) > _ROUNDING if numbers else len(set(found.values())) > 1
+    if contradictory:
         raise _contradiction({title: cells[columns[title]] for title in found}, where)
     return next(iter(found.values()), None)
 

@@ -84,9 +84,10 @@ class Preprocessing:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
                 raise BoneAgeError(f"preprocessing.{field} must be a whole number from 1 to {most}, not {value!r}")
-        if not isinstance(self.copy_side, int) or isinstance(self.copy_side, bool) or not 0 <= self.copy_side <= 4096:
+        side, most = self.copy_side, _MOST["size"]
+        if not isinstance(side, int) or isinstance(side, bool) or not 0 <= side <= most:
             raise BoneAgeError(
-                f"preprocessing.copy_side must be a whole number of pixels from 1 to 4096, or 0, not {self.copy_side!r}"
+                f"preprocessing.copy_side must be a whole number of pixels up to {most}, or 0 for no blur, not {side!r}"
             )
         if self.clahe_grid > self.size:
             raise BoneAgeError(
