@@ -27,6 +27,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -62,7 +63,7 @@ class Answer(NamedTuple):
 
 
 class _Traces(logging.Handler):
-    """Counts log records with a traceback, which users see beside the error."""
+    """Counts log records and exceptions in threads with a traceback, which users see beside the error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,6 +71,9 @@ class _Traces(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.count += bool(record.exc_info)
+
+    def report(self, *_: object) -> None:
+        self.count += 1
 
 
 class HangError(BaseException):
@@ -94,6 +98,8 @@ def judge(ask: Callable[[], Answer], expected: Answer, seconds: float = SECONDS,
         raise HangError
 
     before, peak, logged = signal.signal(signal.SIGALRM, stop), _peak_memory(forget=True), _Traces()
+    hooks = sys.unraisablehook, threading.excepthook
+    sys.unraisablehook, threading.excepthook = logged.report, logged.report
     logging.getLogger().addHandler(logged)
     faulthandler.dump_traceback_later(4 * seconds, exit=True, file=sys.__stderr__ or 2)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -114,6 +120,7 @@ def judge(ask: Callable[[], Answer], expected: Answer, seconds: float = SECONDS,
         signal.signal(signal.SIGALRM, before)
         faulthandler.cancel_dump_traceback_later()
         logging.getLogger().removeHandler(logged)
+        sys.unraisablehook, threading.excepthook = hooks
     outcome = "traceback" if logged.count else outcome
     return "memory" if _peak_memory() - peak > growth else outcome
 

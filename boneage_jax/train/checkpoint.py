@@ -44,6 +44,7 @@ class Store:
     def __init__(self, directory: Path | str, *, keep: int = KEPT, create: bool = True):
         self.directory = Path(directory).resolve()
         check_path(self.directory)
+        _hide_late_callbacks()
         if not create and not self.directory.is_dir():
             raise BoneAgeError(f"{self.directory} contains no checkpoint; train first, or choose another --workdir")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, cleanup_tmp_directories=create)
@@ -180,14 +181,12 @@ def digest(state: Any) -> str:
 
 @contextmanager
 def hidden_writer_tracebacks() -> Iterator[None]:
-    """Hides the errors that orbax's and tensorstore's threads print while stores are written: `wait` raises them."""
-    logger, hook = absl.logging.get_absl_logger(), sys.unraisablehook
+    """Hides the errors that orbax's threads log while stores are written: `wait` raises them."""
+    logger = absl.logging.get_absl_logger()
     logger.addFilter(_is_worth_logging)
-    sys.unraisablehook = functools.partial(_report_unraisable, hook)
     try:
         yield
     finally:
-        sys.unraisablehook = hook
         logger.removeFilter(_is_worth_logging)
 
 
@@ -195,9 +194,19 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
     return not (record.exc_info and "orbax" in Path(record.pathname).parts)
 
 
+def _hide_late_callbacks() -> None:
+    """Hides the traceback of each array that is still being read or written when another one has failed.
+
+    Orbax then raises the failure and closes its event loop, so that tensorstore cannot report on the other arrays. It
+    may try at any later time, so this stays in effect until the program ends.
+    """
+    if getattr(sys.unraisablehook, "func", None) is not _report_unraisable:
+        sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
+
+
 def _report_unraisable(report: Callable[[Any], None], unraisable: Any) -> None:
-    """Forwards all reports except tensorstore's on writes that end after a failed write has closed the event loop."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+    """Forwards all reports except tensorstore's, which name no object."""
+    if unraisable.object is not None or str(unraisable.exc_value) != "Event loop is closed":
         report(unraisable)
 
 

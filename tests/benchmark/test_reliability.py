@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -30,6 +31,22 @@ def log_a_traceback():
     return WHOLE
 
 
+def fail_in_a_thread():
+    (thread := threading.Thread(target=fail, args=(OSError("disk"),))).start()
+    thread.join()
+    return WHOLE
+
+
+class Unclosable:
+    def __del__(self):
+        fail(OSError("disk"))
+
+
+def fail_in_a_finaliser():
+    Unclosable()
+    return WHOLE
+
+
 @pytest.mark.parametrize(
     ("ask", "outcome"),
     [
@@ -41,6 +58,8 @@ def log_a_traceback():
         (lambda: fail(BoneAgeError("Traceback (most recent call last)")), "traceback"),
         (lambda: fail(KeyError("Rows")), "traceback"),
         (log_a_traceback, "traceback"),
+        (fail_in_a_thread, "traceback"),
+        (fail_in_a_finaliser, "traceback"),
         (lambda: time.sleep(60), "hang"),
     ],
 )

@@ -1,6 +1,8 @@
 import errno
 import json
+import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -262,10 +264,49 @@ def test_a_lack_of_memory_is_not_reported_as_damage(store, monkeypatch):
         store.restore(empty(state(0)))
 
 
-def test_tracebacks_are_hidden_only_within_the_block(store):
+def test_logged_tracebacks_are_hidden_only_within_the_block(store):
     logger = absl.logging.get_absl_logger()
-    hook, filters = sys.unraisablehook, list(logger.filters)
+    filters = list(logger.filters)
     with hidden_writer_tracebacks():
-        assert sys.unraisablehook is not hook
         assert len(logger.filters) == len(filters) + 1
-    assert (sys.unraisablehook, logger.filters) == (hook, filters)
+    assert logger.filters == filters
+
+
+READ_DAMAGED = """
+import sys
+import numpy as np
+from boneage_jax.errors import BoneAgeError
+from boneage_jax.train.checkpoint import Store
+
+for _ in range(20):
+    store = Store(sys.argv[1], create=False)
+    try:
+        store.restore({f"array {number}": np.zeros((200, 100)) for number in range(200)})
+    except BoneAgeError as error:
+        print(error)
+"""
+
+
+def test_a_damaged_array_gives_one_sentence_while_others_are_still_being_read(tmp_path):
+    generator = np.random.default_rng(0)
+    written = Store(tmp_path)
+    written.save(1, {f"array {number}": generator.normal(size=(200, 100)) for number in range(200)}, {})
+    written.close()
+    data = max((path for path in tmp_path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(data.read_bytes())
+    for place in range(0, len(content), 2**20):
+        content[place : place + 100] = bytes(100)
+    data.write_bytes(content)
+    read = subprocess.run([sys.executable, "-c", READ_DAMAGED, tmp_path], capture_output=True, text=True, check=True)
+    assert read.stdout.count(f"checkpoint {tmp_path}/1 is damaged") == len(read.stdout.splitlines()) == 20
+    assert "Traceback" not in read.stderr, read.stderr[-2000:]
+
+
+def test_only_reports_of_late_reads_and_writes_are_hidden(store, monkeypatch):
+    reports: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
+    for _ in range(2):
+        Store(store.directory).close()
+    for error, culprit in [("Event loop is closed", None), ("Event loop is closed", store), ("disk", None)]:
+        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(error), object=culprit))
+    assert [(str(each.exc_value), each.object) for each in reports] == [("Event loop is closed", store), ("disk", None)]
