@@ -17,7 +17,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     SecondaryCaptureImageStorage,
 )
-from pynetdicom import AE
+from pynetdicom import AE, evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 _TIMEOUT = 30.0  # seconds without a response
 _UNCONFIRMED = "its response does not list the object as stored"
@@ -73,14 +74,23 @@ class Archive:
     @contextlib.contextmanager
     def connect(self) -> Iterator[Callable[[bytes], None]]:
         """See `Destination`; opens one association."""
+        rejections: list[A_ASSOCIATE_RJ] = []
+
+        def receive(event: evt.Event) -> None:
+            if isinstance(event.pdu, A_ASSOCIATE_RJ):
+                rejections.append(event.pdu)
+
         try:
-            association = self._entity.associate(self._host, self._port, ae_title=self._title)
+            association = self._entity.associate(
+                self._host, self._port, ae_title=self._title, evt_handlers=[(evt.EVT_PDU_RECV, receive)]
+            )
         except (socket.gaierror, UnicodeError) as error:  # UnicodeError: it cannot be a name, such as pacs..example
             raise UnreachableError("its name cannot be resolved") from error
         if association.rejected_contexts and not association.accepted_contexts:
             raise UnreachableError("it accepts neither Comprehensive 3D SR nor Secondary Capture objects")
         if not association.is_established:
-            raise UnreachableError("it rejects the association" if association.is_rejected else "it does not answer")
+            # Not `association.is_rejected`: a rejection at once counts there as a failure to connect.
+            raise UnreachableError("it rejects the association" if rejections else "it does not answer")
 
         def send(content: bytes) -> None:
             try:

@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 
 import pydicom
 import pytest
@@ -200,6 +201,20 @@ def test_an_archive_that_accepts_no_class_of_the_results_is_unreachable(archive)
 
 def test_an_archive_with_another_ae_title_is_unreachable(archive):
     destination, _ = archive(title="ELSEWHERE")
+    with pytest.raises(UnreachableError, match="it rejects the association"), destination.connect():
+        pass
+
+
+def test_a_rejection_that_arrives_at_once_is_recognised(archive, monkeypatch):
+    destination, _ = archive(title="ELSEWHERE")
+    associate = destination._entity.associate
+
+    def slowly(*arguments, evt_handlers=(), **options):
+        """Looks at the connection only when the archive has answered and closed it."""
+        pause = (evt.EVT_REQUESTED, lambda event: time.sleep(0.5))
+        return associate(*arguments, evt_handlers=[*evt_handlers, pause], **options)
+
+    monkeypatch.setattr(destination._entity, "associate", slowly)
     with pytest.raises(UnreachableError, match="it rejects the association"), destination.connect():
         pass
 
