@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import functools
 import math
+import os
 import pathlib
 import shutil
 import types
@@ -65,7 +66,7 @@ class RadiographBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  #
         self._examples = examples
         self._shapes = shapes
         built = pathlib.Path(kwargs["data_dir"], self.name, str(self.VERSION))
-        if built.is_dir():  # TFDS would read a damaged description and raise an arbitrary exception
+        if os.path.isdir(built):  # TFDS would read a damaged description and raise an arbitrary exception
             checksums.verify(built)
         super().__init__(file_format="array_record", **kwargs)
 

@@ -2,7 +2,7 @@
 
 import math
 
-from boneage_jax.data.labels import OLDEST_YEARS
+from boneage_jax.data.columns import OLDEST_YEARS
 from boneage_jax.sex import Sex
 
 

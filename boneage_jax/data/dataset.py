@@ -1,5 +1,6 @@
 """Loads datasets by name: built on first use, then random access to prepared images, or to labels alone."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,12 +15,17 @@ from boneage_jax.data.keypoints import POINTS, draw_heatmap
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.errors import BoneAgeError
 
+_TEST_SHAPE = (64, 48)
+_REDUCED = ((24, 16), (48, 39), (48, 42))
+"""Sizes and sides of the copies for the test image of `_fingerprint`: averaged and blurred, only blurred, and just not
+large enough to be blurred."""
+
 
 class Split:
     """Random access to one split of a built dataset; pickled without open files, so each worker opens its own.
 
     Attributes:
-      name: "train", "validation" or "test".
+      name: "train", "validation", "test" or "fold".
       ids: one per image, in the order of the records.
       sex: int32 `[N]`, see `Sex`.
       age: float32 `[N]`, bone age in months.
@@ -127,7 +133,7 @@ def load(
         distributed ages).
 
     Returns:
-      The splits by name: always "train" and "validation", and "test" if found or requested.
+      The splits by name: always "train" and "validation", and "test" and "fold" if found or requested.
 
     Raises:
       BoneAgeError: an unknown name, a source that cannot be read, or an input that the source does not have.
@@ -191,11 +197,26 @@ def _values(kind: further.Kind, cells: list[str]) -> np.ndarray:
 
 
 def _fingerprint(preprocessing: Preprocessing) -> list[Any]:
-    """Fingerprint of the cached pixels: the settings, and a digest of `prepare` applied to a test image."""
+    """Fingerprint of the cached pixels: the settings, and digests of `prepare` applied to a test image.
+
+    For the sizes in `_REDUCED`, the test image counts as a larger one, so that a change of their blur changes a digest.
+    """
     fields = {key: value for key, value in preprocessing.to_dict().items() if key not in ("scaling", "crop")}
-    test_image = np.random.default_rng(0).integers(0, 256, (64, 48)).astype(np.uint8)
+    test_image = np.random.default_rng(0).integers(0, 256, _TEST_SHAPE).astype(np.uint8)
     points = np.full((POINTS, 2), 20.0) if preprocessing.region == "joints" else None
-    return [fields, _digest(preprocessing.prepare(test_image, points))]
+    region = "hand" if preprocessing.region == "joints" else preprocessing.region
+    reduced = [
+        dataclasses.replace(
+            preprocessing,
+            region=region,
+            size=size,
+            copy_side=min(copy_side, preprocessing.copy_side),
+            clahe_grid=min(preprocessing.clahe_grid, size),
+            crop=0,
+        ).prepare(test_image)
+        for size, copy_side in _REDUCED
+    ]
+    return [fields, _digest(preprocessing.prepare(test_image, points)), *map(_digest, reduced)]
 
 
 def _digest(array: np.ndarray) -> str:

@@ -95,7 +95,7 @@ def read_key_points(path: str | pathlib.Path) -> dict[str, KeyPoints]:
       BoneAgeError: no file, another format, or an image that appears twice.
     """
     path = pathlib.Path(os.path.expanduser(path))
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    files = sorted(path.glob("*.json")) if os.path.isdir(path) else [path]
     if not files:
         raise BoneAgeError(f"The folder {path} (data.keypoints) contains no .json file with key points")
     found: dict[str, KeyPoints] = {}

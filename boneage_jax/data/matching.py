@@ -20,10 +20,10 @@ def match(ids: Iterable[str], names: Sequence[str]) -> dict[str, list[int]]:
       For each id, the positions in `names` of its files, in order; ids without a file are absent. Two or more files
       for one id mean that one row stands for several children.
     """
-    known = {_composed(identifier).removeprefix("./"): identifier for identifier in ids}
+    known = {comparable(identifier): identifier for identifier in ids}
     meant: dict[str, list[int]] = {}
     for place, name in enumerate(names):
-        parts = _composed(pathlib.PurePath(name).as_posix()).split("/")
+        parts = comparable(pathlib.PurePath(name).as_posix()).split("/")
         ends = ["/".join(parts[at:]) for at in range(len(parts))]
         found = next((end for whole in ends for end in (whole, without_suffix(whole)) if end in known), None)
         if found is not None:
@@ -37,6 +37,6 @@ def without_suffix(name: str) -> str:
     return name if suffix[1:].isdecimal() else name.removesuffix(suffix)
 
 
-def _composed(path: str) -> str:
-    """The path with forward slashes and composed letters (Unicode NFC)."""
-    return unicodedata.normalize("NFC", path.replace("\\", "/"))
+def comparable(path: str) -> str:
+    """The form in which paths are compared: forward slashes, composed letters (Unicode NFC), and no "./" before it."""
+    return unicodedata.normalize("NFC", path.replace("\\", "/")).removeprefix("./")

@@ -12,9 +12,10 @@ from absl import logging
 from boneage_jax.data import splits
 from boneage_jax.data.files import File, is_archive, list_files
 from boneage_jax.data.inputs import Kind
-from boneage_jax.data.labels import Label, LabelTable, read_labels, read_sizes, split_of_path
+from boneage_jax.data.labels import Label, LabelTable, read_labels
 from boneage_jax.data.matching import match
 from boneage_jax.data.radiograph import pixel_size, select_images, without_ending
+from boneage_jax.data.sizes import all_sizes
 from boneage_jax.data.tables import SUFFIXES
 from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.sex import Sex
@@ -84,11 +85,14 @@ def find(
 def is_official(directory: str | pathlib.Path) -> bool:
     """Whether the training labels below a folder are the 12,611 official ones of the challenge, whatever the images.
 
+    Tables that cannot be read are logged and left out.
+
     Raises:
-      BoneAgeError: no training labels, or unreadable tables.
+      BoneAgeError: no training labels, or tables that contradict each other.
     """
     directory = pathlib.Path(os.path.expanduser(directory))
-    held = _validation_tenth(_all_tables(list_files(directory).files, directory, {})["train"].labels)
+    tables = _all_tables(list_files(directory).files, directory, {}, on_missing="skip")
+    held = _validation_tenth(tables["train"].labels)
     return hashlib.sha256("\n".join(sorted(held)).encode()).hexdigest() == _OFFICIAL_TENTH
 
 
@@ -140,18 +144,12 @@ def _files(directory: pathlib.Path, on_missing: str) -> list[File]:
 
 
 def _images(files: Iterable[File], directory: pathlib.Path) -> list[File]:
-    """The images, with their original sizes if a table (`read_sizes`) gives them; other files are logged."""
+    """The images, with their original sizes if a table (`all_sizes`) gives them; other files are logged."""
     images, others = select_images(files)
-    sizes: dict[str, tuple[int, int]] = {}
-    left_out = []
-    for file in others:
-        if file.name.lower().endswith(SUFFIXES):
-            sizes.update(read_sizes(file) or {})
-        else:
-            left_out.append(file.name)
-    if left_out:
+    tables = [file for file in others if file.name.lower().endswith(SUFFIXES)]
+    if left_out := [file.name for file in others if not file.name.lower().endswith(SUFFIXES)]:
         logging.info("%s: %d files are not images and are left out: %s", directory, len(left_out), listed(left_out))
-    images = _with_sizes(images, sizes)
+    images = _with_sizes(images, all_sizes(tables))
     _warn_if_squashed(images)
     return images
 
@@ -217,9 +215,9 @@ def _all_tables(
 
 def _candidates(split: str, images: Sequence[File], table: LabelTable | None) -> dict[str, File]:
     """Image files by id: those with the split in their path, or else (training only) with no split in it."""
-    named = [file for file in images if split_of_path(file.name) == split]
+    named = [file for file in images if splits.split_of_path(file.name) == split]
     if not named and split == "train":
-        named = [file for file in images if split_of_path(file.name) is None]
+        named = [file for file in images if splits.split_of_path(file.name) is None]
     chosen = _by_id(named, table)
     if len(chosen) < len(named):
         logging.info("%s: %d further copies of images are ignored.", split, len(named) - len(chosen))
@@ -278,7 +276,7 @@ def _pair(
         if on_missing == "error" or len(faults) == len(labels):
             raise BoneAgeError(faults[0])
         logging.warning("%d rows of the %s are skipped: %s", len(faults), name, ". ".join(faults[:10]))
-    known = {label.id for label in labels}
+    known = {label.id for label in labels if label.id}
     for what, unpaired in (
         ("labels without an image", known - set(files)),
         ("images without a label", set(files) - known),

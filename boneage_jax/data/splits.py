@@ -1,4 +1,4 @@
-"""The hospital of an RSNA image, the fixed tenth that replaces missing validation images, and folds."""
+"""The split that a path names, the hospital of an RSNA image, the tenth held out for validation, and folds."""
 
 import hashlib
 import re
@@ -10,6 +10,27 @@ STANFORD, COLORADO = "Stanford", "Colorado"
 _FIRST_COLORADO_ID = 4560
 _EVERY, _OFFSET = 10, 5
 _MOST_DIGITS = 9
+_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def split_of_path(name: str) -> str | None:
+    """The split that a path names by a whole word, in the innermost folder or file name that contains one.
+
+        split_of_path("Bone Age Test Set/7.png") == split_of_path("test_2/7.png") == "test"
+        split_of_path("latest/7.png") is None
+
+    Words are separated by anything but letters, and may be in upper or lower case.
+    """
+    for part in reversed(name.lower().split("/")):
+        words = re.findall(r"[^\W\d_]+", part)
+        for word, split in _WORDS.items():
+            if word in words:
+                return split
+    return None
 
 
 def hospital(image_id: str) -> str:

@@ -29,7 +29,8 @@ class Table:
     Attributes:
       name: name of the file.
       titles: the first row.
-      rows: the other rows, at least as long as the first, with their row numbers in the spreadsheet.
+      rows: the other rows, at least as long as the first, with their row numbers in the spreadsheet; longer only in a
+        csv file, where this is a fault. In a workbook, cells beside the table are left out.
       decimal_comma: whether a comma may be the decimal point, as in tables delimited by semicolons or tabs.
     """
 
@@ -81,24 +82,24 @@ def _lines(name: str, data: bytes) -> list[str]:
 
 def _delimiter(lines: list[str], known: Callable[[Sequence[str]], bool]) -> str:
     """The delimiter that gives the first row known titles, or else a comma."""
-    first = next((line for line in lines if line.strip()), "")
     for delimiter in _DELIMITERS:
         with contextlib.suppress(csv.Error):  # `_csv` reports it, with the row.
-            if known([_text(cell) for cell in next(csv.reader([first], delimiter=delimiter), [])]):
+            reader = csv.reader(lines, delimiter=delimiter)
+            first = next((row for row in reader if any(cell.strip() for cell in row)), [])
+            if known([_text(cell) for cell in first]):
                 return delimiter
     return ","
 
 
 def _csv(name: str, lines: list[str], delimiter: str) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    rows = []
+    rows, number = [], 0  # A row may span several lines.
     try:
-        for row in reader:
+        for number, row in enumerate(csv.reader(lines, delimiter=delimiter, strict=True), start=1):
             if any(cell.strip() for cell in row):
-                _refuse_long(name, reader.line_num)
-                rows.append((reader.line_num, [_text(cell) for cell in row]))
+                _refuse_long(name, number)
+                rows.append((number, [_text(cell) for cell in row]))
     except csv.Error as error:
-        raise BoneAgeError(f"{name}, row {reader.line_num}: this is not a valid row of a csv table ({error})") from None
+        raise BoneAgeError(f"{name}, row {number + 1}: this is not a valid row of a csv table ({error})") from None
     return rows
 
 
@@ -127,7 +128,7 @@ def _sheet(name: str, data: bytes) -> list[tuple[int, list[str]]]:
     except Exception as error:  # A damaged part may raise any exception in openpyxl.
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise BoneAgeError(f"{name} is not an intact xlsx workbook ({reason}); save it again") from None
-    return rows
+    return [(number, row[: len(rows[0][1])]) for number, row in rows]
 
 
 def _refuse_large(name: str, size: int) -> None:

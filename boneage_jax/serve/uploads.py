@@ -10,7 +10,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from boneage_jax.data.child import parse_age, parse_sex
-from boneage_jax.data.labels import OLDEST_YEARS
+from boneage_jax.data.columns import OLDEST_YEARS
 from boneage_jax.serve.reading import FailedUploadError, Upload
 
 LIMIT = 64 * 2**20  # most bytes of a request's body

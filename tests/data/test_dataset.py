@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from boneage_jax.data import dataset
+from boneage_jax.data import dataset, resample
 from boneage_jax.data.keypoints import draw_heatmap
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import decode
@@ -86,6 +86,34 @@ def test_the_cache_is_reused_unless_its_contents_would_change(source, tmp_path):
     assert len(cached(SMALL)) == 4
 
 
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        Preprocessing(size=64, region="hand"),
+        Preprocessing(size=64, region="hand", copy_side=40, clahe_clips=(), clahe_grid=64),
+        Preprocessing(size=16, region="joints", clahe_clips=(), clahe_grid=2),
+    ],
+)
+def test_the_cache_is_rebuilt_when_the_blur_of_larger_images_changes(preprocessing, tmp_path, monkeypatch):
+    def cached():
+        dataset.load("phantom", None, preprocessing, cache=tmp_path, count={"train": 1, "validation": 1})
+        return len(folders(tmp_path))
+
+    blur = resample.copy_blur
+    changes = {
+        "copy_blur": lambda *of: tuple(1.05 * sigma for sigma in blur(*of)),
+        "LARGER": 1.4,
+        "SQUARE": 2.0,
+        "BLUR": np.full((3, 3), 1 / 9),
+    }
+    assert cached() == cached() == 1
+    for count, (name, value) in enumerate(changes.items(), start=2):
+        with monkeypatch.context() as patch:
+            patch.setattr(resample, name, value)
+            assert cached() == count
+    assert cached() == 1 + len(changes)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_image_replaced_by_one_of_the_same_size_is_prepared_again(packed, tmp_path):
     def cached(image):
@@ -100,6 +128,13 @@ def test_an_image_replaced_by_one_of_the_same_size_is_prepared_again(packed, tmp
     assert len(first) == len(second)
     assert (cached(first) != cached(second)).any()
     assert len(folders(tmp_path / "cache")) == 2
+
+
+def test_a_cache_folder_that_cannot_be_opened_is_named(tmp_path):
+    with pytest.raises(
+        BoneAgeError, match=r"The cache folder .* cannot be used .*; choose another one \(data\.cache\)"
+    ):
+        dataset.load("phantom", None, SMALL, cache=tmp_path / ("k" * 300), count={"train": 1, "validation": 1})
 
 
 def test_a_damaged_image_stops_the_build_and_is_named(source, tmp_path):

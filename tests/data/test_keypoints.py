@@ -98,6 +98,8 @@ def test_a_missing_key_point_file_is_named(tmp_path):
         keypoints.read_key_points(tmp_path / "absent.json")
     with pytest.raises(BoneAgeError, match=r"contains no \.json file"):
         keypoints.read_key_points(tmp_path)
+    with pytest.raises(BoneAgeError, match=r"The key points k+ \(data\.keypoints\) cannot be read: File name too long"):
+        keypoints.read_key_points("k" * 300)
 
 
 def test_the_heat_map_matches_the_resized_heat_map_of_the_original():

@@ -11,7 +11,8 @@ import pytest
 from boneage_jax.data import tables
 from boneage_jax.data.files import File
 from boneage_jax.data.inputs import Kind
-from boneage_jax.data.labels import LabelTable, read_children, read_labels, read_sizes
+from boneage_jax.data.labels import LabelTable, read_children, read_labels
+from boneage_jax.data.sizes import read_sizes
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.sex import Sex
 from tests.data import rsna_forms as forms
@@ -69,6 +70,9 @@ TWO = [("7", Sex.MALE, 156.0), ("8", Sex.FEMALE, 100.5)]
         "id,boneage,male\n7.0,156,True\n8.0,100.5,False\n",
         'id;note;boneage;male\n7;"a; b";156;True\n8;;100,5;False\n',
         "\n\nid,boneage,male,sex\n7,156,True,M\n\n8,100.5,,F\n",
+        '"Bone age\n(months)";id;sex\n156;7;M\n100,5;8;F\n',
+        "id,boneage,male\r7,156,True\r8,100.5,False\r",
+        "id,boneage,male,\n7,156,True,\n8,100.5,False,,\n",
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-with-mark"])
@@ -94,6 +98,7 @@ def test_a_workbook_is_read_despite_a_csv_name_or_a_distant_cell():
         ("id,male\n7,Tr\xfce\n".encode("latin-1"), r"not a csv table in UTF-8 or UTF-16 .*; save it as 'CSV UTF-8'"),
         (b"\xd0\xcf\x11\xe0" + bytes(600), r"old Excel format \(.xls\); save it as"),
         ('id,male\n"7,True\n', r"labels\.csv, row 2: this is not a valid row of a csv table"),
+        ('id,male\n7,True\n"8,True\n9,True\n', r"labels\.csv, row 3: this is not a valid row of a csv table"),
     ],
 )
 def test_an_invalid_table_is_rejected_with_the_reason(data, message):
@@ -116,6 +121,11 @@ def test_an_invalid_table_is_rejected_with_the_reason(data, message):
         ("id,sex\n7,M\n8,F\n7,M\n", "row 4: the id 7 appears twice, in row 2 too; keep one"),
         ("id,sex\n7,M\n7.png,F\n", "row 3: the id 7 appears twice, in row 2 too; keep one"),
         ("id,sex\n7,M\n7.0,F\n", "row 3: the id 7 appears twice, in row 2 too; keep one"),
+        ("id,sex\nA/hand,M\nA\\hand,F\n", "row 3: the id A/hand appears twice, in row 2 too; keep one"),
+        ("id,sex\n./hand,M\nhand.png,F\n", "row 3: the id ./hand appears twice, in row 2 too; keep one"),
+        ("id,sex\nM\u00fcller,M\nMu\u0308ller,F\n", "row 3: the id M\u00fcller appears twice, in row 2 too; keep one"),
+        ("id,male,boneage\n7,True,100,5\n", "row 2: 4 cells for 3 columns; write decimals with a point, and put cells"),
+        ('id,male,boneage\n7,True,"100,5"\n', "row 2: the bone age '100,5' is not a number of months"),
     ],
 )
 def test_an_unusable_row_has_the_reason(text, fault):
@@ -139,8 +149,26 @@ def test_an_unusable_row_does_not_affect_other_rows():
     assert [bool(label.fault) for label in table.labels] == [False, True, True, True, False]
 
 
+def test_a_row_is_named_by_its_number_in_the_spreadsheet():
+    table = table_of('id,note,sex\n1,"first line\nsecond line",M\n\n2,,x\n')
+    assert [label.fault for label in table.labels] == [
+        "",
+        "labels.csv, row 4: the sex 'x' is unknown; column 'sex' must hold F or M",
+    ]
+
+
+def test_notes_beside_the_table_of_a_workbook_are_ignored():
+    book = workbook([["id", "boneage", "male"], [7, 156, True, None, "ask again"], [8, 100.5, False]])
+    assert labels(saved(book), "labels.xlsx") == TWO
+
+
 def test_ids_keep_their_suffix_only_where_it_distinguishes_them():
     assert list(children("id,sex\n1.png,M\n1.dcm,F\n2.png,F\n")) == ["1.png", "1.dcm", "2"]
+    assert list(children("id,sex\nA/1.png,M\nA\\1.dcm,F\n")) == ["A/1.png", "A\\1.dcm"]
+
+
+def test_ids_keep_leading_zeros_and_the_zeros_before_a_suffix():
+    assert list(children("id,sex\n0007,M\n7,F\n007.0,M\n10.0.png,F\n")) == ["0007", "7", "007", "10.0"]
 
 
 def test_children_have_a_sex_or_an_age_or_both():

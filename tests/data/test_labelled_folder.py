@@ -109,6 +109,15 @@ def test_unusable_rows_may_be_skipped(tmp_path, caplog):
     assert "2 rows of the table labels.csv are skipped: labels.csv, row 3: the sex 'O' is unknown" in caplog.text
 
 
+def test_a_row_without_an_id_is_not_reported_as_a_label_without_an_image(tmp_path, caplog):
+    rows = [["id", "boneage", "sex"], ["12", "100", "F"], ["7", "9", "M"], ["a-hand", "9", "M"], ["", "9", "F"]]
+    path = labelled(tmp_path, rows)
+    with caplog.at_level("WARNING"):
+        assert len(found(path, on_missing="skip")) == 3
+    assert "labels.csv, row 5: the id is empty" in caplog.text
+    assert "without an image" not in caplog.text
+
+
 def test_a_damaged_archive_beside_the_images_is_an_error(tmp_path):
     path = labelled(tmp_path, [["id", "boneage", "sex"], ["12", "100", "F"]])
     forms.write(tmp_path, {"more.zip": b"PK"})

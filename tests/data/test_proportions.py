@@ -74,6 +74,17 @@ def test_two_sizes_of_one_image_are_an_error(tmp_path):
         rsna.find(tmp_path)
 
 
+def test_two_tables_with_different_sizes_of_one_image_are_an_error(tmp_path):
+    folder_of_squares(tmp_path)
+    forms.write(tmp_path, {SIZES: sizes(["1377"]), "more/sizes.csv": sizes(["1377", "1378"])})
+    assert first(rsna.find(tmp_path)).file.original_size == (1000, 2000)
+    forms.write(tmp_path, {SIZES: sizes(["1377"], width=2000)})
+    with pytest.raises(
+        BoneAgeError, match=r"more/sizes\.csv and original_sizes\.csv give different sizes for 1377; keep one"
+    ):
+        rsna.find(tmp_path)
+
+
 @pytest.mark.parametrize("size", [("1000", "0"), ("", "2000"), ("1e3", "2000"), ("-5", "20")])
 def test_an_invalid_size_is_named(tmp_path, size):
     folder_of_squares(tmp_path)

@@ -121,6 +121,15 @@ def test_folders_may_name_the_split_of_tables_and_images(tmp_path):
     }
 
 
+def test_folders_that_only_contain_the_word_of_a_split_are_training_images(tmp_path):
+    forms.write(tmp_path, forms.images(forms.TRAIN_IDS[:15], "latest/"))
+    forms.write(tmp_path, forms.images(forms.TRAIN_IDS[15:], "invalid/"))
+    forms.write(tmp_path, {"latest/labels.csv": forms.table(forms.train_rows())})
+    found = rsna.find(tmp_path)
+    assert sorted(found) == ["train", "validation"]
+    assert every_id(found) == sorted(forms.TRAIN_IDS)
+
+
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     forms.official(tmp_path / "data")
@@ -395,6 +404,8 @@ def test_official_labels_are_recognised_by_their_tenth_even_without_images(tmp_p
     forms.write(tmp_path / "labels", {forms.TRAIN_CSV: forms.table(forms.train_rows())})
     assert not rsna.is_official(tmp_path / "labels")
     monkeypatch.setattr(rsna, "_OFFICIAL_TENTH", hashlib.sha256("\n".join(held).encode()).hexdigest())
+    assert rsna.is_official(tmp_path / "labels")
+    forms.write(tmp_path / "labels", {"notes.csv": "id,male\n7,Tr\xfce\n".encode("latin-1")})
     assert rsna.is_official(tmp_path / "labels")
     forms.write(tmp_path / "labels", {forms.TRAIN_CSV: forms.table(forms.train_rows(forms.TRAIN_IDS[:-6]))})
     assert not rsna.is_official(tmp_path / "labels")

@@ -4,9 +4,36 @@ import random
 import pytest
 
 from boneage_jax import data
-from boneage_jax.data.splits import fold, hospital, validation_tenth
+from boneage_jax.data.splits import fold, hospital, split_of_path, validation_tenth
 from boneage_jax.errors import BoneAgeError
 from tests.data import rsna_forms
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("boneage-training-dataset.zip/boneage-training-dataset/1377.png", "train"),
+        (
+            "Bone Age Validation Set/boneage-validation-dataset-1.zip/boneage-validation-dataset-1/1386.png",
+            "validation",
+        ),
+        ("Bone Age Test Set/Test Set Images/4360.png", "test"),
+        ("RSNA_TRAIN/images/1.png", "train"),
+        ("train2/1.png", "train"),
+        ("valid/1.png", "validation"),
+        ("testing.csv", "test"),
+        ("train/test/1.png", "test"),
+        ("train/latest/1.png", "train"),
+        ("latest/1.png", None),
+        ("invalid/1.png", None),
+        ("contest/constraints.csv", None),
+        ("trained/validated/tests_/1.png", None),
+        ("pr\u00e9test/1.png", None),
+        ("1.png", None),
+    ],
+)
+def test_a_path_names_a_split_by_a_whole_word(path, split):
+    assert split_of_path(path) == split
 
 
 def children():
