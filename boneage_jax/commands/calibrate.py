@@ -5,10 +5,8 @@ read regions 100 of each region; the networks, their preprocessing and the check
 """
 
 import argparse
-from pathlib import Path
 
-from boneage_jax.commands import labelled, weights_option
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.commands import labelled, paths, weights_option
 
 NAME = "calibrate"
 HELP = "fit bias correction and intervals of weights to labelled images of your own"
@@ -17,7 +15,7 @@ HELP = "fit bias correction and intervals of weights to labelled images of your 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command to its parser."""
     labelled.add_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, help="weights file to write, .safetensors")
+    parser.add_argument("--out", type=paths.path, required=True, help="weights file to write, .safetensors")
     parser.add_argument(
         "--source", metavar="TEXT", help="who provided the images, for header and model card; default: nobody is named"
     )
@@ -25,18 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the weights, their model card and the report on the images; the exit status is 0."""
-    from boneage_jax.data.files import make_folder  # these imports load jax, which takes seconds
-    from boneage_jax.evaluate import report
-    from boneage_jax.export import card
+    from boneage_jax.evaluate import report  # these imports load jax, which takes seconds
     from boneage_jax.export.recalibration import recalibrate
-    from boneage_jax.released import weights
 
-    if arguments.out.resolve() == weights.find(weights_option.name(arguments)).resolve():
-        raise BoneAgeError(f"--out {arguments.out} is the file with the weights themselves; choose another")
-    card.check_target(arguments.out)
     predictor = weights_option.load(arguments)
     images, items = labelled.find(arguments, predictor.network.inputs)
-    make_folder(arguments.out.with_suffix(""), "--out")
     done = recalibrate(
         predictor.weights,
         arguments.out,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage_jax.commands import labelled, weights_option
+from boneage_jax.commands import labelled, paths, weights_option
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.terminal import printable
 
@@ -24,7 +24,9 @@ HELP = "measure weights on a folder of labelled images"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command to its parser."""
     labelled.add_arguments(parser)
-    parser.add_argument("--out", type=Path, help="folder for the report; default: evaluate-<name of the label file>")
+    parser.add_argument(
+        "--out", type=paths.path, help="folder for the report; default: evaluate-<name of the label file>"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="images per batch; default: %(default)s")
 
 

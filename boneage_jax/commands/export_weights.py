@@ -1,7 +1,8 @@
 """Packs the best checkpoint of a training run as one file of weights, with its model card beside it."""
 
 import argparse
-from pathlib import Path
+
+from boneage_jax.commands import paths
 
 NAME = "export-weights"
 HELP = "export a run's best checkpoint to one file"
@@ -9,8 +10,8 @@ HELP = "export a run's best checkpoint to one file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command to its parser."""
-    parser.add_argument("--workdir", type=Path, required=True, help="folder of the training run")
-    parser.add_argument("--out", type=Path, required=True, help="file to write, .safetensors")
+    parser.add_argument("--workdir", type=paths.path, required=True, help="folder of the training run")
+    parser.add_argument("--out", type=paths.path, required=True, help="file to write, .safetensors")
     parser.add_argument(
         "--storage",
         default="float32",
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--views", help="views to average: centre, flip, rotations or ten_crop; default: the run's evaluate.views"
     )
-    parser.add_argument("--data-dir", help="folder of the data; default: the folder that the run used")
+    parser.add_argument("--data-dir", type=paths.path, help="folder of the data; default: the folder that the run used")
     parser.add_argument(
         "--checks",
         type=int,
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.out,
         storage=arguments.storage,
         split=arguments.split,
-        data_dir=arguments.data_dir,
+        data_dir=None if arguments.data_dir is None else str(arguments.data_dir),
         views=arguments.views,
         calibrated=not arguments.no_calibration,
         checks=CHECKS_IMAGES if arguments.checks is None else arguments.checks,

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage_jax.commands import weights_option
+from boneage_jax.commands import paths, weights_option
 from boneage_jax.errors import BoneAgeError
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags to a parser, --weights included."""
     parser.add_argument(
         "--labels",
-        type=Path,
+        type=paths.path,
         required=True,
         help="csv or xlsx with the columns id, boneage (months), male or sex; or the official test labels",
     )
     parser.add_argument(
-        "--images", type=Path, required=True, help="folder or zip archive of the images, such as <id>.png"
+        "--images", type=paths.path, required=True, help="folder or zip archive of the images, such as <id>.png"
     )
     weights_option.add(parser)
     parser.add_argument(
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rsna", action="store_true", help="the ids are those of the RSNA challenge: distinguish its hospitals"
     )
-    parser.add_argument("--keypoints", type=Path, help="file of key points, for networks with a heat-map input")
+    parser.add_argument("--keypoints", type=paths.path, help="file of key points, for networks with a heat-map input")
 
 
 def find(arguments: argparse.Namespace, specs: "tuple[Input, ...]") -> "tuple[list[LabelledImage], list[Item]]":
@@ -77,6 +77,8 @@ def _items(images: "list[LabelledImage]", specs: "tuple[Input, ...]", keypoints:
 
     heatmaps = [spec.name for spec in specs if spec.kind == "heatmap"]
     if not heatmaps:
+        if keypoints is not None:
+            raise BoneAgeError(f"these weights read no key points, so {keypoints} has no use; leave out --keypoints")
         return [Item(image.file, image.sex, image.inputs) for image in images]
     if keypoints is None:
         raise BoneAgeError("these weights read a heat map of key points: give the key-point file with --keypoints")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from boneage_jax.commands import listening, weights_option
+from boneage_jax.commands import listening, paths, weights_option
 from boneage_jax.errors import BoneAgeError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--dicomweb", type=_url, metavar="URL", help="DICOMweb service to send the results to")
     parser.add_argument(
         "--queue",
-        type=Path,
+        type=paths.path,
         metavar="FILE",
         help="SQLite file of the queue; default: one per AE title in the user's state folder",
     )

@@ -8,11 +8,10 @@ is wrong; 130 after Ctrl-C.
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boneage_jax import program
-from boneage_jax.commands import reading, weights_option
+from boneage_jax.commands import paths, reading, weights_option
 from boneage_jax.commands.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -25,7 +24,11 @@ HELP = "read the bone age from radiographs"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command to its parser."""
     parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="FILE|FOLDER", help="radiographs, or folders and zip archives of them"
+        "paths",
+        type=paths.path,
+        nargs="+",
+        metavar="FILE|FOLDER",
+        help="radiographs, or folders and zip archives of them",
     )
     parser.add_argument(
         "--sex",
@@ -36,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--labels",
-        type=Path,
+        type=paths.path,
         metavar="CSV",
         help="sexes and ages: columns id (file name); sex, gender or male; age (years), age_months, or date and "
         "birth_date",
@@ -51,19 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--heatmap",
-        type=Path,
+        type=paths.path,
         metavar="DIR",
         help="folder for heat maps: pictures of the regions that influenced the readings",
     )
     parser.add_argument(
         "--regions",
-        type=Path,
+        type=paths.path,
         metavar="DIR",
         help="folder for pictures of the ossification regions; --format json lists their boxes and bone ages",
     )
     parser.add_argument(
         "--dicom-out",
-        type=Path,
+        type=paths.path,
         metavar="DIR",
         help="folder for a Structured Report and a Secondary Capture for each DICOM image",
     )

@@ -5,12 +5,13 @@ could be read, there is no page, and the status is that of `predict`.
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boneage_jax import extras
 from boneage_jax.atomic_files import write_bytes
-from boneage_jax.commands import reading, weights_option
+from boneage_jax.commands import paths, reading, weights_option
 
 if TYPE_CHECKING:
     from boneage_jax.predict.items import Item
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command to its parser."""
     parser.add_argument(
         "path",
-        type=Path,
+        type=paths.path,
         metavar="FILE|FOLDER",
         help="a radiograph, or a folder with the radiographs of one child's visits",
     )
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--labels",
-        type=Path,
+        type=paths.path,
         metavar="CSV",
         help="table of the visits, with the columns id (file name); date (such as 2024-05-31); birth_date, age (years) "
         "or age_months",
@@ -56,9 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Reads the visits and writes the page."""
     extras.require("boneage report", "report", *_PACKAGES[arguments.out.suffix.lower()])
-    from boneage_jax.predict import heatmap, worklist  # jax takes seconds to import
+    from boneage_jax.data.files import make_folder  # these imports load jax, which takes seconds
+    from boneage_jax.predict import heatmap, worklist
     from boneage_jax.report import page, visits
 
+    make_folder(arguments.out.parent, "--out")
     work = worklist.gather([arguments.path], arguments.sex, arguments.age, arguments.labels)
     reading.print_worklist(work)
     predictor = weights_option.load(arguments)
@@ -105,6 +108,8 @@ class _Images:
 
 def _page(text: str) -> Path:
     path = Path(text)
-    if path.suffix.lower() not in _PACKAGES:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a page; expected a name that ends in .html or .pdf")
+    if path.suffix.lower() not in _PACKAGES or os.path.isdir(path):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a page; expected the name of a file that ends in .html or .pdf"
+        )
     return path

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from boneage_jax import extras
-from boneage_jax.commands import listening, weights_option
+from boneage_jax.commands import listening, paths, weights_option
 from boneage_jax.errors import BoneAgeError
 
 NAME = "serve"
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights_option.add(parser)
     parser.add_argument(
         "--token-file",
-        type=Path,
+        type=paths.path,
         metavar="FILE",
         help=f"file with the token, {_SHORTEST} or more characters, that every request must send; optional only on a "
         "loopback address",
@@ -100,7 +100,8 @@ def _bound(host: str, port: int) -> socket.socket:
     """Opens a listening socket, so that a bad address fails before the network is compiled."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        host.encode("idna")  # `create_server` would leave its socket open if this failed
         return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        reason = error.strerror
+    except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be a name, such as hôpital..example
+        reason = getattr(error, "strerror", None) or error
         raise BoneAgeError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port") from None

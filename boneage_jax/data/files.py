@@ -130,13 +130,15 @@ def make_folder(folder: pathlib.Path, flag: str) -> None:
     """Creates the folder that a command will write into, unless it exists, before the command's work begins.
 
     Raises:
-      BoneAgeError: it cannot be created; the message names `flag`.
+      BoneAgeError: it cannot be created or written into; the message names `flag`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
         raise BoneAgeError(f"the folder {folder} for {flag} cannot be created: {reason}; choose another") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BoneAgeError(f"the folder {folder} for {flag} cannot be written into; choose another")
 
 
 def refuse_huge(width: int, height: int, name: str) -> None:

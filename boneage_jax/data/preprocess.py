@@ -285,10 +285,10 @@ class Preprocessing:
 
 
 def check_grey(image: np.ndarray) -> None:
-    """Raises BoneAgeError unless the image is as `decode` returns it: greyscale `[H, W]`, uint8 or uint16."""
-    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+    """Raises BoneAgeError unless the image is as `decode` returns it: greyscale, uint8 or uint16, [H, W], not empty."""
+    if image.ndim != 2 or image.size == 0 or image.dtype not in (np.uint8, np.uint16):
         raise BoneAgeError(
-            "prepare() expects a greyscale image [H, W] of unsigned 8- or 16-bit integers, "
+            "prepare() expects a greyscale image [H, W] of unsigned 8- or 16-bit integers, with at least one pixel, "
             f"not {image.dtype} of shape {image.shape}; decode() returns one"
         )
 

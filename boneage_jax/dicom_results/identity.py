@@ -1,8 +1,11 @@
 """UIDs of the results, and the equipment and provenance recorded in them."""
 
+import hashlib
 import uuid
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
@@ -31,9 +34,9 @@ class Identity(NamedTuple):
 def identity(source: Dataset, result: Result, role: str) -> Identity:
     """The UIDs of the result of a radiograph.
 
-    They are derived from the image, the weights, the program's version, the sex and the age. If an image is read again
-    with the same settings, the UIDs are the same, so an archive keeps one result even if it receives it twice. Other
-    settings give other UIDs.
+    They are derived from the image, the weights, the program's version, the sex, the age, and the network's further
+    inputs if it has any. If an image is read again with the same settings, the UIDs are the same, so an archive keeps
+    one result even if it receives it twice. Other settings give other UIDs.
 
     Args:
         source: from `source.read_source`.
@@ -42,7 +45,7 @@ def identity(source: Dataset, result: Result, role: str) -> Identity:
     """
     provenance = provenance_of(result)
     weights = provenance.sha256 or provenance.weights
-    key = (source.SOPInstanceUID, weights, provenance.version, result.sex, result.age)
+    key = (source.SOPInstanceUID, weights, provenance.version, result.sex, result.age, *_further(result))
     return Identity(_uid("series", role, *key), _uid("instance", role, *key), _uid("measurement", *key))
 
 
@@ -55,6 +58,13 @@ def provenance_of(result: Result) -> Provenance:
     """The provenance of a result with a reading, which always has one."""
     assert result.provenance is not None
     return result.provenance
+
+
+def _further(result: Result) -> Iterator[str]:
+    """The name and value of each further input, for a heat map the SHA-256 of its pixels, in alphabetical order."""
+    for name, value in sorted(result.inputs.items()):
+        yield name
+        yield str(value) if np.ndim(value) == 0 else hashlib.sha256(np.asarray(value).tobytes()).hexdigest()
 
 
 def _uid(*parts: Any) -> UID:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,12 @@ from boneage_jax.data import python_warnings
 from boneage_jax.dicom_results.capture import draw, make_capture
 from boneage_jax.dicom_results.report import make_report
 from boneage_jax.dicom_results.source import SourceError, read_source
+from boneage_jax.dicom_results.wording import sentences
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict.results import Result
+
+UTF_8 = "ISO_IR 192"
+"""Defined Term of Unicode in UTF-8 (PS3.3, C.12.1.1.2)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +81,9 @@ def make(
     try:
         with python_warnings.suppressed():  # highdicom warnings quote names that lack a caret
             made = make_report(source, result), make_capture(source, result, drawn, has_heatmap=has_heatmap)
-            return Objects(*(_encoded(one, source) for one in made))
-    except MemoryError:
+            characters = _character_set(source, result, name)
+            return Objects(*(_encoded(one, characters) for one in made))
+    except (MemoryError, SourceError):
         raise
     except Exception as error:  # a value that highdicom or pydicom does not accept; the message may quote it
         raise SourceError(
@@ -86,10 +91,30 @@ def make(
         ) from None
 
 
-def _encoded(made: Dataset, source: Dataset) -> bytes:
-    """The bytes of the DICOM file, with its text in the character set of the source."""
-    if "SpecificCharacterSet" in source:
-        made.SpecificCharacterSet = source.SpecificCharacterSet
+def _character_set(source: Dataset, result: Result, name: str) -> str | Sequence[str] | None:
+    """The character set of the results: that of the source, or UTF-8 if a sentence of the result is not ASCII.
+
+    Every character set contains ASCII. The name of the weights and code meanings from the header may have characters
+    that the set of the source lacks.
+
+    Raises:
+        SourceError: UTF-8 is needed, but text of the source has no declared character set, so it cannot be converted.
+    """
+    declared: str | Sequence[str] | None = source.get("SpecificCharacterSet")
+    if all(sentence.isascii() for sentence in sentences(result)):
+        return declared
+    if not declared and not all(str(element.value).isascii() for element in source):
+        raise SourceError(
+            f"{name} has text outside ASCII without a Specific Character Set, and the results have other characters "
+            "too, so one character set cannot be declared for both; correct the header"
+        )
+    return UTF_8
+
+
+def _encoded(made: Dataset, characters: str | Sequence[str] | None) -> bytes:
+    """The bytes of the DICOM file, with its text in this character set."""
+    if characters is not None:
+        made.SpecificCharacterSet = characters
     file = io.BytesIO()
     made.save_as(file, enforce_file_format=True)
     return file.getvalue()

@@ -12,6 +12,7 @@ from boneage_jax.dicom_results.identity import EQUIPMENT, device_uid, identity, 
 from boneage_jax.dicom_results.wording import sentences
 from boneage_jax.predict import reference
 from boneage_jax.predict.results import Reading, Result
+from boneage_jax.terminal import printable
 from boneage_jax.version import __version__
 
 BONE_AGE = Code("85151-9", "LN", "XR Bone age")
@@ -52,7 +53,7 @@ def make_report(source: Dataset, result: Result) -> sr.Comprehensive3DSR:
         sop_instance_uid=uids.instance,
         instance_number=1,
         is_complete=True,
-        specific_character_set=None,  # `objects` sets that of the source; highdicom does not support all of them
+        specific_character_set=None,  # `objects` sets it; highdicom does not support all of them
         manufacturer=EQUIPMENT,
         manufacturer_model_name=EQUIPMENT,
         software_versions=__version__,
@@ -85,7 +86,11 @@ def _group(source: Dataset, result: Result, tracking_uid: str) -> sr.Measurement
 
 def _algorithm(result: Result) -> sr.AlgorithmIdentification:
     made = provenance_of(result)
-    parameters = [f"weights {made.weights}", f"weights SHA-256 {made.sha256}", f"preprocessing {made.preprocessing}"]
+    parameters = [
+        f"weights {printable(made.weights)}",
+        f"weights SHA-256 {made.sha256}",
+        f"preprocessing {made.preprocessing}",
+    ]
     return sr.AlgorithmIdentification(
         EQUIPMENT, made.version, parameters, family=codes.DCM.ArtificialIntelligence, manufacturer=EQUIPMENT
     )

@@ -5,6 +5,7 @@ from boneage_jax.predict import reference
 from boneage_jax.predict.prediction import NOTICE
 from boneage_jax.predict.results import Result, years_months
 from boneage_jax.sex import Sex
+from boneage_jax.terminal import printable
 
 
 def bone_age(result: Result) -> str:
@@ -39,10 +40,12 @@ def origin(result: Result) -> str:
 def sentences(result: Result) -> list[str]:
     """All sentences, ending with the notice that the result is for research use only.
 
+    Control characters, which DICOM text must not have, are escaped.
+
     Args:
         result: the result, with one reading.
     """
-    return [f"{bone_age(result)}.", *details(result), origin(result), NOTICE]
+    return [printable(text) for text in (f"{bone_age(result)}.", *details(result), origin(result), NOTICE)]
 
 
 def _capital(text: str) -> str:

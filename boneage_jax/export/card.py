@@ -1,5 +1,6 @@
 """The model card of released weights in Markdown, generated from their header alone; it lies beside the weights."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ _BOOTSTRAP = """\
 
 
 def check_target(out: Path) -> None:
-    """Raises BoneAgeError unless `out` ends in ".safetensors"."""
+    """Raises BoneAgeError if `out` is a folder or does not end in ".safetensors"."""
     if out.suffix != ".safetensors":
         raise BoneAgeError(f"{out} does not end in .safetensors; the model card goes beside it as .md")
+    if os.path.isdir(out):
+        raise BoneAgeError(f"{out} is a folder, expected the name of a file; choose another")
 
 
 def write_weights(out: Path, weights: Weights) -> None:

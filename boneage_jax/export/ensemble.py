@@ -1,13 +1,15 @@
 """Combines released weights into an ensemble: the mean of their estimates, calibrated and evaluated as a whole."""
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from boneage_jax.data import rsna
+from boneage_jax.data.files import make_folder
 from boneage_jax.data.rsna import LabelledImage
 from boneage_jax.data.splits import hospital
 from boneage_jax.errors import BoneAgeError
@@ -40,11 +42,11 @@ def combine(files: Sequence[Path], out: Path, *, data_dir: Path) -> released.Hea
 
     Raises:
         BoneAgeError: fewer than two members, one that is an ensemble itself, takes further inputs or was trained on
-            other data, too few validation images, a file that cannot be written.
+            other data, too few validation images, `out` is one of the files or cannot be written.
     """
-    card.check_target(out)
     members = [released.read(file) for file in files]
     _check(files, members)
+    prepare_target(out, files)
     images = rsna.find(data_dir)["validation"]
     official = rsna.is_official(data_dir)
     hospitals = [hospital(one.id) if official else "" for one in images]
@@ -117,6 +119,22 @@ def published(
     of_first = alone.apply(estimates[0].months, estimates[0].std)
     columns = (np.where(np.isnan(mean), getattr(of_first, key), getattr(of_mean, key)) for key in _FIELDS)
     return calibrating.Calibrated(*columns)
+
+
+def prepare_target(out: Path, files: Iterable[Path]) -> None:
+    """Checks `out` before images are read, and creates the folder of the report.
+
+    Args:
+        out: the file to write.
+        files: the weights files that are read.
+
+    Raises:
+        BoneAgeError: `out` has another suffix, is a folder or one of the files, or the folder cannot be created.
+    """
+    card.check_target(out)
+    if os.path.exists(out) and any(os.path.exists(file) and os.path.samefile(out, file) for file in files):
+        raise BoneAgeError(f"{out} is one of the weights files that are read, and is not overwritten; choose another")
+    make_folder(out.with_suffix(""), "--out")
 
 
 def write_report(

@@ -11,7 +11,7 @@ from absl import logging
 from boneage_jax.data.rsna import LabelledImage
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.export import card, sources
-from boneage_jax.export.ensemble import calibrate_mean, published, write_report
+from boneage_jax.export.ensemble import calibrate_mean, prepare_target, published, write_report
 from boneage_jax.export.estimates import estimate, region_figures
 from boneage_jax.predict.calibrated import Estimates
 from boneage_jax.predict.items import Item
@@ -67,11 +67,11 @@ def recalibrate(
 
     Raises:
         BoneAgeError: fewer than 100 images that a network can read or that show a region, an image that cannot be read,
-            an empty source, a file that cannot be written.
+            an empty source, `out` is the file of the weights or cannot be written.
     """
-    card.check_target(out)
     provider = sources.describe(sources.OTHER, official=False, source=source)
     _check_count(len(images), "labelled images")
+    prepare_target(out, () if weights.file is None else (weights.file,))
     networks = weights.members or (weights,)
     first, errors = estimate(networks[0], items, checks_of=weights, on_error=on_error)
     for error in errors.values():

@@ -91,6 +91,7 @@ class Prediction:
         warnings: reasons not to rely on the prediction, in sentences.
         notes: corrections made to the image before it was read, and further remarks, in sentences.
         header: the file's metadata that matter to a reading, see `Header`; None for an image given as pixels.
+        inputs: the network's further inputs by name, as it took them, see `items.read_inputs`.
         provenance: program, weights and time; None in the readings of `by_sex`.
     """
 
@@ -104,10 +105,11 @@ class Prediction:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     header: Header | None = None
+    inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     provenance: Provenance | None = dataclasses.field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields except the header, as JSON types; regions only if there are readings of them."""
+        """All fields except header and inputs, as JSON types; regions only if there are readings of them."""
         regions = {
             name: {"months": one.months, "interval": None if one.interval is None else list(one.interval)}
             for name, one in self.regions.items()

@@ -294,7 +294,12 @@ class Predictor:
         provenance = self.provenance()
         return [
             dataclasses.replace(
-                answer, warnings=one.warnings, notes=one.notes, header=one.header, provenance=provenance
+                answer,
+                warnings=one.warnings,
+                notes=one.notes,
+                header=one.header,
+                inputs=one.inputs,
+                provenance=provenance,
             )
             for answer, one in zip(answers, prepared, strict=True)
         ]

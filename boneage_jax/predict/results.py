@@ -67,6 +67,7 @@ class Result:
         notes: corrections of the image, and other remarks.
         error: why the file was not read, or "".
         refused: whether the checks of the image are the reason for the error.
+        inputs: the network's further inputs by name, as in the prediction.
         provenance: program, weights and time.
     """
 
@@ -84,10 +85,11 @@ class Result:
     notes: tuple[str, ...] = ()
     error: str = ""
     refused: bool = False
+    inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     provenance: Provenance | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON types with all keys present; `by_sex` has both readings if the sex is unknown."""
+        """All fields except the inputs, as JSON types; `by_sex` has both readings if the sex is unknown."""
         one = self.readings[0].to_dict() if len(self.readings) == 1 else dict.fromkeys(READING_KEYS)
         both = {reading.sex: reading.to_dict() for reading in self.readings}
         return {
@@ -148,6 +150,7 @@ def result(prediction: Prediction, request: Request) -> Result:
         readings=tuple(reading for reading, _ in compared),
         warnings=warnings,
         notes=(*_notes(prediction, header, age_from), *dict.fromkeys(reason for _, reason in compared if reason)),
+        inputs=prediction.inputs,
         provenance=prediction.provenance,
     )
 

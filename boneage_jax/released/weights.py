@@ -95,6 +95,7 @@ class Weights:
         checks: arrays for the checks of input images, by name.
         members: all networks, each with its own header, if several are averaged; `variables` are those of the first.
         sha256: checksum of the file, as `read` verified it; None for weights that were not read from a file.
+        file: the file; None for weights that were not read from one.
     """
 
     header: Header
@@ -102,6 +103,7 @@ class Weights:
     checks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     members: tuple["Weights", ...] = ()
     sha256: str | None = None
+    file: Path | None = None
 
 
 def names() -> list[str]:
@@ -118,7 +120,7 @@ def find(name_or_path: str | Path) -> Path:
     text, path = str(name_or_path), Path(os.path.expanduser(name_or_path))
     if text in names():
         return FOLDER / f"{text}{_SUFFIX}"
-    if path.is_file():
+    if os.path.isfile(path):  # unlike `path.is_file()`, False for a name that is too long
         return path
     if path.suffix or path.name != text:
         raise BoneAgeError(f"there is no weights file {path}; those in the package: {_listed_names()}")
@@ -202,7 +204,7 @@ def read(path: Path | str) -> Weights:
         Weights(_header(path, {"members": [], **one}), each)
         for one, each in zip(header.members, trees if header.members else (), strict=True)
     )
-    return Weights(header, variables, checks, members, fields["sha256"])
+    return Weights(header, variables, checks, members, fields["sha256"], Path(path))
 
 
 def read_header(path: Path | str) -> Header:

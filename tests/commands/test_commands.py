@@ -111,7 +111,8 @@ def test_evaluation_and_predictor_give_the_same_bone_ages(exported, folder, conf
         np.testing.assert_allclose([float(row[name]) for row in rows], expected, atol=0.01, err_msg=name)
 
 
-def test_boneage_evaluate_matches_the_evaluation_of_the_run(exported, folder, config, tmp_path, capsys):
+def test_boneage_evaluate_matches_the_evaluation_of_the_run(exported, folder, config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rsna, "is_official", lambda _: True)
     workdir, path = exported
     expected = evaluate_checkpoint(workdir, config)
     labels, images = folder / "Validation Dataset.csv", folder / "boneage-validation-dataset"
@@ -203,6 +204,14 @@ def test_a_damaged_image_is_an_error_or_is_skipped(tiny, tmp_path, capsys):
     assert main([*arguments, f"--out={tmp_path / 'b'}", "--on-missing=skip"]) == 0
     assert "convert it or replace it; the image is left out\n" in capsys.readouterr().err
     assert [row["id"] for row in predictions_csv(tmp_path / "b")] == ["0", "1", "3"]
+
+
+def test_key_points_for_weights_that_read_none_are_refused(tiny, tmp_path, monkeypatch, capsys):
+    rsna_forms.write(tmp_path, {"in/1.png": rsna_forms.png(1), "labels.csv": b"id,boneage,male\n1,60,True\n"})
+    monkeypatch.chdir(tmp_path)
+    given = [f"--weights={tiny}", "--labels=labels.csv", "--images=in", "--keypoints=absent.json"]
+    assert main(["evaluate", *given]) == 1
+    assert "error: these weights read no key points, so absent.json has no use" in capsys.readouterr().err
 
 
 def test_an_unusable_out_folder_is_an_error_before_predicting(tiny, tmp_path, monkeypatch, capsys):
@@ -312,6 +321,34 @@ def test_user_errors_are_reported_in_one_line(exported, arguments, words, tmp_pa
     assert lines[0].startswith("error: ")
     assert words in lines[0]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (["predict", ""], "FILE|FOLDER"),
+        *((["predict", "a.png", flag, ""], flag) for flag in ("--labels", "--heatmap", "--regions", "--dicom-out")),
+        (["report", "", "--out=a.html"], "FILE|FOLDER"),
+        (["report", "a.png", "--out=a.html", "--labels="], "--labels"),
+        (["evaluate", "--labels=", "--images=a"], "--labels"),
+        (["evaluate", "--labels=a.csv", "--images="], "--images"),
+        (["evaluate", "--labels=a.csv", "--images=a", "--out="], "--out"),
+        (["evaluate", "--labels=a.csv", "--images=a", "--keypoints="], "--keypoints"),
+        (["calibrate", "--labels=a.csv", "--images=a", "--out="], "--out"),
+        (["export-weights", "--workdir=", "--out=a.safetensors"], "--workdir"),
+        (["export-weights", "--workdir=a", "--out="], "--out"),
+        (["export-weights", "--workdir=a", "--out=a.safetensors", "--data-dir="], "--data-dir"),
+        (["combine-weights", "a", "b", "--out=", "--data-dir=a"], "--out"),
+        (["combine-weights", "a", "b", "--out=c.safetensors", "--data-dir="], "--data-dir"),
+        (["serve", "--token-file="], "--token-file"),
+        (["listen", "--dicomweb=http://localhost", "--queue="], "--queue"),
+    ],
+)
+def test_an_empty_name_does_not_mean_the_current_folder(arguments, flag, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    assert f"error: argument {flag}: the name is empty; give the name of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["predict-nothing"], ["evaluate"]])
@@ -426,21 +463,28 @@ def test_weights_without_a_calibration_can_be_calibrated(own, exported, tmp_path
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--out=WEIGHTS"], "is the file with the weights themselves; choose another"),
+        (["--out=WEIGHTS"], "is one of the weights files that are read, and is not overwritten; choose another"),
         (["--out=own.bin"], "does not end in .safetensors"),
         (["--out=TMP/own.csv/new.safetensors"], "for --out cannot be created"),
+        (["--out=TMP/own/folder.safetensors"], "folder.safetensors is a folder, expected the name of a file"),
+        (["--out=TMP/own/4500.png.safetensors"], "own/4500.png for --out cannot be created"),
         (["--out=TMP/new.safetensors", "--source= "], "--source is empty; name who provided the data"),
         (["--out=TMP/new.safetensors", "--weights=boneage_jax/regions/regions.safetensors"], "do not fit the network"),
     ],
-    ids=["the weights themselves", "another suffix", "no folder", "empty source", "the region detector"],
+    ids=[
+        *("the weights themselves", "another suffix", "no folder", "a folder", "no folder for the report"),
+        *("empty source", "the region detector"),
+    ],
 )
 def test_a_calibration_with_unusable_flags_is_refused_before_images_are_read(
     flags, words, own, exported, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("boneage_jax.export.recalibration.estimate", lambda *_, **__: pytest.fail("images were read"))
+    (tmp_path / "own/folder.safetensors").mkdir()
     flags = [flag.replace("WEIGHTS", str(exported[1])).replace("TMP", str(tmp_path)) for flag in flags]
     assert main(["calibrate", *own, f"--weights={exported[1]}", *flags]) == 1
     assert words in capsys.readouterr().err
+    assert not exported[1].with_suffix("").exists()
 
 
 def test_a_calibration_to_too_few_images_is_refused(exported, folder, tmp_path, capsys):
@@ -490,7 +534,11 @@ def test_combined_weights_are_evaluated_as_an_ensemble(exported, folder, tmp_pat
 
 @pytest.mark.parametrize(
     ("out", "words"),
-    [("tiny.safetensors", "is one of the files to combine; choose another"), ("file/a.safetensors", "file for --out")],
+    [
+        ("tiny.safetensors", "is one of the weights files that are read, and is not overwritten; choose another"),
+        ("file/a.safetensors", "file/a for --out"),
+        ("file.safetensors", "file for --out"),
+    ],
 )
 def test_combining_into_an_unusable_file_is_refused_before_images_are_read(
     out, words, exported, folder, tmp_path, capsys, monkeypatch

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import os
 import re
 import subprocess
 
@@ -193,6 +194,31 @@ def test_an_unsupported_output_suffix_is_rejected(run):
     with pytest.raises(SystemExit) as caught:
         run("report", "hand.png", "--sex=F", "--out=page.docx")
     assert caught.value.code == 1
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("file/page.html", "the folder file for --out cannot be created"),
+        ("/proc/none/page.pdf", "the folder /proc/none for --out cannot be created"),
+        ("locked/page.html", "the folder locked for --out cannot be written into"),
+    ],
+)
+def test_an_unwritable_page_is_refused_before_any_reading(out, words, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("boneage_jax.predict.worklist.gather", lambda *_: pytest.fail("files were sought"))
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "locked")  # root may write everywhere
+    (tmp_path / "file").touch()
+    (tmp_path / "locked").mkdir()
+    status, printed, err = run("report", "hand.png", "--sex=F", f"--out={out}")
+    assert (status, printed, err.count("\n"), words in err) == (1, "", 1, True)
+
+
+def test_a_folder_is_not_accepted_as_the_page(run, tmp_path, capsys):
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(SystemExit) as caught:
+        run("report", "hand.png", "--sex=F", "--out=page.html")
+    assert caught.value.code == 1
+    assert "'page.html' is not a page; expected the name of a file" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named_in_one_line(run, tmp_path, monkeypatch):

@@ -55,6 +55,13 @@ def test_a_port_in_use_is_reported_before_loading(error):
         assert f"cannot listen on 127.0.0.1, port {port}" in error("--port", port)
 
 
+@pytest.mark.parametrize("host", ["hôpital..example", "pacs..example", "h" * 64 + ".example"])
+def test_a_host_that_cannot_be_a_name_is_reported_before_loading(host, error, tmp_path):
+    (tmp_path / "token").write_text(TOKEN)
+    line = error("--host", host, "--token-file", tmp_path / "token")
+    assert line.startswith(f"error: cannot listen on {host}, port 8080: ")
+
+
 def test_an_out_of_range_port_or_number_of_uploads_is_an_error(error):
     assert "--port is 70000" in error("--port=70000")
     assert "--max-uploads is 0" in error("--max-uploads=0")

@@ -11,12 +11,14 @@ from PIL import Image
 from pydicom.sr.codedict import codes
 
 from boneage_jax.dicom_results import capture, objects, wording
+from boneage_jax.dicom_results.identity import identity
 from boneage_jax.dicom_results.report import ABOVE, BELOW, BONE_AGE, METHOD, STANDARD_DEVIATION
-from boneage_jax.dicom_results.source import SourceError
+from boneage_jax.dicom_results.source import SourceError, read_source
 from boneage_jax.errors import BoneAgeError
 from boneage_jax.predict import reference
 from boneage_jax.predict.prediction import NOTICE
 from boneage_jax.predict.results import Reading
+from boneage_jax.terminal import printable
 from tests.dicom_results import radiographs
 
 PATIENT_AND_STUDY = (
@@ -152,6 +154,35 @@ def test_equal_readings_have_equal_uids_and_different_ones_differ():
     assert len({uid for pair in found for both in pair for uid in both}) == 4 * len(found)
 
 
+def test_the_uids_depend_on_the_further_inputs_that_the_network_read():
+    data = radiographs.file("CR")
+
+    def uids(**inputs):
+        return [(one.SeriesInstanceUID, one.SOPInstanceUID) for one in make(data, inputs=inputs)]
+
+    points = np.zeros((8, 8, 1), np.uint8)
+    others = np.ones((8, 8, 1), np.uint8)
+    found = [
+        uids(),
+        uids(chronological_age=np.float32(60)),
+        uids(chronological_age=np.float32(60.5)),
+        uids(height=np.float32(60)),
+        uids(chronological_age=np.float32(60), keypoints=points),
+        uids(chronological_age=np.float32(60), keypoints=others),
+    ]
+    assert len({uid for pair in found for both in pair for uid in both}) == 4 * len(found)
+    assert uids(keypoints=others.copy(), chronological_age=np.float32(60)) == found[-1]
+
+
+def test_the_uids_of_a_reading_without_further_inputs_stay_the_same_across_versions():
+    source = read_source(radiographs.file("CR", SOPInstanceUID="1.2.3"), "hand.dcm")
+    assert identity(source, radiographs.result(), "report") == (
+        "2.25.46193398355530041503398406974241145977",
+        "2.25.154221852849745483645274142151053462873",
+        "2.25.273237909033041023625520839096828984865",
+    )
+
+
 def test_other_header_elements_do_not_reach_the_results():
     secrets = {"InstitutionName": "Canary1", "PatientAddress": "Canary2", "PatientComments": "Canary3"}
     data = radiographs.file("CR", **secrets)
@@ -176,6 +207,36 @@ def test_patient_names_keep_their_characters_and_are_never_printed(characters, n
         assert one.PatientName == name
         assert one.get("SpecificCharacterSet") == characters
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["größe", "кость", "手" * 40, "cut\udce9"])
+@pytest.mark.parametrize(
+    ("characters", "patient"),
+    [
+        (None, "Doe^Jane"),
+        ("ISO_IR 100", "Müller^Jürgen"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    ],
+)
+def test_all_text_lies_in_the_declared_character_set_whatever_the_name_of_the_weights(characters, patient, name):
+    elements = {} if characters is None else {"SpecificCharacterSet": characters}
+    data = radiographs.file("CR", PatientName=patient, **elements)
+    report, captured = make(data, provenance=dataclasses.replace(radiographs.PROVENANCE, weights=name))
+    texts = [item.TextValue for item in group(report)[0].ContentSequence if item.ValueType == "TEXT"]
+    assert f"weights {printable(name)}" in texts
+    for one in (report, captured):
+        assert one.PatientName == patient
+        assert one.get("SpecificCharacterSet") == ("ISO_IR 192" if printable(name) == name else characters)
+
+
+def test_a_name_in_an_undeclared_character_set_is_copied_unchanged_but_not_converted():
+    data = radiographs.file("CR", PatientName="Mueller").replace(b"Mueller ", b"M\xfcller  ")
+    for one in make(data):
+        assert one["PatientName"].value.original_string == b"M\xfcller"
+        assert "SpecificCharacterSet" not in one
+    with pytest.raises(SourceError, match="text outside ASCII without a Specific Character Set") as error:
+        make(data, provenance=dataclasses.replace(radiographs.PROVENANCE, weights="größe"))
+    assert "ller" not in str(error.value)
 
 
 def test_the_capture_shows_the_images_with_the_result_below():

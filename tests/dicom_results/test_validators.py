@@ -41,6 +41,21 @@ def test_results_of_valid_sources_are_valid(kind, result, tmp_path):
     assert f'NUM:(85151-9,LN,"XR Bone age")="{round(result.readings[0].months, 2)}" (mo,UCUM,"month")' in printed
 
 
+@pytest.mark.parametrize("name", ["größe" * 20, "кость", "cut\udce9"], ids=["long", "Cyrillic", "surrogate"])
+@pytest.mark.parametrize("characters", [None, "ISO_IR 100", ["", "ISO 2022 IR 87"]])
+def test_results_are_valid_whatever_the_name_of_the_weights(name, characters, tmp_path):
+    programs.need("dciodvfy", "dsrdump")
+    elements = {} if characters is None else {"SpecificCharacterSet": characters}
+    result = radiographs.result(
+        provenance=dataclasses.replace(radiographs.PROVENANCE, weights=name),
+        warnings=("The file's header names a lateral or oblique view (LAT\x07).",),
+    )
+    report, capture = write(tmp_path, radiographs.file("CR", **elements), result)
+    assert errors(report) == []
+    assert errors(capture) == []
+    assert programs.run("dsrdump", "--print-long-values", report)[0] == 0
+
+
 @pytest.mark.parametrize("missing", ["PatientBirthDate", "AccessionNumber", "ReferringPhysicianName", "StudyTime"])
 def test_results_of_sources_with_missing_elements_are_valid(missing, tmp_path):
     programs.need("dciodvfy", "dsrdump")

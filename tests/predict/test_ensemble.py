@@ -186,6 +186,20 @@ def test_weights_trained_on_different_data_cannot_be_combined(tmp_path):
         combine(files, tmp_path / "out.safetensors", data_dir=tmp_path)
 
 
+def test_weights_are_neither_combined_nor_calibrated_into_a_file_that_is_read(tmp_path):
+    files = [stored(tmp_path / f"{name}.safetensors") for name in ("first", "second")]
+    (tmp_path / "link.safetensors").symlink_to(files[1])
+    before = {file: file.read_bytes() for file in files}
+    for out in (*files, tmp_path / "link.safetensors", tmp_path / "new/../second.safetensors"):
+        (tmp_path / "new").mkdir(exist_ok=True)
+        with pytest.raises(BoneAgeError, match=f"{out.name} is one of the weights files that are read"):
+            combine(files, out, data_dir=tmp_path)
+        with pytest.raises(BoneAgeError, match=f"{out.name} is one of the weights files that are read"):
+            recalibrate(weights.read(out), out, **labelled([hand()] * 100))
+        assert not out.with_suffix("").exists()
+    assert {file: file.read_bytes() for file in files} == before
+
+
 def test_a_joint_network_in_the_first_place_gives_the_regions_too():
     joints, whole = together().members[::-1]
     header = dataclasses.replace(

@@ -19,6 +19,8 @@ from boneage_jax.models import Estimate, Input
 from boneage_jax.predict.items import Item, Picture, read_inputs
 from boneage_jax.predict.prediction import Prediction, RefusedImageError
 from boneage_jax.predict.predictor import Predictor
+from boneage_jax.predict.results import result
+from boneage_jax.predict.worklist import Request
 from boneage_jax.released import weights
 from boneage_jax.released.checks import CORRECTED, QUARTER_TURNS, Finding
 from boneage_jax.sex import Sex
@@ -168,7 +170,7 @@ def test_a_batch_size_of_zero_is_rejected():
         next(predictor().predict_many([], batch_size=0))
 
 
-@pytest.mark.parametrize("image", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4))])
+@pytest.mark.parametrize("image", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4)), np.zeros((0, 4), np.uint8)])
 def test_an_array_that_is_not_a_greyscale_image_is_rejected(image):
     with pytest.raises(BoneAgeError, match="expects a greyscale image"):
         predictor().predict(image, sex="F")
@@ -184,6 +186,14 @@ def test_a_further_input_is_required_and_used():
         ours.predict(hand(1), sex="F", inputs={"chronological_age": 999})
     with pytest.raises(BoneAgeError, match="no further input weight"):
         predictor().predict(hand(1), sex="F", inputs={"weight": 30})
+
+
+def test_prediction_and_result_have_the_further_inputs_that_the_network_read():
+    ours = predictor(inputs=random_weights.AGE)
+    found = ours.predict(hand(1), sex="F", inputs={"chronological_age": "60.5"})
+    assert found.inputs == {"chronological_age": np.float32(60.5)}
+    assert result(found, Request("a.png", "a.png", None)).inputs == found.inputs
+    assert predictor().predict(hand(1), sex="F").inputs == {}
 
 
 def test_categories_are_given_by_name_and_heat_maps_by_key_points():

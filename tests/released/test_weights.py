@@ -236,6 +236,11 @@ def test_a_path_without_a_file_is_refused_as_a_path(package):
         weights.find("runs/a.safetensors")
 
 
+def test_a_name_that_is_too_long_for_a_file_is_refused_like_any_other(package):
+    with pytest.raises(BoneAgeError, match="there are no weights 'nnn"):
+        weights.find("n" * 300)
+
+
 def test_the_home_folder_of_an_unknown_user_is_a_path_without_a_file(package):
     with pytest.raises(BoneAgeError, match=r"there is no weights file ~nobody-of-this-name/a\.safetensors"):
         weights.find("~nobody-of-this-name/a.safetensors")
