@@ -4,9 +4,10 @@
 
 Trockman and Kolter, "Patches Are All You Need?" (TMLR 2023), with the ConvMixer-768/32 of the paper (kernel 7, patch
 7, ReLU). Recipe of the study: CLAHE, AdamW 1e-3 with weight decay 1e-5, batch 8, flips, rotation and shifts,
-reduction on plateau, early stopping. Chosen here: zoom, brightness and contrast in training, a warm-up over one
-epoch, gradients clipped at a norm of 1. Published on the study's own split of RSNA 2017: MAE 9.01 months, MSE 142, R2
-0.9216, training 25,724 s, memory 5,783 MB. The study does not say which ConvMixer it used.
+reduction on plateau, early stopping. Chosen here: exposure from the 1st to the 99th percentile, scaling to [-1, 1],
+zoom, brightness and contrast in training, a warm-up over one epoch, gradients clipped at a norm of 1. Published on the
+study's own split of RSNA 2017: MAE 9.01 months, MSE 142, R2 0.9216, training 25,724 s, memory 5,783 MB. The study does
+not say which ConvMixer it used.
 """
 
 from ml_collections import ConfigDict

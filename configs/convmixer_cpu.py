@@ -1,6 +1,9 @@
-"""A ConvMixer sized for two CPU cores: 128 pixels, 35 minutes on two AMD EPYC cores, validation MAE 9.93 months.
+"""A ConvMixer sized for two CPU cores, on the whole image at 128 pixels.
 
-python launch.py --config=configs/convmixer_cpu.py --config.data.dir=DIR
+    python launch.py --config=configs/convmixer_cpu.py --config.data.dir=DIR
+
+With the first version of the preprocessing, 18 epochs took 35 minutes on two cores of an AMD EPYC: MAE 9.93 months
+[9.43, 10.46] on the validation tenth.
 """
 
 from ml_collections import ConfigDict

@@ -6,12 +6,13 @@
 Rassmann et al., "Deeplasia: deep learning for bone age assessment validated on skeletal dysplasias" (Pediatric
 Radiology 2024; 54:82-95). From the paper and its published code: one channel with its 1st percentile subtracted,
 standardised per image, sex through 32 units, one hidden layer of 256, MSE, Adam 1e-3 with weight decay 5e-6
-(decoupled here), batch 32, learning rate reduced to a fifth after 10 evaluations with a minimum of 1e-4, early
-stopping after 50, flips, rotation by 30 degrees, shifts of a fifth, initialisation from ImageNet weights
+(decoupled here), batch 32, learning rate reduced to a fifth after 10 evaluations with a cooldown of 5 and a minimum of
+1e-4, early stopping after 50, flips, rotation by 30 degrees, shifts of a fifth, initialisation from ImageNet weights
 (`--config.model.init_from=FILE`; theirs, from efficientnet_pytorch, match `framework = "keras"`). Zoom is 0.8 to 1.2
-here, 0.8 to 1.25 in the original. Left out: the hand mask, shear by 10 degrees, sharpening, CLAHE or gamma in
-augmentation, the linear bias correction. Chosen here: warm-up, gradient clipping. Published on the 200 test images of
-RSNA 2017: MAE 3.87 months, RMSE 5.1, by an ensemble of three (B0 at 512 and at 1024 pixels, B4 at 512).
+here, 0.8 to 1.25 in the original; there are at most 100 epochs here, 300 in the original. Left out: the hand mask,
+shear by 10 degrees, sharpening, CLAHE or gamma in augmentation, dropout in the head, the linear bias correction. Chosen
+here: warm-up, gradient clipping. Published on the 200 test images of RSNA 2017: MAE 3.87 months, RMSE 5.1, by an
+ensemble of three (B0 at 512 and at 1024 pixels, B4 at 512).
 """
 
 from ml_collections import ConfigDict

@@ -50,14 +50,23 @@ def record(step: Callable[[], Any], folder: Path, *, steps: int, program_text: s
         folder: folder for the trace; earlier traces in it are kept.
         steps: number of steps; the seconds are the mean over them.
         program_text: the compiled step, `compiled.as_text()`, which maps its operations to layers.
+
+    Raises:
+        BoneAgeError: the profiler wrote no trace, or one without operations.
     """
+    before = _traces(folder)
     with jax.profiler.trace(str(folder)):
         for _ in range(steps):
             jax.block_until_ready(step())
-    traces = sorted(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
-    if not traces:
+    written = [path for path, changed in _traces(folder).items() if before.get(path) != changed]
+    if not written:
         raise BoneAgeError(f"the profiler wrote no trace to {folder}; is the disk full?")
-    return summarise(ProfileData.from_file(str(traces[-1])), str(folder), steps=steps, program_text=program_text)
+    return summarise(ProfileData.from_file(str(written[0])), str(folder), steps=steps, program_text=program_text)
+
+
+def _traces(folder: Path) -> dict[Path, int]:
+    """The traces in a folder, with the time in ns at which each was last written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.xplane.pb")}
 
 
 def summarise(trace: Any, folder: str, *, steps: int, program_text: str) -> Profile:

@@ -1,6 +1,5 @@
 """Exports a run's best checkpoint as released weights, calibrated and evaluated on images it was not trained on."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def export(
     official = experiment.config.data.name == "rsna_bone_age" and rsna.is_official(experiment.config.data.dir)
     provider = sources.describe(experiment.config.data.name, official=official, source=source)
     variables = released.rounded(parallel.to_host(state.variables), storage)
-    measured, found = _predicted(experiment, parallel.replicate(variables), splits, official=official)
+    measured, found = _predicted(experiment, parallel.replicate(variables), splits)
     calibration, figures = _evaluated(workdir, experiment, state.variables, measured, found, calibrated=calibrated)
     settings, arrays, checks_images = _checks(experiment.config, checks)
     header = released.Header(
@@ -95,19 +94,12 @@ def export(
 
 
 def _predicted(
-    experiment: Experiment, variables: Any, splits: dict[str, data.Split], *, official: bool
+    experiment: Experiment, variables: Any, splits: dict[str, data.Split]
 ) -> tuple[data.Split, dict[str, np.ndarray]]:
-    """`evaluation.predict_split`; without hospitals unless the ids are the official ones, which indicate them.
-
-    Raises:
-        BoneAgeError: the split is the training split.
-    """
+    """`evaluation.predict_split`; raises BoneAgeError for the training split."""
     measured, found = evaluation.predict_split(experiment, variables, splits)
     if measured.name == "train":
         raise BoneAgeError("metrics on images that the network was trained on are meaningless; choose another split")
-    if not official:
-        measured = copy.copy(measured)
-        measured.hospital = [""] * len(measured)
     return measured, found
 
 

@@ -27,8 +27,6 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, pads: Pads) -> jax
 def kernel_gradient(x: jax.Array, gradient: jax.Array, *, k: int, stride: int, pads: Pads) -> jax.Array:
     """The gradient of the filters [k, k, C], float32, from that of the output; needs `has_kernel`."""
     out = jax.ShapeDtypeStruct((k, k, x.shape[3]), jnp.float32)
-    if gradient.size == 0:  # the image is smaller than the filters
-        return jnp.zeros(out.shape, out.dtype)
     return jax.ffi.ffi_call("BoneageDepthwiseKernelGradient", out)(x, gradient, **_geometry(stride, pads))
 
 
@@ -47,11 +45,8 @@ def relu6_gradients(
         jax.ShapeDtypeStruct(kernel.shape, jnp.float32),
         jax.ShapeDtypeStruct(kernel.shape[-1:], jnp.float32),
     )
-    if gradient.size == 0:  # the image is smaller than the filters
-        of_x, of_kernel, of_bias = (jnp.zeros(out.shape, out.dtype) for out in outs)
-    else:
-        call = jax.ffi.ffi_call("BoneageDepthwiseRelu6Gradients", outs)
-        of_x, of_kernel, of_bias = call(x, kernel, y, gradient, **_geometry(stride, pads))
+    call = jax.ffi.ffi_call("BoneageDepthwiseRelu6Gradients", outs)
+    of_x, of_kernel, of_bias = call(x, kernel, y, gradient, **_geometry(stride, pads))
     return of_x, of_kernel.astype(kernel.dtype), of_bias
 
 

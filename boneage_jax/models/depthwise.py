@@ -37,8 +37,10 @@ def depthwise_conv(
         padding: "SAME" (TensorFlow's rule: the odd pixel goes to the bottom and right) or "VALID".
 
     Returns:
-        [B, h, w, C] with h = ceil(H / stride) for SAME, ceil((H - kh + 1) / stride) for VALID.
+        [B, h, w, C] with h = ceil(H / stride) for SAME, max(0, ceil((H - kh + 1) / stride)) for VALID.
     """
+    if _is_empty(x, kernel, padding):
+        return kept(_grouped(x, kernel, stride=stride, padding=padding))
     return kept(_depthwise(x, kernel, stride, padding))
 
 
@@ -51,7 +53,7 @@ def depthwise_conv_relu6(
     padding: Padding = "SAME",
 ) -> Float[Array, "B h w C"]:
     """ReLU6 of `depthwise_conv` plus a float32 bias; the CPU kernels need fewer passes for it."""
-    if not kernels.has_kernel(x, kernel, stride):
+    if _is_empty(x, kernel, padding) or not kernels.has_kernel(x, kernel, stride):
         return relu6(shifted(depthwise_conv(x, kernel, stride=stride, padding=padding), bias))
     return kept(_depthwise_relu6(x, kernel, bias, stride, padding))
 
@@ -141,6 +143,12 @@ def _grouped_gradients(
     (of_x,) = jax.linear_transpose(lambda x: form(x, kernel), x)(g)
     (of_kernel,) = jax.linear_transpose(lambda kernel: form(x, kernel), kernel)(g)
     return of_x, of_kernel
+
+
+def _is_empty(x: jax.Array, kernel: jax.Array, padding: Padding) -> bool:
+    """Whether the result has no pixels; XLA's convolution is used for it on every platform."""
+    least = kernel.shape[:2] if padding == "VALID" else (1, 1)
+    return any(size < needed for size, needed in zip(x.shape[1:3], least, strict=True))
 
 
 def _pads(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> Pads:

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,7 @@ _DAMAGE = (
     OverflowError,
     RuntimeError,
     zipfile.BadZipFile,
+    zlib.error,
     SafetensorError,
 )
 

@@ -24,11 +24,11 @@ def start_from(path: Path | str, name: str, network: Network, variables: dict[st
     with the new training split's statistics.
 
     Raises:
-        BoneAgeError: the file is damaged, or its trunk differs.
+        BoneAgeError: the file is damaged or holds no bone-age network, or its trunk differs.
     """
     stored = weights.read(path)
     try:
-        theirs = Description.from_dict(stored.header.model)
+        theirs = _description(stored.header)
         _check_same(stored.header.model["name"], name, theirs.network().trunk, network.trunk)
         loaded = {"trunk": _part(stored.variables, variables, "trunk")}
     except BoneAgeError as error:
@@ -42,6 +42,15 @@ def start_from(path: Path | str, name: str, network: Network, variables: dict[st
         kind: tree | {part: found[kind] for part, found in loaded.items() if kind in found}
         for kind, tree in variables.items()
     }
+
+
+def _description(header: weights.Header) -> Description:
+    try:
+        return Description.from_dict(header.model)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BoneAgeError(
+            f"it contains a {header.model.get('name')}, which is no bone-age network of this version; use another file"
+        ) from error
 
 
 def _in_our_units(variables: dict[str, Any], head: nn.Module, theirs: Description) -> dict[str, Any]:

@@ -96,6 +96,7 @@ class Detector:
     Attributes:
       header: metadata of the weights.
       preprocessing: from a radiograph to the network's input.
+      sha256: checksum of the weights file.
     """
 
     def __init__(self, path: Path = FILE):
@@ -103,6 +104,7 @@ class Detector:
         if weights.header.model.get("name") != "region_net":
             raise BoneAgeError(f"{path} contains the network {weights.header.name!r}, expected a region detector")
         self.header = weights.header
+        self.sha256 = weights.sha256
         self.preprocessing = Preprocessing.from_dict(weights.header.preprocessing)
         self._variables = jax.device_put(weights.variables)
 

@@ -248,6 +248,11 @@ def evaluate(
     return metrics.compare(found, truth)
 
 
+def figures(agreement: metrics.Agreement) -> dict[str, float | None]:
+    """The fields as JSON types: None for NaN, such as the mean IoU of a label of which no region was matched."""
+    return {name: None if np.isnan(value) else value for name, value in dataclasses.asdict(agreement).items()}
+
+
 def initial(network: RegionNet, trunk: released.Weights, seed: int) -> Any:
     """Initial variables of `network`, with the encoder of a bone-age network.
 
@@ -299,7 +304,7 @@ def main() -> int:
         preprocessing=PREPROCESSING.to_dict(),
         views="centre",
         data={**SOURCE, "train_images": len(chosen["train"]), "measured_images": len(chosen["held_out"])},
-        figures={name: dataclasses.asdict(one) for name, one in agreement.items()},
+        figures={name: figures(one) for name, one in agreement.items()},
         config={**dataclasses.asdict(recipe), "trunk": trunk.header.name, "trunk_sha256": trunk.sha256},
         storage="float16",
     )

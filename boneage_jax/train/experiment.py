@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from boneage_jax import config as configuration
 from boneage_jax import data, models
 from boneage_jax.cache import folder as cache_folder
+from boneage_jax.data import rsna
 from boneage_jax.data.augment import Augmentation
 from boneage_jax.data.stream import Batching, TrainingBatching
 from boneage_jax.errors import BoneAgeError
@@ -209,7 +210,10 @@ def network_inputs(config: ConfigDict, statistics: Statistics) -> tuple[models.I
 
 
 def load_data(config: ConfigDict) -> dict[str, data.Split]:
-    """The splits that the section `data` names, prepared on first use."""
+    """The splits that the section `data` names, prepared on first use.
+
+    `Split.hospital` is "" unless the training labels are the official ones of RSNA: other ids indicate no hospital.
+    """
     settings = config.data
     options = settings.options.to_dict()
     if settings.name == "rsna_bone_age":
@@ -217,7 +221,7 @@ def load_data(config: ConfigDict) -> dict[str, data.Split]:
     cache = settings.cache or cache_folder()
     inputs = {name: kind if isinstance(kind, str) else tuple(kind) for name, kind in settings.inputs.items()}
     options |= {key: settings[key] for key in ("keypoints", "fold") if settings[key]}
-    return data.load(
+    splits = data.load(
         settings.name,
         settings.dir or None,
         preprocessing(config),
@@ -226,6 +230,10 @@ def load_data(config: ConfigDict) -> dict[str, data.Split]:
         limit=settings.limit,
         **options,
     )
+    if settings.name == "rsna_bone_age" and not rsna.is_official(settings.dir):
+        for split in splits.values():
+            split.hospital = [""] * len(split)
+    return splits
 
 
 def predict(

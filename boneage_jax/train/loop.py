@@ -113,6 +113,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def _train_until_done(experiment: Experiment, splits: dict[str, data.Split], workdir: Path) -> None:
     """Trains, resuming from a checkpoint in `workdir` if it has one."""
     config = experiment.config
+    if config.data.stanford_copies > 1 and STANFORD not in splits["train"].hospital:
+        logging.info("No training image is known to be from Stanford: data.stanford_copies has no effect.")
     train = data.Repeated(splits["train"], STANFORD, config.data.stanford_copies)
     sources = {
         "train": placement.create(config.data.placement, train),

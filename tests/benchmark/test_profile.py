@@ -1,3 +1,6 @@
+import contextlib
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -85,3 +88,25 @@ def test_a_real_program_is_traced_and_summarised(tmp_path):
     assert all(operation.seconds >= 0 for operation in found.operations)
     assert any("dot_general" in operation.source or "sin" in operation.source for operation in found.operations)
     assert list(tmp_path.rglob("*.xplane.pb"))
+
+
+def test_the_new_trace_is_summarised_although_an_older_one_has_a_later_time(tmp_path, monkeypatch):
+    (tmp_path / "older.xplane.pb").touch()
+    os.utime(tmp_path / "older.xplane.pb", (2**32, 2**32))
+    opened = []
+
+    def from_file(path):
+        opened.append(Path(path).name)
+        return trace([event("dot.1", 0, 5)])
+
+    monkeypatch.setattr(jax.profiler.ProfileData, "from_file", from_file)
+    profile.record(lambda: jnp.ones(2) + 1, tmp_path, steps=1, program_text=TEXT)
+    assert len(opened) == 1
+    assert opened != ["older.xplane.pb"]
+
+
+def test_a_profiler_that_writes_nothing_is_an_error_although_an_older_trace_is_there(tmp_path, monkeypatch):
+    (tmp_path / "older.xplane.pb").touch()
+    monkeypatch.setattr(jax.profiler, "trace", lambda _: contextlib.nullcontext())
+    with pytest.raises(BoneAgeError, match="the profiler wrote no trace"):
+        profile.record(lambda: jnp.ones(2), tmp_path, steps=1, program_text=TEXT)

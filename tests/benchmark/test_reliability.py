@@ -134,3 +134,27 @@ def test_a_run_that_hangs_after_its_kills_is_reported(monkeypatch, tmp_path):
     run = disturbed_runs.Finished(Path(), Path(), Path(), "", seconds=0.1)
     found = list(itertools.islice(disturbed_runs.killed(tmp_path, run, 2), 9))
     assert found == [("killed run", "hang"), ("killed run", "answered"), ("killed run", "answered")]
+
+
+@pytest.mark.parametrize("part", [disturbed_runs.killed, disturbed_runs.together])
+def test_runs_that_fail_before_their_first_checkpoint_are_counted_and_end_the_part(part, monkeypatch, tmp_path):
+    def start(workdir, cache):
+        command = [sys.executable, "-c", "raise KeyError('Rows')"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    monkeypatch.setattr(disturbed_runs, "_start", start)
+    run = disturbed_runs.Finished(Path(), Path(), Path(), "", seconds=600)
+    found = list(itertools.islice(part(tmp_path, run, 2), 9))
+    assert [outcome for _, outcome in found] == ["traceback"] * {"killed": 2, "together": 3}[part.__name__]
+
+
+def test_a_run_that_is_killed_before_its_first_checkpoint_and_then_fails_is_silent(monkeypatch, tmp_path):
+    programs = iter(["import time; time.sleep(60)", "raise KeyError('Rows')"])
+
+    def start(workdir, cache):
+        command = [sys.executable, "-c", next(programs)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    monkeypatch.setattr(disturbed_runs, "_start", start)
+    run = disturbed_runs.Finished(Path(), Path(), Path(), "", seconds=0.1)
+    assert list(disturbed_runs.killed(tmp_path, run, 1)) == [("killed run", "traceback"), ("killed run", "silent")]

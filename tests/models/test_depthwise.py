@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_jax.models.depthwise import DepthwiseConv, depthwise_conv
+from boneage_jax.kernels import library
+from boneage_jax.models.depthwise import DepthwiseConv, depthwise_conv, depthwise_conv_relu6
 
 
 def reference(x, kernel, *, stride, padding):
@@ -78,6 +79,24 @@ def test_any_small_image_matches_the_grouped_convolution(height, width, channels
     if padding == "VALID":
         height, width = height + k - 1, width + k - 1
     check((batch, height, width, channels), k, stride, padding)
+
+
+@pytest.mark.parametrize("kernels_used", [True, False])
+@pytest.mark.parametrize(("convolve", "count"), [(depthwise_conv, 2), (depthwise_conv_relu6, 3)])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(("side", "k"), [(1, 2), (1, 3), (1, 7), (2, 3), (6, 7)])
+def test_an_image_smaller_than_the_filters_has_no_output_and_gradients_of_zero(
+    side, k, stride, convolve, count, kernels_used, monkeypatch
+):
+    if not kernels_used:
+        monkeypatch.setattr(library, "available", lambda: False)
+    operands = [jnp.ones((2, side, 9, 4)), jnp.ones((k, k, 4)), jnp.ones(4)][:count]
+    options = {"stride": stride, "padding": "VALID"}
+    found, pull = jax.vjp(jax.jit(partial(convolve, **options)), *operands)
+    assert found.shape == reference(*operands[:2], **options).shape
+    assert found.shape[1] == 0
+    for gradient, operand in zip(pull(found), operands, strict=True):
+        np.testing.assert_array_equal(gradient, jnp.zeros_like(operand))
 
 
 def test_even_and_non_square_kernels_match_the_grouped_convolution():

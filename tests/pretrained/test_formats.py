@@ -155,6 +155,21 @@ def test_a_corrupted_archive_is_reported_as_damaged(path):
         read(path)
 
 
+def test_a_corrupted_compressed_archive_is_reported_as_damaged(path):
+    write_archive(path, LAYERS)
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    assert read(path)
+    whole = path.read_bytes()
+    for place in range(100, len(whole) - 200, 97):
+        path.write_bytes(whole[:place] + bytes(8) + whole[place + 8 :])
+        with pytest.raises(BoneAgeError, match="is damaged"):
+            read(path)
+
+
 def test_an_archive_without_hdf5_is_refused(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")

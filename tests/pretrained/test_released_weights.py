@@ -12,6 +12,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.models import Description
 from boneage_jax.pretrained import start_from
 from boneage_jax.pretrained.released import _check_same
+from boneage_jax.regions.detector import FILE
 from boneage_jax.released import weights
 from tests.predict import random_weights
 from tests.trees import structure
@@ -55,6 +56,11 @@ def test_a_head_of_another_kind_keeps_its_initial_weights(path):
     for kind in ("params", "batch_stats"):
         assert same(started[kind]["trunk"], random_weights.weights().variables[kind]["trunk"])
     assert same(started["params"]["head"], ours["params"]["head"])
+
+
+def test_the_detector_of_regions_is_refused():
+    with pytest.raises(BoneAgeError, match=r"convmixer cannot start from .*: it contains a region_net, which"):
+        start_from(FILE, "convmixer", network(), zeros())
 
 
 def test_another_model_is_refused(path):

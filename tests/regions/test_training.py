@@ -12,6 +12,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.regions import training
 from boneage_jax.regions.annotations import COLUMNS, Annotation
 from boneage_jax.regions.detector import FILE
+from boneage_jax.regions.metrics import Boxes, compare
 from boneage_jax.regions.network import RegionNet
 from boneage_jax.regions.training import (
     AUGMENTATION,
@@ -115,6 +116,23 @@ def test_an_impossible_training_is_refused_before_the_radiographs_are_read(
 def test_encoder_weights_from_another_trunk_are_refused():
     with pytest.raises(BoneAgeError, match="have the trunk convmixer"):
         initial(RegionNet(), random_weights.weights(), seed=0)
+
+
+def test_weights_are_written_even_if_a_label_is_never_found(tmp_path, monkeypatch):
+    rows = [f"{number},train,,DIP,0,0,1,1,9,9" for number in range(239)]
+    (tmp_path / "boxes.csv").write_text("\n".join([",".join(COLUMNS), *rows]))
+    truth = [Boxes(np.zeros(1, int), np.array([[0.0, 0, 1, 1]]), np.ones(1))]
+    nothing = [Boxes(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0))]
+    monkeypatch.setattr(compilation, "use_cache", lambda _: None)
+    monkeypatch.setattr(training, "prepare", lambda *_: None)
+    monkeypatch.setattr(training, "initial", lambda *_: None)
+    monkeypatch.setattr(training, "train", lambda *_: {"params": {"kernel": np.ones(2, np.float32)}})
+    monkeypatch.setattr(training, "evaluate", lambda *_: compare(nothing, truth))
+    out = tmp_path / "regions.safetensors"
+    monkeypatch.setattr(sys, "argv", ["training", "--data=rsna", f"--boxes={tmp_path / 'boxes.csv'}", f"--out={out}"])
+    assert training.main() == 0
+    found = released.read(out).header.figures
+    assert (found["DIP"]["recall"], found["DIP"]["iou"], found["PIP"]["average_precision"]) == (0.0, None, None)
 
 
 @pytest.mark.slow  # compiles the decoder's training step
