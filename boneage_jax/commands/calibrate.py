@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     covered = "none" if before is None else f"{100 * before:.1f} %"
     size, described = arguments.out.stat().st_size / 1e6, arguments.out.with_suffix(".md")
     print(report.table(done.header.figures))
-    print(f"\non the {after['images']:,} images that every network reads:")
+    which = " that every network reads" if predictor.weights.members else ""
+    print(f"\non the {after['images']:,} images{which}:")
     print(f"before: MAE {done.mae_before:.2f} months, within the 90 % interval: {covered}")
     print(
         f"now, cross-fitted: MAE {after['mae']:.2f} months, within the 90 % interval: {100 * after['coverage']:.1f} %, "

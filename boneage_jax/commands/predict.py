@@ -3,7 +3,7 @@
 Results go to stdout, everything else to stderr. An image that fails the input checks is refused: it gets no bone
 age unless --accept-warnings is given. Exit status: 0 if every file was read; 2 if some files could not be read, were
 refused, or lack a picture or DICOM objects; 1 if no file could be read and none was refused, or if the command itself
-is wrong; 130 after Ctrl-C.
+is wrong; 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from boneage_jax.predict.predictor import Predictor
 from boneage_jax.predict.worklist import Request
 
 _NAME = "the image"  # in errors; the queue has no file names
-_NO_VALUES = (MissingSexError, RefusedImageError, SourceError)  # errors that quote no values of the header
+_NO_VALUES = (RefusedImageError, SourceError)  # errors that quote no values of the header
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Reader:
         try:
             made = self.read(entry.source)
         except BoneAgeError as error:
-            reason = str(error) if isinstance(error, _NO_VALUES) else "it cannot be read"
+            reason = _reason(error)
             queue.refuse(entry.id, reason)
             _log.warning("image %d is refused: %s", entry.id, reason)
         except Exception as error:  # the node continues with the next image
@@ -81,3 +81,10 @@ class Reader:
         else:
             queue.answer(entry.id, {"report": made.report, "capture": made.capture})
             _log.info("image %d read in %.1f s", entry.id, time.perf_counter() - start)
+
+
+def _reason(error: BoneAgeError) -> str:
+    """The reason to refuse an image, without values of its header."""
+    if isinstance(error, MissingSexError):
+        return "its header does not give the sex as F or M; correct it in the archive and send the image again"
+    return str(error) if isinstance(error, _NO_VALUES) else "it cannot be read"

@@ -161,7 +161,7 @@ def fit(
     if len(age) < MINIMUM:
         raise BoneAgeError(
             f"calibrating the intervals needs at least {MINIMUM} images that the network was not trained on, but "
-            f"there are {len(age)}; use a larger split, or do without intervals"
+            f"there are {len(age)}; use a larger split, or export the weights with --no-calibration"
         )
     weight = np.ones(len(age)) if weight is None else weight
     plain, corrected = (_mean(_held_out(age, months, std, weight, correct=c), "mae") for c in (False, True))

@@ -90,7 +90,7 @@ def test_images_are_answered_and_other_objects_are_ignored(tmp_path, weights):
         assert node.log.count("is ignored: it is a result of this package") == 3
         assert node.log.count("is ignored: it is not a CR, DX or Secondary Capture image") == 3
         assert node.log.count("is ignored: its body part is not a hand") == 1
-        assert node.log.count("is refused: the image: the sex is not given") == 1
+        assert node.log.count("is refused: its header does not give the sex") == 1
         assert "an association from INTRUDER is rejected" in node.log
         assert not any(word in node.log for word in ("Doe", "P4711", "20100310", *uids))
 

@@ -66,7 +66,7 @@ def test_each_image_is_answered_with_the_bone_age_of_the_predictor(reader, predi
 def test_an_image_without_a_sex_is_refused_with_the_reason(reader, queue, caplog):
     queue.accept("1.2.3", radiographs.file("CR", PatientSex=""))
     run(reader, queue, lambda: queue.counts() == {State.REFUSED: 1})
-    assert "image 1 is refused: the image: the sex is not given" in caplog.text
+    assert "image 1 is refused: its header does not give the sex as F or M; correct it" in caplog.text
 
 
 def test_an_image_that_fails_the_checks_is_refused_with_the_reason(reader, queue, monkeypatch, caplog):
