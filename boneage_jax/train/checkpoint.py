@@ -44,7 +44,7 @@ class Store:
     def __init__(self, directory: Path | str, *, keep: int = KEPT, create: bool = True):
         self.directory = Path(directory).resolve()
         check_path(self.directory)
-        _hide_late_callbacks()
+        _hide_further_failures()
         if not create and not self.directory.is_dir():
             raise BoneAgeError(f"{self.directory} contains no checkpoint; train first, or choose another --workdir")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, cleanup_tmp_directories=create)
@@ -194,14 +194,21 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
     return not (record.exc_info and "orbax" in Path(record.pathname).parts)
 
 
-def _hide_late_callbacks() -> None:
-    """Hides the traceback of each array that is still being read or written when another one has failed.
+def _hide_further_failures() -> None:
+    """Hides the tracebacks of all other arrays that are being read or written when one has failed.
 
-    Orbax then raises the failure and closes its event loop, so that tensorstore cannot report on the other arrays. It
-    may try at any later time, so this stays in effect until the program ends.
+    Orbax then raises the first failure and closes its event loop. So nothing takes the failures of arrays that have
+    failed too, which asyncio logs, and tensorstore cannot report on the others. Both may happen at any later time, so
+    this stays in effect until the program ends.
     """
+    logging.getLogger("asyncio").addFilter(_is_no_array)  # which adds it only once
     if getattr(sys.unraisablehook, "func", None) is not _report_unraisable:
         sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
+
+
+def _is_no_array(record: logging.LogRecord) -> bool:
+    """False for the failure of an array of a checkpoint, which is in a database of the format OCDBT."""
+    return not (record.exc_info and "OCDBT" in str(record.exc_info[1]))
 
 
 def _report_unraisable(report: Callable[[Any], None], unraisable: Any) -> None:

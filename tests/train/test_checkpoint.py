@@ -1,5 +1,6 @@
 import errno
 import json
+import logging
 import subprocess
 import sys
 import types
@@ -287,19 +288,29 @@ for _ in range(20):
 """
 
 
-def test_a_damaged_array_gives_one_sentence_while_others_are_still_being_read(tmp_path):
+@pytest.mark.parametrize("part", ["an array", "the index of all arrays"])
+def test_damage_gives_one_sentence_while_several_arrays_are_being_read(tmp_path, part):
     generator = np.random.default_rng(0)
     written = Store(tmp_path)
     written.save(1, {f"array {number}": generator.normal(size=(200, 100)) for number in range(200)}, {})
     written.close()
-    data = max((path for path in tmp_path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    files = tmp_path.glob("1/state/d/*" if part == "the index of all arrays" else "1/state/ocdbt.process_0/d/*")
+    data = max(files, key=lambda path: path.stat().st_size)
     content = bytearray(data.read_bytes())
-    for place in range(0, len(content), 2**20):
+    for place in range(14, len(content), 2**20):
         content[place : place + 100] = bytes(100)
     data.write_bytes(content)
     read = subprocess.run([sys.executable, "-c", READ_DAMAGED, tmp_path], capture_output=True, text=True, check=True)
     assert read.stdout.count(f"checkpoint {tmp_path}/1 is damaged") == len(read.stdout.splitlines()) == 20
     assert "Traceback" not in read.stderr, read.stderr[-2000:]
+
+
+def test_only_failures_of_arrays_are_hidden_from_asyncios_log(store, caplog):
+    for _ in range(2):
+        Store(store.directory).close()
+    for error in ("Error reading in OCDBT database", "disk"):
+        logging.getLogger("asyncio").error("Task exception was never retrieved", exc_info=ValueError(error))
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["disk"]
 
 
 def test_only_reports_of_late_reads_and_writes_are_hidden(store, monkeypatch):
