@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from benchmarks import record, sample
 from boneage_jax import load
-from boneage_jax.data import Preprocessing, rsna
+from boneage_jax.data import Preprocessing
 from boneage_jax.data.radiograph import read
 from boneage_jax.export import card
 from boneage_jax.predict.attention import Shares, shares
 from boneage_jax.predict.heatmap import Maps, supported
 from boneage_jax.predict.items import Item
-from boneage_jax.regions.annotations import NON_EXPERT, read_annotations
+from boneage_jax.regions.annotations import NON_EXPERT, radiographs, read_annotations
 from boneage_jax.released import weights as released
 
 AGES = {"under 8 years": (0, 96), "8 to 12 years": (96, 144), "12 years and over": (144, 1000)}
@@ -48,13 +48,12 @@ def measure(name: str, data: pathlib.Path, boxes: pathlib.Path, limit: int) -> d
     """Shares of one network, over all radiographs and by age group."""
     predictor = load(name)
     maps = Maps(predictor)
-    labelled = {image.id: image for split in rsna.find(data).values() for image in split}
     annotations = [one for one in read_annotations(boxes) if one.reader != NON_EXPERT]
     if limit:
         annotations = [annotations[place] for place in sample.evenly_spaced(len(annotations), limit)]
     found: list[tuple[float, Shares]] = []
-    for one in tqdm(annotations, desc=name, disable=None):
-        image = labelled[one.id]
+    pairs = zip(annotations, radiographs(data, annotations), strict=True)
+    for one, image in tqdm(pairs, desc=name, total=len(annotations), disable=None):
         pixels = read(image.file)[0]
         item = Item(pixels, image.sex)
         found.append((image.age, shares(predictor, maps, item, one.labels, one.boxes_in(pixels.shape))))

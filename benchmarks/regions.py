@@ -27,12 +27,11 @@ from boneage_jax.predict.items import Item
 from boneage_jax.predict.prediction import Prediction
 from boneage_jax.predict.predictor import Predictor, load
 from boneage_jax.predict.regions import WEIGHTS
-from boneage_jax.regions.annotations import EXPERT, NON_EXPERT, TEST, Annotation, read_annotations
+from boneage_jax.regions.annotations import EXPERT, NON_EXPERT, TEST, Annotation, radiographs, read_annotations
 from boneage_jax.regions.boxes import centres
 from boneage_jax.regions.detector import FILE, THRESHOLD, Detector, Regions, named
 from boneage_jax.regions.fingers import FINGERS, NAMES, name_regions
 from boneage_jax.regions.metrics import Agreement, Boxes, compare
-from boneage_jax.regions.training import radiographs
 from boneage_jax.released import weights as released
 from boneage_jax.released.checks import WARNING, Checks
 
@@ -279,7 +278,7 @@ def main() -> None:
     annotations = read_annotations(flags.boxes)
     readers = {name: [one for one in annotations if one.reader == name] for name in (EXPERT, NON_EXPERT)}
     single = [one for one in annotations if one.reader != NON_EXPERT]
-    images = list(radiographs(flags.data, single))
+    images = [read(image.file)[0] for image in radiographs(flags.data, single)]
     tested = [image for image, one in zip(images, single, strict=True) if one.set == TEST]
     shipped = released.read(released.find(released.most_accurate()))
     validation = rsna.find(flags.data)["validation"]

@@ -61,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     from boneage_jax.predict import heatmap, worklist
     from boneage_jax.report import page, visits
 
+    is_pdf = arguments.out.suffix.lower() == ".pdf"
+    if is_pdf:
+        page.check_pdf()
     make_folder(arguments.out.parent, "--out")
     work = worklist.gather([arguments.path], arguments.sex, arguments.age, arguments.labels)
     reading.print_worklist(work)
@@ -88,7 +91,6 @@ def run(arguments: argparse.Namespace) -> int:
             accuracy=page.accuracy(predictor.header),
         )
         text = page.html(content)
-        is_pdf = arguments.out.suffix.lower() == ".pdf"
         write_bytes(arguments.out, page.pdf(text) if is_pdf else text.encode())
         print(f"written to {arguments.out}")
     return reading.status(results)

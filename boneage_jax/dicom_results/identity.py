@@ -34,9 +34,10 @@ class Identity(NamedTuple):
 def identity(source: Dataset, result: Result, role: str) -> Identity:
     """The UIDs of the result of a radiograph.
 
-    They are derived from the image, the weights, the program's version, the sex, the age, and the network's further
-    inputs if it has any. If an image is read again with the same settings, the UIDs are the same, so an archive keeps
-    one result even if it receives it twice. Other settings give other UIDs.
+    They are derived from the image, the weights, the program's version, the sex, the age, the network's further inputs
+    if it has any, and whether the regions were found, which may add warnings. If an image is read again with the same
+    settings, the UIDs are the same, so an archive keeps one result even if it receives it twice. Other settings give
+    other UIDs.
 
     Args:
         source: from `source.read_source`.
@@ -46,6 +47,7 @@ def identity(source: Dataset, result: Result, role: str) -> Identity:
     provenance = provenance_of(result)
     weights = provenance.sha256 or provenance.weights
     key = (source.SOPInstanceUID, weights, provenance.version, result.sex, result.age, *_further(result))
+    key += ("regions",) if result.regions is not None else ()
     return Identity(_uid("series", role, *key), _uid("instance", role, *key), _uid("measurement", *key))
 
 

@@ -23,7 +23,7 @@ _SPOILED_SHARE = 0.3  # Corrupted images of each kind per good radiograph.
 _CLASSIFIER_AXES, _DISTANCE_AXES = 320, 96
 _RIDGE = 1e-4
 _STEPS = 150
-_LEAST_IMAGES = 100
+LEAST_IMAGES = 100
 
 
 def training_squares(
@@ -63,9 +63,9 @@ def fit(squares: Sequence[np.ndarray], seed: int = 0) -> Checks:
     Raises:
       BoneAgeError: fewer than 100 radiographs.
     """
-    if len(squares) < _LEAST_IMAGES:
+    if len(squares) < LEAST_IMAGES:
         raise BoneAgeError(
-            f"the checks cannot be fitted on {len(squares)} radiographs; at least {_LEAST_IMAGES} are needed"
+            f"the checks cannot be fitted on {len(squares)} radiographs; at least {LEAST_IMAGES} are needed"
         )
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(squares))

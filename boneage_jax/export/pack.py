@@ -64,8 +64,10 @@ def export(
     card.check_target(out)
     if storage not in released.STORAGES:
         raise BoneAgeError(f"storage is {storage!r}, expected one of {', '.join(released.STORAGES)}")
-    if checks < 0:
-        raise BoneAgeError(f"checks is {checks}, expected a number of radiographs, or 0 for no checks")
+    if checks != 0 and checks < check_fitting.LEAST_IMAGES:
+        raise BoneAgeError(
+            f"checks is {checks}, expected at least {check_fitting.LEAST_IMAGES} radiographs, or 0 for no checks"
+        )
     experiment, state = evaluation.restore_best(workdir)
     trained_in = experiment.config.model.dtype
     experiment = _placed(experiment, split, data_dir, views)

@@ -24,10 +24,13 @@ def start_from(path: Path | str, name: str, network: Network, variables: dict[st
     with the new training split's statistics.
 
     Raises:
-        BoneAgeError: the file is damaged or holds no bone-age network, or its trunk differs.
+        BoneAgeError: the file is damaged, holds several networks or none for bone age, or its trunk differs.
     """
     stored = weights.read(path)
     try:
+        if stored.members:
+            names = ", ".join(one.header.name for one in stored.members)
+            raise BoneAgeError(f"it contains {len(stored.members)} networks ({names}); name a file with one network")
         theirs = _description(stored.header)
         _check_same(stored.header.model["name"], name, theirs.network().trunk, network.trunk)
         loaded = {"trunk": _part(stored.variables, variables, "trunk")}

@@ -9,11 +9,13 @@ import csv
 import dataclasses
 import math
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from boneage_jax.errors import BoneAgeError
+from boneage_jax.data import rsna
+from boneage_jax.errors import BoneAgeError, listed
 from boneage_jax.regions.boxes import LABELS, area, rescaled, whole
 
 COLUMNS = ("id", "set", "reader", "label", "xmin", "ymin", "xmax", "ymax", "width", "height")
@@ -75,6 +77,18 @@ def read_annotations(path: pathlib.Path) -> list[Annotation]:
         Annotation(*key, sizes[key], np.array([label for label, _ in rows]), np.array([box for _, box in rows]))
         for key, rows in sorted(groups.items(), key=lambda item: (len(item[0][0]), item[0]))
     ]
+
+
+def radiographs(directory: pathlib.Path, annotations: Sequence[Annotation]) -> list[rsna.LabelledImage]:
+    """The annotated radiographs among the RSNA files, in the order of the annotations.
+
+    Raises:
+      BoneAgeError: one of them is missing.
+    """
+    found = {image.id: image for split in rsna.find(directory).values() for image in split}
+    if missing := [one.id for one in annotations if one.id not in found]:
+        raise BoneAgeError(f"{directory} lacks the annotated radiographs {listed(missing)}; complete the data")
+    return [found[one.id] for one in annotations]
 
 
 def _parse(row: dict[str, str], where: str) -> tuple[int, list[float], tuple[float, float]]:

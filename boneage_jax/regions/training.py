@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,14 +23,13 @@ import optax
 from jaxtyping import Bool, Float, UInt8
 
 from boneage_jax import compilation, program
-from boneage_jax.data import rsna
 from boneage_jax.data.augment import Augmentation, apply
 from boneage_jax.data.files import make_folder
 from boneage_jax.data.preprocess import Preprocessing
 from boneage_jax.data.radiograph import read
-from boneage_jax.errors import BoneAgeError, listed
+from boneage_jax.errors import BoneAgeError
 from boneage_jax.regions import metrics
-from boneage_jax.regions.annotations import TRAIN, Annotation, read_annotations
+from boneage_jax.regions.annotations import TRAIN, Annotation, radiographs, read_annotations
 from boneage_jax.regions.boxes import COUNTS, LABELS, REGIONS, centres, moved, rescaled, whole
 from boneage_jax.regions.decoding import decode
 from boneage_jax.regions.losses import detection_loss
@@ -61,7 +60,10 @@ class Recipe:
       weight_decay: of kernels (AdamW).
       average: decay of the exponential moving average of parameters and statistics; the average is what is saved.
       augmentation: of the training radiographs.
-      seed: of parameters, order and augmentation.
+      seed: of parameters, order and augmentation; 0 to 2^32 - 1.
+
+    Raises:
+      BoneAgeError: the seed is out of range.
     """
 
     views: int = 5
@@ -73,6 +75,10 @@ class Recipe:
     average: float = 0.98
     augmentation: Augmentation = AUGMENTATION
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise BoneAgeError(f"seed is {self.seed}, expected 0 to {2**32 - 1}")
 
     def steps(self, radiographs: int) -> int:
         """Steps of the training on this number of radiographs.
@@ -116,20 +122,7 @@ class State:
 jax.tree_util.register_dataclass(State, data_fields=["variables", "optimizer", "average"], meta_fields=[])
 
 
-def radiographs(directory: pathlib.Path, annotations: Sequence[Annotation]) -> Iterator[np.ndarray]:
-    """The annotated radiographs among the RSNA files, in their true proportions, in the order of the annotations.
-
-    Raises:
-      BoneAgeError: one of them is missing.
-    """
-    files = {image.id: image.file for split in rsna.find(directory).values() for image in split}
-    if missing := [one.id for one in annotations if one.id not in files]:
-        raise BoneAgeError(f"{directory} lacks the annotated radiographs {listed(missing)}; complete the data")
-    for one in annotations:
-        yield read(files[one.id])[0]
-
-
-def prepare(images: Iterator[np.ndarray], annotations: Sequence[Annotation], preprocessing: Preprocessing) -> Examples:
+def prepare(images: Iterable[np.ndarray], annotations: Sequence[Annotation], preprocessing: Preprocessing) -> Examples:
     """Prepares radiographs `[H, W]` and converts their boxes to pixels of the prepared images."""
     size = preprocessing.size
     prepared = np.zeros((len(annotations), size, size, 1), np.uint8)
@@ -294,7 +287,10 @@ def main() -> int:
         "held_out": [one for i, one in enumerate(annotations) if not i % HELD_OUT],
     }
     recipe.steps(len(chosen["train"]))  # refuses too few before the radiographs are read
-    examples = {name: prepare(radiographs(flags.data, part), part, PREPROCESSING) for name, part in chosen.items()}
+    examples = {}
+    for name, part in chosen.items():
+        images = (read(image.file)[0] for image in radiographs(flags.data, part))
+        examples[name] = prepare(images, part, PREPROCESSING)
     network, trunk = RegionNet(), released.read(released.find(flags.trunk))
     variables = train(network, initial(network, trunk, recipe.seed), examples["train"], recipe, examples["held_out"])
     agreement = evaluate(jax.jit(network.apply), variables, examples["held_out"])

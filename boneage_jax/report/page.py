@@ -85,20 +85,31 @@ def pdf(page: str) -> bytes:
     """Prints a page from `html` on A4; external resources are refused.
 
     Raises:
+        BoneAgeError: as `check_pdf`.
+    """
+    check_pdf()
+    import weasyprint
+    from weasyprint.urls import URLFetcher
+
+    inside = URLFetcher(allowed_protocols=("data",), fail_on_errors=True)
+    printed = weasyprint.HTML(string=page, url_fetcher=inside).write_pdf()
+    assert printed is not None  # weasyprint returns None only if a target is given
+    return printed
+
+
+def check_pdf() -> None:
+    """Checks that `pdf` can be used.
+
+    Raises:
         BoneAgeError: weasyprint does not find Pango, a system library.
     """
     try:
-        import weasyprint
-        from weasyprint.urls import URLFetcher
+        import weasyprint  # noqa: F401
     except OSError as error:
         raise BoneAgeError(
             f"weasyprint, which writes the PDF, does not find a library of the system ({error}); install Pango "
             "(Debian: libpangoft2-1.0-0), or write HTML"
         ) from error
-    inside = URLFetcher(allowed_protocols=("data",), fail_on_errors=True)
-    printed = weasyprint.HTML(string=page, url_fetcher=inside).write_pdf()
-    assert printed is not None  # weasyprint returns None only if a target is given
-    return printed
 
 
 def accuracy(header: Header) -> str:

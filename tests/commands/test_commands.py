@@ -28,7 +28,7 @@ from boneage_jax.predict.predictor import Predictor
 from boneage_jax.regions.fingers import NAMES
 from boneage_jax.released import calibration, weights
 from boneage_jax.sex import Sex
-from boneage_jax.train import loop
+from boneage_jax.train import evaluation, loop
 from boneage_jax.train.checkpoint import digest_json
 from boneage_jax.train.evaluation import evaluate_checkpoint, restore_best
 from tests.data import rsna_forms
@@ -596,8 +596,15 @@ def test_source_replaces_the_training_data_but_not_the_initial_weights(exported,
     assert "cite:" not in text
 
 
+@pytest.mark.parametrize("checks", [-1, 1, check_fitting.LEAST_IMAGES - 1])
+def test_too_few_images_for_checks_are_refused_at_once(checks, exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "restore_best", lambda *_: pytest.fail("the checkpoint was restored"))
+    with pytest.raises(BoneAgeError, match=f"checks is {checks}, expected at least 100 radiographs, or 0"):
+        export(exported[0], tmp_path / "checked.safetensors", checks=checks)
+
+
 def test_the_number_of_images_that_checks_are_fitted_on_is_recorded(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(check_fitting, "_LEAST_IMAGES", TRAIN)
+    monkeypatch.setattr(check_fitting, "LEAST_IMAGES", TRAIN)
     header = export(exported[0], tmp_path / "checked.safetensors", calibrated=False)
     assert header.data["checks_images"] == TRAIN
     assert f"- Input checks: fitted on {TRAIN} of the training images" in (tmp_path / "checked.md").read_text()

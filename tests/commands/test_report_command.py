@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -229,6 +230,16 @@ def test_a_missing_extra_is_named_in_one_line(run, tmp_path, monkeypatch):
     assert (status, err.count("\n")) == (1, 1)
     assert 'weasyprint, which the extra "report" installs: pip install' in err
     assert run("report", "hand.png", "--sex=F", "--out=page.html")[0] == 0
+
+
+def test_a_missing_library_for_pdf_is_noticed_before_any_reading(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("boneage_jax.predict.worklist.gather", lambda *_: pytest.fail("files were sought"))
+    (tmp_path / "weasyprint.py").write_text("raise OSError('cannot load library libpango-1.0-0')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "weasyprint", raising=False)
+    status, printed, err = run("report", "hand.png", "--sex=F", "--out=page.pdf")
+    assert (status, printed, err.count("\n")) == (1, "", 1)
+    assert "install Pango (Debian: libpangoft2-1.0-0), or write HTML" in err
 
 
 @pytest.mark.slow  # starts a browser

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -172,6 +173,12 @@ def test_the_uids_depend_on_the_further_inputs_that_the_network_read():
     ]
     assert len({uid for pair in found for both in pair for uid in both}) == 4 * len(found)
     assert uids(keypoints=others.copy(), chronological_age=np.float32(60)) == found[-1]
+
+
+def test_the_uids_depend_on_whether_the_regions_were_found():
+    data = radiographs.file("CR")
+    sought: list[dict[str, Any] | None] = [None, {"found": []}]
+    assert len({one.SOPInstanceUID for regions in sought for one in make(data, regions=regions)}) == 4
 
 
 def test_the_uids_of_a_reading_without_further_inputs_stay_the_same_across_versions():

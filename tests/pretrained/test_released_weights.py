@@ -44,6 +44,15 @@ def test_trunk_and_head_are_replaced(path):
     assert same(started, random_weights.weights().variables)
 
 
+def test_a_file_of_several_networks_starts_no_network(tmp_path):
+    one = random_weights.weights()
+    members = [dataclasses.asdict(one.header) | {"name": f"network{number}"} for number in range(2)]
+    header = dataclasses.replace(one.header, members=members)
+    weights.write(tmp_path / "both.safetensors", weights.Weights(header, one.variables, members=(one, one)))
+    with pytest.raises(BoneAgeError, match=r"2 networks \(network0, network1\); name a file with one network"):
+        start_from(tmp_path / "both.safetensors", "convmixer", network(), zeros())
+
+
 def test_packaged_weights_are_found_by_name(path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", path.parent)
     started = start_from("tiny", "convmixer", network(), zeros())

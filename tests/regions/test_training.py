@@ -88,6 +88,12 @@ def test_batches_contain_every_view_once_per_epoch():
         np.testing.assert_array_equal(batch["boxes"], examples.boxes[chosen])
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_refused(seed):
+    with pytest.raises(BoneAgeError, match=f"seed is {seed}, expected 0 to 4294967295"):
+        Recipe(seed=seed)
+
+
 @pytest.mark.parametrize(
     ("radiographs", "flags", "message"),
     [
