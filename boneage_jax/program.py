@@ -16,7 +16,10 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.terminal import printable
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+REFUSED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
 """System errors that are not the program's fault."""
 
 _AGAIN = 0.05  # seconds

@@ -207,6 +207,11 @@ def test_an_os_error_gives_a_one_line_error_with_the_file():
     )
 
 
+def test_a_name_that_is_too_long_gives_a_one_line_error():
+    found = ended(f"os.stat({'a' * 300!r})")
+    assert (found.returncode, found.stderr) == (1, f"error: cannot continue: File name too long ({'a' * 300})\n")
+
+
 def test_a_programming_error_keeps_its_traceback():
     found = ended("raise ValueError('never')")
     assert found.returncode == 1
