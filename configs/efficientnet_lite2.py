@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     config.augment.sharpness = 0.7
     config.model.name = "efficientnet_lite2"
     config.model.options = ConfigDict({"drop_path": 0.15})
+    config.model.head = "distribution"
     config.model.head_options = ConfigDict({"hidden": (256,)})
     config.model.init_from = "imagenet"
     config.model.dtype = "bfloat16"
@@ -36,7 +37,8 @@ def get_config() -> ConfigDict:
     config.optimizer.ema_decay = 0.999
     config.train.batch_size = 64
     config.train.epochs = 40
-    config.train.loss = "mae"
+    config.train.loss = "cross_entropy"
+    config.train.label_sigma = 6.0
     config.train.early_stopping = 0
     config.train.log_every = 100
     config.evaluate.batch_size = 256
