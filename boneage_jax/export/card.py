@@ -184,7 +184,8 @@ def _calibration(header: Header) -> str:
         bias = "No correction of bias: a linear one did not help on held-out halves."
     else:
         bias = f"Bias: months = {fitted['slope']:.4f} x estimate {fitted['intercept']:+.2f}."
-    spread = "the network's own standard deviation" if fitted["spread"] is None else "the usual error at that age"
+    own = "the standard deviation that the head predicts"
+    spread = own if fitted["spread"] is None else "the usual error at that age"
     return (
         f"{bias} 90 % intervals: split conformal on {fitted['images']:,} images, in proportion to {spread}.\n\n"
         f"Cross-fitted ({measured['how']}): MAE {measured['mae']:.2f} months ({measured['mae_uncorrected']:.2f} "

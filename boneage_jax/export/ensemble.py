@@ -16,7 +16,7 @@ from boneage_jax.errors import BoneAgeError
 from boneage_jax.evaluate import report
 from boneage_jax.export import card, sources
 from boneage_jax.export.estimates import estimate
-from boneage_jax.predict.calibrated import Estimates
+from boneage_jax.predict.calibrated import Estimates, mean_of
 from boneage_jax.predict.items import Item
 from boneage_jax.released import calibration as calibrating
 from boneage_jax.released import weights as released
@@ -98,9 +98,9 @@ def calibrate_mean(
     Raises:
         BoneAgeError: too few such images.
     """
-    mean = _mean(estimates)
-    together = ~np.isnan(mean)
-    given = age[together], mean[together], None
+    mean = mean_of(estimates)
+    together = ~np.isnan(mean.months)
+    given = age[together], mean.months[together], None if mean.std is None else mean.std[together]
     return calibrating.fit(*given, weight=weight[together]), calibrating.measure(*given, weight=weight[together])
 
 
@@ -114,10 +114,10 @@ def published(
         alone: of the first network, for images that another one cannot read.
         estimates: of every network.
     """
-    mean = _mean(estimates)
-    of_mean = calibration.apply(mean, estimates[0].std if len(estimates) == 1 else None)
+    mean = mean_of(estimates)
+    of_mean = calibration.apply(mean.months, mean.std)
     of_first = alone.apply(estimates[0].months, estimates[0].std)
-    columns = (np.where(np.isnan(mean), getattr(of_first, key), getattr(of_mean, key)) for key in _FIELDS)
+    columns = (np.where(np.isnan(mean.months), getattr(of_first, key), getattr(of_mean, key)) for key in _FIELDS)
     return calibrating.Calibrated(*columns)
 
 
@@ -152,10 +152,6 @@ def write_report(
         hospital=hospitals,
         split=split,
     )
-
-
-def _mean(estimates: Sequence[Estimates]) -> np.ndarray:
-    return np.stack([one.months for one in estimates]).mean(axis=0)
 
 
 def _combined(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from boneage_jax.predict.calibrated import Estimates, calibrated
+from boneage_jax.predict.calibrated import Estimates, calibrated, mean_of
 from boneage_jax.predict.prediction import Prediction
 from boneage_jax.released.calibration import Calibration
 
@@ -31,7 +31,7 @@ class Member:
 
 
 def averaged(members: Sequence[Member], sexes: Sequence[str], calibration: Calibration | None) -> list[Prediction]:
-    """Makes a prediction from the mean of the networks' months for each image.
+    """Makes a prediction for each image from the mean of the networks' months and standard deviations.
 
     An image that one of the networks cannot read gets the prediction of the first network alone. Readings of regions
     are those of the last network that reads regions.
@@ -43,16 +43,15 @@ def averaged(members: Sequence[Member], sexes: Sequence[str], calibration: Calib
     """
     alone = members[0].predictions(sexes)
     regions = dict(alone)
-    total = np.zeros_like(members[0].estimates.months)
     for member in members:
-        total += member.estimates.months
         if member.estimates.parts is not None:
             regions |= member.predictions(sexes)
-    mean = (total / len(members)).tolist()
-    together = calibrated(Estimates(np.nan_to_num(total / len(members)), None), sexes, calibration)
+    mean = mean_of([member.estimates for member in members])
+    std = None if mean.std is None else np.nan_to_num(mean.std)
+    together = calibrated(Estimates(np.nan_to_num(mean.months), std), sexes, calibration)
     return [
         alone[place]
         if math.isnan(months)
         else dataclasses.replace(both, regions=regions[place].regions, regions_disagree=regions[place].regions_disagree)
-        for place, (months, both) in enumerate(zip(mean, together, strict=True))
+        for place, (months, both) in enumerate(zip(mean.months.tolist(), together, strict=True))
     ]

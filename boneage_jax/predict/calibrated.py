@@ -40,6 +40,17 @@ class Estimates:
         return Estimates(change(self.months), std, parts)
 
 
+def mean_of(estimates: Sequence[Estimates]) -> Estimates:
+    """The mean of several networks' estimates of the same images, without regions.
+
+    Months are NaN where one of the networks cannot read the image. Standard deviations are the mean of those networks
+    that predict one, None if none does.
+    """
+    stds = [one.std for one in estimates if one.std is not None]
+    months = np.mean([one.months for one in estimates], axis=0)
+    return Estimates(months, np.mean(stds, axis=0) if stds else None)
+
+
 def calibrated(raw: Estimates, sexes: Sequence[str], calibration: Calibration | None) -> list[Prediction]:
     """Makes a prediction from each estimate.
 

@@ -39,8 +39,8 @@ class Calibration:
     """Maps a network's estimate to the reported months, standard deviation and 90 % interval.
 
     The interval is split conformal (Lei et al., J Am Stat Assoc 2018; 113:1094-1111): the months plus and minus
-    `quantile` times a spread. The spread is the network's own standard deviation if its head has one, and otherwise
-    the mean absolute error around that age.
+    `quantile` times a spread. The spread is the network's own standard deviation if its head has one (for several
+    networks, the mean over those heads), and otherwise the mean absolute error around that age.
 
     Attributes:
         slope: of the linear bias correction; 1 for none.
