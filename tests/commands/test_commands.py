@@ -515,19 +515,23 @@ def test_combined_weights_are_evaluated_as_an_ensemble(exported, folder, tmp_pat
     rows = predictions_csv(tmp_path / "both")
     items = [Item(folder / f"boneage-validation-dataset/{row['id']}.png", row["sex"]) for row in rows]
 
-    def months(released):
-        return np.array([one.months for one in Predictor(released).predict_many(items, batch_size=40)])
+    def read(released):
+        found = Predictor(released).predict_many(items, batch_size=40)
+        return np.array([(one.months, one.std) for one in found]).T
 
     alone = [
-        months(dataclasses.replace(one, header=dataclasses.replace(one.header, calibration=None)))
+        read(dataclasses.replace(one, header=dataclasses.replace(one.header, calibration=None)))
         for one in (tiny, negated)
     ]
     fitted = calibration.Calibration.from_dict(header.calibration or {})
-    first, expected = (fitted.apply(each, None).months for each in (alone[0], np.mean(alone, axis=0)))
-    assert np.abs(first - expected).mean() > 1
-    np.testing.assert_allclose(months(weights.read(out)), expected, atol=0.01)
-    np.testing.assert_allclose([float(row["predicted"]) for row in rows], expected, atol=0.01)
-    mae = np.abs(expected - [float(row["age"]) for row in rows]).mean()
+    first, expected = (fitted.apply(*each) for each in (alone[0], np.mean(alone, axis=0)))
+    assert np.abs(first.months - expected.months).mean() > 1
+    assert fitted.spread is None
+    both = read(weights.read(out))
+    np.testing.assert_allclose(both, [expected.months, expected.std], atol=0.01)
+    for column, values in (("predicted", expected.months), ("std", expected.std), ("high", expected.high)):
+        np.testing.assert_allclose([float(row[column]) for row in rows], values, atol=0.011)
+    mae = np.abs(expected.months - [float(row["age"]) for row in rows]).mean()
     overall = header.figures["overall"]
     assert (overall["count"], overall["mae"]["value"]) == (VALIDATION, pytest.approx(mae, abs=0.01))
 

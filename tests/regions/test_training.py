@@ -130,6 +130,7 @@ def test_weights_are_written_even_if_a_label_is_never_found(tmp_path, monkeypatc
     truth = [Boxes(np.zeros(1, int), np.array([[0.0, 0, 1, 1]]), np.ones(1))]
     nothing = [Boxes(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0))]
     monkeypatch.setattr(compilation, "use_cache", lambda _: None)
+    monkeypatch.setattr(training, "radiographs", lambda *_: [])
     monkeypatch.setattr(training, "prepare", lambda *_: None)
     monkeypatch.setattr(training, "initial", lambda *_: None)
     monkeypatch.setattr(training, "train", lambda *_: {"params": {"kernel": np.ones(2, np.float32)}})
